@@ -1,0 +1,51 @@
+# What README names. Everything here works from a fresh clone; `make demo` installs what is missing first.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+PREFIX ?= /usr/local
+
+.PHONY: help bootstrap build demo test test-units test-machines soak bench lint sim install clean-labs
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+bootstrap: ## install the Debian packages that are missing (lists them and asks; YES=1 does not ask)
+	@scripts/bootstrap
+
+build: bootstrap ## target/release/failoverlab and the static ccrd beside it
+	$(CARGO) build --locked --release
+	scripts/build-ccrd
+
+demo: build ## bring up the lab ccr, run F00, F01 and F05, print the verdicts, remove the lab
+	target/release/failoverlab verify ccr --scenario F00 --scenario F01 --scenario F05
+
+test: bootstrap ## the tests of CI, machines included
+	scripts/test ci
+
+test-units: bootstrap ## the tests that need no machine
+	scripts/test units
+
+test-machines: bootstrap ## the tests that need machines
+	scripts/test machines
+
+soak: build ## everything that is too long for CI
+	scripts/test soak
+
+bench: build ## one line for each figure; ONLY=name runs one
+	scripts/bench $(ONLY)
+
+lint: ## fmt, clippy with warnings denied, deny, docs links
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	scripts/lint-docs
+	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny check licenses bans sources
+	@if [ -n "$(ADVISORIES)" ]; then $(CARGO) deny check advisories; fi
+
+sim: ## the runtime in its simulator; SEEDS=N
+	$(CARGO) run --locked --release -p ccr-core --example sim -- --seeds $(or $(SEEDS),500)
+
+install: build ## into PREFIX (/usr/local)
+	install -D -m 755 target/release/failoverlab $(DESTDIR)$(PREFIX)/bin/failoverlab
+	install -D -m 755 target/guest/ccrd $(DESTDIR)$(PREFIX)/bin/ccrd

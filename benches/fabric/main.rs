@@ -1,0 +1,257 @@
+//! Benchmarks of the networks, each beside its reference in the same run: `cargo bench --bench fabric -- NAME...`.
+//!
+//! Names: `fabric-forward` `fabric-rules` `fabric-latency` `fabric-unix`; all where none is given. docs/fabric.md says
+//! how to read them.
+
+mod load;
+mod plain;
+mod vde;
+
+use failoverlab::event::Journal;
+use failoverlab::fabric::{
+    Control, Effect, Fabric, FabricConfig, Match, NetworkConfig, PortConfig, Proto, RingConfig, Rule,
+};
+use failoverlab::spec::Mac;
+use failoverlab::units::Span;
+use load::{Wire, frame, median};
+use std::io::Write;
+use std::time::Duration;
+
+/// Runs of each candidate; they take turns, so that a busy moment of the host hits all of them.
+const RUNS: usize = 5;
+const SIZES: [usize; 2] = [64, 1514];
+
+fn main() {
+    // cargo passes `--bench`; what is no option is a name.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    type Bench = fn() -> Result<(), Box<dyn std::error::Error>>;
+    let all: [(&str, Bench); 4] = [
+        ("fabric-forward", forward),
+        ("fabric-rules", rules),
+        ("fabric-latency", latency),
+        ("fabric-unix", unix),
+    ];
+    for w in &wanted {
+        if !all.iter().any(|(n, _)| n == w) {
+            eprintln!("no such benchmark: {w}; there are: {}", all.map(|(n, _)| n).join(" "));
+            std::process::exit(2);
+        }
+    }
+    for (name, bench) in all {
+        if (wanted.is_empty() || wanted.iter().any(|w| w == name))
+            && let Err(e) = bench()
+        {
+            eprintln!("{name}: {e}");
+            std::process::exit(1);
+        }
+    }
+}
+
+/// One line for a person and one for target/bench.jsonl.
+fn figure(name: &str, ours: f64, reference: f64, unit: &str, better: &str, against: &str) {
+    let ratio = if reference == 0.0 { 0.0 } else { ours / reference };
+    println!("{name:32} {ours:>12.1} {unit:10} {reference:>12.1}  ratio {ratio:.2}  against {against}");
+    let line = serde_json::json!({
+        "name": name, "ratio": ratio, "ours": ours, "reference": reference, "unit": unit, "better": better,
+        "runs": RUNS, "against": against,
+    });
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench.jsonl");
+    let appended = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .and_then(|mut f| writeln!(f, "{line}"));
+    if let Err(e) = appended {
+        eprintln!("{path}: {e}");
+    }
+}
+
+fn config(ring: Option<&std::path::Path>) -> FabricConfig {
+    let port = |n: u8| PortConfig {
+        network: "net".into(),
+        node: format!("node{n}"),
+        mac: Mac([2, 0, 0, 0, 0, n]),
+        assigned: None,
+    };
+    FabricConfig {
+        networks: vec![NetworkConfig {
+            name: "net".into(),
+            mtu: 1500,
+            workstation: Some(([10, 77, 1, 2].into(), 24)),
+        }],
+        ports: vec![port(0), port(1), port(2)],
+        ring: ring.map(|d| RingConfig {
+            path: d.join("ring.pcapng"),
+            bytes: 32 << 20,
+        }),
+        ..FabricConfig::default()
+    }
+}
+
+/// A fabric as a lab has it (ring included) with two machines that know each other.
+fn fabric(dir: &std::path::Path) -> Result<(Fabric, Wire, Wire), Box<dyn std::error::Error>> {
+    let f = Fabric::start(config(Some(dir)), Journal::in_memory())?;
+    let ports = f.ports();
+    let (a, b) = (
+        Wire::udp(ports[0].local, ports[0].fabric)?,
+        Wire::udp(ports[1].local, ports[1].fabric)?,
+    );
+    load::introduce(&a, &b)?;
+    Ok((f, a, b))
+}
+
+fn forward() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    let (_f, a, b) = fabric(dir.path())?;
+    let (plain, pa, pb) = plain::start()?;
+    let vde = vde::start(dir.path());
+    if let Err(e) = &vde {
+        println!("vde_switch is left out: {e}");
+    }
+    println!(
+        "reference: a loop that only copies batches from one UDP port to the other (benches/fabric/plain.rs); vde_switch -sock DIR"
+    );
+    for size in SIZES {
+        let (mut ours, mut ceiling, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..RUNS {
+            ours.push(load::throughput(&a, &b, size));
+            ceiling.push(load::throughput(&pa, &pb, size));
+            if let Ok((_, va, vb)) = &vde {
+                theirs.push(load::throughput(va, vb, size));
+            }
+        }
+        let ours = median(&mut ours);
+        figure(
+            &format!("fabric-forward/{size}"),
+            ours,
+            median(&mut ceiling),
+            "frames/s",
+            "higher",
+            "the plain loop",
+        );
+        if !theirs.is_empty() {
+            figure(
+                &format!("fabric-forward/{size}/vde"),
+                ours,
+                median(&mut theirs),
+                "frames/s",
+                "higher",
+                "vde_switch",
+            );
+        }
+    }
+    drop(plain);
+    Ok(())
+}
+
+fn rules() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    let (f, a, b) = fabric(dir.path())?;
+    let rule = |n: u16| {
+        let (from, to) = [("node0", "*"), ("node0", "node1"), ("*", "node1")][usize::from(n % 3)];
+        Rule {
+            id: format!("r{n}"),
+            network: "net".into(),
+            from: from.into(),
+            to: to.into(),
+            // The frames are UDP to port 9: every rule is looked at, none drops.
+            matches: Match {
+                proto: Some(Proto::Udp),
+                port: Some(1000 + n),
+                ..Match::default()
+            },
+            effect: Effect::cut(),
+            seed: 1,
+        }
+    };
+    let hundred: Vec<Rule> = (0..100).map(rule).collect();
+    for size in SIZES {
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        for _ in 0..RUNS {
+            f.set(hundred.clone())?;
+            with.push(load::throughput(&a, &b, size));
+            f.set(Vec::new())?;
+            without.push(load::throughput(&a, &b, size));
+        }
+        let name = format!("fabric-rules/{size}");
+        figure(
+            &name,
+            median(&mut with),
+            median(&mut without),
+            "frames/s",
+            "higher",
+            "the same without rules",
+        );
+    }
+    Ok(())
+}
+
+fn latency() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    let (f, a, b) = fabric(dir.path())?;
+    let (da, db) = Wire::direct()?;
+    let direct = load::one_way(&da, &db, 2000, Duration::from_micros(500));
+    let ours = load::one_way(&a, &b, 2000, Duration::from_micros(500));
+    for (name, p) in [("p50", 0.5), ("p99", 0.99)] {
+        let (o, d) = (load::percentile(&ours, p), load::percentile(&direct, p));
+        figure(
+            &format!("fabric-latency/{name}-added"),
+            o - d,
+            d,
+            "us",
+            "lower",
+            "one way over a direct UDP pair",
+        );
+    }
+    let delay = Effect {
+        delay: Some(Span::millis(100)),
+        ..Effect::default()
+    };
+    let slow = Rule {
+        id: "delay".into(),
+        network: "net".into(),
+        from: "node0".into(),
+        to: "*".into(),
+        matches: Match::default(),
+        effect: delay,
+        seed: 1,
+    };
+    f.set(vec![slow])?;
+    let late = load::one_way(&a, &b, 500, Duration::from_millis(10));
+    for (name, p) in [("p01", 0.01), ("p50", 0.5), ("p99", 0.99)] {
+        figure(
+            &format!("fabric-latency/delay-100ms-{name}"),
+            load::percentile(&late, p),
+            100_000.0,
+            "us",
+            "closest",
+            "the delay asked for",
+        );
+    }
+    Ok(())
+}
+
+/// The same engine with unix datagrams in place of UDP.
+fn unix() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    let (_f, a, b) = fabric(dir.path())?;
+    let (f, ua, ub) = plain::unix_fabric()?;
+    for size in SIZES {
+        let (mut udp, mut unix) = (Vec::new(), Vec::new());
+        for _ in 0..RUNS {
+            udp.push(load::throughput(&a, &b, size));
+            unix.push(load::throughput(&ua, &ub, size));
+        }
+        figure(
+            &format!("fabric-unix/{size}"),
+            median(&mut unix),
+            median(&mut udp),
+            "frames/s",
+            "higher",
+            "the fabric over UDP",
+        );
+    }
+    drop(f);
+    let _ = frame(64);
+    Ok(())
+}

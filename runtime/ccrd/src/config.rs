@@ -1,0 +1,209 @@
+//! Reading the configuration, and what is plainly impossible in it.
+
+use ccr_contract::config::{Config, Role};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+/// Where the pack puts it.
+pub const FILE: &str = "/etc/ccrd/ccrd.toml";
+/// More than any lab needs; a file of another kind is recognised before it is read into memory.
+const MAX_BYTES: u64 = 1 << 20;
+/// The shape that this daemon reads.
+const SCHEMA: u32 = 1;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("could not read the configuration {file}: {why}")]
+pub struct Unusable {
+    file: String,
+    why: String,
+}
+
+/// Reads and checks a configuration.
+pub fn read(file: &Path) -> Result<Config, Unusable> {
+    let unusable = |why: String| Unusable {
+        file: file.display().to_string(),
+        why,
+    };
+    let bytes = std::fs::metadata(file).map_err(|e| unusable(e.to_string()))?.len();
+    if bytes > MAX_BYTES {
+        return Err(unusable(format!("it has {bytes} bytes, at most {MAX_BYTES} are read")));
+    }
+    let text = std::fs::read_to_string(file).map_err(|e| unusable(e.to_string()))?;
+    let config: Config = toml::from_str(&text).map_err(|e| unusable(e.to_string()))?;
+    match check(&config) {
+        None => Ok(config),
+        Some(why) => Err(unusable(why)),
+    }
+}
+
+/// What is wrong with it, if anything.
+fn check(c: &Config) -> Option<String> {
+    if c.schema != SCHEMA {
+        return Some(format!("schema is {}, this daemon reads {SCHEMA}", c.schema));
+    }
+    let peers = match c.role {
+        Role::Member => &c.members,
+        Role::Hub => &c.hubs,
+    };
+    let Some(me) = peers.iter().find(|p| p.name == c.node) else {
+        let known: Vec<&str> = peers.iter().map(|p| p.name.as_str()).collect();
+        return Some(format!(
+            "node `{}` is not among those of its role: {}",
+            c.node,
+            known.join(", ")
+        ));
+    };
+    if me.addresses.is_empty() {
+        return Some(format!("node `{}` has no address", c.node));
+    }
+    if c.members.len() != 2 {
+        return Some(format!("a cluster has two members, not {}", c.members.len()));
+    }
+    let networks: BTreeSet<&str> = c.networks.iter().map(|n| n.name.as_str()).collect();
+    if networks.len() != c.networks.len() {
+        return Some("two networks have the same name".into());
+    }
+    if !networks.contains(c.service_network.as_str()) {
+        return Some(format!(
+            "service-network `{}` is not among the networks",
+            c.service_network
+        ));
+    }
+    if let Some(n) = c.networks.iter().find(|n| n.prefix > 32) {
+        return Some(format!("network `{}` has prefix {}; at most 32", n.name, n.prefix));
+    }
+    let mut seen = BTreeSet::from([c.service_address]);
+    if !seen.insert(c.cluster_address) {
+        return Some(format!(
+            "{} is the address of the cluster and of the service",
+            c.cluster_address
+        ));
+    }
+    for p in c.members.iter().chain(&c.hubs) {
+        for (network, address) in &p.addresses {
+            if !networks.contains(network.as_str()) {
+                return Some(format!(
+                    "`{}` has an address on `{network}`, which is not among the networks",
+                    p.name
+                ));
+            }
+            if !seen.insert(*address) {
+                return Some(format!("address {address} is given twice"));
+            }
+        }
+    }
+    if c.data.is_empty() {
+        return Some("data names no folder".into());
+    }
+    if c.settings.generation_bytes == 0 || c.settings.heartbeat_ms == 0 {
+        return Some("settings: heartbeat_ms and generation_bytes must be above 0".into());
+    }
+    None
+}
+
+/// This node's own addresses, by network.
+pub fn own_addresses(c: &Config) -> Vec<(String, Ipv4Addr)> {
+    c.members
+        .iter()
+        .chain(&c.hubs)
+        .filter(|p| p.name == c.node)
+        .flat_map(|p| p.addresses.iter().map(|(n, a)| (n.clone(), *a)))
+        .collect()
+}
+
+/// The own address from which `to` is reached: the one on the network on which `to` is known.
+pub fn source_for(c: &Config, to: Ipv4Addr) -> Option<Ipv4Addr> {
+    let network = if to == c.service_address || to == c.cluster_address {
+        Some(c.service_network.as_str())
+    } else {
+        c.members
+            .iter()
+            .chain(&c.hubs)
+            .flat_map(|p| &p.addresses)
+            .find(|(_, a)| **a == to)
+            .map(|(n, _)| n.as_str())
+    }?;
+    own_addresses(c).into_iter().find(|(n, _)| n == network).map(|(_, a)| a)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+schema = 1
+node = "node1"
+role = "member"
+cluster = "exmbcluster"
+cluster_address = "10.77.1.20"
+service = "exmbx"
+service_address = "10.77.1.21"
+service_network = "public"
+data = "/var/lib/ccrd"
+networks = [
+  { name = "public", role = "mixed", prefix = 24, interface = "eth0" },
+  { name = "private", role = "internal", prefix = 24 },
+]
+members = [
+  { name = "node1", addresses = { public = "10.77.1.11", private = "10.77.2.11" } },
+  { name = "node2", addresses = { public = "10.77.1.12", private = "10.77.2.12" } },
+]
+hubs = [{ name = "hub", addresses = { public = "10.77.1.10" } }]
+"#;
+
+    fn why(text: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ccrd.toml");
+        std::fs::write(&file, text).unwrap();
+        read(&file).map(|_| ()).unwrap_err().to_string()
+    }
+
+    fn good() -> Config {
+        toml::from_str(GOOD).unwrap()
+    }
+
+    #[test]
+    fn a_good_one() {
+        assert_eq!(check(&good()), None);
+        assert_eq!(
+            source_for(&good(), "10.77.2.12".parse().unwrap()),
+            Some("10.77.2.11".parse().unwrap())
+        );
+        assert_eq!(
+            source_for(&good(), "10.77.1.21".parse().unwrap()),
+            Some("10.77.1.11".parse().unwrap())
+        );
+        assert_eq!(source_for(&good(), "9.9.9.9".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn bad_ones_say_what_and_where() {
+        for (from, to, word) in [
+            ("schema = 1", "schema = 2", "schema is 2"),
+            ("node = \"node1\"", "node = \"hub\"", "node1, node2"),
+            ("prefix = 24 }", "prefix = 33 }", "prefix 33"),
+            ("service_network = \"public\"", "service_network = \"x\"", "`x`"),
+            ("10.77.1.21", "10.77.1.20", "of the service"),
+            ("10.77.2.12", "10.77.1.12", "given twice"),
+            ("data = \"/var/lib/ccrd\"", "data = \"\"", "no folder"),
+            ("role = \"member\"", "role = \"boss\"", "boss"),
+            ("cluster = \"exmbcluster\"", "clutser = \"exmbcluster\"", "clutser"),
+            ("{ name = \"private\", role", "{ name = \"public\", role", "same name"),
+            ("10.77.1.11", "10.77.1.300", "line"),
+        ] {
+            let text = GOOD.replace(from, to);
+            assert_ne!(text, GOOD, "{from}");
+            let why = why(&text);
+            assert!(why.contains(word) && why.contains("ccrd.toml"), "{why}");
+        }
+        assert!(why("\0\u{1}").contains("ccrd.toml"));
+        assert!(
+            read(Path::new("/nowhere/ccrd.toml"))
+                .unwrap_err()
+                .to_string()
+                .contains("/nowhere/ccrd.toml")
+        );
+    }
+}

@@ -1,0 +1,172 @@
+//! The one loop that owns the core, and the way for everybody else to ask it something.
+
+use crate::clock::Clocks;
+use crate::notify::Notifier;
+use ccr_core::io::{ClientRequest, Command, Effect, Input, Node, Now, Reply, ReqId};
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Requests, frames and connections that wait for the core. Beyond, peers are held back.
+const BULK: usize = 16;
+/// Datagrams that wait. Beyond, they are lost, as datagrams are.
+const DATAGRAMS: usize = 256;
+/// The core is asked to look at the time at least this often.
+const LONGEST_REST: Duration = Duration::from_secs(1);
+/// And not more often than this, whatever it says.
+const SHORTEST_REST: Duration = Duration::from_millis(1);
+/// How long anybody waits for the core's answer. The core's own limits are shorter.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A move or a reseed may take longer than a delivery.
+pub const OPERATORS_PATIENCE: Duration = Duration::from_secs(300);
+
+/// A request and where its answer goes.
+#[derive(Debug)]
+enum Asked {
+    Client(ClientRequest, oneshot::Sender<Reply>),
+    Operator(Command, oneshot::Sender<Reply>),
+}
+
+/// Asks the core. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Core(mpsc::Sender<Asked>);
+
+impl Core {
+    /// On behalf of a client.
+    pub async fn client(&self, request: ClientRequest) -> Result<Reply, String> {
+        self.ask(|to| Asked::Client(request, to), PATIENCE).await
+    }
+
+    /// On behalf of an operator.
+    pub async fn operator(&self, command: Command) -> Result<Reply, String> {
+        self.ask(|to| Asked::Operator(command, to), OPERATORS_PATIENCE).await
+    }
+
+    async fn ask(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Reply>) -> Asked,
+        patience: Duration,
+    ) -> Result<Reply, String> {
+        let (to, answer) = oneshot::channel();
+        let asked = async {
+            self.0.send(make(to)).await.map_err(|_| "the daemon ends".to_owned())?;
+            answer.await.map_err(|_| "the request was dropped".to_owned())
+        };
+        match tokio::time::timeout(patience, asked).await {
+            Ok(answered) => answered,
+            Err(_) => Err(format!("no answer within {} s", patience.as_secs())),
+        }
+    }
+}
+
+/// Where inputs come from. Completions are never held back: the core itself bounds how many it is owed.
+#[derive(Debug, Clone)]
+pub struct Inlets {
+    /// Completions of effects.
+    pub done: mpsc::UnboundedSender<Input>,
+    /// Datagrams.
+    pub datagrams: mpsc::Sender<Input>,
+    /// Streams.
+    pub streams: mpsc::Sender<Input>,
+}
+
+/// The other ends of the inlets.
+#[derive(Debug)]
+pub struct Outlets {
+    done: mpsc::UnboundedReceiver<Input>,
+    datagrams: mpsc::Receiver<Input>,
+    streams: mpsc::Receiver<Input>,
+    asked: mpsc::Receiver<Asked>,
+}
+
+/// All channels into the core.
+pub fn channels() -> (Core, Inlets, Outlets) {
+    let (done, done_rx) = mpsc::unbounded_channel();
+    let (datagrams, datagrams_rx) = mpsc::channel(DATAGRAMS);
+    let (streams, streams_rx) = mpsc::channel(BULK);
+    let (ask, asked) = mpsc::channel(BULK);
+    let inlets = Inlets {
+        done,
+        datagrams,
+        streams,
+    };
+    let outlets = Outlets {
+        done: done_rx,
+        datagrams: datagrams_rx,
+        streams: streams_rx,
+        asked,
+    };
+    (Core(ask), inlets, outlets)
+}
+
+/// Carries out effects. Nothing in here may wait.
+pub trait Hands {
+    /// One effect that is no reply and no halt.
+    fn carry_out(&mut self, effect: Effect);
+    /// An input is about to be handed in.
+    fn passing(&mut self, input: &Input);
+}
+
+/// Runs the core until it halts; says why it did.
+pub async fn run(
+    mut node: Box<dyn Node + Send>,
+    mut outlets: Outlets,
+    mut hands: impl Hands,
+    notifier: &Notifier,
+) -> String {
+    let mut clocks = Clocks::open();
+    if !clocks.has_chip() {
+        eprintln!("ccrd: no clock chip here: a pause of the whole machine cannot be seen");
+    }
+    let mut waiting: HashMap<ReqId, oneshot::Sender<Reply>> = HashMap::new();
+    let mut last_request = 0;
+    let mut last_sign = 0;
+    let mut input = Input::Start;
+    loop {
+        let (boot_us, rtc_us) = clocks.read();
+        hands.passing(&input);
+        for effect in node.step(Now { boot_us, rtc_us }, input) {
+            match effect {
+                Effect::Reply { req, reply } => {
+                    if let Some(to) = waiting.remove(&req) {
+                        // Whoever asked may have gone.
+                        let _ = to.send(reply);
+                    }
+                }
+                Effect::Halt { why } => return why,
+                other => hands.carry_out(other),
+            }
+        }
+        if let Some(interval) = notifier.interval
+            && boot_us.saturating_sub(last_sign) >= interval.as_micros() as u64 / 2
+        {
+            notifier.alive();
+            last_sign = boot_us;
+        }
+        let mut rest = node
+            .next_deadline()
+            .map_or(LONGEST_REST, |at| {
+                Duration::from_micros(at.saturating_sub(crate::clock::boot_us()))
+            })
+            .clamp(SHORTEST_REST, LONGEST_REST);
+        if let Some(interval) = notifier.interval {
+            rest = rest.min(interval / 2);
+        }
+        input = tokio::select! {
+            Some(i) = outlets.done.recv() => i,
+            Some(i) = outlets.datagrams.recv() => i,
+            Some(i) = outlets.streams.recv() => i,
+            Some(asked) = outlets.asked.recv() => {
+                last_request += 1;
+                let req = ReqId(last_request);
+                let (to, input) = match asked {
+                    Asked::Client(request, to) => (to, Input::Client { req, request }),
+                    Asked::Operator(command, to) => (to, Input::Operator { req, command }),
+                };
+                waiting.insert(req, to);
+                input
+            }
+            () = tokio::time::sleep(rest) => Input::Tick,
+        };
+    }
+}

@@ -1,0 +1,43 @@
+//! The operator's way in: JSON lines over a unix socket that only root may open. `ccrctl` is its client.
+
+pub mod client;
+pub mod server;
+
+use ccr_contract::dump::Dump;
+use ccr_contract::status::Status;
+use ccr_core::io::Command;
+use serde::{Deserialize, Serialize};
+
+/// Folder of what exists only while the daemon runs.
+pub const RUN: &str = "/run/ccrd";
+/// The socket in it, mode 0600.
+pub const SOCKET: &str = "ctl.sock";
+/// Longest request.
+const MAX_REQUEST: usize = 16 << 10;
+
+/// One line from `ccrctl`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// For the core. Answered by one [`Answer`].
+    Core(Command),
+    /// Events, one line each, from the oldest one kept.
+    Events {
+        /// Whether to wait for more after the newest one.
+        follow: bool,
+    },
+}
+
+/// One line back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// To [`Command::Status`].
+    Status(Box<Status>),
+    /// To [`Command::Dump`].
+    Dump(Box<Dump>),
+    /// It was carried out.
+    Done(String),
+    /// It was not; why.
+    Denied(String),
+}

@@ -1,0 +1,96 @@
+//! The daemon's end of the control socket.
+
+use super::{Answer, MAX_REQUEST, Request};
+use crate::core::Core;
+use crate::events::Events;
+use crate::mail::wire::{Line, Wire};
+use ccr_core::io::{Command, Reply};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+
+/// Operators at the same time; followers of events are among them.
+const MAX_SESSIONS: usize = 32;
+/// How long an operator may take for a request, or to take an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Makes the socket. What an earlier daemon left under its name goes away.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until the process ends.
+pub async fn serve(listener: UnixListener, core: Core, events: Events) {
+    let room = Arc::new(Semaphore::new(MAX_SESSIONS));
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Ok(permit) = room.clone().try_acquire_owned() else {
+            continue;
+        };
+        let (core, events) = (core.clone(), events.clone());
+        tokio::spawn(async move {
+            // An operator who hangs up has no one to tell it to.
+            let _ = session(stream, &core, &events).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn session(stream: UnixStream, core: &Core, events: &Events) -> Result<(), crate::mail::wire::Broken> {
+    let mut wire = Wire::new(stream, PATIENCE);
+    let request = match wire.line(MAX_REQUEST).await? {
+        Line::Whole(line) => serde_json::from_slice(&line).map_err(|e| format!("no request: {e}")),
+        Line::TooLong => Err(format!("a request has at most {MAX_REQUEST} bytes")),
+    };
+    let answer = match request {
+        Ok(Request::Events { follow }) => {
+            let mut reader = events.reader();
+            loop {
+                let event = match reader.ready() {
+                    Some(event) => event,
+                    None if follow => reader.next().await,
+                    None => return Ok(()),
+                };
+                wire.send(&line(&*event)).await?;
+            }
+        }
+        Ok(Request::Core(command)) => ask(core, command).await,
+        Err(why) => Answer::Denied(why),
+    };
+    wire.send(&line(&answer)).await?;
+    wire.finish().await;
+    Ok(())
+}
+
+async fn ask(core: &Core, command: Command) -> Answer {
+    match core.operator(command).await {
+        Ok(Reply::Status(s)) => Answer::Status(s),
+        Ok(Reply::Dump(d)) => Answer::Dump(d),
+        Ok(Reply::Done(text)) => Answer::Done(text),
+        Ok(Reply::Denied(why)) => Answer::Denied(why),
+        Ok(other) => Answer::Denied(format!("the daemon answered something else: {other:?}")),
+        Err(why) => Answer::Denied(why),
+    }
+}
+
+fn line<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(value).unwrap_or_else(|e| format!("{{\"denied\":\"{e}\"}}").into_bytes());
+    bytes.push(b'\n');
+    bytes
+}

@@ -1,0 +1,170 @@
+//! The last events of the core, for whoever reads them. A reader that is slow misses some (it sees the gap in `seq`);
+//! it never holds the daemon up.
+
+use ccr_contract::event::{NodeEvent, Severity};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Notify;
+
+/// Events kept.
+const KEPT: usize = 8192;
+
+/// The ring of events. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Events(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    ring: Mutex<Ring>,
+    more: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    events: VecDeque<Arc<NodeEvent>>,
+    /// How many have left the front.
+    gone: u64,
+}
+
+impl Events {
+    /// Adds one.
+    pub fn push(&self, event: NodeEvent) {
+        let mut ring = self.ring();
+        if ring.events.len() == KEPT {
+            ring.events.pop_front();
+            ring.gone += 1;
+        }
+        ring.events.push_back(Arc::new(event));
+        drop(ring);
+        self.0.more.notify_waiters();
+    }
+
+    /// A reader that begins with the oldest event kept.
+    pub fn reader(&self) -> Reader {
+        Reader {
+            events: self.clone(),
+            next: self.ring().gone,
+        }
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        // Nothing in here can be left half done by a panic.
+        self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in the ring.
+#[derive(Debug)]
+pub struct Reader {
+    events: Events,
+    /// Position of the next event, counted since the daemon's start.
+    next: u64,
+}
+
+impl Reader {
+    /// The next event, if there is one already.
+    pub fn ready(&mut self) -> Option<Arc<NodeEvent>> {
+        let ring = self.events.ring();
+        self.next = self.next.max(ring.gone);
+        let event = ring.events.get((self.next - ring.gone) as usize).cloned()?;
+        self.next += 1;
+        Some(event)
+    }
+
+    /// The next event, as soon as there is one.
+    pub async fn next(&mut self) -> Arc<NodeEvent> {
+        let events = self.events.clone();
+        loop {
+            let more = events.0.more.notified();
+            tokio::pin!(more);
+            // Before the look: an event between the look and the wait must wake us.
+            more.as_mut().enable();
+            if let Some(event) = self.ready() {
+                return event;
+            }
+            more.await;
+        }
+    }
+}
+
+/// Writes what an administrator wants in the system's journal to stderr. A journal that is stuck holds nobody up.
+pub async fn journal(mut reader: Reader) {
+    let mut stderr = tokio::io::stderr();
+    loop {
+        let event = reader.next().await;
+        if let Some(line) = worth_a_line(&event)
+            && stderr.write_all(line.as_bytes()).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Warnings and errors, and what happens to the cluster and the service; the rest comes with every message or log.
+fn worth_a_line(event: &NodeEvent) -> Option<String> {
+    let rare = event.kind.starts_with("cluster.") || event.kind.starts_with("service.");
+    let least = if rare { Severity::Info } else { Severity::Warning };
+    (event.severity >= least).then(|| serde_json::to_string(event).ok().map(|line| line + "\n"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn event(seq: u64) -> NodeEvent {
+        NodeEvent {
+            seq,
+            node_t_us: 0,
+            kind: "test".into(),
+            id: None,
+            severity: Severity::Info,
+            data: Default::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_gets_old_and_new_ones() {
+        let e = Events::default();
+        e.push(event(1));
+        let mut r = e.reader();
+        assert_eq!(r.next().await.seq, 1);
+        assert!(r.ready().is_none());
+        let later = e.clone();
+        let (got, ()) = tokio::join!(r.next(), async { later.push(event(2)) });
+        assert_eq!(got.seq, 2);
+        assert!(tokio::time::timeout(Duration::from_millis(10), r.next()).await.is_err());
+    }
+
+    #[test]
+    fn what_stands_in_the_journal() {
+        let of = |kind: &str, severity| {
+            worth_a_line(&NodeEvent {
+                kind: kind.into(),
+                severity,
+                ..event(1)
+            })
+        };
+        assert!(
+            of("service.online", Severity::Info)
+                .unwrap()
+                .contains("\"service.online\"")
+        );
+        assert!(of("log.full", Severity::Error).is_some());
+        assert!(of("hub.queued", Severity::Info).is_none());
+        assert!(of("cluster.path", Severity::Debug).is_none());
+    }
+
+    #[test]
+    fn a_slow_reader_sees_a_gap_and_memory_is_bounded() {
+        let e = Events::default();
+        let mut r = e.reader();
+        for n in 0..KEPT as u64 + 10 {
+            e.push(event(n));
+        }
+        assert_eq!(r.ready().unwrap().seq, 10);
+        assert_eq!(e.ring().events.len(), KEPT);
+        assert_eq!(e.reader().ready().unwrap().seq, 10);
+    }
+}

@@ -1,0 +1,61 @@
+//! The mail protocols: SMTP and LMTP in, LMTP out, POP3. They know nothing of clusters: what they are told to say
+//! comes through [`smtp::Inbox`] and [`pop3::Maildrop`].
+
+pub mod deliver;
+pub mod pop3;
+pub mod smtp;
+pub mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What a peer may ask of this process. Guests have 256 to 384 MiB.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Longest command line, its end included (RFC 5321 4.5.3.1.4 asks for 512; extensions add to it).
+    pub line: usize,
+    /// Largest message, in bytes.
+    pub message: usize,
+    /// Recipients of one message (RFC 5321 4.5.3.1.8 asks for 100).
+    pub recipients: usize,
+    /// Sessions of one server at the same time.
+    pub sessions: usize,
+    /// Longest silence, and longest wait for a peer that does not read.
+    pub idle: Duration,
+    /// Bad commands after which a session is ended.
+    pub mistakes: u32,
+    /// Bytes of messages in the memory of all sessions together.
+    pub memory: Memory,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            line: 2048,
+            message: 32 << 20,
+            recipients: 100,
+            sessions: 64,
+            idle: Duration::from_secs(60),
+            mistakes: 20,
+            memory: Memory::new(48 << 20),
+        }
+    }
+}
+
+/// A budget of bytes that sessions share, counted in KiB.
+#[derive(Debug, Clone)]
+pub struct Memory(Arc<Semaphore>);
+
+impl Memory {
+    /// Of `bytes`.
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes >> 10)))
+    }
+
+    /// Takes what `bytes` need, rounded up; nothing if they are not there now.
+    pub fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let kib = u32::try_from(bytes.div_ceil(1 << 10)).ok()?;
+        self.0.clone().try_acquire_many_owned(kib).ok()
+    }
+}

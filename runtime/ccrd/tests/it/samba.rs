@@ -1,0 +1,195 @@
+//! A real smbd on a loopback port, run as whoever runs the test, entirely inside a temporary folder.
+
+use ccrd::witness::{Fault, Share, SmbWitness, Witness};
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PASSWORD: &str = "a lab's password";
+
+/// A running server; ends with its value.
+pub struct Samba {
+    folder: tempfile::TempDir,
+    child: Child,
+    port: u16,
+    user: String,
+}
+
+impl Samba {
+    /// Starts one; says why and gives nothing where there is no Samba.
+    pub fn start() -> Option<Samba> {
+        let Some(smbd) = ["/usr/sbin/smbd", "/usr/bin/smbd"]
+            .into_iter()
+            .find(|p| Path::new(p).exists())
+        else {
+            eprintln!("skipped: no smbd here; install the package `samba`");
+            return None;
+        };
+        let user = text(Command::new("id").arg("-un"));
+        let folder = tempfile::Builder::new()
+            .prefix("ccrd-smb-")
+            .tempdir()
+            .expect("a temporary folder");
+        let port = TcpListener::bind("127.0.0.1:0")
+            .expect("a port")
+            .local_addr()
+            .expect("an address")
+            .port();
+        for d in ["share", "state", "private"] {
+            std::fs::create_dir(folder.path().join(d)).expect("a folder");
+        }
+        let conf = folder.path().join("smb.conf");
+        std::fs::write(&conf, configuration(folder.path(), port, &user)).expect("smb.conf");
+        let mut add = Command::new("pdbedit")
+            .args(["-s".as_ref(), conf.as_os_str()])
+            .args(["-t", "-a", "-u", &user])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("pdbedit");
+        write!(add.stdin.take().expect("stdin"), "{PASSWORD}\n{PASSWORD}\n").expect("the password");
+        assert!(
+            add.wait().expect("pdbedit").success(),
+            "pdbedit could not make the account {user}"
+        );
+        let child = Command::new(smbd)
+            .args(["--foreground", "--no-process-group", "-s"])
+            .arg(&conf)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("smbd");
+        let mut samba = Samba {
+            folder,
+            child,
+            port,
+            user,
+        };
+        let end = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            if let Some(status) = samba.child.try_wait().expect("smbd") {
+                panic!("smbd ended with {status}: {}", samba.log());
+            }
+            assert!(Instant::now() < end, "smbd does not listen: {}", samba.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(samba)
+    }
+
+    /// How to reach its file.
+    pub fn share(&self) -> Share {
+        Share {
+            address: Ipv4Addr::LOCALHOST,
+            port: self.port,
+            share: "witness".into(),
+            user: self.user.clone(),
+            password: PASSWORD.into(),
+        }
+    }
+
+    /// The account's password.
+    pub fn password(&self) -> &'static str {
+        PASSWORD
+    }
+
+    /// Opens as soon as the server has noticed that the last holder is gone.
+    pub async fn open_soon(&self, w: &mut SmbWitness) -> Vec<u8> {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            match w.open(Duration::from_secs(2)).await {
+                Ok(record) => return record,
+                Err(Fault::Held) if Instant::now() < end => tokio::time::sleep(Duration::from_millis(10)).await,
+                Err(e) => panic!("{e}: {}", self.log()),
+            }
+        }
+    }
+
+    /// Every process of the server stands still.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// And goes on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// The whole server dies at once.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
+    }
+
+    fn signal(&self, signal: Signal) {
+        // The whole group: it was made with the server as its leader.
+        let _ = kill_process_group(Pid::from_child(&self.child), signal);
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Samba {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn text(command: &mut Command) -> String {
+    let out = command.output().expect("a command's output");
+    String::from_utf8(out.stdout).expect("UTF-8").trim().to_owned()
+}
+
+/// The settings of the lab's own witness share, in a private folder.
+fn configuration(folder: &Path, port: u16, user: &str) -> String {
+    let f = folder.display();
+    format!(
+        "[global]
+  server role = standalone server
+  workgroup = WITNESS
+  netbios name = CCRDTEST
+  smb ports = {port}
+  interfaces = 127.0.0.1
+  bind interfaces only = yes
+  disable netbios = yes
+  disable spoolss = yes
+  load printers = no
+  usershare max shares = 0
+  server min protocol = SMB3_00
+  ntlm auth = ntlmv2-only
+  map to guest = never
+  restrict anonymous = 2
+  server signing = mandatory
+  socket options = TCP_NODELAY SO_KEEPALIVE TCP_KEEPIDLE=1 TCP_KEEPINTVL=1 TCP_KEEPCNT=3 TCP_USER_TIMEOUT=3000
+  oplocks = no
+  level2 oplocks = no
+  smb2 leases = no
+  durable handles = no
+  kernel oplocks = no
+  kernel share modes = no
+  strict locking = yes
+  strict sync = yes
+  server multi channel support = no
+  lock directory = {f}/state
+  state directory = {f}/state
+  cache directory = {f}/state
+  pid directory = {f}/state
+  ncalrpc dir = {f}/state/ncalrpc
+  private dir = {f}/private
+  passdb backend = tdbsam:{f}/private/passdb.tdb
+  log file = {f}/log
+[witness]
+  path = {f}/share
+  read only = no
+  valid users = {user}
+"
+    )
+}

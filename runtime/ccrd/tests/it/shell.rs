@@ -1,0 +1,312 @@
+//! The loop, the mail servers and the control socket around a core that only pretends.
+
+use ccr_contract::event::{NodeEvent, Severity};
+use ccr_contract::reply::By;
+use ccr_core::io::{ClientRequest, Command, Effect, Input, Listed, LmtpReply, Node, Now, Reply};
+use ccrd::core::{Core, Hands, Inlets, channels, run};
+use ccrd::ctl;
+use ccrd::events::Events;
+use ccrd::notify::Notifier;
+use ccrd::servers::{Post, Protocol};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Answers clients at once, except deliveries to `slow`, which it never answers.
+#[derive(Debug, Default)]
+struct Pretender {
+    ticks: Arc<Mutex<u64>>,
+    online: bool,
+}
+
+impl Node for Pretender {
+    fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        assert!(now.boot_us > 0 && now.rtc_us > 0);
+        let by = By {
+            node: "node1".into(),
+            epoch: 7,
+            stream: "3f".into(),
+            generation: 42,
+        };
+        let refused = Reply::Refused {
+            temporary: true,
+            why: "not online\r\n250 ok".into(),
+        };
+        match input {
+            Input::Tick => *self.ticks.lock().unwrap() += 1,
+            Input::Client { req, request } => {
+                let reply = match request {
+                    _ if !self.online => refused,
+                    ClientRequest::Greet => Reply::Greeting(by),
+                    ClientRequest::Deliver { recipients, .. } if recipients.iter().any(|r| r.contains("slow")) => {
+                        return Vec::new();
+                    }
+                    ClientRequest::Deliver {
+                        envid,
+                        recipients,
+                        message,
+                    } => Reply::Delivered(
+                        recipients
+                            .iter()
+                            .map(|r| LmtpReply {
+                                code: 250,
+                                text: format!("{r} {envid:?} {} {by}", message.len()),
+                            })
+                            .collect(),
+                    ),
+                    ClientRequest::List { .. } => Reply::Listing(vec![Listed { uid: 9, size: 5 }]),
+                    ClientRequest::Retrieve { .. } => Reply::Message(b".dot\r\n".to_vec()),
+                    ClientRequest::Delete { .. } => Reply::Deleted(by),
+                    ClientRequest::Submit { .. } => Reply::Queued("hub-1".into()),
+                };
+                return vec![Effect::Reply { req, reply }];
+            }
+            Input::Operator { req, command } => {
+                let reply = match command {
+                    Command::Start => {
+                        self.online = true;
+                        Reply::Done("started".into())
+                    }
+                    Command::Evict { .. } => return vec![Effect::Halt { why: "told to".into() }],
+                    Command::Stop { .. } => {
+                        let done = Reply::Done("stopped".into());
+                        return vec![Effect::CloseClients, Effect::Reply { req, reply: done }];
+                    }
+                    _ => Reply::Denied("no".into()),
+                };
+                return vec![Effect::Reply { req, reply }];
+            }
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        Some(ccrd::clock::boot_us() + 20_000)
+    }
+}
+
+struct Gloves(watch::Sender<u64>);
+
+impl Hands for Gloves {
+    fn carry_out(&mut self, effect: Effect) {
+        if let Effect::CloseClients = effect {
+            self.0.send_modify(|n| *n += 1);
+        }
+    }
+    fn passing(&mut self, _: &Input) {}
+}
+
+struct World {
+    core: Core,
+    _inlets: Inlets,
+    post: Post,
+    ticks: Arc<Mutex<u64>>,
+    end: tokio::task::JoinHandle<String>,
+}
+
+fn world(online: bool) -> World {
+    let (core, inlets, outlets) = channels();
+    let (hang_up, hung_up) = watch::channel(0);
+    let ticks = Arc::default();
+    let node = Box::new(Pretender {
+        ticks: Arc::clone(&ticks),
+        online,
+    });
+    let end = tokio::spawn(async move { run(node, outlets, Gloves(hang_up), &Notifier::from_environment()).await });
+    World {
+        post: Post::new(core.clone(), "exmbx", hung_up),
+        core,
+        _inlets: inlets,
+        ticks,
+        end,
+    }
+}
+
+impl World {
+    fn serve(&self, protocol: Protocol) -> SocketAddr {
+        let listener = ccrd::net::listen(Ipv4Addr::LOCALHOST, 0).unwrap();
+        let at = listener.local_addr().unwrap();
+        self.post.serve(protocol, listener);
+        at
+    }
+}
+
+/// Sends `script` and reads until the server closes.
+async fn talk(at: SocketAddr, script: &str) -> String {
+    let mut s = TcpStream::connect(at).await.unwrap();
+    s.write_all(script.as_bytes()).await.unwrap();
+    let mut said = String::new();
+    tokio::time::timeout(SOON, s.read_to_string(&mut said))
+        .await
+        .expect("an end")
+        .unwrap();
+    said
+}
+
+#[tokio::test]
+async fn sessions_reach_the_core_and_its_words_reach_the_client() {
+    let w = world(true);
+    let said = talk(
+        w.serve(Protocol::Lmtp),
+        "LHLO c\r\nMAIL FROM:<> ENVID=hub-7\r\nRCPT TO:<ann@x>\r\nRCPT TO:<bob@x>\r\nDATA\r\nhello\r\n.\r\nQUIT\r\n",
+    )
+    .await;
+    assert!(
+        said.starts_with("220 exmbx LMTP node=node1 epoch=7 stream=3f generation=42\r\n"),
+        "{said}"
+    );
+    assert!(said.contains("250 ann@x Some(\"hub-7\") 7 node=node1"), "{said}");
+    assert!(said.contains("250 bob@x Some(\"hub-7\") 7 node=node1"), "{said}");
+    let said = talk(
+        w.serve(Protocol::Pop3),
+        "USER ann\r\nPASS x\r\nUIDL\r\nRETR 1\r\nDELE 1\r\nQUIT\r\n",
+    )
+    .await;
+    assert!(
+        said.contains("\r\n1 9\r\n.\r\n") && said.contains("\r\n..dot\r\n.\r\n"),
+        "{said}"
+    );
+    assert_eq!(By::find(said.lines().last().unwrap()).unwrap().generation, 42);
+    let said = talk(
+        w.serve(Protocol::Smtp),
+        "EHLO c\r\nMAIL FROM:<a@x> ENVID=mine\r\nRCPT TO:<ann@x>\r\nDATA\r\nhello\r\n.\r\nQUIT\r\n",
+    )
+    .await;
+    // ENVID is not for submitters: the hub gives ids.
+    assert!(said.contains("250 2.0.0 queued as hub-1\r\n"), "{said}");
+}
+
+#[tokio::test]
+async fn who_is_not_online_greets_nobody() {
+    let w = world(false);
+    let said = talk(w.serve(Protocol::Lmtp), "LHLO c\r\n").await;
+    assert_eq!(said, "421 4.3.2 not online  250 ok\r\n");
+    let said = talk(w.serve(Protocol::Pop3), "USER ann\r\n").await;
+    assert_eq!(said, "-ERR [SYS/TEMP] not online  250 ok\r\n");
+}
+
+#[tokio::test]
+async fn a_conversation_of_the_store_is_hung_up_without_an_answer() {
+    let w = world(true);
+    let (lmtp, smtp) = (w.serve(Protocol::Lmtp), w.serve(Protocol::Smtp));
+    let mut waiting = TcpStream::connect(lmtp).await.unwrap();
+    waiting
+        .write_all(b"LHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<slow@x>\r\nDATA\r\nhello\r\n.\r\n")
+        .await
+        .unwrap();
+    let mut hub_client = TcpStream::connect(smtp).await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"354 go on, end with a lone dot\r\n") {
+        seen.push(tokio::time::timeout(SOON, waiting.read_u8()).await.unwrap().unwrap());
+    }
+    let answered = w.core.operator(Command::Stop { comment: "x".into() }).await;
+    assert!(matches!(answered, Ok(Reply::Done(_))), "{answered:?}");
+    let end = tokio::time::timeout(SOON, waiting.read_u8()).await.expect("an end");
+    assert!(end.is_err(), "{end:?}");
+    // A hub's clients stay.
+    hub_client.write_all(b"QUIT\r\n").await.unwrap();
+    let mut said = String::new();
+    tokio::time::timeout(SOON, hub_client.read_to_string(&mut said))
+        .await
+        .expect("an end")
+        .unwrap();
+    assert!(said.ends_with("221 2.0.0 bye\r\n"), "{said}");
+}
+
+#[tokio::test]
+async fn the_time_is_told_without_other_inputs() {
+    let w = world(true);
+    let end = tokio::time::Instant::now() + SOON;
+    while *w.ticks.lock().unwrap() < 3 {
+        assert!(tokio::time::Instant::now() < end);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_halt_ends_the_loop_with_its_reason() {
+    let w = world(true);
+    let answered = w.core.operator(Command::Evict { node: "x".into() }).await;
+    assert!(answered.is_err(), "{answered:?}");
+    assert_eq!(tokio::time::timeout(SOON, w.end).await.unwrap().unwrap(), "told to");
+}
+
+async fn ask(socket: &std::path::Path, bytes: &[u8]) -> String {
+    let mut s = UnixStream::connect(socket).await.unwrap();
+    s.write_all(bytes).await.unwrap();
+    let mut said = String::new();
+    tokio::time::timeout(SOON, s.read_to_string(&mut said))
+        .await
+        .expect("an end")
+        .unwrap();
+    said
+}
+
+#[tokio::test]
+async fn operators_and_garbage_at_the_control_socket() {
+    use std::os::unix::fs::PermissionsExt;
+    let w = world(false);
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("run/ctl.sock");
+    let events = Events::default();
+    // A socket that an earlier daemon left is no obstacle.
+    drop(ctl::server::listen(&socket).unwrap());
+    let listener = ctl::server::listen(&socket).unwrap();
+    assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    tokio::spawn(ctl::server::serve(listener, w.core.clone(), events.clone()));
+
+    assert_eq!(
+        ask(&socket, b"{\"core\":{\"verb\":\"start\"}}\n").await,
+        "{\"done\":\"started\"}\n"
+    );
+    assert_eq!(
+        ask(&socket, b"{\"core\":{\"verb\":\"dump\"}}\n").await,
+        "{\"denied\":\"no\"}\n"
+    );
+    for bad in [
+        &b"\n"[..],
+        b"{}\n",
+        b"\xff\xfe\n",
+        b"{\"core\":{\"verb\":\"drop-all\"}}\n",
+        &[&[b'x'; 20_000][..], b"\n"].concat(),
+    ] {
+        let said = ask(&socket, bad).await;
+        assert!(said.starts_with("{\"denied\":"), "{said}");
+    }
+    let push = |seq| {
+        events.push(NodeEvent {
+            seq,
+            node_t_us: 1,
+            kind: "service.online".into(),
+            id: None,
+            severity: Severity::Info,
+            data: Default::default(),
+        })
+    };
+    push(1);
+    push(2);
+    assert_eq!(
+        ask(&socket, b"{\"events\":{\"follow\":false}}\n").await.lines().count(),
+        2
+    );
+    let mut follower = tokio::io::BufReader::new(UnixStream::connect(&socket).await.unwrap());
+    follower.write_all(b"{\"events\":{\"follow\":true}}\n").await.unwrap();
+    for seq in 1..=3 {
+        if seq == 3 {
+            push(3);
+        }
+        let mut line = String::new();
+        tokio::time::timeout(SOON, tokio::io::AsyncBufReadExt::read_line(&mut follower, &mut line))
+            .await
+            .unwrap()
+            .unwrap();
+        let event: NodeEvent = serde_json::from_str(&line).unwrap();
+        assert_eq!(event.seq, seq);
+    }
+}

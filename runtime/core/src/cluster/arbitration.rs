@@ -1,0 +1,335 @@
+//! The witness: a third voter that is a file. Whoever holds it open exclusively and has written into it has its vote.
+//!
+//! Nobody holds the file while both members hear each other. The leader opens it as soon as the other member is suspect
+//! (so that its right to serve does not run out meanwhile); a challenger when the other member is lost, after the
+//! arbitration delay. Any error means that the vote is gone. What the file says is read before anything is written: a
+//! node that has not seen the record for which the witness voted last must not go on alone (*partition in time*).
+
+use super::lease::{MAX_UNSEEN_PAUSE_US, Source};
+use super::record::RecordId;
+use super::{Cluster, Phase};
+use crate::ctx::Ctx;
+use crate::io::{Now, WitnessAction, WitnessResult};
+use crate::member::Pending;
+use crate::wire::{self, WitnessFile};
+use ccr_contract::event::{Severity, kind};
+
+/// Between two attempts to open the file.
+const RETRY_US: u64 = 300_000;
+
+/// What a witness operation was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Open the file.
+    Open,
+    /// Write and flush, begun then.
+    Write(Now),
+    /// Say that it is given up, then close.
+    LastWrite,
+    /// Close.
+    Close,
+    /// Probe.
+    Probe,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Hold {
+    #[default]
+    No,
+    Opening,
+    Held,
+    Closing,
+}
+
+/// What this node knows of the witness and does with it.
+#[derive(Debug, Default)]
+pub struct Witness {
+    hold: Hold,
+    /// No attempt before then.
+    retry_at: u64,
+    /// When the next beat is due.
+    beat_at: u64,
+    /// The record in the write under way.
+    writing: Option<RecordId>,
+    /// The record written last under the handle that is held now.
+    written: Option<RecordId>,
+    beat: u64,
+    /// A holder before us may believe until then that it may serve.
+    pub(super) safe_at: u64,
+    /// Whether the present attempt was told of.
+    told_begin: bool,
+    told_lost: bool,
+    /// As what this node arbitrates: the previous owner, or a challenger.
+    role: &'static str,
+    probing: bool,
+    probe_at: u64,
+    /// The last probe: when, and the error where it failed.
+    pub(super) probed: Option<(u64, Option<String>)>,
+}
+
+impl Witness {
+    /// Whether the file is held.
+    pub fn holds(&self) -> bool {
+        self.hold == Hold::Held
+    }
+    /// Whether this node holds the file or tries to: it grants nothing then.
+    pub fn engaged(&self) -> bool {
+        self.hold != Hold::No
+    }
+    /// Whether the witness, held now, has this record.
+    pub fn voted_for(&self, id: &RecordId) -> bool {
+        self.holds() && self.written.as_ref() == Some(id)
+    }
+    pub(super) fn probe_for_peer(&self, now: Now) -> Option<(u64, bool)> {
+        let (at, error) = self.probed.as_ref()?;
+        Some((now.boot_us.saturating_sub(*at) / 1000, error.is_none()))
+    }
+}
+
+impl Cluster {
+    fn timeout_us(&self) -> u64 {
+        self.settings.witness_timeout_ms * 1000
+    }
+
+    /// Whether the witness's vote is needed now.
+    fn wants_witness(&mut self, ctx: &mut Ctx<Pending>) -> bool {
+        if self.witness_path.is_none() || self.lease.forced {
+            return false;
+        }
+        let delay_us = self.settings.arbitration_delay_ms * 1000;
+        let leader = self.saved.record.quorum_owner == self.me;
+        match self.phase {
+            Phase::Up if leader => {
+                let alone = self.peer_suspect(ctx) || self.peer.view.is_none();
+                // Given up only when the other member's grant carries the lease, and it is part of the cluster.
+                alone || (self.witness.holds() && !(self.peer.member && self.leased_or_idle(ctx.now)))
+            }
+            Phase::Up => {
+                let lost = self.peer_lost(ctx);
+                (lost && ctx.due(self.alone_since_lost() + delay_us))
+                    || (self.witness.holds() && !(self.peer.member && self.leased_or_idle(ctx.now)))
+            }
+            Phase::Forming => {
+                if !self.peer_lost(ctx) {
+                    return false;
+                }
+                // A fresh cluster alone is formed by the first member only.
+                if self.saved.record.id.is_fresh() && self.index != 0 {
+                    return false;
+                }
+                let wait = self.beat_us() * u64::from(self.settings.node_tolerance);
+                let owner = leader || self.saved.record.id.is_fresh();
+                let from = self.alone_since.max(self.peer.mutual_at.unwrap_or(0));
+                ctx.due(from + wait + if owner { 0 } else { delay_us })
+            }
+            Phase::Evicted => false,
+        }
+    }
+    fn leased_or_idle(&self, now: Now) -> bool {
+        !self.report.wants_lease || self.leased_by_member(now)
+    }
+    fn arbitrates_as(&self) -> &'static str {
+        match self.witness.role {
+            "" if self.saved.record.quorum_owner == self.me => "owner",
+            "" => "challenger",
+            role => role,
+        }
+    }
+    /// When the other member began to count as lost.
+    fn alone_since_lost(&self) -> u64 {
+        let tolerance = self.beat_us() * u64::from(self.settings.node_tolerance);
+        self.peer.mutual_at.unwrap_or(0) + tolerance
+    }
+
+    pub(super) fn drive_witness(&mut self, ctx: &mut Ctx<Pending>) {
+        self.probe_witness(ctx);
+        let want = self.wants_witness(ctx);
+        match self.witness.hold {
+            Hold::No if want && ctx.due(self.witness.retry_at) => {
+                if !self.witness.told_begin {
+                    self.witness.told_begin = true;
+                    let role = self.arbitrates_as();
+                    self.witness.role = role;
+                    ctx.info(
+                        kind::ARBITRATION_BEGIN,
+                        &[("as", role.into()), ("epoch", self.epoch().into())],
+                    );
+                }
+                self.witness.hold = Hold::Opening;
+                ctx.witness(Pending::Witness(Step::Open), WitnessAction::Open, self.timeout_us());
+            }
+            Hold::No if !want => {
+                self.witness.told_begin = false;
+                self.witness.role = "";
+                self.witness.told_lost = false;
+            }
+            Hold::Held if self.witness.writing.is_none() => {
+                let stale = self.saving.is_none() && self.witness.written.as_ref() != Some(&self.saved.record.id);
+                if !want {
+                    self.witness.hold = Hold::Closing;
+                    // From now on the file says that nobody relies on it.
+                    self.lease.drop_source(Source::Witness);
+                    self.write(ctx, Step::LastWrite, false);
+                } else if self.saving.is_none() && (stale || ctx.due(self.witness.beat_at)) {
+                    self.witness.beat_at = ctx.after_ms(self.settings.witness_beat_ms);
+                    self.write(ctx, Step::Write(ctx.now), true);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn write(&mut self, ctx: &mut Ctx<Pending>, step: Step, held: bool) {
+        self.witness.writing = Some(self.saved.record.id.clone());
+        self.witness.beat += 1;
+        let file = WitnessFile {
+            cluster: self.name.clone(),
+            id: self.saved.record.id.clone(),
+            writer: self.me.clone(),
+            held,
+            forced: false,
+            beat: self.witness.beat,
+            intent: self.saved.record.intent,
+        };
+        let bytes = wire::encode_witness(&file);
+        ctx.witness(
+            Pending::Witness(step),
+            WitnessAction::Write { bytes },
+            self.timeout_us(),
+        );
+    }
+
+    fn probe_witness(&mut self, ctx: &mut Ctx<Pending>) {
+        if self.witness_path.is_some() && !self.witness.probing && ctx.due(self.witness.probe_at) {
+            self.witness.probing = true;
+            self.witness.probe_at = ctx.after_ms(self.settings.witness_check_ms);
+            // Nothing hangs on a probe but its own verdict: it may take longer than a claim, two tries and all.
+            let patience = self.timeout_us().max(self.settings.witness_check_ms * 1000 / 2);
+            ctx.witness(Pending::Witness(Step::Probe), WitnessAction::Probe, patience);
+        }
+    }
+
+    /// A witness operation ended.
+    pub fn on_witness(&mut self, ctx: &mut Ctx<Pending>, step: Step, result: WitnessResult) {
+        match (step, result) {
+            (Step::Probe, result) => self.probed(ctx, result),
+            (Step::Open, WitnessResult::Opened(content)) => self.opened(ctx, &content),
+            (Step::Open, WitnessResult::Held) => self.not_won(ctx, "the other member holds the file", false),
+            (Step::Open, WitnessResult::Failed(why)) => self.not_won(ctx, &why, false),
+            (Step::Write(begun), WitnessResult::Done) => {
+                if self.witness.written.is_none() {
+                    let role = self.arbitrates_as();
+                    ctx.info(
+                        kind::ARBITRATION_WON,
+                        &[("as", role.into()), ("epoch", self.epoch().into())],
+                    );
+                }
+                self.witness.written = self.witness.writing.take();
+                self.lease.renew(Source::Witness, begun);
+            }
+            (Step::LastWrite, WitnessResult::Done) => {
+                self.witness.writing = None;
+                ctx.witness(Pending::Witness(Step::Close), WitnessAction::Close, self.timeout_us());
+            }
+            (Step::Close, _) => self.let_go(ctx),
+            (Step::Write(_) | Step::LastWrite, result) => {
+                let why = format!("{result:?}");
+                self.let_go(ctx);
+                self.witness.retry_at = ctx.now.boot_us;
+                ctx.warn(
+                    kind::ARBITRATION_LOST,
+                    &[("why", why.into()), ("epoch", self.epoch().into())],
+                );
+            }
+            (Step::Open, WitnessResult::Done) => self.not_won(ctx, "no answer that makes sense", false),
+        }
+    }
+
+    fn let_go(&mut self, ctx: &mut Ctx<Pending>) {
+        self.witness.hold = Hold::No;
+        self.witness.writing = None;
+        self.witness.written = None;
+        self.lease.drop_source(Source::Witness);
+        self.witness.retry_at = self.witness.retry_at.max(ctx.now.boot_us + RETRY_US);
+    }
+
+    fn opened(&mut self, ctx: &mut Ctx<Pending>, content: &[u8]) {
+        let file = match wire::decode_witness(content) {
+            Ok(file) => file,
+            Err(e) => return self.refuse(ctx, &format!("the witness file is not readable: {e}")),
+        };
+        self.witness.hold = Hold::Held;
+        self.witness.written = None;
+        self.witness.beat_at = ctx.now.boot_us;
+        let seen = file.as_ref().map(|f| f.id.clone()).unwrap_or_default();
+        if let Some(file) = file {
+            if file.cluster != self.name {
+                return self.refuse(ctx, &format!("the witness file belongs to cluster {}", file.cluster));
+            }
+            // Its own unfinished claim is no news: nobody else can have agreed to it.
+            let own = file.id.by == self.me && file.writer == self.me && file.id.epoch <= self.saved.seen;
+            if !self.saved.base.covers(&file.id) && !own {
+                let data = [
+                    ("seen", file.id.epoch.into()),
+                    ("seen_tag", file.id.tag.into()),
+                    ("epoch", self.epoch().into()),
+                    ("tag", self.saved.record.id.tag.into()),
+                ];
+                ctx.event(kind::PARTITION_IN_TIME, Some(1573), Severity::Error, &data);
+                return self.refuse(ctx, "the witness has voted for a newer cluster");
+            }
+            if file.held && file.writer != self.me {
+                let wait = self.witness_lease_us() + MAX_UNSEEN_PAUSE_US;
+                self.witness.safe_at = self.witness.safe_at.max(ctx.now.boot_us + wait);
+            }
+        }
+        if self.phase == Phase::Forming && self.saving.is_none() {
+            self.claim(ctx, seen, 0);
+        }
+    }
+
+    /// Not to be held by us: close, and look again after a while.
+    fn refuse(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
+        self.witness.hold = Hold::Closing;
+        ctx.witness(Pending::Witness(Step::Close), WitnessAction::Close, self.timeout_us());
+        self.not_won(ctx, why, true);
+        self.witness.hold = Hold::Closing;
+        self.lose_quorum(ctx, why);
+    }
+
+    fn not_won(&mut self, ctx: &mut Ctx<Pending>, why: &str, refused: bool) {
+        self.witness.hold = Hold::No;
+        let wait = if refused {
+            self.settings.witness_check_ms * 1000
+        } else {
+            RETRY_US
+        };
+        self.witness.retry_at = ctx.now.boot_us + wait;
+        if !self.witness.told_lost {
+            self.witness.told_lost = true;
+            ctx.warn(
+                kind::ARBITRATION_LOST,
+                &[("why", why.into()), ("epoch", self.epoch().into())],
+            );
+        }
+    }
+
+    fn probed(&mut self, ctx: &mut Ctx<Pending>, result: WitnessResult) {
+        self.witness.probing = false;
+        let error = match result {
+            WitnessResult::Done => None,
+            WitnessResult::Failed(why) => Some(why),
+            other => Some(format!("{other:?}")),
+        };
+        let before = self.witness.probed.as_ref().map(|(_, e)| e.is_none());
+        match (&error, before) {
+            (None, None | Some(false)) => ctx.info(kind::WITNESS_OK, &[]),
+            (Some(why), None | Some(true)) => {
+                let data = [("error", why.as_str().into())];
+                ctx.event(kind::WITNESS_FAILED, Some(1562), Severity::Warning, &data);
+            }
+            _ => {}
+        }
+        self.witness.probed = Some((ctx.now.boot_us, error));
+    }
+}

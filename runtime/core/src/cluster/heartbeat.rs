@@ -1,0 +1,296 @@
+//! Heartbeats: who is heard, on which network, in which direction; and the grants that renew a lease.
+
+use super::Cluster;
+use super::lease::{MAX_UNSEEN_PAUSE_US, Source};
+use crate::ctx::Ctx;
+use crate::io::{Effect, Now};
+use crate::member::Pending;
+use crate::wire::{self, Echo, Heartbeat, Phase};
+use ccr_contract::config::Config;
+use ccr_contract::event::{Severity, kind};
+use ccr_contract::status::NetworkRole;
+use std::net::Ipv4Addr;
+
+/// At most one unscheduled round of heartbeats in this time.
+const BETWEEN_ROUNDS_US: u64 = 20_000;
+/// Heartbeats whose sending time is remembered.
+const SENT_KEPT: usize = 64;
+
+/// One network between the two members.
+#[derive(Debug)]
+pub(super) struct Path {
+    pub name: String,
+    pub role: NetworkRole,
+    pub peer: Option<Ipv4Addr>,
+    /// Boot time of the last heartbeat that arrived on it.
+    pub heard: Option<u64>,
+    /// Whether the other member hears us on it, as it says.
+    pub heard_by_peer: Option<bool>,
+    /// What was last told of the two directions.
+    told: (bool, bool),
+}
+
+impl Path {
+    /// Internal traffic never uses a client-only network, not even as the last path.
+    pub fn internal(&self) -> bool {
+        self.role != NetworkRole::Client && self.peer.is_some()
+    }
+}
+
+/// The other member.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub name: String,
+    pub paths: Vec<Path>,
+    /// The newest heartbeat, by incarnation and number.
+    pub view: Option<Heartbeat>,
+    /// When that heartbeat came.
+    pub view_at: u64,
+    /// When it was last known that both hear each other.
+    pub mutual_at: Option<u64>,
+    /// Whether it is part of our cluster.
+    pub member: bool,
+    /// Whether it has been seen up since it became part.
+    pub was_up: bool,
+    /// Whether a new incarnation was heard while the old one was part of our cluster.
+    pub restarted: bool,
+    /// Its newest heartbeat for which a grant was given, and when it came.
+    granted: Option<(u64, u64)>,
+}
+
+impl Peer {
+    pub fn new(config: &Config) -> Self {
+        let none = Default::default();
+        let other = config.members.iter().find(|m| m.name != config.node);
+        let addresses = other.map_or(&none, |m| &m.addresses);
+        let ours = config
+            .members
+            .iter()
+            .find(|m| m.name == config.node)
+            .map_or(&none, |m| &m.addresses);
+        let paths = config.networks.iter().map(|n| Path {
+            name: n.name.clone(),
+            role: n.role,
+            peer: ours.get(&n.name).and_then(|_| addresses.get(&n.name)).copied(),
+            heard: None,
+            heard_by_peer: None,
+            told: (false, false),
+        });
+        Self {
+            name: other.map(|m| m.name.clone()).unwrap_or_default(),
+            paths: paths.collect(),
+            view: None,
+            view_at: 0,
+            mutual_at: None,
+            member: false,
+            was_up: false,
+            restarted: false,
+            granted: None,
+        }
+    }
+}
+
+impl Cluster {
+    /// A datagram came in.
+    pub fn on_datagram(&mut self, ctx: &mut Ctx<Pending>, network: &str, from: Ipv4Addr, bytes: &[u8]) {
+        let Ok(hb) = wire::decode_heartbeat(bytes) else { return };
+        let now = ctx.now.boot_us;
+        let ours = hb.cluster == self.name && hb.from == self.peer.name && hb.hears.len() == self.peer.paths.len();
+        let Some(at) = self
+            .peer
+            .paths
+            .iter()
+            .position(|p| p.name == network && p.internal() && p.peer == Some(from))
+        else {
+            return;
+        };
+        if !ours || !self.started {
+            return;
+        }
+        let old = self.peer.view.as_ref().map(|v| (v.incarnation, v.seq));
+        let same = old.is_some_and(|(i, _)| i == hb.incarnation);
+        if same && old.is_some_and(|(_, s)| hb.seq < s) {
+            return;
+        }
+        self.peer.paths[at].heard = Some(now);
+        if same && old.is_some_and(|(_, s)| hb.seq == s) {
+            return;
+        }
+        if !same && old.is_some() {
+            self.peer.restarted |= self.peer.member;
+            self.peer.granted = None;
+        }
+        for (path, hears) in self.peer.paths.iter_mut().zip(&hb.hears) {
+            path.heard_by_peer = Some(*hears);
+        }
+        self.take_echo(&hb, now);
+        self.consider_grant(&hb, now);
+        // Whoever lags behind is answered at once, so that agreement takes a round trip and not an interval.
+        if hb.id != self.saved.record.id || (hb.phase != Phase::Up) || hb.member != Some(self.incarnation) {
+            self.beat_now = true;
+        }
+        self.peer.view_at = now;
+        self.peer.view = Some(hb);
+    }
+
+    /// An answer to one of our heartbeats shows that both directions work, and may renew the lease.
+    fn take_echo(&mut self, hb: &Heartbeat, now: u64) {
+        let Some(echo) = hb.echo.filter(|e| e.incarnation == self.incarnation) else {
+            return;
+        };
+        let hears = hb.hears.iter().any(|h| *h);
+        let Some(&(_, sent)) = self.sent.iter().find(|(seq, _)| *seq == echo.seq) else {
+            return;
+        };
+        if hears && now.saturating_sub(sent.boot_us) <= self.beat_us() * 2 {
+            self.peer.mutual_at = Some(now);
+        }
+        if echo.grant && self.saved.record.id.epoch >= hb.id.epoch {
+            self.lease.renew(Source::Member, sent);
+        }
+    }
+
+    /// Grants a lease, unless this node is about to take over, or knows of a newer cluster. The promise runs from the
+    /// arrival of the heartbeat, which is later than its sending, where the lease begins.
+    fn consider_grant(&mut self, hb: &Heartbeat, now: u64) {
+        if !hb.lease {
+            // It says that it neither serves nor is about to, and it said so after it had heard this incarnation:
+            // nothing that was granted before matters now.
+            if self.peer.granted.is_some() || hb.echo.is_some_and(|e| e.incarnation == self.incarnation) {
+                self.granted_until = now;
+                self.peer.granted = None;
+            }
+            return;
+        }
+        let newer_here = !hb.base.covers(&self.saved.base) && hb.id != self.saved.base;
+        if self.witness.engaged() || self.report.wants_lease || newer_here {
+            return;
+        }
+        self.peer.granted = Some((hb.seq, now));
+        self.granted_until = self
+            .granted_until
+            .max(now + self.member_lease_us() + MAX_UNSEEN_PAUSE_US);
+    }
+
+    /// When both were last known to hear each other; never, while the time since the start counts.
+    fn mutual_at(&self) -> u64 {
+        self.peer.mutual_at.unwrap_or(0)
+    }
+    /// Whether the other member counts as lost.
+    pub(super) fn peer_lost(&self, ctx: &mut Ctx<Pending>) -> bool {
+        let tolerance = self.beat_us() * u64::from(self.settings.node_tolerance);
+        self.peer.mutual_at.is_none() || ctx.due(self.mutual_at() + tolerance)
+    }
+    /// Whether the other member has been silent for so long that the owner takes precautions.
+    pub(super) fn peer_suspect(&self, ctx: &mut Ctx<Pending>) -> bool {
+        let tolerance = self.beat_us() * u64::from(self.settings.interface_tolerance);
+        self.peer.mutual_at.is_none() || ctx.due(self.mutual_at() + tolerance)
+    }
+    /// Whether the other member has the same record and looks for a cluster or is in ours.
+    pub(super) fn peer_agrees(&self) -> bool {
+        self.saving.is_none()
+            && self
+                .peer
+                .view
+                .as_ref()
+                .is_some_and(|v| v.id == self.saved.record.id && v.phase != Phase::Evicted)
+    }
+
+    /// Tells of paths that came and went, each direction by itself.
+    pub(super) fn watch_paths(&mut self, ctx: &mut Ctx<Pending>) {
+        let tolerance = self.beat_us() * u64::from(self.settings.interface_tolerance);
+        let peer_silent = ctx.now.boot_us.saturating_sub(self.peer.view_at) > tolerance;
+        for i in 0..self.peer.paths.len() {
+            let path = &mut self.peer.paths[i];
+            if !path.internal() {
+                continue;
+            }
+            let in_ = path.heard.is_some_and(|at| !ctx.due(at + tolerance));
+            if path.heard.is_some() && !in_ {
+                path.heard = None;
+            }
+            let out = if peer_silent {
+                path.told.1
+            } else {
+                path.heard_by_peer == Some(true)
+            };
+            let was = std::mem::replace(&mut path.told, (in_, out));
+            let network = path.name.clone();
+            let (me, peer) = (self.me.clone(), self.peer.name.clone());
+            for (was, is, from, to) in [(was.0, in_, &peer, &me), (was.1, out, &me, &peer)] {
+                if was != is {
+                    let (id, severity) = if is {
+                        (1122, Severity::Info)
+                    } else {
+                        (1123, Severity::Warning)
+                    };
+                    let data = [
+                        ("network", network.as_str().into()),
+                        ("from", from.as_str().into()),
+                        ("to", to.as_str().into()),
+                        ("up", is.into()),
+                    ];
+                    ctx.event(kind::PATH, Some(id), severity, &data);
+                }
+            }
+        }
+    }
+
+    /// Sends a round of heartbeats where one is due, or where something changed.
+    pub(super) fn send_heartbeats(&mut self, ctx: &mut Ctx<Pending>) {
+        let now = ctx.now.boot_us;
+        let hurried = self.beat_now && (self.last_beat == 0 || ctx.due(self.last_beat + BETWEEN_ROUNDS_US));
+        if !hurried && !ctx.due(self.next_beat) {
+            return;
+        }
+        self.beat_now = false;
+        self.last_beat = now;
+        self.next_beat = now + self.beat_us();
+        ctx.wake_at(self.next_beat);
+        self.seq += 1;
+        self.sent.push_back((self.seq, ctx.now));
+        if self.sent.len() > SENT_KEPT {
+            self.sent.pop_front();
+        }
+        let bytes = wire::encode_heartbeat(&self.heartbeat(ctx.now));
+        for path in self.peer.paths.iter().filter(|p| p.internal()) {
+            let (network, to) = (path.name.clone(), path.peer.expect("internal paths have one"));
+            ctx.emit(Effect::SendDatagram {
+                network,
+                to,
+                bytes: bytes.clone(),
+            });
+        }
+    }
+
+    fn heartbeat(&self, now: Now) -> Heartbeat {
+        let view = self.peer.view.as_ref();
+        let behind = view.is_none_or(|v| v.id != self.saved.record.id);
+        let granted = |v: &Heartbeat| self.peer.granted.is_some_and(|(seq, _)| seq == v.seq) && !self.witness.engaged();
+        Heartbeat {
+            cluster: self.name.clone(),
+            from: self.me.clone(),
+            incarnation: self.incarnation,
+            seq: self.seq,
+            phase: self.phase,
+            hears: self.peer.paths.iter().map(|p| p.heard.is_some()).collect(),
+            echo: view.map(|v| Echo {
+                incarnation: v.incarnation,
+                seq: v.seq,
+                grant: granted(v),
+            }),
+            lease: self.report.wants_lease,
+            member: view.filter(|_| self.peer.member).map(|v| v.incarnation),
+            id: self.saved.record.id.clone(),
+            committed: self.saved.committed,
+            base: self.saved.base.clone(),
+            seen: self.saved.seen,
+            record: behind.then(|| self.saved.record.clone()),
+            service: self.report.service,
+            service_epoch: self.report.service_epoch,
+            released: self.report.released,
+            groups: self.report.groups.clone(),
+            probe: self.witness.probe_for_peer(now),
+        }
+    }
+}

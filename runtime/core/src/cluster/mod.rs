@@ -1,0 +1,498 @@
+//! The cluster layer: who is a member, who has a majority, who owns the two groups. It knows nothing of logs.
+//!
+//! Invariants:
+//! * `saved` is what `cluster.json` holds; only that is told to others. One save is under way at a time.
+//! * A node is [`Phase::Up`] only while it has a majority: the other member heard in both directions, or the witness file
+//!   held, or, for a bounded time, neither while it arbitrates; in that time its lease runs out by itself.
+//! * A grant in a heartbeat is a promise kept in `granted_until`: this node does not serve before that instant.
+//! * Heartbeats carry state, never deltas, so the loss of any of them costs time only.
+
+pub mod arbitration;
+pub mod heartbeat;
+pub mod lease;
+pub mod record;
+mod view;
+
+use crate::ctx::Ctx;
+use crate::io::{DiskAction, Now};
+use crate::member::Pending;
+use crate::wire::{GroupView, Heartbeat, Phase};
+use arbitration::Witness;
+use ccr_contract::config::{Config, Settings};
+use ccr_contract::event::{Severity, kind};
+use ccr_contract::status::ServiceState;
+use heartbeat::Peer;
+use lease::{Lease, MAX_UNSEEN_PAUSE_US};
+use record::{Record, Saved};
+use std::collections::VecDeque;
+
+/// The file with the record.
+pub const CLUSTER_FILE: &str = "cluster.json";
+
+/// What the other layers tell this one before each round.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// State of the service here.
+    pub service: ServiceState,
+    /// Epoch in which the service runs or may run here; 0 without one.
+    pub service_epoch: u64,
+    /// Whether the service here needs a lease.
+    pub wants_lease: bool,
+    /// Whether the service was handed over here.
+    pub released: bool,
+    /// The storage groups.
+    pub groups: Vec<GroupView>,
+}
+
+/// The cluster layer of one member.
+#[derive(Debug)]
+pub struct Cluster {
+    pub(crate) me: String,
+    name: String,
+    /// Position in the configuration's list of members.
+    index: usize,
+    pub(crate) settings: Settings,
+    witness_path: Option<String>,
+    phase: Phase,
+    /// False until `cluster.json` was read.
+    started: bool,
+    incarnation: u64,
+    saved: Saved,
+    saving: Option<Saved>,
+    peer: Peer,
+    seq: u64,
+    sent: VecDeque<(u64, Now)>,
+    next_beat: u64,
+    beat_now: bool,
+    last_beat: u64,
+    lease: Lease,
+    /// Until then the other member may rely on this node not to serve.
+    granted_until: u64,
+    /// Since when this node has been alone without authority, or looking for a cluster.
+    alone_since: u64,
+    witness: Witness,
+    report: Report,
+}
+
+/// Why this node may not change the record now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotNow {
+    /// It is not the leader of a cluster with a majority.
+    NotLeader,
+    /// A change is under way.
+    Busy,
+}
+
+impl Cluster {
+    /// The layer before anything was read.
+    pub fn new(config: &Config, incarnation: u64) -> Self {
+        let index = config.members.iter().position(|m| m.name == config.node).unwrap_or(0);
+        Self {
+            me: config.node.clone(),
+            name: config.cluster.clone(),
+            index,
+            settings: config.settings.clone(),
+            witness_path: config.witness.as_ref().map(|w| w.path.clone()),
+            phase: Phase::Forming,
+            started: false,
+            incarnation,
+            saved: Saved {
+                record: Record::fresh(),
+                committed: false,
+                base: record::RecordId::default(),
+                seen: 0,
+            },
+            saving: None,
+            peer: Peer::new(config),
+            seq: 0,
+            sent: VecDeque::new(),
+            next_beat: 0,
+            beat_now: false,
+            last_beat: 0,
+            lease: Lease::default(),
+            granted_until: 0,
+            alone_since: 0,
+            witness: Witness::default(),
+            report: Report {
+                service: ServiceState::Offline,
+                service_epoch: 0,
+                wants_lease: false,
+                released: false,
+                groups: Vec::new(),
+            },
+        }
+    }
+
+    /// `cluster.json` was read; none is there on a fresh node.
+    pub fn start(&mut self, ctx: &mut Ctx<Pending>, file: Option<&[u8]>) -> Result<(), String> {
+        if let Some(bytes) = file {
+            self.saved = serde_json::from_slice(bytes).map_err(|e| format!("{CLUSTER_FILE}: {e}"))?;
+        }
+        self.started = true;
+        self.alone_since = ctx.now.boot_us;
+        self.next_beat = ctx.now.boot_us;
+        if !self.saved.record.id.is_fresh() {
+            // What an earlier incarnation of this node granted is forgotten, and may still be relied on.
+            self.granted_until = ctx.now.boot_us + self.member_lease_us() + MAX_UNSEEN_PAUSE_US;
+        }
+        Ok(())
+    }
+
+    /// The durable record.
+    pub fn record(&self) -> &Record {
+        &self.saved.record
+    }
+    /// Whether a majority is known to have it.
+    pub fn committed(&self) -> bool {
+        self.saved.committed && self.saving.is_none()
+    }
+    /// Whether this node is in a cluster that has a majority.
+    pub fn is_up(&self) -> bool {
+        self.phase == Phase::Up
+    }
+    /// Whether this node may change the record.
+    pub fn is_leader(&self) -> bool {
+        self.is_up() && self.saved.record.quorum_owner == self.me
+    }
+    /// Name of the other member.
+    pub fn peer_name(&self) -> &str {
+        &self.peer.name
+    }
+    /// Whether the other member is part of the cluster.
+    pub fn peer_up(&self) -> bool {
+        self.is_up() && self.peer.member
+    }
+    /// What the other member said last, where it can be relied on: it is part of the cluster.
+    pub fn peer_view(&self) -> Option<&Heartbeat> {
+        self.peer.view.as_ref().filter(|_| self.peer_up())
+    }
+    /// What the other member said last, whatever it belongs to.
+    pub fn peer_said(&self) -> Option<&Heartbeat> {
+        self.peer.view.as_ref()
+    }
+    /// Whether both members hear each other, whatever else they are.
+    pub fn hears_peer(&self, ctx: &mut Ctx<Pending>) -> bool {
+        !self.peer_lost(ctx)
+    }
+    /// Whether an answer may leave now.
+    pub fn lease_valid(&self, now: Now) -> bool {
+        self.is_up() && self.lease.valid(now, self.member_lease_us(), self.witness_lease_us())
+    }
+    /// The boot-time instant before which this node must not begin to serve.
+    pub fn safe_to_serve_at(&self) -> u64 {
+        self.granted_until.max(self.witness.safe_at)
+    }
+    fn member_lease_us(&self) -> u64 {
+        self.settings.lease_ms * 1000
+    }
+    fn witness_lease_us(&self) -> u64 {
+        self.settings.witness_lease_ms * 1000
+    }
+    fn beat_us(&self) -> u64 {
+        self.settings.heartbeat_ms * 1000
+    }
+
+    /// Begins to change the record. It counts when [`Self::committed`].
+    pub fn propose(&mut self, ctx: &mut Ctx<Pending>, record: Record) -> Result<(), NotNow> {
+        if !self.is_leader() {
+            return Err(NotNow::NotLeader);
+        }
+        if !self.committed() {
+            return Err(NotNow::Busy);
+        }
+        self.save(ctx, record, false);
+        Ok(())
+    }
+
+    fn save(&mut self, ctx: &mut Ctx<Pending>, record: Record, committed: bool) {
+        debug_assert!(self.saving.is_none());
+        let base = if committed { &record.id } else { &self.saved.base };
+        let saved = Saved {
+            seen: self.saved.seen.max(record.id.epoch),
+            base: base.clone(),
+            record,
+            committed,
+        };
+        let bytes = serde_json::to_vec(&saved).expect("string keys only");
+        self.saving = Some(saved);
+        ctx.disk(
+            Pending::ClusterSaved,
+            DiskAction::Replace {
+                file: CLUSTER_FILE.into(),
+                bytes,
+            },
+        );
+    }
+
+    /// The record is on the disk.
+    pub fn on_saved(&mut self, ctx: &mut Ctx<Pending>) {
+        let Some(saved) = self.saving.take() else { return };
+        let committed_now = saved.committed;
+        self.saved = saved;
+        self.beat_now = true;
+        if committed_now {
+            self.tell_record(ctx);
+        }
+    }
+
+    /// One round: looks at the time and at what arrived, and acts.
+    pub fn drive(&mut self, ctx: &mut Ctx<Pending>, report: Report) {
+        if !self.started {
+            return;
+        }
+        let same = |r: &Report| (r.service, r.service_epoch, r.wants_lease, r.released);
+        let inspected = |r: &Report| {
+            r.groups
+                .iter()
+                .map(|g| (g.inspected, g.status, g.mounted))
+                .collect::<Vec<_>>()
+        };
+        if same(&report) != same(&self.report) || inspected(&report) != inspected(&self.report) {
+            self.beat_now = true;
+        }
+        self.report = report;
+        self.watch_paths(ctx);
+        match self.phase {
+            Phase::Up => self.drive_up(ctx),
+            Phase::Forming => self.drive_forming(ctx),
+            Phase::Evicted => {}
+        }
+        self.drive_witness(ctx);
+        self.commit(ctx);
+        self.send_heartbeats(ctx);
+    }
+
+    fn drive_up(&mut self, ctx: &mut Ctx<Pending>) {
+        let lost = self.peer_lost(ctx);
+        if self.peer.member {
+            let left = self.peer.view.as_ref().is_some_and(|v| v.phase != Phase::Up);
+            if lost || (left && self.peer.was_up) || self.peer.restarted {
+                let why = if lost { "not heard" } else { "restarted or left" };
+                self.remove_peer(ctx, why);
+            } else if !left {
+                self.peer.was_up = true;
+            }
+        } else if !lost && self.peer_agrees() {
+            self.peer.member = true;
+            self.peer.was_up = false;
+            self.peer.restarted = false;
+            self.beat_now = true;
+            let peer = self.peer.name.clone();
+            ctx.info(
+                kind::MEMBER_UP,
+                &[("member", peer.as_str().into()), ("epoch", self.epoch().into())],
+            );
+        }
+        if self.saving.is_none() && self.adopt_from_leader(ctx) {
+            return;
+        }
+        if self.peer_knows_better(ctx) {
+            return self.lose_quorum(ctx, "the other member is in a newer cluster");
+        }
+        if self.peer.member || self.witness.holds() || self.lease.forced {
+            self.alone_since = ctx.now.boot_us;
+        } else if ctx.due(self.alone_since + self.patience_us()) {
+            return self.lose_quorum(ctx, "neither the other member nor the witness");
+        }
+        self.lead(ctx);
+    }
+
+    /// Takes over a change that the leader of our cluster made.
+    fn adopt_from_leader(&mut self, ctx: &mut Ctx<Pending>) -> bool {
+        let Some(record) = self.peer.view.as_ref().and_then(|v| {
+            let ours = v.phase == Phase::Up && v.member == Some(self.incarnation);
+            let ours = ours && v.base.covers(&self.saved.base);
+            v.record
+                .as_ref()
+                .filter(|r| ours && r.id == v.id && r.id.newer_than(&self.saved.record.id))
+        }) else {
+            return false;
+        };
+        let record = record.clone();
+        self.save(ctx, record, true);
+        true
+    }
+
+    /// Whether the other member is in a cluster that went on without this node (which was paused, or cut off).
+    fn peer_knows_better(&self, ctx: &mut Ctx<Pending>) -> bool {
+        let lost = self.peer_lost(ctx);
+        self.peer.view.as_ref().is_some_and(|v| {
+            !lost && v.member != Some(self.incarnation) && !self.knows(&v.base) && self.saving.is_none()
+        })
+    }
+
+    /// Whether this node was part of what led to `id`: it knows it as agreed, or it is its own proposal, now agreed.
+    fn knows(&self, id: &record::RecordId) -> bool {
+        self.saved.base.covers(id) || self.saved.record.id == *id
+    }
+
+    /// A survivor that was not the leader becomes it; a leader goes above every epoch that was ever tried.
+    fn lead(&mut self, ctx: &mut Ctx<Pending>) {
+        if self.saving.is_some() {
+            return;
+        }
+        let leader_gone = self.saved.record.quorum_owner != self.me && !self.peer.member;
+        let can_agree = self.witness.holds() || !self.peer_lost(ctx);
+        let seen = self.peer.view.as_ref().map_or(0, |v| v.seen).max(self.saved.seen);
+        let behind = seen > self.saved.record.id.epoch;
+        let outrun = behind && self.is_leader() && self.committed() && self.peer.member && can_agree;
+        if (leader_gone && can_agree) || outrun {
+            let mut above = self.saved.record.id.clone();
+            above.epoch = seen.max(above.epoch);
+            let record = self.saved.record.claimed_by(&self.me, &above);
+            self.save(ctx, record, false);
+        }
+    }
+
+    fn drive_forming(&mut self, ctx: &mut Ctx<Pending>) {
+        let lost = self.peer_lost(ctx);
+        if lost || self.saving.is_some() {
+            return;
+        }
+        self.alone_since = ctx.now.boot_us;
+        let Some(view) = self.peer.view.clone() else { return };
+        match view.phase {
+            Phase::Up => {
+                let mine = &self.saved.record.id;
+                let offered = view.record.as_ref().filter(|r| r.id == view.id && r.id != *mine);
+                if let Some(record) = offered
+                    && view.base.covers(&self.saved.base)
+                {
+                    let record = record.clone();
+                    self.save(ctx, record, true);
+                } else if view.id == *mine && view.member == Some(self.incarnation) {
+                    if self.saved.committed {
+                        self.become_up(ctx, kind::CLUSTER_JOINED);
+                        self.peer.member = true;
+                        self.peer.was_up = true;
+                    } else {
+                        let record = self.saved.record.clone();
+                        self.save(ctx, record, true);
+                    }
+                }
+            }
+            Phase::Forming if self.leads(&view) => {
+                let mine = &self.saved.record.id;
+                let claimed = mine.by == self.me && (!self.saved.committed || view.id == *mine);
+                if !claimed || view.seen > mine.epoch {
+                    self.claim(ctx, view.id.clone(), view.seen);
+                }
+            }
+            Phase::Forming => {
+                if let Some(record) = view.record.as_ref()
+                    && record.id == view.id
+                    && record.id != self.saved.record.id
+                    && record.id.by == view.from
+                    && view.base.covers(&self.saved.base)
+                {
+                    let record = record.clone();
+                    self.save(ctx, record, true);
+                }
+            }
+            Phase::Evicted => {}
+        }
+    }
+
+    /// Of two nodes that look for a cluster, the one that knows more leads; of two equal ones, the first in the list.
+    fn leads(&self, view: &Heartbeat) -> bool {
+        let mine = (self.saved.base.epoch, self.saved.base.tag);
+        let theirs = (view.base.epoch, view.base.tag);
+        // A follower that has just saved the leader's record holds the same id, and follows on.
+        if self.saved.record.id == view.id && !view.id.is_fresh() {
+            return view.id.by == self.me || (view.id.by != view.from && self.index == 0);
+        }
+        mine > theirs || (mine == theirs && self.index == 0)
+    }
+
+    /// Begins a new epoch with this node as leader.
+    fn claim(&mut self, ctx: &mut Ctx<Pending>, mut above: record::RecordId, seen: u64) {
+        above.epoch = above.epoch.max(seen).max(self.saved.seen);
+        let mut record = self.saved.record.claimed_by(&self.me, &above);
+        if record.owner.is_empty() {
+            record.owner.clone_from(&self.me);
+        }
+        self.save(ctx, record, false);
+    }
+
+    /// A record of ours counts as soon as a second voter has it.
+    fn commit(&mut self, ctx: &mut Ctx<Pending>) {
+        if self.saving.is_some() || self.saved.record.id.by != self.me {
+            return;
+        }
+        let peer_has = self.peer.view.as_ref().is_some_and(|v| v.id == self.saved.record.id) && !self.peer_lost(ctx);
+        // A cluster that goes on is joined, not formed a second time.
+        let forms = self.phase == Phase::Up || self.peer.view.as_ref().is_some_and(|v| v.phase == Phase::Forming);
+        let second = (peer_has && forms) || self.witness.voted_for(&self.saved.record.id) || self.lease.forced;
+        if !second {
+            return;
+        }
+        if !self.saved.committed {
+            let record = self.saved.record.clone();
+            self.save(ctx, record, true);
+        } else if self.phase == Phase::Forming {
+            self.become_up(ctx, kind::CLUSTER_FORMED);
+        }
+    }
+
+    fn become_up(&mut self, ctx: &mut Ctx<Pending>, how: &str) {
+        self.phase = Phase::Up;
+        self.alone_since = ctx.now.boot_us;
+        self.peer.restarted = false;
+        self.beat_now = true;
+        ctx.info(how, &[("epoch", self.epoch().into())]);
+    }
+
+    fn remove_peer(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
+        self.peer.member = false;
+        self.peer.was_up = false;
+        self.alone_since = ctx.now.boot_us;
+        self.beat_now = true;
+        let peer = self.peer.name.clone();
+        let data = [
+            ("member", peer.as_str().into()),
+            ("why", why.into()),
+            ("epoch", self.epoch().into()),
+        ];
+        ctx.event(kind::MEMBER_DOWN, Some(1135), Severity::Warning, &data);
+    }
+
+    pub(crate) fn lose_quorum(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
+        if self.phase != Phase::Up {
+            return;
+        }
+        self.phase = Phase::Forming;
+        self.peer.member = false;
+        self.alone_since = ctx.now.boot_us;
+        self.lease = Lease::default();
+        self.beat_now = true;
+        let data = [("why", why.into()), ("epoch", self.epoch().into())];
+        ctx.event(kind::QUORUM_LOST, Some(1177), Severity::Error, &data);
+    }
+
+    fn tell_record(&self, ctx: &mut Ctx<Pending>) {
+        let r = &self.saved.record;
+        ctx.info(
+            kind::REGROUP,
+            &[
+                ("epoch", r.id.epoch.into()),
+                ("tag", r.id.tag.into()),
+                ("owner", r.owner.as_str().into()),
+                ("quorum_owner", r.quorum_owner.as_str().into()),
+            ],
+        );
+    }
+
+    /// How long a node that is alone tries to win the witness before it gives up what it runs: the challenger's delay
+    /// and the longest time that a share keeps the handle of a dead client, with some room.
+    fn patience_us(&self) -> u64 {
+        (self.settings.arbitration_delay_ms + 4 * self.settings.witness_timeout_ms) * 1000
+    }
+    fn epoch(&self) -> u64 {
+        self.saved.record.id.epoch
+    }
+
+    /// Whether the right to serve comes from the other member.
+    fn leased_by_member(&self, now: Now) -> bool {
+        self.lease.by_member(now, self.member_lease_us())
+    }
+}

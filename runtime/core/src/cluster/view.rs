@@ -1,0 +1,115 @@
+//! The cluster layer's part of `status`.
+
+use super::{Cluster, Phase};
+use crate::io::Now;
+use ccr_contract::status::{self, ClusterState, MemberState, WitnessHealth, WitnessProbe};
+
+impl Cluster {
+    /// What this node knows of the cluster.
+    pub fn status(&self, now: Now) -> status::Cluster {
+        let quorate = self.lease_valid(now) || self.peer.member || self.witness.holds();
+        let state = match self.phase {
+            Phase::Up if quorate => ClusterState::Up,
+            Phase::Up => ClusterState::NoQuorum,
+            Phase::Forming => ClusterState::Forming,
+            Phase::Evicted => ClusterState::Stopped,
+        };
+        let mut have = vec![self.me.clone()];
+        if self.peer.member {
+            have.push(self.peer.name.clone());
+        }
+        // While both members are there nobody holds the file: the vote can be had if the last probe locked it.
+        let probe_ok = self.witness.probed.as_ref().is_some_and(|(_, e)| e.is_none());
+        if self.witness.holds() || (self.peer.member && probe_ok) {
+            have.push("witness".into());
+        }
+        let total = 2 + u32::from(self.witness_path.is_some());
+        let peer_state = match (&self.peer.view, self.peer.member) {
+            (_, true) => MemberState::Up,
+            (Some(_), false) if self.peer.paths.iter().any(|p| p.heard.is_some()) => MemberState::Joining,
+            _ => MemberState::Down,
+        };
+        let me_state = if self.is_up() {
+            MemberState::Up
+        } else {
+            MemberState::Joining
+        };
+        let mut members = vec![(self.me.clone(), me_state), (self.peer.name.clone(), peer_state)];
+        if self.index != 0 {
+            members.reverse();
+        }
+        let owner = &self.saved.record.quorum_owner;
+        status::Cluster {
+            state,
+            quorum_owner: (!owner.is_empty() && self.is_up()).then(|| owner.clone()),
+            config_tag: self.saved.record.id.tag,
+            votes: status::Votes {
+                total,
+                needed: total / 2 + 1,
+                have,
+            },
+            members: members
+                .into_iter()
+                .map(|(name, state)| status::Member { name, state })
+                .collect(),
+            networks: self.networks(),
+            witness: self.witness_status(now),
+        }
+    }
+
+    fn networks(&self) -> Vec<status::Network> {
+        let network = |p: &super::heartbeat::Path| status::Network {
+            name: p.name.clone(),
+            role: p.role,
+            paths: if p.internal() {
+                vec![
+                    status::Path {
+                        from: self.peer.name.clone(),
+                        to: self.me.clone(),
+                        up: Some(p.heard.is_some()),
+                    },
+                    status::Path {
+                        from: self.me.clone(),
+                        to: self.peer.name.clone(),
+                        up: p.heard_by_peer,
+                    },
+                ]
+            } else {
+                Vec::new()
+            },
+        };
+        self.peer.paths.iter().map(network).collect()
+    }
+
+    fn witness_status(&self, now: Now) -> Option<status::Witness> {
+        let path = self.witness_path.clone()?;
+        let mut probed_by = std::collections::BTreeMap::new();
+        if let Some((at, error)) = &self.witness.probed {
+            let probe = WitnessProbe {
+                ok: error.is_none(),
+                age_ms: now.boot_us.saturating_sub(*at) / 1000,
+                error: error.clone(),
+            };
+            probed_by.insert(self.me.clone(), probe);
+        }
+        if let Some((age_ms, ok)) = self.peer.view.as_ref().and_then(|v| v.probe) {
+            let probe = WitnessProbe {
+                ok,
+                age_ms: age_ms + now.boot_us.saturating_sub(self.peer.view_at) / 1000,
+                error: None,
+            };
+            probed_by.insert(self.peer.name.clone(), probe);
+        }
+        let health = match probed_by.get(&self.me) {
+            None => WitnessHealth::Unknown,
+            Some(p) if p.ok => WitnessHealth::Ok,
+            Some(_) => WitnessHealth::Failed,
+        };
+        Some(status::Witness {
+            running: self.is_up().then(|| path.clone()),
+            configured: path,
+            health,
+            probed_by,
+        })
+    }
+}

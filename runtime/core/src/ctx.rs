@@ -1,0 +1,132 @@
+//! What every layer needs while an input is handled: the time, a place for effects, numbers, random bits, timers.
+
+use crate::io::{AddressKind, DiskAction, Effect, Now, OpId, Reply, ReqId, WitnessAction};
+use ccr_contract::event::{NodeEvent, Severity, Value};
+use std::collections::BTreeMap;
+
+/// Handed down through the layers. `P` says what a completion is for.
+#[derive(Debug)]
+pub struct Ctx<P> {
+    /// The time of the input at hand.
+    pub now: Now,
+    effects: Vec<Effect>,
+    pending: BTreeMap<OpId, P>,
+    next_op: u64,
+    next_event: u64,
+    random: u64,
+    wake: Option<u64>,
+}
+
+impl<P> Ctx<P> {
+    /// A context without effects.
+    pub fn new(entropy: u64) -> Self {
+        Self {
+            now: Now::default(),
+            effects: Vec::new(),
+            pending: BTreeMap::new(),
+            next_op: 1,
+            next_event: 0,
+            random: entropy,
+            wake: None,
+        }
+    }
+
+    /// Begins the handling of an input: timers are asked for anew by whoever still waits.
+    pub fn begin(&mut self, now: Now) {
+        self.now = now;
+        self.wake = None;
+    }
+    /// Ends it.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+    /// What the completed operation was for; none when it was cancelled or never asked for.
+    pub fn completed(&mut self, op: OpId) -> Option<P> {
+        self.pending.remove(&op)
+    }
+    /// Asks for a tick at `boot_us` at the latest.
+    pub fn wake_at(&mut self, boot_us: u64) {
+        self.wake = Some(self.wake.map_or(boot_us, |w| w.min(boot_us)));
+    }
+    /// The earliest instant asked for.
+    pub fn wake(&self) -> Option<u64> {
+        self.wake
+    }
+    /// Whether `boot_us` has come; asks for a tick then where it has not.
+    pub fn due(&mut self, boot_us: u64) -> bool {
+        if self.now.boot_us >= boot_us {
+            return true;
+        }
+        self.wake_at(boot_us);
+        false
+    }
+    /// `ms` milliseconds from now on the boot-time clock.
+    pub fn after_ms(&self, ms: u64) -> u64 {
+        self.now.boot_us + ms * 1000
+    }
+
+    /// Random bits (splitmix64).
+    pub fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Adds an effect.
+    pub fn emit(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+    fn op(&mut self, what: P) -> OpId {
+        let op = OpId(self.next_op);
+        self.next_op += 1;
+        self.pending.insert(op, what);
+        op
+    }
+    /// Asks for a disk operation.
+    pub fn disk(&mut self, what: P, action: DiskAction) {
+        let op = self.op(what);
+        self.effects.push(Effect::Disk { op, action });
+    }
+    /// Asks for a witness operation.
+    pub fn witness(&mut self, what: P, action: WitnessAction, timeout_us: u64) {
+        let op = self.op(what);
+        self.effects.push(Effect::Witness { op, action, timeout_us });
+    }
+    /// Asks for an address.
+    pub fn address(&mut self, what: P, which: AddressKind, up: bool) {
+        let op = self.op(what);
+        self.effects.push(Effect::Address { op, which, up });
+    }
+    /// A number for an effect that is built by the caller.
+    pub fn number(&mut self, what: P) -> OpId {
+        self.op(what)
+    }
+    /// Answers a request.
+    pub fn reply(&mut self, req: ReqId, reply: Reply) {
+        self.effects.push(Effect::Reply { req, reply });
+    }
+
+    /// Tells the world.
+    pub fn event(&mut self, kind: &str, id: Option<u32>, severity: Severity, data: &[(&str, Value)]) {
+        let event = NodeEvent {
+            seq: self.next_event,
+            node_t_us: self.now.boot_us,
+            kind: kind.to_owned(),
+            id,
+            severity,
+            data: data.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
+        };
+        self.next_event += 1;
+        self.effects.push(Effect::Event(event));
+    }
+    /// Tells the world of something in the normal course.
+    pub fn info(&mut self, kind: &str, data: &[(&str, Value)]) {
+        self.event(kind, None, Severity::Info, data);
+    }
+    /// Tells the world of something worth a look.
+    pub fn warn(&mut self, kind: &str, data: &[(&str, Value)]) {
+        self.event(kind, None, Severity::Warning, data);
+    }
+}

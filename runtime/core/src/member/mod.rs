@@ -1,0 +1,439 @@
+//! A member: the cluster layer, the storage groups with their copies, and the service on top of them.
+//!
+//! Every input is handled by the layer it belongs to; then [`Member::settle`] lets each layer look at what changed. No
+//! layer calls another one: what one must know of another is handed over there.
+
+pub mod clients;
+mod links;
+mod operator;
+mod service;
+mod status;
+
+pub(crate) use links::{End, Links};
+
+use crate::cluster::{CLUSTER_FILE, Cluster, Report, arbitration};
+use crate::ctx::Ctx;
+use crate::io::{AddressKind, Boot, ConnId, DiskAction, DiskResult, Effect, Input, Node, Now};
+use crate::replication::copy::{Copy, Role};
+use crate::replication::source;
+use crate::store::{Op, Outcome, Store};
+use crate::wire::{self, GroupView, Msg};
+use ccr_contract::config::Config;
+use clients::Clients;
+use service::Service;
+use std::collections::BTreeSet;
+
+/// What an operation was for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pending {
+    /// `cluster.json` was read.
+    ClusterRead,
+    /// `cluster.json` was written.
+    ClusterSaved,
+    /// The witness.
+    Witness(arbitration::Step),
+    /// A storage group.
+    Group(usize, Op),
+    /// An address.
+    Address(AddressKind, bool),
+}
+
+/// One of the two members.
+#[derive(Debug)]
+pub struct Member {
+    config: Config,
+    version: String,
+    ctx: Ctx<Pending>,
+    cluster: Cluster,
+    stores: Vec<Store>,
+    copies: Vec<Copy>,
+    service: Service,
+    clients: Clients,
+    links: Links,
+    /// Streams of the other member on which it follows our groups.
+    followers: BTreeSet<ConnId>,
+    operators: operator::Operators,
+    /// The Cluster Group's address is up, or going up, here.
+    cluster_address: bool,
+    halted: bool,
+}
+
+impl Member {
+    /// A member that has not started yet.
+    pub fn new(config: Config, boot: Boot) -> Self {
+        let mut ctx = Ctx::new(boot.entropy);
+        let incarnation = ctx.random() | 1;
+        let bytes = config.settings.generation_bytes;
+        let stores: Vec<Store> = config
+            .settings
+            .groups
+            .iter()
+            .enumerate()
+            .map(|(i, name)| Store::new(i, name, bytes))
+            .collect();
+        Self {
+            version: boot.version,
+            cluster: Cluster::new(&config, incarnation),
+            copies: stores.iter().map(|_| Copy::new()).collect(),
+            stores,
+            service: Service::new(&config),
+            clients: Clients::default(),
+            links: Links::new(&config),
+            followers: BTreeSet::new(),
+            operators: operator::Operators::default(),
+            cluster_address: false,
+            halted: false,
+            ctx,
+            config,
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let ctx = &mut self.ctx;
+        match input {
+            Input::Start => self.start(),
+            Input::Tick => {}
+            Input::Datagram { network, from, bytes } => self.cluster.on_datagram(ctx, &network, from, &bytes),
+            Input::Accepted { conn, from } => self.links.accepted(ctx, conn, from),
+            Input::Connected { conn } => self.links.connected(ctx, conn),
+            Input::Frame { conn, bytes } => self.on_frame(conn, &bytes),
+            Input::Closed { conn, .. } => self.on_closed(conn),
+            Input::WitnessDone { op, result } => {
+                if let Some(Pending::Witness(step)) = ctx.completed(op) {
+                    self.cluster.on_witness(ctx, step, result);
+                }
+            }
+            Input::DiskDone { op, result } => self.on_disk_done(op, result),
+            Input::AddressDone { op, result } => {
+                if let Some(Pending::Address(which, up)) = ctx.completed(op) {
+                    self.on_address(which, up, result);
+                }
+            }
+            Input::LmtpDone { .. } => {}
+            Input::Client { req, request } => self.on_client(req, request),
+            Input::Operator { req, command } => self.on_operator(operator::Asker::Local(req), command),
+        }
+    }
+
+    fn start(&mut self) {
+        let action = DiskAction::Read {
+            file: CLUSTER_FILE.into(),
+            offset: 0,
+            len: 1 << 20,
+        };
+        self.ctx.disk(Pending::ClusterRead, action);
+        for store in &mut self.stores {
+            store.recover(&mut self.ctx);
+        }
+        // Whatever an earlier life of the daemon left on the interfaces goes.
+        for which in [AddressKind::Service, AddressKind::Cluster] {
+            self.ctx.address(Pending::Address(which, false), which, false);
+        }
+    }
+
+    fn halt(&mut self, why: String) {
+        self.halted = true;
+        self.ctx.emit(Effect::CloseClients);
+        self.ctx.emit(Effect::Halt { why });
+    }
+
+    fn on_disk_done(&mut self, op: crate::io::OpId, result: DiskResult) {
+        let Some(what) = self.ctx.completed(op) else { return };
+        let reads = matches!(
+            what,
+            Pending::ClusterRead
+                | Pending::Group(
+                    _,
+                    Op::Recover(_)
+                        | Op::Mount(_)
+                        | Op::Body { .. }
+                        | Op::Part { .. }
+                        | Op::Replay(crate::store::replay::Step::Read(_))
+                )
+                | Pending::Group(_, Op::Copy(crate::replication::copy::Step::Inspect(_)))
+        );
+        // A failed write or flush is the end of this life: what is on the disk is known only after a recovery.
+        if !reads && matches!(result, DiskResult::Failed(_) | DiskResult::Full) {
+            return self.halt(format!("{what:?}: {result:?}"));
+        }
+        match what {
+            Pending::ClusterRead => match result {
+                DiskResult::Bytes(bytes) => self.start_cluster(Some(&bytes)),
+                DiskResult::Missing => self.start_cluster(None),
+                other => self.halt(format!("{CLUSTER_FILE}: {other:?}")),
+            },
+            Pending::ClusterSaved => self.cluster.on_saved(&mut self.ctx),
+            Pending::Group(g, op) => self.on_group_disk(g, op, result),
+            Pending::Witness(_) | Pending::Address(..) => {}
+        }
+    }
+
+    fn start_cluster(&mut self, file: Option<&[u8]>) {
+        match self.cluster.start(&mut self.ctx, file) {
+            Ok(()) => self.service.start(self.cluster.record()),
+            Err(why) => self.halt(why),
+        }
+    }
+
+    fn on_group_disk(&mut self, g: usize, op: Op, result: DiskResult) {
+        let outcomes = self.stores[g].on_disk(&mut self.ctx, op.clone(), result.clone());
+        match op {
+            Op::Copy(step) => {
+                let out = self.copies[g].on_disk(&mut self.ctx, &mut self.stores[g], step, result);
+                self.to_source(out);
+            }
+            Op::Part { .. } => source::part_read(&mut self.ctx, g, &op, result),
+            Op::Body { req, crc } => self.on_body(req, crc, result),
+            _ => {}
+        }
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Landed(tickets) => self.on_landed(&tickets),
+                Outcome::Closed(generation) => self.on_log_closed(g, generation),
+                Outcome::Replayed(generation) => {
+                    let group = self.stores[g].name.clone();
+                    self.ctx.info(
+                        ccr_contract::event::kind::COPY_REPLAYED,
+                        &[("group", group.into()), ("generation", generation.into())],
+                    );
+                }
+                Outcome::ReplayFailed(why) | Outcome::MountFailed(why) => {
+                    let group = self.stores[g].name.clone();
+                    self.ctx.warn(
+                        ccr_contract::event::kind::COPY_FAILED,
+                        &[("group", group.into()), ("why", why.into())],
+                    );
+                    if !self.stores[g].mounted() {
+                        self.copies[g].begin_again(&mut self.ctx);
+                    }
+                }
+                Outcome::Mounted => {}
+            }
+        }
+    }
+
+    fn on_log_closed(&mut self, g: usize, generation: u64) {
+        let store = &mut self.stores[g];
+        store.known.generated = store.known.generated.max(generation);
+        let epoch = self.service.epoch();
+        if let Some(msg) = source::offer(store, epoch) {
+            for conn in &self.followers {
+                source::send(&mut self.ctx, *conn, &msg);
+            }
+        }
+    }
+
+    fn to_source(&mut self, out: Vec<Msg>) {
+        let peer = self.cluster.peer_name().to_owned();
+        for msg in out {
+            self.links.send(&mut self.ctx, &peer, &msg);
+        }
+    }
+
+    fn on_closed(&mut self, conn: ConnId) {
+        self.followers.remove(&conn);
+        if self
+            .links
+            .closed(conn)
+            .is_some_and(|who| who == self.cluster.peer_name())
+        {
+            for copy in &mut self.copies {
+                copy.on_disconnected(&mut self.ctx);
+            }
+        }
+    }
+
+    fn on_frame(&mut self, conn: ConnId, bytes: &[u8]) {
+        let end = self.links.end(conn);
+        let decoded = wire::decode_frame(bytes);
+        let (Some(end), Ok((msg, body))) = (end, decoded) else {
+            self.ctx.emit(Effect::Disconnect { conn });
+            return self.on_closed(conn);
+        };
+        match (end, &msg) {
+            (End::Stranger, Msg::Hello { cluster, node }) if self.links.hello(conn, cluster, node) => {}
+            (End::Stranger, _) => {
+                self.ctx.emit(Effect::Disconnect { conn });
+                self.on_closed(conn);
+            }
+            (End::Accepted(who), _) if who == self.cluster.peer_name() => self.on_request(conn, msg),
+            (End::Dialled(who), _) if who == self.cluster.peer_name() => self.on_answer(&msg, body),
+            (End::Dialled(hub), Msg::Redelivered { epoch, count }) => {
+                self.service.redelivered(&mut self.ctx, &hub, *epoch, *count);
+            }
+            _ => {}
+        }
+    }
+
+    /// The other member asks.
+    fn on_request(&mut self, conn: ConnId, msg: Msg) {
+        match msg {
+            Msg::Attach { group }
+            | Msg::Chain { group, .. }
+            | Msg::Pull { group, .. }
+            | Msg::Seed { group }
+            | Msg::Segment { group, .. } => {
+                let epoch = self.service.epoch();
+                let Some(store) = self.stores.get(group).filter(|s| s.recovered()) else {
+                    return source::send(&mut self.ctx, conn, &Msg::NotSource { group });
+                };
+                self.followers.insert(conn);
+                source::answer(&mut self.ctx, store, conn, &msg, epoch);
+            }
+            Msg::Forward { id, command } => self.on_operator(operator::Asker::Remote(conn, id), command),
+            _ => {}
+        }
+    }
+
+    /// The other member answers.
+    fn on_answer(&mut self, msg: &Msg, body: &[u8]) {
+        match msg {
+            Msg::Source { group, .. }
+            | Msg::NotSource { group }
+            | Msg::Links { group, .. }
+            | Msg::Part { group, .. }
+            | Msg::Missing { group, .. }
+            | Msg::Offer { group, .. }
+            | Msg::SegmentPart { group, .. } => {
+                let (Some(store), Some(copy)) = (self.stores.get_mut(*group), self.copies.get_mut(*group)) else {
+                    return;
+                };
+                let out = copy.on_msg(&mut self.ctx, store, msg, body);
+                self.to_source(out);
+            }
+            Msg::Answer { id, done, text } => self.on_operator_answer(*id, *done, text),
+            _ => {}
+        }
+    }
+
+    /// Every layer looks at what changed.
+    fn settle(&mut self) {
+        // The layers depend on each other in a circle: the second round lets the cluster layer tell what the service
+        // decided, and the service see what the cluster layer decided.
+        for _ in 0..2 {
+            let report = self.report();
+            self.cluster.drive(&mut self.ctx, report);
+            self.drive_service();
+            self.drive_groups();
+        }
+        self.drive_cluster_address();
+        self.drive_clients();
+        self.drive_operators();
+        let report = self.report();
+        self.cluster.drive(&mut self.ctx, report);
+    }
+
+    fn report(&self) -> Report {
+        let groups = self.stores.iter().zip(&self.copies).map(|(s, c)| GroupView {
+            generated: if s.mounted() {
+                s.last().generation
+            } else {
+                s.known.generated
+            },
+            inspected: s.last().generation,
+            replayed: s.checkpoint.generation,
+            status: c.status(self.ctx.now.boot_us, s, self.config.settings.status_probe_ms * 1000),
+            mounted: s.mounted(),
+        });
+        Report {
+            service: self.service.state(),
+            service_epoch: self.service.epoch(),
+            wants_lease: self.service.wants_lease(),
+            released: self.service.is_released(),
+            groups: groups.collect(),
+        }
+    }
+
+    fn drive_groups(&mut self) {
+        let settings = &self.config.settings;
+        let probe_us = settings.status_probe_ms * 1000;
+        let record = self.cluster.record();
+        let serving = self.cluster.peer_view().filter(|v| {
+            let appointed = v.service_epoch != 0 && v.service_epoch == record.owner_epoch;
+            appointed && record.owner == v.from && !self.service.is_engaged()
+        });
+        let role = |g: usize| match serving {
+            _ if self.service.salvages() => Role::Salvage(record.served(g)),
+            Some(v) if v.groups.get(g).is_some_and(|g| g.mounted) => Role::Follow,
+            _ => Role::None,
+        };
+        let roles: Vec<Role> = (0..self.stores.len()).map(role).collect();
+        // Which logs the source has closed is known from whatever was heard of it, whoever has a majority now.
+        let said = self.cluster.peer_said().filter(|v| v.service_epoch != 0);
+        for (g, store) in self.stores.iter_mut().enumerate() {
+            let source = said.filter(|v| {
+                let appointed = record.owner == v.from && v.service_epoch == record.owner_epoch;
+                appointed || v.service_epoch == record.served(g)
+            });
+            if let Some(v) = source.and_then(|v| v.groups.get(g)).filter(|v| v.mounted)
+                && store.recovered()
+                && store.stream.is_some()
+                && !store.mounted()
+                && !store.is_mounting()
+                && store.known.generated != v.generated
+            {
+                store.known.generated = v.generated;
+                store.save_known(&mut self.ctx);
+            }
+        }
+        let peer: Vec<u64> = self
+            .cluster
+            .peer_view()
+            .map_or_else(Vec::new, |v| v.groups.iter().map(|g| g.replayed).collect());
+        let mut reconnect = false;
+        let mut out = Vec::new();
+        for (g, (store, copy)) in self.stores.iter_mut().zip(&mut self.copies).enumerate() {
+            out.extend(copy.drive(&mut self.ctx, store, roles[g], probe_us, &mut reconnect));
+            let status = copy.status(self.ctx.now.boot_us, store, probe_us);
+            if !store.mounted() && !self.service.is_engaged() {
+                copy.tell_status(&mut self.ctx, store, status);
+            }
+            if store.mounted() {
+                store.roll_when_idle(&mut self.ctx, settings.idle_roll_ms * 1000);
+                let through = store.last().generation.saturating_sub(settings.resilience_depth);
+                store.replay_towards(&mut self.ctx, through);
+            }
+            if let Some(elsewhere) = peer.get(g)
+                && store.recovered()
+                && !copy.busy()
+            {
+                store.truncate(&mut self.ctx, *elsewhere, settings.circular);
+            }
+        }
+        if reconnect {
+            let peer = self.cluster.peer_name().to_owned();
+            self.links.reset(&mut self.ctx, &peer);
+            for copy in &mut self.copies {
+                copy.on_disconnected(&mut self.ctx);
+            }
+        }
+        self.to_source(out);
+    }
+
+    /// The Cluster Group's address goes with the quorum resource.
+    fn drive_cluster_address(&mut self) {
+        let here = self.cluster.is_leader() && self.cluster.committed();
+        if here != self.cluster_address {
+            self.cluster_address = here;
+            let which = AddressKind::Cluster;
+            self.ctx.address(Pending::Address(which, here), which, here);
+        }
+    }
+}
+
+impl Node for Member {
+    fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        if self.halted {
+            return Vec::new();
+        }
+        self.ctx.begin(now);
+        self.handle(input);
+        if !self.halted {
+            self.settle();
+        }
+        self.ctx.take_effects()
+    }
+    fn next_deadline(&self) -> Option<u64> {
+        if self.halted { None } else { self.ctx.wake() }
+    }
+}

@@ -1,0 +1,264 @@
+//! Operators: any member may be asked; one that is not in charge passes the command on and the answer back.
+
+use super::Member;
+use crate::cluster::NotNow;
+use crate::cluster::record::{Record, RecordId};
+use crate::io::{Command, ConnId, Effect, GroupName, Reply, ReqId};
+use crate::wire::{self, Msg};
+use ccr_contract::status::Intent;
+use std::collections::BTreeMap;
+
+/// How long a command that was passed on may take.
+const FORWARD_US: u64 = 90_000_000;
+
+/// How long an operator waits for a majority.
+const AGREE_US: u64 = 15_000_000;
+
+/// Who asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asker {
+    /// An operator at this node.
+    Local(ReqId),
+    /// The other member passed it on.
+    Remote(ConnId, u64),
+    /// Nobody: a policy.
+    Nobody,
+}
+
+/// Commands that were passed on.
+#[derive(Debug, Default)]
+pub struct Operators {
+    forwarded: BTreeMap<u64, (ReqId, u64)>,
+    /// Changes of the record that operators wait for.
+    agreeing: Vec<(Asker, RecordId, String, u64)>,
+    next: u64,
+}
+
+/// Who carries a command out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Charge {
+    Here,
+    Leader,
+    Owner,
+    Copy,
+}
+
+fn charge(command: &Command) -> Charge {
+    match command {
+        Command::Status | Command::Dump | Command::ForceQuorum => Charge::Here,
+        Command::Move { .. } | Command::Mount { .. } | Command::BackupMark { .. } => Charge::Owner,
+        Command::Suspend { .. } | Command::Resume { .. } | Command::Reseed { .. } => Charge::Copy,
+        Command::MoveGroup { .. }
+        | Command::Stop { .. }
+        | Command::Start
+        | Command::Set { .. }
+        | Command::Evict { .. }
+        | Command::Join { .. } => Charge::Leader,
+    }
+}
+
+impl Member {
+    pub(super) fn on_operator(&mut self, asker: Asker, command: Command) {
+        match command {
+            Command::Status => {
+                let status = Box::new(self.status());
+                return self.answer(asker, Reply::Status(status));
+            }
+            Command::Dump => {
+                let dump = Box::new(self.dump());
+                return self.answer(asker, Reply::Dump(dump));
+            }
+            _ => {}
+        }
+        let record = self.cluster.record();
+        let me = self.config.node.as_str();
+        let here = match charge(&command) {
+            Charge::Here => true,
+            Charge::Leader => record.quorum_owner == me,
+            Charge::Owner => record.owner == me,
+            Charge::Copy => record.owner != me,
+        };
+        if here {
+            return self.carry_out(asker, command);
+        }
+        let Asker::Local(req) = asker else {
+            return self.answer(asker, Reply::Denied("neither member is in charge of this now".into()));
+        };
+        if !self.cluster.peer_up() {
+            let text = format!("{} is in charge of this, and is not up", self.cluster.peer_name());
+            return self.answer(asker, Reply::Denied(text));
+        }
+        self.operators.next += 1;
+        let id = self.operators.next;
+        let until = self.ctx.now.boot_us + FORWARD_US;
+        self.operators.forwarded.insert(id, (req, until));
+        let peer = self.cluster.peer_name().to_owned();
+        self.links.send(&mut self.ctx, &peer, &Msg::Forward { id, command });
+    }
+
+    fn carry_out(&mut self, asker: Asker, command: Command) {
+        let reply = match command {
+            Command::Move { to, comment } => return self.begin_move(to, comment, asker),
+            Command::Stop { comment } => return self.set_intent(asker, Intent::Stopped, &comment),
+            Command::Start => return self.set_intent(asker, Intent::Started, ""),
+            Command::MoveGroup { group, to } => return self.move_group(asker, group, &to),
+            Command::Suspend { group, .. } => self.for_groups(group.as_deref(), |store, _, ctx| {
+                store.known.suspended = true;
+                store.save_known(ctx);
+            }),
+            Command::Resume { group } => self.for_groups(group.as_deref(), |store, _, ctx| {
+                store.known.suspended = false;
+                store.save_known(ctx);
+            }),
+            Command::Reseed { group } => {
+                if self.copies.iter().all(|c| !c.follows()) {
+                    Reply::Denied("nobody serves a database that could be copied".into())
+                } else {
+                    self.for_groups(group.as_deref(), |store, copy, ctx| {
+                        store.known.suspended = false;
+                        copy.begin_seed(ctx, store);
+                    })
+                }
+            }
+            Command::Mount { group } => {
+                let found = group.as_deref().is_none_or(|g| self.stores.iter().any(|s| s.name == g));
+                let unmounted = self.stores.iter().zip(&self.copies).filter(|(s, _)| !s.mounted());
+                let problem = unmounted.filter_map(|(s, c)| c.mountable(s).err()).next();
+                if !found {
+                    Reply::Denied("no such storage group".into())
+                } else if let Some(why) = problem {
+                    Reply::Denied(format!("not even with a loss: {why}"))
+                } else if self.service.partially() {
+                    self.service.force_mount();
+                    Reply::Done("mounting, whatever is lost".into())
+                } else {
+                    Reply::Denied("no database is waiting to be mounted".into())
+                }
+            }
+            Command::BackupMark { group } => self.for_groups(group.as_deref(), |store, _, ctx| {
+                store.known.backed_up = store.last().generation;
+                store.save_known(ctx);
+            }),
+            other => Reply::Denied(format!("{other:?} cannot be carried out")),
+        };
+        self.answer(asker, reply);
+    }
+
+    fn for_groups(
+        &mut self,
+        group: Option<&str>,
+        mut act: impl FnMut(&mut crate::store::Store, &mut super::Copy, &mut super::Ctx<super::Pending>),
+    ) -> Reply {
+        let mut done = Vec::new();
+        for (store, copy) in self.stores.iter_mut().zip(&mut self.copies) {
+            if group.is_none_or(|g| g == store.name) {
+                act(store, copy, &mut self.ctx);
+                done.push(store.name.clone());
+            }
+        }
+        if done.is_empty() {
+            Reply::Denied("no such storage group".into())
+        } else {
+            Reply::Done(done.join(", "))
+        }
+    }
+
+    fn set_intent(&mut self, asker: Asker, intent: Intent, comment: &str) {
+        let record = self.cluster.record();
+        if record.intent == intent {
+            return self.answer(asker, Reply::Done(format!("the service is {intent:?} already")));
+        }
+        let mut next = record.next(&self.config.node);
+        next.intent = intent;
+        if intent == Intent::Started {
+            let owner = next.owner.clone();
+            next = next.appoint(&owner, false);
+        }
+        self.agree(asker, next, format!("{intent:?}: {comment}"));
+    }
+
+    fn move_group(&mut self, asker: Asker, group: GroupName, to: &str) {
+        let unknown = !self.config.members.iter().any(|m| m.name == to);
+        if unknown {
+            return self.answer(asker, Reply::Denied(format!("`{}` is not a member", to.escape_debug())));
+        }
+        if to != self.config.node && !self.cluster.peer_up() {
+            return self.answer(asker, Reply::Denied(format!("{to} is not up")));
+        }
+        let mut next = self.cluster.record().next(&self.config.node);
+        match group {
+            GroupName::Cluster => to.clone_into(&mut next.quorum_owner),
+            GroupName::Service => next = next.appoint(to, false),
+        }
+        self.agree(asker, next, format!("moved to {to} without any check of its health"));
+    }
+
+    /// Changes the record; the operator is answered when a majority has the change, or when it is clear that it has not.
+    pub(super) fn agree(&mut self, asker: Asker, next: Record, text: String) {
+        let id = next.id.clone();
+        match self.cluster.propose(&mut self.ctx, next) {
+            Ok(()) => {
+                let until = self.ctx.now.boot_us + AGREE_US;
+                self.operators.agreeing.push((asker, id, text, until));
+            }
+            Err(NotNow::Busy) => self.answer(asker, Reply::Denied("another change is under way: try again".into())),
+            Err(NotNow::NotLeader) => self.answer(
+                asker,
+                Reply::Denied("this node leads no cluster with a majority".into()),
+            ),
+        }
+    }
+
+    fn drive_agreeing(&mut self) {
+        let mut waiting = std::mem::take(&mut self.operators.agreeing);
+        waiting.retain(|(asker, id, text, until)| {
+            let now = &self.cluster.record().id;
+            let reply = if self.cluster.committed() && now.covers(id) {
+                Reply::Done(text.clone())
+            } else if self.ctx.due(*until) || (self.cluster.committed() && now.epoch > id.epoch) {
+                Reply::Denied("no majority has agreed to it yet".into())
+            } else {
+                return true;
+            };
+            self.answer(asker.clone(), reply);
+            false
+        });
+        self.operators.agreeing.append(&mut waiting);
+    }
+
+    pub(super) fn on_operator_answer(&mut self, id: u64, done: bool, text: &str) {
+        if let Some((req, _)) = self.operators.forwarded.remove(&id) {
+            let text = text.to_owned();
+            let reply = if done { Reply::Done(text) } else { Reply::Denied(text) };
+            self.ctx.reply(req, reply);
+        }
+    }
+
+    pub(super) fn drive_operators(&mut self) {
+        self.drive_agreeing();
+        let late: Vec<u64> = {
+            let ctx = &mut self.ctx;
+            self.operators
+                .forwarded
+                .iter()
+                .filter(|(_, (_, until))| ctx.due(*until))
+                .map(|(id, _)| *id)
+                .collect()
+        };
+        for id in late {
+            let text = format!("no answer from {}", self.cluster.peer_name());
+            self.on_operator_answer(id, false, &text);
+        }
+    }
+
+    pub(super) fn answer(&mut self, asker: Asker, reply: Reply) {
+        match asker {
+            Asker::Local(req) => self.ctx.reply(req, reply),
+            Asker::Remote(conn, id) => {
+                let bytes = wire::encode_frame(&Msg::answer(id, &reply), &[]);
+                self.ctx.emit(Effect::SendFrame { conn, bytes });
+            }
+            Asker::Nobody => {}
+        }
+    }
+}

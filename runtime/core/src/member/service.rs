@@ -1,0 +1,630 @@
+//! The service group: who owns it, and its way online and offline on this node.
+//!
+//! Invariants:
+//! * The service goes online only under an epoch in which the cluster's record, held by a majority, appoints this node, and
+//!   each appointment is used by one life of the daemon only.
+//! * It goes online only after the instant until which this node had promised the other one not to serve, and only with a
+//!   valid lease; every answer needs a valid lease again.
+//! * A handoff gives the service away only when it is drained, dismounted, and the copy has inspected every log.
+
+use super::operator::Asker;
+use super::{Member, Pending};
+use crate::cluster::record::Record;
+use crate::ctx::Ctx;
+use crate::io::{AddressKind, Effect, Reply};
+use ccr_contract::config::{Config, DatabaseFailure};
+use ccr_contract::event::{Severity, Value, kind};
+use ccr_contract::status::{CopyStatus, Intent, ServiceState};
+use std::collections::BTreeSet;
+
+/// How long a new owner looks for logs that it misses at the old one.
+const SALVAGE_US: u64 = 2_000_000;
+/// How long a handoff may take until it is given up.
+const HANDOFF_US: u64 = 30_000_000;
+/// Between two requests to a hub for redelivery.
+const REDELIVER_US: u64 = 2_000_000;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stage {
+    Off,
+    /// Until the other member's last lease is over for certain.
+    Waiting,
+    Salvaging {
+        until: u64,
+    },
+    Mounting,
+    /// The address is on its way.
+    Address,
+    /// Everything is up; the first valid lease makes it online.
+    Ready,
+    Online,
+    Draining {
+        to: String,
+        asker: Asker,
+        since: u64,
+        comment: String,
+    },
+    /// Handed over; the other member is to be appointed.
+    Released {
+        to: String,
+        asker: Asker,
+        since: u64,
+    },
+    /// A resource failed here.
+    Failed,
+}
+
+/// The service group as this node has it.
+#[derive(Debug)]
+pub struct Service {
+    stage: Stage,
+    /// The appointment in use.
+    epoch: u64,
+    /// Appointments up to this one are used up: they belonged to an earlier life, or ended with a loss of quorum.
+    used: u64,
+    since: u64,
+    refused: bool,
+    /// Mount whatever the loss: an operator said so.
+    forced_mount: bool,
+    hubs: Vec<String>,
+    redeliver: BTreeSet<String>,
+    ask_at: u64,
+    /// When a move away from a damaged database may be tried next.
+    move_at: u64,
+    finished: Option<(Asker, Reply)>,
+}
+
+impl Service {
+    /// Nothing runs.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            stage: Stage::Off,
+            epoch: 0,
+            used: u64::MAX,
+            since: 0,
+            refused: false,
+            forced_mount: false,
+            hubs: config.hubs.iter().map(|h| h.name.clone()).collect(),
+            redeliver: BTreeSet::new(),
+            ask_at: 0,
+            move_at: 0,
+            finished: None,
+        }
+    }
+    /// The record was read from the disk: appointments of earlier lives do not count.
+    pub fn start(&mut self, record: &Record) {
+        self.used = record.owner_epoch;
+    }
+    /// The appointment under which this node serves or is about to; 0 without.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+    /// Whether clients are answered, the lease permitting.
+    pub fn serves(&self) -> bool {
+        self.stage == Stage::Online
+    }
+    /// Whether answers may leave, the lease permitting.
+    pub fn answers(&self) -> bool {
+        self.serves()
+    }
+    /// Whether this node is on its way to serve, or serves.
+    pub fn is_engaged(&self) -> bool {
+        !matches!(self.stage, Stage::Off | Stage::Released { .. } | Stage::Failed)
+    }
+    /// Whether the copies shall look for missing logs at the other member.
+    pub fn salvages(&self) -> bool {
+        matches!(self.stage, Stage::Salvaging { .. }) || (self.refused && !self.forced_mount && self.is_engaged())
+    }
+    /// Whether this node needs grants.
+    pub fn wants_lease(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Ready | Stage::Online | Stage::Address | Stage::Draining { .. }
+        )
+    }
+    /// Whether the service was handed over and awaits its new owner.
+    pub fn is_released(&self) -> bool {
+        matches!(self.stage, Stage::Released { .. })
+    }
+    /// The state in the original's words.
+    pub fn state(&self) -> ServiceState {
+        match self.stage {
+            Stage::Off => ServiceState::Offline,
+            Stage::Waiting | Stage::Salvaging { .. } | Stage::Mounting | Stage::Address | Stage::Ready => {
+                ServiceState::OnlinePending
+            }
+            Stage::Online if self.refused => ServiceState::PartiallyOnline,
+            Stage::Online => ServiceState::Online,
+            Stage::Draining { .. } | Stage::Released { .. } => ServiceState::OfflinePending,
+            Stage::Failed => ServiceState::Failed,
+        }
+    }
+    /// Whether some database is not mounted although the service is up.
+    pub fn partially(&self) -> bool {
+        self.refused
+    }
+    /// An operator accepts the loss.
+    pub fn force_mount(&mut self) {
+        self.forced_mount = true;
+    }
+    /// A hub has queued again what it had.
+    pub fn redelivered(&mut self, ctx: &mut Ctx<Pending>, hub: &str, epoch: u64, count: u64) {
+        if epoch == self.epoch && self.redeliver.remove(hub) {
+            let data = [
+                ("hub", hub.into()),
+                ("epoch", epoch.into()),
+                ("count", count.into()),
+                ("ok", true.into()),
+            ];
+            ctx.event(kind::REDELIVERY_ASKED, Some(2099), Severity::Info, &data);
+        }
+    }
+}
+
+impl Member {
+    pub(super) fn drive_service(&mut self) {
+        self.place();
+        let record = self.cluster.record();
+        let appointed = self.cluster.is_up()
+            && self.cluster.committed()
+            && record.owner == self.config.node
+            && record.intent == Intent::Started
+            && record.owner_epoch > self.service.used;
+        let epoch = record.owner_epoch;
+        let still = self.cluster.is_up()
+            && record.owner == self.config.node
+            && record.owner_epoch == self.service.epoch
+            && record.intent == Intent::Started;
+        if self.service.is_engaged() && !still {
+            let why = if self.cluster.is_up() {
+                "another owner, or stopped"
+            } else {
+                "no majority"
+            };
+            self.go_offline(why);
+        }
+        match self.service.stage.clone() {
+            Stage::Off | Stage::Failed if appointed => {
+                self.service.epoch = epoch;
+                self.service.since = self.ctx.now.boot_us;
+                self.service.refused = false;
+                self.service.forced_mount = false;
+                self.service.stage = Stage::Waiting;
+                let clean = self.cluster.record().clean;
+                let why = if clean { "handoff" } else { "failover or start" };
+                self.tell(kind::ONLINE_PENDING, Severity::Info, &[("why", why.into())]);
+                self.drive_service();
+            }
+            Stage::Waiting => self.waiting(),
+            Stage::Salvaging { until } => {
+                let done = self.stores.iter().zip(&self.copies).all(|(s, c)| c.salvaged(s));
+                if done || self.ctx.due(until) {
+                    self.mount_all();
+                }
+            }
+            Stage::Mounting => self.mounting(),
+            Stage::Ready => self.ready(),
+            Stage::Online => self.online(),
+            Stage::Draining {
+                to,
+                asker,
+                since,
+                comment,
+            } => self.draining(to, asker, since, comment),
+            Stage::Released { to, asker, since } => self.released(&to, asker, since),
+            Stage::Off | Stage::Address | Stage::Failed => {}
+        }
+        self.ask_hubs();
+        if let Some((asker, reply)) = self.service.finished.take() {
+            self.answer(asker, reply);
+        }
+    }
+
+    fn waiting(&mut self) {
+        let recovered = self.stores.iter().all(|s| s.recovered() && s.quiet());
+        let busy = self.copies.iter().any(super::Copy::busy);
+        if !recovered || busy || !self.ctx.due(self.cluster.safe_to_serve_at()) {
+            return;
+        }
+        let missing = self.stores.iter().any(|s| s.known.generated > s.last().generation);
+        let somewhere = missing && self.cluster.hears_peer(&mut self.ctx);
+        let until = self.ctx.now.boot_us + if somewhere { SALVAGE_US } else { 0 };
+        self.service.stage = Stage::Salvaging { until };
+        self.ctx.wake_at(self.ctx.now.boot_us);
+    }
+
+    /// How many logs of a group are lost, and whether it may be mounted with that loss.
+    fn dial(&self, g: usize) -> (u64, Result<(), String>) {
+        let (store, record) = (&self.stores[g], self.cluster.record());
+        let lost = store.known.generated.saturating_sub(store.last().generation);
+        // After a handoff nothing is missing; if something is, it was none.
+        let tolerated = if record.clean {
+            0
+        } else {
+            self.config.settings.dial.tolerated()
+        };
+        let verdict = match self.copies[g].mountable(store) {
+            Err(why) => Err(why),
+            Ok(()) if store.stream.is_none() && record.served(g) > 0 => Err("there is no database on this node".into()),
+            Ok(()) if store.known.verified < record.served(g) && !self.service.forced_mount => Err(format!(
+                "the copy was never compared with the logs of epoch {}",
+                record.served(g)
+            )),
+            Ok(()) if lost > tolerated && !self.service.forced_mount => {
+                Err(format!("{lost} logs are lost, {tolerated} are tolerated"))
+            }
+            Ok(()) => Ok(()),
+        };
+        (lost, verdict)
+    }
+
+    /// The dial: each group is mounted if no more is lost than is tolerated.
+    fn mount_all(&mut self) {
+        if self.copies.iter().any(super::Copy::busy) || self.stores.iter().any(|s| !s.quiet()) {
+            return;
+        }
+        self.service.stage = Stage::Mounting;
+        let was_refused = std::mem::replace(&mut self.service.refused, false);
+        let tolerated = self.config.settings.dial.tolerated();
+        let epoch = self.service.epoch;
+        for g in 0..self.stores.len() {
+            if self.stores[g].mounted() || self.stores[g].is_mounting() {
+                continue;
+            }
+            let (lost, verdict) = self.dial(g);
+            if let Err(why) = verdict {
+                self.service.refused = true;
+                if !was_refused {
+                    let data = [
+                        ("group", self.stores[g].name.as_str().into()),
+                        ("lost", lost.into()),
+                        ("tolerated", tolerated.into()),
+                        ("epoch", epoch.into()),
+                        ("why", why.into()),
+                    ];
+                    self.ctx.event(kind::DIAL_REFUSED, None, Severity::Error, &data);
+                }
+                continue;
+            }
+            let store = &mut self.stores[g];
+            if lost > 0 {
+                let data = [
+                    ("group", store.name.as_str().into()),
+                    ("from", (store.last().generation + 1).into()),
+                    ("to", store.known.generated.into()),
+                    ("lost", lost.into()),
+                    ("epoch", epoch.into()),
+                ];
+                self.ctx.warn(kind::COPY_LOST, &data);
+            }
+            store.known.generated = store.last().generation;
+            store.known.suspended = false;
+            store.known.verified = epoch;
+            store.mount(&mut self.ctx, epoch);
+            store.save_known(&mut self.ctx);
+        }
+    }
+
+    fn mounting(&mut self) {
+        if self.stores.iter().any(crate::store::Store::is_mounting) {
+            return;
+        }
+        for store in &self.stores {
+            if !store.mounted() && store.damage.is_some() {
+                self.service.refused = true;
+            }
+        }
+        let ms = (self.ctx.now.boot_us - self.service.since) / 1000;
+        if self.stores.iter().any(crate::store::Store::mounted) {
+            self.tell(kind::MOUNTED, Severity::Info, &[("ms", ms.into())]);
+        }
+        self.service.stage = Stage::Address;
+        let which = AddressKind::Service;
+        self.ctx.address(Pending::Address(which, true), which, true);
+    }
+
+    pub(super) fn on_address(&mut self, which: AddressKind, up: bool, result: Result<(), String>) {
+        if let Err(why) = result {
+            let name = if which == AddressKind::Service {
+                "service"
+            } else {
+                "cluster"
+            };
+            let data = [
+                ("resource", Value::from(format!("{name} address"))),
+                ("why", why.as_str().into()),
+            ];
+            self.ctx
+                .event("cluster.resource-failed", Some(1069), Severity::Error, &data);
+            if which == AddressKind::Service && up && self.service.stage == Stage::Address {
+                self.go_offline(&format!("the address cannot be had: {why}"));
+                self.service.stage = Stage::Failed;
+            }
+            return;
+        }
+        if which == AddressKind::Service && up && self.service.stage == Stage::Address {
+            self.service.stage = Stage::Ready;
+        }
+    }
+
+    fn ready(&mut self) {
+        // That this node has mounted must be known to a majority before anything is acknowledged: whoever takes over later
+        // must know with whose logs to compare its own.
+        let epoch = self.service.epoch;
+        let record = self.cluster.record();
+        let told = self.stores.iter().all(|s| !s.mounted() || record.served(s.at) == epoch);
+        if !told || !self.cluster.committed() || !self.cluster.lease_valid(self.ctx.now) {
+            return;
+        }
+        self.service.stage = Stage::Online;
+        let ms = (self.ctx.now.boot_us - self.service.since) / 1000;
+        let what = if self.service.refused {
+            kind::PARTIALLY_ONLINE
+        } else {
+            kind::ONLINE
+        };
+        self.tell(what, Severity::Info, &[("ms", ms.into())]);
+        if !self.cluster.record().clean && !self.service.refused {
+            self.service.redeliver = self.service.hubs.iter().cloned().collect();
+            self.service.ask_at = 0;
+        }
+    }
+
+    /// Online with a database that was refused: it is mounted as soon as its logs are there, or an operator says so.
+    fn online(&mut self) {
+        let bad = self.stores.iter().any(|s| s.bad.is_some());
+        if bad && self.config.settings.database_failure == DatabaseFailure::Move && self.ctx.due(self.service.move_at) {
+            self.service.move_at = self.ctx.now.boot_us + HANDOFF_US;
+            let to = self.cluster.peer_name().to_owned();
+            return self.begin_move(to, "a log of the database is damaged".into(), Asker::Nobody);
+        }
+        if !self.service.refused {
+            return;
+        }
+        let ready = (0..self.stores.len()).any(|g| {
+            let (store, copy) = (&self.stores[g], &self.copies[g]);
+            !store.mounted() && copy.settled() && store.quiet() && self.dial(g).1.is_ok()
+        });
+        if ready {
+            self.mount_all();
+        }
+    }
+
+    fn ask_hubs(&mut self) {
+        if self.service.redeliver.is_empty() || self.service.stage != Stage::Online {
+            return;
+        }
+        if self.ctx.due(self.service.ask_at) {
+            self.service.ask_at = self.ctx.now.boot_us + REDELIVER_US;
+            self.ctx.wake_at(self.service.ask_at);
+            let epoch = self.service.epoch;
+            for hub in &self.service.redeliver {
+                self.links
+                    .send(&mut self.ctx, hub, &crate::wire::Msg::Redeliver { epoch });
+            }
+        }
+    }
+
+    /// Nothing is acknowledged any more, at once; then everything goes down.
+    pub(super) fn go_offline(&mut self, why: &str) {
+        let was_up = matches!(
+            self.service.stage,
+            Stage::Ready | Stage::Online | Stage::Address | Stage::Draining { .. }
+        );
+        self.ctx.emit(Effect::CloseClients);
+        self.clients.forget();
+        for store in &mut self.stores {
+            store.dismount();
+        }
+        if was_up {
+            let which = AddressKind::Service;
+            self.ctx.address(Pending::Address(which, false), which, false);
+        }
+        if let Stage::Draining { asker, .. } | Stage::Released { asker, .. } = &self.service.stage {
+            let text = format!("the move was broken off: {why}");
+            self.service.finished = Some((asker.clone(), Reply::Denied(text)));
+        }
+        self.tell(kind::OFFLINE, Severity::Info, &[("why", why.into())]);
+        self.service.used = self.service.used.max(self.service.epoch);
+        self.service.epoch = 0;
+        self.service.redeliver.clear();
+        self.service.stage = Stage::Off;
+    }
+
+    /// Begins a handoff; the checks come first.
+    pub(super) fn begin_move(&mut self, to: String, comment: String, asker: Asker) {
+        let refuse = |why: String| Reply::Denied(why);
+        let problem = self.move_problem(&to, &comment);
+        if let Some(why) = problem {
+            self.tell(
+                kind::MOVE,
+                Severity::Warning,
+                &[("to", to.as_str().into()), ("why", why.as_str().into())],
+            );
+            return self.answer(asker, refuse(why));
+        }
+        self.tell(
+            kind::MOVE,
+            Severity::Info,
+            &[("to", to.as_str().into()), ("comment", comment.as_str().into())],
+        );
+        // Clients are told to come back; what they were promised is on the disk.
+        self.ctx.emit(Effect::CloseClients);
+        self.clients.forget();
+        self.service.stage = Stage::Draining {
+            to,
+            asker,
+            since: self.ctx.now.boot_us,
+            comment,
+        };
+    }
+
+    fn move_problem(&self, to: &str, comment: &str) -> Option<String> {
+        if !self.config.members.iter().any(|m| m.name == to) {
+            return Some(format!("`{}` is not a member of this cluster", to.escape_debug()));
+        }
+        if to == self.config.node {
+            return Some(format!("the service is on {to} already"));
+        }
+        if comment.trim().is_empty() {
+            return Some("a comment is mandatory: why is the service moved?".into());
+        }
+        if self.service.stage != Stage::Online || self.service.refused {
+            return Some(format!("the service is {:?}, not Online", self.service.state()));
+        }
+        let Some(view) = self.cluster.peer_view() else {
+            return Some(format!("{to} is not up"));
+        };
+        for (g, store) in self.stores.iter().enumerate() {
+            let status = view.groups.get(g).map_or(CopyStatus::ServiceDown, |v| v.status);
+            if status != CopyStatus::Healthy {
+                return Some(format!("the copy of {} on {to} is {status:?}, not Healthy", store.name));
+            }
+        }
+        None
+    }
+
+    fn draining(&mut self, to: String, asker: Asker, since: u64, comment: String) {
+        for store in &mut self.stores {
+            store.roll(&mut self.ctx);
+        }
+        let view = self.cluster.peer_view();
+        let healthy = view.is_some_and(|v| v.groups.iter().all(|g| g.status == CopyStatus::Healthy));
+        if !healthy || self.ctx.due(since + HANDOFF_US) {
+            // Nothing was given away yet: serve on.
+            self.service.stage = Stage::Online;
+            let why = if healthy {
+                "the copy did not catch up"
+            } else {
+                "the copy is not Healthy any more"
+            };
+            self.tell(
+                kind::MOVE,
+                Severity::Warning,
+                &[("to", to.as_str().into()), ("why", why.into())],
+            );
+            return self.answer(asker, Reply::Denied(format!("{why}; the service stays here")));
+        }
+        let shipped = view.is_some_and(|v| {
+            self.stores
+                .iter()
+                .zip(&v.groups)
+                .all(|(s, g)| s.is_drained() && g.inspected >= s.last().generation)
+        });
+        if shipped && self.stores.iter().all(crate::store::Store::is_drained) {
+            let _ = comment;
+            let since_move = since;
+            for store in &mut self.stores {
+                store.dismount();
+            }
+            let which = AddressKind::Service;
+            self.ctx.address(Pending::Address(which, false), which, false);
+            self.tell(kind::OFFLINE, Severity::Info, &[("why", "handoff".into())]);
+            self.service.used = self.service.epoch;
+            self.service.epoch = 0;
+            self.service.redeliver.clear();
+            self.service.stage = Stage::Released {
+                to,
+                asker,
+                since: since_move,
+            };
+        }
+    }
+
+    fn released(&mut self, to: &str, asker: Asker, since: u64) {
+        let moved = self.cluster.record().owner == to;
+        let online = self
+            .cluster
+            .peer_view()
+            .is_some_and(|v| v.service == ServiceState::Online);
+        if moved && online {
+            let ms = (self.ctx.now.boot_us - since) / 1000;
+            let data = [("to", to.into()), ("ms", ms.into()), ("done", true.into())];
+            let epoch = self.cluster.record().owner_epoch;
+            let mut data = data.to_vec();
+            data.push(("epoch", epoch.into()));
+            self.ctx.event(kind::MOVE, Some(100), Severity::Info, &data);
+            self.service.stage = Stage::Off;
+            return self.answer(
+                asker,
+                Reply::Done(format!("the service is online on {to} after {ms} ms")),
+            );
+        }
+        let lost = !self.cluster.is_up() || !self.cluster.peer_up();
+        if lost || self.ctx.due(since + 2 * HANDOFF_US) {
+            self.service.stage = Stage::Off;
+            self.answer(
+                asker,
+                Reply::Denied(format!("the service was released to {to}, which is not online yet")),
+            );
+        }
+    }
+
+    /// What the leader decides: who owns the service.
+    fn place(&mut self) {
+        if !self.cluster.is_leader() || !self.cluster.committed() {
+            return;
+        }
+        let record = self.cluster.record().clone();
+        let me = self.config.node.clone();
+        let peer = self.cluster.peer_name().to_owned();
+        let next = || record.next(&me);
+        let mine = record.owner == me;
+        let started = record.intent == Intent::Started;
+        let view = self.cluster.peer_view().filter(|v| v.id == record.id);
+        let proposal = match view {
+            _ if mine && self.service.is_released() && self.cluster.peer_up() => Some(next().appoint(&peer, true)),
+            _ if mine && self.service.is_released() => None,
+            Some(v) if mine && self.service.stage == Stage::Failed && v.service != ServiceState::Failed => {
+                Some(next().appoint(&peer, false))
+            }
+            _ if mine
+                && started
+                && self.service.epoch == 0
+                && record.owner_epoch <= self.service.used
+                && self.service.stage == Stage::Off =>
+            {
+                Some(next().appoint(&me, false))
+            }
+            _ if !mine && !self.cluster.peer_up() => Some(next().appoint(&me, false)),
+            Some(v) if !mine && v.released => Some(next().appoint(&me, true)),
+            Some(v) if !mine && v.service == ServiceState::Failed && self.service.stage != Stage::Failed => {
+                Some(next().appoint(&me, false))
+            }
+            Some(v) if !mine && started && v.service_epoch == 0 && v.service == ServiceState::Offline => {
+                Some(next().appoint(&peer, false))
+            }
+            _ => None,
+        };
+        let proposal = proposal.or_else(|| {
+            let mounted: Vec<bool> = if mine {
+                let mine = self.service.epoch == record.owner_epoch;
+                self.stores.iter().map(|s| s.mounted() && mine).collect()
+            } else {
+                let view = view.filter(|v| v.service_epoch == record.owner_epoch)?;
+                view.groups.iter().map(|g| g.mounted).collect()
+            };
+            let mut r = next();
+            r.served.resize(mounted.len(), 0);
+            for (served, _) in r.served.iter_mut().zip(mounted).filter(|(_, mounted)| *mounted) {
+                *served = record.owner_epoch;
+            }
+            (r.served.iter().ne(record.served.iter()) && r.served.contains(&record.owner_epoch)).then_some(r)
+        });
+        if let Some(record) = proposal {
+            // The only refusal is that a change is under way: the next round tries again.
+            let _ = self.cluster.propose(&mut self.ctx, record);
+        }
+    }
+
+    pub(super) fn tell(&mut self, kind: &str, severity: Severity, data: &[(&str, Value)]) {
+        let epoch = if self.service.epoch != 0 {
+            self.service.epoch
+        } else {
+            self.cluster.record().id.epoch
+        };
+        let mut data = data.to_vec();
+        data.push(("epoch", epoch.into()));
+        self.ctx.event(kind, None, severity, &data);
+    }
+}

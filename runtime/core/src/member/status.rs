@@ -1,0 +1,109 @@
+//! `status` and `dump` of a member.
+
+use super::Member;
+use crate::store::Store;
+use ccr_contract::dump::Dump;
+use ccr_contract::status::{self, ServiceState, Status};
+
+impl Member {
+    pub(super) fn status(&self) -> Status {
+        let record = self.cluster.record();
+        let owner = (!record.owner.is_empty()).then(|| record.owner.clone());
+        let mine = owner.as_deref() == Some(&self.config.node);
+        let said = self.cluster.peer_view();
+        let state = if mine || self.service.state() != ServiceState::Offline {
+            Some(self.service.state())
+        } else {
+            said.map(|v| v.service)
+        };
+        let active = match state {
+            Some(ServiceState::Online | ServiceState::PartiallyOnline) => owner,
+            _ => None,
+        };
+        let service = self
+            .cluster
+            .is_up()
+            .then_some(state)
+            .flatten()
+            .map(|state| status::Service {
+                name: self.config.service.clone(),
+                state,
+                active,
+                intent: record.intent,
+                address: self.config.service_address.to_string(),
+            });
+        Status {
+            schema: 1,
+            node: self.config.node.clone(),
+            version: self.version.clone(),
+            epoch: record.id.epoch,
+            cluster: Some(self.cluster.status(self.ctx.now)),
+            service,
+            copies: self.copies(),
+            hub: None,
+        }
+    }
+
+    /// The copies: this node answers for its own; where it is the active one, also for what the other one said last.
+    fn copies(&self) -> Vec<status::Copy> {
+        let probe_us = self.config.settings.status_probe_ms * 1000;
+        let now = self.ctx.now.boot_us;
+        let said = self.cluster.peer_view();
+        let mut out = Vec::new();
+        for (g, (store, copy)) in self.stores.iter().zip(&self.copies).enumerate() {
+            if store.mounted() {
+                let generated = store.last().generation;
+                let Some(view) = said.and_then(|v| v.groups.get(g)) else {
+                    continue;
+                };
+                // What it said may be older than what this node has closed, or of logs that are not this node's.
+                let inspected = view.inspected.min(generated);
+                let replayed = view.replayed.min(inspected);
+                out.push(status::Copy {
+                    group: store.name.clone(),
+                    node: self.cluster.peer_name().to_owned(),
+                    status: view.status,
+                    generated,
+                    notified: view.generated.clamp(inspected, generated),
+                    copied: inspected,
+                    inspected,
+                    replayed,
+                    copy_queue: generated - inspected,
+                    replay_queue: inspected - replayed,
+                    error: None,
+                });
+            } else {
+                out.push(self.own_copy(store, copy, copy.status(now, store, probe_us)));
+            }
+        }
+        out
+    }
+
+    fn own_copy(&self, store: &Store, copy: &super::Copy, status: status::CopyStatus) -> status::Copy {
+        let inspected = store.last().generation;
+        let generated = store.known.generated.max(inspected);
+        let replayed = store.checkpoint.generation;
+        status::Copy {
+            group: store.name.clone(),
+            node: self.config.node.clone(),
+            status,
+            generated,
+            notified: generated,
+            copied: copy.copied.clamp(inspected, generated),
+            inspected,
+            replayed,
+            copy_queue: generated - inspected,
+            replay_queue: inspected.saturating_sub(replayed),
+            error: copy.error.clone().or_else(|| store.damage.clone()),
+        }
+    }
+
+    pub(super) fn dump(&self) -> Dump {
+        Dump {
+            schema: 1,
+            node: self.config.node.clone(),
+            groups: self.stores.iter().map(Store::dump).collect(),
+            queued: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The source's side: answers what the copy asks. It keeps no state for a copy.
+
+use crate::ctx::Ctx;
+use crate::io::{ConnId, DiskAction, DiskResult, Effect};
+use crate::member::Pending;
+use crate::store::{Op, Store};
+use crate::wire::{self, MAX_LINKS, MAX_PART, Msg};
+
+/// Sends a frame without raw bytes.
+pub(crate) fn send(ctx: &mut Ctx<Pending>, conn: ConnId, msg: &Msg) {
+    let bytes = wire::encode_frame(msg, &[]);
+    ctx.emit(Effect::SendFrame { conn, bytes });
+}
+
+/// What this node has of a group. `epoch` is that in which it serves, 0 when it does not.
+pub(crate) fn offer(store: &Store, epoch: u64) -> Option<Msg> {
+    Some(Msg::Source {
+        group: store.at,
+        stream: store.stream?.to_string(),
+        epoch,
+        verified: store.known.verified,
+        oldest: store.closed.first_key_value().map_or(0, |(g, _)| *g),
+        generated: store.last().generation,
+    })
+}
+
+/// Answers a request of a copy; false when it was none.
+pub(crate) fn answer(ctx: &mut Ctx<Pending>, store: &Store, conn: ConnId, msg: &Msg, epoch: u64) -> bool {
+    let group = store.at;
+    let reply = match *msg {
+        Msg::Attach { .. } => offer(store, epoch).unwrap_or(Msg::NotSource { group }),
+        Msg::Chain { from, to, .. } => {
+            let to = to.min(from.saturating_add(MAX_LINKS as u64 - 1));
+            let links = (from..=to.min(store.last().generation))
+                .filter_map(|g| store.link(g))
+                .collect();
+            Msg::Links { group, from, links }
+        }
+        Msg::Seed { .. } => match store.stream.filter(|_| store.damage.is_none()) {
+            Some(stream) => Msg::Offer {
+                group,
+                stream: stream.to_string(),
+                checkpoint: store.checkpoint,
+                segments: store.segments.values().map(|s| (s.link.generation, s.len)).collect(),
+            },
+            None => Msg::NotSource { group },
+        },
+        Msg::Pull { generation, offset, .. } => match store.closed.get(&generation).filter(|c| offset < c.used) {
+            Some(log) => {
+                let len = (log.used - offset).min(MAX_PART as u64);
+                let op = Op::Part {
+                    conn,
+                    generation,
+                    offset,
+                    total: log.used,
+                    segment: false,
+                };
+                let file = store.log_file(generation);
+                store.disk(ctx, op, DiskAction::Read { file, offset, len });
+                return true;
+            }
+            None => Msg::Missing { group, generation },
+        },
+        Msg::Segment { generation, offset, .. } => match store.segments.get(&generation).filter(|s| offset < s.len) {
+            Some(segment) => {
+                let len = (segment.len - offset).min(MAX_PART as u64);
+                let op = Op::Part {
+                    conn,
+                    generation,
+                    offset,
+                    total: segment.len,
+                    segment: true,
+                };
+                let file = store.segment_file(generation);
+                store.disk(ctx, op, DiskAction::Read { file, offset, len });
+                return true;
+            }
+            None => Msg::Missing { group, generation },
+        },
+        _ => return false,
+    };
+    send(ctx, conn, &reply);
+    true
+}
+
+/// A part was read from the disk: on its way to the copy.
+pub(crate) fn part_read(ctx: &mut Ctx<Pending>, group: usize, op: &Op, result: DiskResult) {
+    let &Op::Part {
+        conn,
+        generation,
+        offset,
+        total,
+        segment,
+    } = op
+    else {
+        return;
+    };
+    let DiskResult::Bytes(bytes) = result else {
+        return send(ctx, conn, &Msg::Missing { group, generation });
+    };
+    let msg = if segment {
+        Msg::SegmentPart {
+            group,
+            generation,
+            offset,
+            total,
+        }
+    } else {
+        Msg::Part {
+            group,
+            generation,
+            offset,
+            total,
+        }
+    };
+    let bytes = wire::encode_frame(&msg, &bytes);
+    ctx.emit(Effect::SendFrame { conn, bytes });
+}

@@ -1,0 +1,250 @@
+//! The workload: four operations, each journalled with how it ended.
+
+use super::rng::Rng;
+use super::world::{CLIENTS, Happening, PUBLIC, Waiter, World};
+use crate::io::{ClientRequest, Reply};
+use ccr_contract::reply::By;
+
+/// How long a client waits for one answer.
+const PATIENCE_US: u64 = 10_000_000;
+const MAILBOXES: [&str; 6] = ["ann", "bob", "eve", "dan", "fay", "gus"];
+
+/// What a client does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// To a hub.
+    Submit,
+    /// Straight to the store.
+    Deliver,
+    /// List, and fetch one message.
+    Read,
+    /// List, fetch and delete one message.
+    Delete,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Not yet.
+    Open,
+    /// Acknowledged.
+    Ok,
+    /// Certainly not done.
+    Fail,
+    /// Perhaps.
+    Unknown,
+}
+
+/// One operation.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    /// What.
+    pub kind: Kind,
+    /// The message: of a delete, the one that was deleted.
+    pub key: String,
+    /// Whose mailbox.
+    pub mailbox: &'static str,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Who acknowledged.
+    pub by: Option<By>,
+    /// The hub's id.
+    pub hub_id: String,
+    hub: usize,
+    body: u64,
+    step: u64,
+    uid: u64,
+}
+
+/// All operations of a run.
+#[derive(Debug)]
+pub struct Workload {
+    rng: Rng,
+    /// In the order of their beginning.
+    pub ops: Vec<Operation>,
+    /// Where the service address was announced last.
+    pub service_at: usize,
+}
+
+impl Workload {
+    /// So many operations.
+    pub fn new(mut rng: Rng, count: usize) -> Self {
+        let ops = (0..count).map(|n| {
+            let kind = match rng.range(0, 100) {
+                0..40 => Kind::Submit,
+                40..75 => Kind::Deliver,
+                75..88 => Kind::Read,
+                _ => Kind::Delete,
+            };
+            Operation {
+                kind,
+                key: if matches!(kind, Kind::Submit | Kind::Deliver) {
+                    format!("k{n}")
+                } else {
+                    String::new()
+                },
+                mailbox: MAILBOXES[rng.range(0, MAILBOXES.len() as u64) as usize],
+                outcome: Outcome::Open,
+                by: None,
+                hub_id: String::new(),
+                hub: rng.range(0, 2) as usize,
+                body: rng.range(30, 900),
+                step: 0,
+                uid: 0,
+            }
+        });
+        Self {
+            ops: ops.collect(),
+            service_at: 0,
+            rng,
+        }
+    }
+    /// The message of an operation.
+    pub fn message(key: &str, filler: u64) -> Vec<u8> {
+        let mut text = format!("Message-ID: <{key}>\r\n\r\n");
+        while (text.len() as u64) < filler {
+            text.push_str("the quick brown fox ");
+        }
+        text.into_bytes()
+    }
+}
+
+impl World {
+    /// Operations begin one after another from now on, evenly over `us`.
+    pub fn begin_workload(&mut self, us: u64) {
+        let count = self.workload.ops.len() as u64;
+        for op in 0..count {
+            let at = us * op / count + self.workload.rng.range(0, us / count.max(1) + 1);
+            self.at(at, Happening::Client(op));
+        }
+    }
+
+    pub(super) fn client_acts(&mut self, op: u64) {
+        let o = &self.workload.ops[op as usize];
+        let message = || Workload::message(&o.key, o.body);
+        let mailbox = o.mailbox.to_owned();
+        let recipients = vec![format!("{}@lab", o.mailbox)];
+        let request = match (o.kind, o.step) {
+            (Kind::Submit, _) => ClientRequest::Submit {
+                sender: "client@lab".into(),
+                recipients,
+                message: message(),
+            },
+            (Kind::Deliver, _) => ClientRequest::Deliver {
+                envid: None,
+                recipients,
+                message: message(),
+            },
+            (Kind::Read | Kind::Delete, 0) => ClientRequest::List { mailbox },
+            (Kind::Read | Kind::Delete, 1) => ClientRequest::Retrieve { mailbox, uid: o.uid },
+            (Kind::Read | Kind::Delete, _) => ClientRequest::Delete {
+                mailbox,
+                uids: vec![o.uid],
+            },
+        };
+        let target = if o.kind == Kind::Submit {
+            let hubs = self.machines.len() - 2;
+            Some(2 + o.hub % hubs)
+        } else {
+            self.service_place()
+        };
+        let target = target.filter(|t| self.machines[*t].powered);
+        let Some(target) = target.filter(|t| self.machines[*t].node.is_some()) else {
+            self.workload.ops[op as usize].outcome = Outcome::Fail;
+            return;
+        };
+        let step = self.workload.ops[op as usize].step;
+        self.at(PATIENCE_US, Happening::GiveUp(op, step));
+        if self.passes(PUBLIC, CLIENTS, target) {
+            let us = self.packet_us();
+            self.at(us, Happening::Arrive(op, target, request));
+        }
+    }
+
+    pub(super) fn client_arrives(&mut self, op: u64, i: usize, request: ClientRequest) {
+        if self.machines[i].node.is_none() {
+            return;
+        }
+        let req = self.next_req();
+        self.waiters.insert((i, req), Waiter::Client(op));
+        let life = self.machines[i].life;
+        self.at(0, Happening::Input(i, life, crate::io::Input::Client { req, request }));
+    }
+
+    pub(super) fn client_gives_up(&mut self, op: u64, step: u64) {
+        let o = &mut self.workload.ops[op as usize];
+        if o.outcome == Outcome::Open && o.step == step {
+            o.outcome = Outcome::Unknown;
+        }
+    }
+    pub(super) fn client_lost(&mut self, op: u64) {
+        let o = &mut self.workload.ops[op as usize];
+        if o.outcome == Outcome::Open {
+            o.outcome = Outcome::Unknown;
+        }
+    }
+
+    pub(super) fn client_replied(&mut self, op: u64, i: usize, reply: Reply) {
+        let pick = self.workload.rng.bits();
+        let o = &mut self.workload.ops[op as usize];
+        if o.outcome != Outcome::Open {
+            return;
+        }
+        let mut next = false;
+        match reply {
+            Reply::Queued(id) => {
+                o.hub_id = id;
+                o.outcome = Outcome::Ok;
+            }
+            Reply::Delivered(replies) => match replies.first() {
+                Some(r) if r.code == 250 => {
+                    o.by = By::find(&r.text);
+                    o.outcome = Outcome::Ok;
+                }
+                _ => o.outcome = Outcome::Fail,
+            },
+            Reply::Listing(list) if list.is_empty() => o.outcome = Outcome::Ok,
+            Reply::Listing(list) => {
+                o.uid = list[(pick % list.len() as u64) as usize].uid;
+                next = true;
+            }
+            Reply::Message(bytes) => {
+                o.key = crate::member::clients::message_key(&bytes);
+                let kind = o.kind;
+                let key = o.key.clone();
+                let sent = self
+                    .workload
+                    .ops
+                    .iter()
+                    .find(|s| s.key == key && matches!(s.kind, Kind::Submit | Kind::Deliver));
+                let same = sent.is_some_and(|s| Workload::message(&s.key, s.body) == bytes);
+                if !same {
+                    self.checks
+                        .broke("I4", format!("a client read a message that nobody sent: key {key:?}"));
+                }
+                let o = &mut self.workload.ops[op as usize];
+                if kind == Kind::Delete {
+                    next = true;
+                } else {
+                    o.outcome = Outcome::Ok;
+                }
+            }
+            Reply::Deleted(by) => {
+                o.by = Some(by);
+                o.outcome = Outcome::Ok;
+            }
+            Reply::Refused { .. } => {
+                // A message that somebody else has deleted meanwhile is no loss; the key names nothing then.
+                o.outcome = Outcome::Fail;
+            }
+            other => self
+                .checks
+                .broke("I4", format!("node {i} answered a client with {other:?}")),
+        }
+        if next {
+            let o = &mut self.workload.ops[op as usize];
+            o.step += 1;
+            self.at(500, Happening::Client(op));
+        }
+    }
+}

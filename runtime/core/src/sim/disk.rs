@@ -1,0 +1,176 @@
+//! A disk that keeps the order of operations, takes time, loses what was not flushed when the power goes, and tears.
+
+use super::rng::Rng;
+use crate::io::{DiskAction, DiskResult, OpId};
+use std::collections::{BTreeMap, VecDeque};
+
+#[derive(Debug, Clone, Default)]
+struct File {
+    data: Vec<u8>,
+    /// So many bytes are durable.
+    synced: usize,
+    /// Whether the name itself is durable.
+    named: bool,
+}
+
+/// The disk of one node.
+#[derive(Debug, Default)]
+pub struct Disk {
+    files: BTreeMap<String, File>,
+    queue: VecDeque<(OpId, DiskAction)>,
+    /// The next write fails.
+    pub fail_next: bool,
+    /// Bytes that fit; none is without bound.
+    pub capacity: Option<u64>,
+}
+
+impl Disk {
+    /// An operation waits; true when the disk was idle.
+    pub fn push(&mut self, op: OpId, action: DiskAction) -> bool {
+        self.queue.push_back((op, action));
+        self.queue.len() == 1
+    }
+    /// How long the operation at the head takes, in microseconds.
+    pub fn latency(&self, rng: &mut Rng) -> Option<u64> {
+        let (_, action) = self.queue.front()?;
+        let slow = if rng.chance(1) { 20 } else { 1 };
+        let base = match action {
+            DiskAction::Sync { .. } | DiskAction::Replace { .. } => rng.range(500, 4000),
+            DiskAction::Rename { .. } | DiskAction::Delete { .. } => rng.range(100, 800),
+            _ => rng.range(20, 200),
+        };
+        Some(base * slow)
+    }
+    /// Carries out the operation at the head.
+    pub fn complete(&mut self) -> Option<(OpId, DiskResult)> {
+        let (op, action) = self.queue.pop_front()?;
+        let write = !matches!(action, DiskAction::Read { .. } | DiskAction::List { .. });
+        if write && std::mem::take(&mut self.fail_next) {
+            return Some((op, DiskResult::Failed("input/output error".into())));
+        }
+        Some((op, self.apply(action)))
+    }
+
+    fn used(&self) -> u64 {
+        self.files.values().map(|f| f.data.len() as u64).sum()
+    }
+
+    fn apply(&mut self, action: DiskAction) -> DiskResult {
+        let growth = match &action {
+            DiskAction::Append { bytes, .. } | DiskAction::Replace { bytes, .. } => bytes.len() as u64,
+            _ => 0,
+        };
+        if self.capacity.is_some_and(|c| growth > 0 && self.used() + growth > c) {
+            return DiskResult::Full;
+        }
+        match action {
+            DiskAction::Append { file, bytes } => self.files.entry(file).or_default().data.extend(bytes),
+            DiskAction::Sync { file } => {
+                let f = self.files.entry(file).or_default();
+                f.synced = f.data.len();
+                f.named = true;
+            }
+            DiskAction::Replace { file, bytes } => {
+                let synced = bytes.len();
+                let f = File {
+                    data: bytes,
+                    synced,
+                    named: true,
+                };
+                self.files.insert(file, f);
+            }
+            DiskAction::SetLen { file, len } => {
+                let f = self.files.entry(file).or_default();
+                f.data.resize(len as usize, 0);
+                f.synced = f.synced.min(f.data.len());
+            }
+            DiskAction::Rename { from, to } => match self.files.remove(&from) {
+                Some(mut f) => {
+                    f.named = true;
+                    self.files.insert(to, f);
+                }
+                None => return DiskResult::Missing,
+            },
+            DiskAction::Delete { file } => {
+                self.files.remove(&file);
+            }
+            DiskAction::Read { file, offset, len } => {
+                let Some(f) = self.files.get(&file) else {
+                    return DiskResult::Missing;
+                };
+                let from = (offset as usize).min(f.data.len());
+                let to = (from + len as usize).min(f.data.len());
+                return DiskResult::Bytes(f.data[from..to].to_vec());
+            }
+            DiskAction::List { folder } => {
+                let inside = |name: &String| {
+                    let rest = name.strip_prefix(&folder)?.strip_prefix('/')?;
+                    (!rest.contains('/')).then(|| rest.to_owned())
+                };
+                let found = self
+                    .files
+                    .iter()
+                    .filter_map(|(n, f)| Some((inside(n)?, f.data.len() as u64)));
+                return DiskResult::Files(found.collect());
+            }
+        }
+        DiskResult::Done
+    }
+
+    /// The process died: the kernel goes on, what was handed to it stays.
+    pub fn process_died(&mut self) {
+        self.queue.clear();
+    }
+
+    /// The power went. Returns how many files were torn.
+    pub fn power_lost(&mut self, rng: &mut Rng) -> u64 {
+        // The operation at the head may have been carried out without anybody having heard of it.
+        if rng.chance(50)
+            && let Some((_, action)) = self.queue.pop_front()
+        {
+            self.apply(action);
+        }
+        self.queue.clear();
+        let mut torn = 0;
+        self.files.retain(|_, f| f.named || rng.chance(50));
+        for f in self.files.values_mut() {
+            if f.data.len() > f.synced {
+                let keep = rng.range(f.synced as u64, f.data.len() as u64 + 1) as usize;
+                f.data.truncate(keep);
+                if keep > f.synced {
+                    torn += 1;
+                    if rng.chance(50) {
+                        let at = rng.range(f.synced as u64, keep as u64) as usize;
+                        f.data[at] ^= 0x55;
+                    }
+                }
+            }
+            f.synced = f.data.len();
+            f.named = true;
+        }
+        torn
+    }
+
+    /// A file's bytes, for the checkers and for faults.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        self.files.get(name).map(|f| f.data.as_slice())
+    }
+    /// Damages a file: a flipped byte.
+    pub fn flip(&mut self, name: &str, at: usize) -> bool {
+        match self.files.get_mut(name).and_then(|f| f.data.get_mut(at)) {
+            Some(b) => {
+                *b ^= 0x20;
+                true
+            }
+            None => false,
+        }
+    }
+    /// Removes a file behind the node's back.
+    pub fn remove(&mut self, name: &str) -> bool {
+        self.files.remove(name).is_some()
+    }
+    /// Names of all files.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.files.keys()
+    }
+}

@@ -1,0 +1,226 @@
+//! The deterministic simulator: two members, one or two hubs, the witness share, clients, and everything that breaks. One
+//! seed is one history.
+
+mod check;
+mod clients;
+mod disk;
+mod effects;
+pub mod plan;
+mod rng;
+mod share;
+mod world;
+
+use ccr_contract::config::{Config, DatabaseFailure, Network, Peer, Role, Settings, Witness};
+use ccr_contract::status::NetworkRole;
+pub use check::Counters;
+use plan::{Plan, WINDOW_US};
+use rng::Rng;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use world::World;
+
+/// When the clients begin.
+const WORKLOAD_AT_US: u64 = 14_000_000;
+/// How long after the healing everything must be well again.
+const CONVERGENCE_US: u64 = 240_000_000;
+
+/// What came of a run.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// The invariant that was broken, and how.
+    pub broken: Option<(&'static str, String)>,
+    /// What happened.
+    pub counters: Counters,
+    /// The plan that was run.
+    pub plan: Plan,
+    /// The timeline, where one was asked for.
+    pub trace: Vec<String>,
+}
+
+/// Runs the history of a seed.
+pub fn run(seed: u64) -> Outcome {
+    let mut rng = Rng::new(seed);
+    let plan = Plan::draw(&mut rng);
+    run_plan(seed, plan, false)
+}
+
+/// Runs the history of a seed and keeps its timeline.
+pub fn trace(seed: u64) -> Outcome {
+    let plan = Plan::draw(&mut Rng::new(seed));
+    run_plan(seed, plan, true)
+}
+
+/// Runs a plan with the environment's choices of a seed.
+pub fn run_plan(seed: u64, plan: Plan, trace: bool) -> Outcome {
+    let configs = configs(&plan);
+    let mut world = World::new(Rng::new(seed).fork(), configs, plan.clone(), trace);
+    drive(&mut world);
+    world.checks.counters.operations = world.workload.ops.len() as u64;
+    world.checks.counters.faults = plan.steps.len() as u64;
+    Outcome {
+        seed,
+        broken: world.checks.broken,
+        counters: world.checks.counters,
+        plan,
+        trace: world.trace.unwrap_or_default(),
+    }
+}
+
+fn drive(world: &mut World) {
+    world.run_until(WORKLOAD_AT_US);
+    world.begin_workload(WINDOW_US.1 + 10_000_000 - WORKLOAD_AT_US);
+    let faults_end = world
+        .plan
+        .steps
+        .iter()
+        .map(|s| s.at_us + s.for_us + 12_000_000)
+        .max()
+        .unwrap_or(0);
+    let end = faults_end.max(WINDOW_US.1 + 20_000_000);
+    while world.now < end && world.checks.broken.is_none() {
+        let next = (world.now + 3_000_000).min(end);
+        world.run_until(next);
+        world.check_status();
+    }
+    world.heal();
+    let limit = world.now + CONVERGENCE_US;
+    let mut seen = String::new();
+    let mut settled = 0;
+    while world.checks.broken.is_none() {
+        world.run_until(world.now + 2_000_000);
+        world.check_status();
+        match world.converged() {
+            Ok(()) if settled >= 5 => break,
+            Ok(()) => settled += 1,
+            Err(why) => {
+                settled = 0;
+                world.mend(&why);
+                seen = why;
+            }
+        }
+        if world.now > limit {
+            world.checks.broke(
+                "I11",
+                format!(
+                    "not well {} s after everything was healed: {seen}",
+                    CONVERGENCE_US / 1_000_000
+                ),
+            );
+        }
+    }
+    if world.checks.broken.is_none() {
+        world.check_end();
+    }
+}
+
+/// Runs a failing seed again with ever fewer steps; returns the smallest plan that still fails the same way.
+pub fn shrink(failed: &Outcome) -> Outcome {
+    let which = failed.broken.as_ref().map(|b| b.0);
+    let mut best = failed.plan.clone();
+    loop {
+        let smaller = (0..best.steps.len())
+            .map(|i| best.without(&[i]))
+            .find(|plan| run_plan(failed.seed, plan.clone(), false).broken.map(|b| b.0) == which);
+        match smaller {
+            Some(plan) => best = plan,
+            None => return run_plan(failed.seed, best, true),
+        }
+    }
+}
+
+/// Node names of the simulated cluster.
+pub const MEMBERS: [&str; 2] = ["node1", "node2"];
+
+fn configs(plan: &Plan) -> Vec<Config> {
+    let address = |network: u8, last: u8| Ipv4Addr::new(10, 0, network, last);
+    let member = |i: usize| Peer {
+        name: MEMBERS[i].into(),
+        addresses: BTreeMap::from([
+            ("public".to_owned(), address(1, 11 + i as u8)),
+            ("private".to_owned(), address(2, 11 + i as u8)),
+        ]),
+    };
+    let hub = |h: usize| Peer {
+        name: format!("hub{h}"),
+        addresses: BTreeMap::from([("public".to_owned(), address(1, 100 + h as u8))]),
+    };
+    let network = |name: &str, role| Network {
+        name: name.into(),
+        role,
+        prefix: 24,
+        interface: Some("eth1".into()),
+    };
+    let settings = Settings {
+        generation_bytes: 4096,
+        dial: plan.dial,
+        resilience_depth: plan.depth,
+        database_failure: if plan.ops.is_multiple_of(2) {
+            DatabaseFailure::Move
+        } else {
+            DatabaseFailure::Stay
+        },
+        groups: (0..plan.groups).map(|g| format!("Group{g}")).collect(),
+        ..Settings::default()
+    };
+    let config = |name: String, role| Config {
+        schema: 1,
+        node: name,
+        role,
+        cluster: "sim".into(),
+        cluster_address: address(1, 20),
+        service: "mbx".into(),
+        service_address: address(1, 21),
+        service_network: "public".into(),
+        data: "/data".into(),
+        networks: vec![
+            network("public", NetworkRole::Mixed),
+            network("private", NetworkRole::Internal),
+        ],
+        members: vec![member(0), member(1)],
+        hubs: (0..plan.hubs).map(hub).collect(),
+        witness: Some(Witness {
+            address: address(1, 100),
+            port: 445,
+            share: "witness".into(),
+            path: r"\\hub0\witness".into(),
+            user: "witness".into(),
+            password_file: "/etc/ccrd/witness".into(),
+        }),
+        settings: settings.clone(),
+    };
+    let members = MEMBERS.iter().map(|m| config((*m).to_owned(), Role::Member));
+    let hubs = (0..plan.hubs).map(|h| config(format!("hub{h}"), Role::Hub));
+    members.chain(hubs).collect()
+}
+
+impl World {
+    /// What an operator does when the cluster does not become well by itself.
+    fn mend(&mut self, why: &str) {
+        use crate::io::Command;
+        let group = None;
+        if why.contains("Failed") {
+            self.order(usize::MAX, 0, Command::Reseed { group });
+        } else if why.contains("PartiallyOnline") {
+            // First the database that is there; where that is none, back to the node that has one.
+            self.mended += 1;
+            if self.mended % 4 == 1 {
+                self.checks.loss_accepted();
+                self.order(usize::MAX, 0, Command::Mount { group });
+            } else if self.mended % 4 == 3 {
+                let to = MEMBERS[1 - self.workload.service_at].to_owned();
+                let group = crate::io::GroupName::Service;
+                self.order(usize::MAX, 0, Command::MoveGroup { group, to });
+            }
+        } else if why.contains("Suspended") {
+            self.order(usize::MAX, 0, Command::Resume { group });
+        } else if why.contains("Offline") {
+            self.checks.intent(self.now, false);
+            self.order(usize::MAX, 0, Command::Start);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,552 @@
+//! The world of a run: machines with clocks and disks, networks, the share, and one queue of what happens when.
+
+use super::check::Checks;
+use super::clients::Workload;
+use super::disk::Disk;
+use super::rng::Rng;
+use super::share::Share;
+use crate::io::{Boot, ConnId, Input, Node, Now, OpId, ReqId, WitnessAction, node};
+use ccr_contract::config::Config;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::net::Ipv4Addr;
+
+/// Place of the workload's clients in the networks.
+pub const CLIENTS: usize = 9;
+/// The network of clients and hubs.
+pub const PUBLIC: usize = 0;
+/// The network between the members.
+pub const PRIVATE: usize = 1;
+/// How long a stream that gets nothing through lives, in microseconds.
+const STREAM_DIES_US: u64 = 12_000_000;
+
+/// Two ways to stand still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// The machine: its boot-time clock stands still, only the RTC goes on, its kernel answers nothing.
+    Machine,
+    /// The process: clocks and kernel go on.
+    Process,
+}
+
+/// One machine.
+#[derive(Debug)]
+pub struct Machine {
+    /// Its configuration.
+    pub config: Config,
+    /// Its disk.
+    pub disk: Disk,
+    /// The daemon; none while it is down.
+    pub node: Option<Box<dyn Node + Send>>,
+    /// Counts the lives of the daemon.
+    pub life: u64,
+    /// Whether the power is on.
+    pub powered: bool,
+    /// The pause it is in, and since when.
+    pub paused: Option<(Pause, u64)>,
+    /// When it was switched on.
+    on_since: u64,
+    /// How long its boot-time clock has stood still since.
+    stood_us: u64,
+    /// How fast its clock is, in parts per million.
+    pub skew_ppm: i64,
+    /// By how much its RTC is off.
+    pub rtc_offset_us: i64,
+    inbox: Vec<Input>,
+    /// Whether the service address is up here.
+    pub has_address: bool,
+    session: u64,
+    wake: u64,
+}
+
+/// What happens.
+#[derive(Debug)]
+pub enum Happening {
+    /// A node gets an input.
+    Input(usize, u64, Input),
+    /// A node's disk is done with an operation.
+    Disk(usize, u64),
+    /// A node's timer.
+    Wake(usize, u64, u64),
+    /// A witness request reaches the server.
+    Witness(usize, u64, u64, OpId, WitnessAction),
+    /// A witness operation was answered, or its deadline has come.
+    WitnessDone(usize, u64, OpId, crate::io::WitnessResult),
+    /// A frame reaches the end of a stream.
+    Frame(usize, bool),
+    /// A stream has got nothing through for too long.
+    StreamDies(usize),
+    /// A client acts.
+    Client(u64),
+    /// A client's request reaches a node.
+    Arrive(u64, usize, crate::io::ClientRequest),
+    /// A client loses patience.
+    GiveUp(u64, u64),
+    /// A step of the plan.
+    Step(usize),
+    /// The end of a step's fault.
+    Undo(usize),
+    /// Look at everything.
+    Poll,
+    /// A machine comes back.
+    PowerOn(usize),
+    /// The daemon is started again.
+    Restart(usize, u64),
+}
+
+#[derive(Debug)]
+struct At(u64, u64, Happening);
+impl PartialEq for At {
+    fn eq(&self, o: &Self) -> bool {
+        (self.0, self.1) == (o.0, o.1)
+    }
+}
+impl Eq for At {}
+impl PartialOrd for At {
+    fn partial_cmp(&self, o: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(o))
+    }
+}
+impl Ord for At {
+    fn cmp(&self, o: &Self) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(o.0, o.1))
+    }
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub ends: [(usize, u64, ConnId); 2],
+    pub network: usize,
+    pub open: bool,
+    /// Frames under way in each direction, and since when.
+    under_way: [VecDeque<(Vec<u8>, u64)>; 2],
+}
+
+impl Stream {
+    pub fn new(ends: [(usize, u64, ConnId); 2], network: usize) -> Self {
+        Self {
+            ends,
+            network,
+            open: true,
+            under_way: Default::default(),
+        }
+    }
+}
+
+/// Who waits for a reply of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiter {
+    Client(u64),
+    Lmtp { hub: usize, life: u64, op: OpId },
+    Operator(u64),
+}
+
+/// Everything there is.
+#[derive(Debug)]
+pub struct World {
+    /// True time, in microseconds.
+    pub now: u64,
+    queue: BinaryHeap<Reverse<At>>,
+    order: u64,
+    /// Random choices of the environment.
+    pub rng: Rng,
+    /// The machines: two members, then the hubs.
+    pub machines: Vec<Machine>,
+    /// Directed cuts: network, from, to.
+    pub cuts: BTreeSet<(usize, usize, usize)>,
+    /// Datagrams lost, in percent.
+    pub loss: u64,
+    /// Most delay added to a packet, in microseconds.
+    pub delay_us: u64,
+    /// How often an operator had to mend a dismounted database.
+    pub mended: u64,
+    /// Whether log shipping is held up.
+    pub throttled: bool,
+    /// The witness share, on the first hub.
+    pub share: Share,
+    pub(super) streams: Vec<Stream>,
+    pub(super) witness_open: BTreeMap<(usize, u64, OpId), bool>,
+    pub(super) waiters: BTreeMap<(usize, ReqId), Waiter>,
+    next_req: u64,
+    /// The workload.
+    pub workload: Workload,
+    /// The invariants.
+    pub checks: Checks,
+    /// The plan's steps, as far as they are still to come or to be undone.
+    pub plan: super::plan::Plan,
+    /// Told when something of interest happens.
+    pub trace: Option<Vec<String>>,
+}
+
+impl World {
+    /// Machines that are switched on, one after another.
+    pub fn new(mut rng: Rng, configs: Vec<Config>, plan: super::plan::Plan, trace: bool) -> Self {
+        let workload = Workload::new(rng.fork(), plan.ops);
+        let machines: Vec<Machine> = configs
+            .into_iter()
+            .map(|config| Machine {
+                config,
+                disk: Disk::default(),
+                node: None,
+                life: 0,
+                powered: false,
+                paused: None,
+                on_since: 0,
+                stood_us: 0,
+                skew_ppm: rng.range(0, 401) as i64 - 200,
+                rtc_offset_us: rng.range(0, 7_200_000_000) as i64 - 3_600_000_000,
+                inbox: Vec::new(),
+                has_address: false,
+                session: 0,
+                wake: 0,
+            })
+            .collect();
+        let checks = Checks::new(&machines[0].config);
+        let mut world = Self {
+            now: 0,
+            queue: BinaryHeap::new(),
+            order: 0,
+            rng,
+            machines,
+            cuts: BTreeSet::new(),
+            loss: 0,
+            delay_us: 2_000,
+            mended: 0,
+            throttled: false,
+            share: Share::default(),
+            streams: Vec::new(),
+            witness_open: BTreeMap::new(),
+            waiters: BTreeMap::new(),
+            next_req: 1,
+            workload,
+            checks,
+            plan,
+            trace: trace.then(Vec::new),
+        };
+        for i in 0..world.machines.len() {
+            let at = world.rng.range(0, 3_000_000);
+            world.at(at, Happening::PowerOn(i));
+        }
+        for i in 0..world.plan.steps.len() {
+            let at = world.plan.steps[i].at_us;
+            world.at(at, Happening::Step(i));
+        }
+        world.at(500_000, Happening::Poll);
+        world
+    }
+
+    /// Writes a line of the timeline.
+    pub fn note(&mut self, what: impl FnOnce() -> String) {
+        let now = self.now;
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:>10.4} {}", now as f64 / 1e6, what()));
+        }
+    }
+
+    /// Something happens `us` after now.
+    pub fn at(&mut self, us: u64, what: Happening) {
+        self.order += 1;
+        self.queue.push(Reverse(At(self.now + us, self.order, what)));
+    }
+
+    /// A node's clocks now.
+    pub fn clocks(&self, i: usize) -> Now {
+        let m = &self.machines[i];
+        let until = match m.paused {
+            Some((Pause::Machine, since)) => since,
+            _ => self.now,
+        };
+        let real = (until - m.on_since - m.stood_us) as i64;
+        let boot = real + real * m.skew_ppm / 1_000_000;
+        let rtc = 1_800_000_000_000_000_i64 + self.now as i64 + m.rtc_offset_us;
+        Now {
+            boot_us: boot as u64 + 1_000_000,
+            rtc_us: (rtc / 1_000_000 * 1_000_000) as u64,
+        }
+    }
+
+    /// Whether packets get from one place to another.
+    pub fn passes(&self, network: usize, from: usize, to: usize) -> bool {
+        !self.cuts.contains(&(network, from, to))
+    }
+    /// Whether the machine's kernel answers.
+    pub fn kernel_runs(&self, i: usize) -> bool {
+        let m = &self.machines[i];
+        m.powered && !matches!(m.paused, Some((Pause::Machine, _)))
+    }
+    /// Whether the daemon runs and is not standing still.
+    pub fn runs(&self, i: usize) -> bool {
+        self.machines[i].node.is_some() && self.machines[i].paused.is_none()
+    }
+    /// Where an address is: network and machine.
+    pub fn place(&self, address: Ipv4Addr) -> Option<(usize, usize)> {
+        let o = address.octets();
+        let i = match o[3] {
+            11 => 0,
+            12 => 1,
+            n if n >= 100 => 2 + usize::from(n - 100),
+            _ => return None,
+        };
+        (i < self.machines.len()).then_some((usize::from(o[2]) - 1, i))
+    }
+    pub(super) fn address(&self, network: usize, i: usize) -> Ipv4Addr {
+        let last = if i < 2 { 11 + i as u8 } else { 100 + (i - 2) as u8 };
+        Ipv4Addr::new(10, 0, 1 + network as u8, last)
+    }
+    pub(super) fn packet_us(&mut self) -> u64 {
+        let most = self.delay_us;
+        150 + self.rng.range(0, most)
+    }
+
+    /// Runs until `end_us`, or until an invariant is broken.
+    pub fn run_until(&mut self, end_us: u64) {
+        while self.checks.broken.is_none() {
+            match self.queue.peek() {
+                Some(Reverse(next)) if next.0 <= end_us => {}
+                _ => break,
+            }
+            let Some(Reverse(At(time, _, what))) = self.queue.pop() else {
+                break;
+            };
+            self.now = time;
+            self.happen(what);
+        }
+        self.now = self.now.max(end_us);
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Input(i, life, input) => self.input(i, life, input),
+            Happening::Disk(i, life) => {
+                if self.machines[i].life != life || !self.kernel_runs(i) {
+                    if self.machines[i].life == life && self.machines[i].powered {
+                        self.at(50_000, Happening::Disk(i, life));
+                    }
+                    return;
+                }
+                if let Some((op, result)) = self.machines[i].disk.complete() {
+                    self.disk_next(i);
+                    self.input(i, life, Input::DiskDone { op, result });
+                }
+            }
+            Happening::Wake(i, life, wake) => {
+                if self.machines[i].life == life && self.machines[i].wake == wake {
+                    self.input(i, life, Input::Tick);
+                }
+            }
+            Happening::Witness(i, life, session, op, action) => self.witness_arrives(i, life, session, op, &action),
+            Happening::WitnessDone(i, life, op, result) => self.witness_done(i, life, op, result),
+            Happening::Frame(s, forth) => self.frame_arrives(s, forth),
+            Happening::StreamDies(s) => self.close_stream(s, "timed out"),
+            Happening::Client(op) => self.client_acts(op),
+            Happening::Arrive(op, i, request) => self.client_arrives(op, i, request),
+            Happening::GiveUp(op, step) => self.client_gives_up(op, step),
+            Happening::Step(i) => self.begin_step(i),
+            Happening::Undo(i) => self.undo_step(i),
+            Happening::Poll => {
+                self.poll();
+                self.at(250_000, Happening::Poll);
+            }
+            Happening::PowerOn(i) => self.power_on(i),
+            Happening::Restart(i, life) => {
+                if self.machines[i].powered && self.machines[i].life == life && self.machines[i].node.is_none() {
+                    self.start_daemon(i);
+                }
+            }
+        }
+    }
+
+    fn input(&mut self, i: usize, life: u64, input: Input) {
+        let m = &mut self.machines[i];
+        if m.life != life || m.node.is_none() {
+            return;
+        }
+        if let (Input::Datagram { bytes, .. }, None, true) = (&input, m.paused, i < 2) {
+            self.checks.heartbeat(i, bytes);
+        }
+        let m = &mut self.machines[i];
+        if m.paused.is_some() {
+            if !matches!(input, Input::Tick) {
+                m.inbox.push(input);
+            }
+            return;
+        }
+        let now = self.clocks(i);
+        let Some(node) = self.machines[i].node.as_mut() else {
+            return;
+        };
+        let effects = node.step(now, input);
+        let deadline = node.next_deadline();
+        self.machines[i].wake += 1;
+        let wake = self.machines[i].wake;
+        for effect in effects {
+            if self.machines[i].life != life {
+                break;
+            }
+            self.carry_out(i, effect);
+        }
+        if let Some(deadline) = deadline
+            && self.machines[i].life == life
+        {
+            let wait = deadline.saturating_sub(now.boot_us);
+            // A timer is never early, and a little late.
+            let late = self.rng.range(10, 1_000);
+            self.at(wait + wait / 4000 + late, Happening::Wake(i, life, wake));
+        }
+    }
+
+    pub(super) fn disk_next(&mut self, i: usize) {
+        let mut rng = self.rng.clone();
+        if let Some(us) = self.machines[i].disk.latency(&mut rng) {
+            self.rng = rng;
+            let life = self.machines[i].life;
+            self.at(us, Happening::Disk(i, life));
+        }
+    }
+
+    /// Switches a machine on.
+    pub fn power_on(&mut self, i: usize) {
+        if self.machines[i].powered {
+            return;
+        }
+        let m = &mut self.machines[i];
+        m.powered = true;
+        m.on_since = self.now;
+        m.stood_us = 0;
+        m.paused = None;
+        self.note(|| format!("machine {i} on"));
+        self.start_daemon(i);
+    }
+
+    fn start_daemon(&mut self, i: usize) {
+        let entropy = self.rng.bits();
+        let m = &mut self.machines[i];
+        m.life += 1;
+        let boot = Boot {
+            entropy,
+            version: "sim".into(),
+        };
+        m.node = Some(node(m.config.clone(), boot));
+        let life = m.life;
+        self.at(1_000, Happening::Input(i, life, Input::Start));
+    }
+
+    /// The daemon ends. Its peers hear of it at once where the kernel goes on and packets get through.
+    pub fn stop_daemon(&mut self, i: usize, power: bool) {
+        let mut rng = self.rng.fork();
+        let m = &mut self.machines[i];
+        if m.node.take().is_none() && !power {
+            return;
+        }
+        m.life += 1;
+        m.paused = None;
+        m.inbox.clear();
+        m.session += 1;
+        m.has_address = m.has_address && !power;
+        if power {
+            m.powered = false;
+            let torn = m.disk.power_lost(&mut rng);
+            self.checks.counters.torn_files += torn;
+        } else {
+            m.disk.process_died();
+            if self.passes(PUBLIC, i, 2) {
+                self.share.hung_up(i);
+            }
+        }
+        for s in 0..self.streams.len() {
+            if self.streams[s].open && self.streams[s].ends.iter().any(|e| e.0 == i) {
+                if power {
+                    // The other end finds out by itself.
+                    self.at(STREAM_DIES_US, Happening::StreamDies(s));
+                } else {
+                    self.close_stream(s, "connection reset");
+                }
+            }
+        }
+        self.drop_waiters(i);
+        self.checks.forgot(i);
+    }
+
+    /// Stops a machine or a daemon without ending it.
+    pub fn pause(&mut self, i: usize, kind: Pause) {
+        let m = &mut self.machines[i];
+        if m.powered && m.node.is_some() && m.paused.is_none() {
+            m.paused = Some((kind, self.now));
+        }
+    }
+    /// Lets it go on: what queued meanwhile comes at once, in any order of sources.
+    pub fn resume(&mut self, i: usize) {
+        let m = &mut self.machines[i];
+        let Some((kind, since)) = m.paused.take() else { return };
+        if kind == Pause::Machine {
+            m.stood_us += self.now - since;
+        }
+        let life = m.life;
+        let mut inbox = std::mem::take(&mut m.inbox);
+        // Clients first, as often as not: theirs is the answer that must not leave.
+        if self.rng.chance(60) {
+            inbox.sort_by_key(|input| !matches!(input, Input::Client { .. } | Input::DiskDone { .. }));
+        }
+        for input in inbox {
+            self.input(i, life, input);
+        }
+        self.input(i, life, Input::Tick);
+    }
+
+    /// A request number that no node has seen.
+    pub fn next_req(&mut self) -> ReqId {
+        self.next_req += 1;
+        ReqId(self.next_req)
+    }
+
+    pub(super) fn session(&mut self, i: usize, new: bool) -> u64 {
+        let m = &mut self.machines[i];
+        if new {
+            m.session += 1;
+        }
+        m.session
+    }
+
+    pub(super) fn close_stream(&mut self, s: usize, error: &str) {
+        if !std::mem::replace(&mut self.streams[s].open, false) {
+            return;
+        }
+        for (i, life, conn) in self.streams[s].ends {
+            let error = error.to_owned();
+            self.at(200, Happening::Input(i, life, Input::Closed { conn, error }));
+        }
+    }
+
+    pub(super) fn send_frame(&mut self, s: usize, forth: bool, bytes: Vec<u8>) {
+        let us = self.packet_us();
+        let now = self.now;
+        self.streams[s].under_way[usize::from(!forth)].push_back((bytes, now));
+        self.at(us, Happening::Frame(s, forth));
+    }
+
+    /// The frame at the head arrives; none overtakes another.
+    fn frame_arrives(&mut self, s: usize, forth: bool) {
+        let stream = &self.streams[s];
+        let (from, to) = if forth { (0, 1) } else { (1, 0) };
+        let Some((_, since)) = stream.under_way[from].front().filter(|_| stream.open) else {
+            return;
+        };
+        let since = *since;
+        let (a, (b, life, conn)) = (stream.ends[from].0, stream.ends[to]);
+        let through = self.passes(stream.network, a, b) && self.passes(stream.network, b, a) && self.kernel_runs(b);
+        let through = through && !(self.throttled && a < 2 && b < 2);
+        if through {
+            let bytes = self.streams[s].under_way[from]
+                .pop_front()
+                .map(|(b, _)| b)
+                .unwrap_or_default();
+            self.input(b, life, Input::Frame { conn, bytes });
+        } else if self.now - since > STREAM_DIES_US {
+            self.close_stream(s, "timed out");
+        } else {
+            // TCP tries again.
+            self.at(200_000, Happening::Frame(s, forth));
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What a storage group holds, without the bodies: those stay on the disk and are read when asked for.
+
+use super::log::{Label, Record, Scan};
+use ccr_contract::dump;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A message and where its body is: in the log or segment of its generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Names it.
+    pub label: Label,
+    /// Generation that holds it.
+    pub generation: u64,
+    /// Epoch of that generation.
+    pub epoch: u64,
+    /// Where the body begins in the file.
+    pub at: u64,
+    /// Length of the body.
+    pub len: u64,
+    /// CRC32C of the body.
+    pub crc: u32,
+}
+
+/// The messages of a storage group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Index {
+    entries: BTreeMap<u64, Entry>,
+    mailboxes: BTreeMap<String, BTreeSet<u64>>,
+    /// Hub ids with recipients that were stored once, deleted or not.
+    seen: BTreeSet<(String, String)>,
+    last_seq: u64,
+}
+
+impl Index {
+    /// Takes in what a log or segment says.
+    pub fn apply(&mut self, scan: &Scan) {
+        for record in &scan.records {
+            self.apply_record(record, scan.header.generation, scan.header.epoch);
+        }
+    }
+    /// Takes in one record.
+    pub fn apply_record(&mut self, record: &Record, generation: u64, epoch: u64) {
+        match record {
+            Record::Message { label, crc, at, len } => {
+                self.see(label);
+                let boxed = self.mailboxes.entry(label.mailbox.clone()).or_default();
+                boxed.insert(label.seq);
+                let entry = Entry {
+                    label: label.clone(),
+                    generation,
+                    epoch,
+                    at: *at,
+                    len: *len,
+                    crc: *crc,
+                };
+                self.entries.insert(label.seq, entry);
+            }
+            Record::Delete(label) => {
+                self.last_seq = self.last_seq.max(label.seq);
+                if self.entries.remove(&label.seq).is_some()
+                    && let Some(boxed) = self.mailboxes.get_mut(&label.mailbox)
+                {
+                    boxed.remove(&label.seq);
+                }
+            }
+            Record::Seen(label) => self.see(label),
+        }
+    }
+    fn see(&mut self, label: &Label) {
+        self.last_seq = self.last_seq.max(label.seq);
+        if !label.hub_id.is_empty() {
+            self.seen.insert((label.hub_id.clone(), label.mailbox.clone()));
+        }
+    }
+    /// Whether this delivery was stored once.
+    pub fn has_seen(&self, hub_id: &str, mailbox: &str) -> bool {
+        self.seen.contains(&(hub_id.to_owned(), mailbox.to_owned()))
+    }
+    /// The highest number given so far.
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+    /// A mailbox's messages, oldest first.
+    pub fn list(&self, mailbox: &str) -> impl Iterator<Item = &Entry> {
+        self.mailboxes
+            .get(mailbox)
+            .into_iter()
+            .flatten()
+            .filter_map(|seq| self.entries.get(seq))
+    }
+    /// A message of this mailbox.
+    pub fn get(&self, mailbox: &str, seq: u64) -> Option<&Entry> {
+        self.entries.get(&seq).filter(|e| e.label.mailbox == mailbox)
+    }
+    /// Digest of the content: the same on two nodes that hold the same messages.
+    pub fn digest(&self) -> String {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut eat = |bytes: &[u8]| {
+            for b in bytes.iter().chain(&[0xff]) {
+                hash = (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
+            }
+        };
+        for e in self.entries.values() {
+            for n in [e.label.seq, e.generation, e.epoch, e.len, u64::from(e.crc)] {
+                eat(&n.to_le_bytes());
+            }
+            for s in [&e.label.mailbox, &e.label.hub_id, &e.label.key] {
+                eat(s.as_bytes());
+            }
+        }
+        format!("{hash:016x}")
+    }
+    /// Every message, in order.
+    pub fn dump(&self, stream: &str) -> Vec<dump::Message> {
+        let some = |s: &String| (!s.is_empty()).then(|| s.clone());
+        let message = |e: &Entry| dump::Message {
+            key: some(&e.label.key),
+            hub_id: some(&e.label.hub_id),
+            mailbox: e.label.mailbox.clone(),
+            stream: stream.to_owned(),
+            generation: e.generation,
+            epoch: e.epoch,
+            bytes: e.len,
+            crc32c: format!("{:08x}", e.crc),
+        };
+        self.entries.values().map(message).collect()
+    }
+}

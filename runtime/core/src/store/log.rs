@@ -1,0 +1,447 @@
+//! The log format. A generation is a header, records, an end record, and zeros up to its exact size. A segment of the
+//! database has the same shape without the zeros.
+//!
+//! ```text
+//! header, 64 bytes, little endian          record
+//!   0  magic "CCRLOG\r\n"                    0  length of the payload, u32
+//!   8  version, u16 = 1                      4  CRC32C of kind and payload, u32
+//!  10  kind, u16: 1 log, 2 segment           8  kind, u8
+//!  12  CRC32C of the other 60 bytes, u32     9  payload
+//!  16  stream, 16 bytes
+//!  32  generation, u64                      kinds: 1 message, 2 delete, 3 end, 4 seen
+//!  40  epoch, u64                           message: seq u64, CRC32C of the body u32, lengths u16 of
+//!  48  checksum of the generation before,        mailbox, hub id, key; these; the body
+//!      u32                                  delete:  seq u64, then as a message without a body
+//!  52  zeros                                end:     checksum u32: CRC32C of all bytes before this record
+//!                                           seen:    as a message without a body (a message that was deleted)
+//! ```
+//! The checksum names the content: it is in the next header, so that the generations are a chain. A log is never known by
+//! its number alone, but by (stream, generation, epoch, checksum).
+
+use crate::wire::Link;
+
+/// Length of the header in bytes.
+pub const HEADER: usize = 64;
+/// Length of a record's frame in bytes.
+pub const FRAME: usize = 9;
+/// Length of the end record in bytes.
+pub const END: usize = FRAME + 4;
+const MAGIC: [u8; 8] = *b"CCRLOG\r\n";
+const VERSION: u16 = 1;
+
+/// Identity of a log stream: made when the database is created, the same on all copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
+pub struct Stream(pub [u8; 16]);
+
+impl std::fmt::Display for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+impl std::str::FromStr for Stream {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let bad = || format!("`{}` is no stream", s.escape_debug());
+        if s.len() != 32 || !s.is_ascii() {
+            return Err(bad());
+        }
+        let mut out = [0; 16];
+        for (i, byte) in out.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&s[2 * i..2 * i + 2], 16).map_err(|_| bad())?;
+        }
+        Ok(Stream(out))
+    }
+}
+
+/// What kind of file a header begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A generation.
+    Log,
+    /// A part of the database.
+    Segment,
+}
+
+/// The header of a generation or segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// What it begins.
+    pub kind: FileKind,
+    /// The stream.
+    pub stream: Stream,
+    /// The generation; the same as in the file's name.
+    pub generation: u64,
+    /// Epoch in which it was begun.
+    pub epoch: u64,
+    /// Checksum of the generation before.
+    pub previous: u32,
+}
+
+/// Why a file is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// The header is cut short.
+    #[error("{0} bytes are no whole header")]
+    NoHeader(usize),
+    /// The header is not ours, or damaged.
+    #[error("the header is damaged: {0}")]
+    BadHeader(&'static str),
+    /// A record is damaged or cut short.
+    #[error("the record at byte {at} is damaged: {why}")]
+    BadRecord {
+        /// Where.
+        at: usize,
+        /// How.
+        why: &'static str,
+    },
+    /// There is no end record.
+    #[error("not closed: no end record")]
+    NotClosed,
+    /// Bytes behind the end record.
+    #[error("{0} bytes that are not zero behind the end")]
+    Trailing(usize),
+    /// Not the length it must have.
+    #[error("{len} bytes instead of {want}")]
+    BadLength {
+        /// Length found.
+        len: usize,
+        /// Length wanted.
+        want: usize,
+    },
+    /// The end record's checksum is another.
+    #[error("checksum {found:08x} instead of {stated:08x}")]
+    BadChecksum {
+        /// Computed.
+        found: u32,
+        /// In the end record.
+        stated: u32,
+    },
+}
+
+impl Header {
+    /// The header as bytes.
+    pub fn encode(&self) -> [u8; HEADER] {
+        let mut b = [0; HEADER];
+        b[..8].copy_from_slice(&MAGIC);
+        b[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        let kind: u16 = if self.kind == FileKind::Log { 1 } else { 2 };
+        b[10..12].copy_from_slice(&kind.to_le_bytes());
+        b[16..32].copy_from_slice(&self.stream.0);
+        b[32..40].copy_from_slice(&self.generation.to_le_bytes());
+        b[40..48].copy_from_slice(&self.epoch.to_le_bytes());
+        b[48..52].copy_from_slice(&self.previous.to_le_bytes());
+        let crc = crc32c::crc32c(&b);
+        b[12..16].copy_from_slice(&crc.to_le_bytes());
+        b
+    }
+    /// The header at the beginning of `bytes`.
+    pub fn decode(bytes: &[u8]) -> Result<Self, LogError> {
+        let b: &[u8; HEADER] = bytes.first_chunk().ok_or(LogError::NoHeader(bytes.len()))?;
+        if b[..8] != MAGIC {
+            return Err(LogError::BadHeader("no log file"));
+        }
+        let mut bare = *b;
+        bare[12..16].fill(0);
+        if crc32c::crc32c(&bare) != u32_at(b, 12) {
+            return Err(LogError::BadHeader("checksum"));
+        }
+        if b[8..10] != VERSION.to_le_bytes() {
+            return Err(LogError::BadHeader("another version"));
+        }
+        let kind = match b[10] {
+            1 => FileKind::Log,
+            2 => FileKind::Segment,
+            _ => return Err(LogError::BadHeader("kind")),
+        };
+        Ok(Self {
+            kind,
+            stream: Stream(b[16..32].try_into().expect("16 bytes")),
+            generation: u64_at(b, 32),
+            epoch: u64_at(b, 40),
+            previous: u32_at(b, 48),
+        })
+    }
+}
+
+fn u16_at(b: &[u8], at: usize) -> usize {
+    usize::from(u16::from_le_bytes([b[at], b[at + 1]]))
+}
+fn u32_at(b: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(b[at..at + 4].try_into().expect("4 bytes"))
+}
+fn u64_at(b: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(b[at..at + 8].try_into().expect("8 bytes"))
+}
+
+/// Names a message and says where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// Position in the stream of changes; also the message's number in its mailbox.
+    pub seq: u64,
+    /// Whose mailbox.
+    pub mailbox: String,
+    /// The hub's id; empty without.
+    pub hub_id: String,
+    /// The client's key; empty without.
+    pub key: String,
+}
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A message was stored. Its body is `len` bytes at `at` in the file.
+    Message {
+        /// Which.
+        label: Label,
+        /// CRC32C of the body.
+        crc: u32,
+        /// Where the body begins in the file.
+        at: u64,
+        /// Length of the body.
+        len: u64,
+    },
+    /// A message was deleted.
+    Delete(Label),
+    /// A message was there once and has been deleted: its hub id still makes a second delivery a duplicate.
+    Seen(Label),
+}
+
+const MESSAGE: u8 = 1;
+const DELETE: u8 = 2;
+const ENDED: u8 = 3;
+const SEEN: u8 = 4;
+/// Longest mailbox, hub id or key in bytes.
+pub const MAX_NAME: usize = 512;
+
+fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
+    let len: usize = parts.iter().map(|p| p.len()).sum();
+    let crc = parts
+        .iter()
+        .fold(crc32c::crc32c(&[kind]), |c, p| crc32c::crc32c_append(c, p));
+    out.extend_from_slice(&(len as u32).to_le_bytes());
+    out.extend_from_slice(&crc.to_le_bytes());
+    out.push(kind);
+    parts.iter().for_each(|p| out.extend_from_slice(p));
+}
+
+fn label_bytes(label: &Label, crc: u32) -> Vec<u8> {
+    let mut b = Vec::with_capacity(18 + label.mailbox.len() + label.hub_id.len() + label.key.len());
+    b.extend_from_slice(&label.seq.to_le_bytes());
+    b.extend_from_slice(&crc.to_le_bytes());
+    let names = [&label.mailbox, &label.hub_id, &label.key];
+    for name in names {
+        b.extend_from_slice(&(name.len() as u16).to_le_bytes());
+    }
+    for name in names {
+        b.extend_from_slice(name.as_bytes());
+    }
+    b
+}
+
+/// Bytes that a message's record takes.
+pub fn message_len(label: &Label, body: usize) -> usize {
+    FRAME + 18 + label.mailbox.len() + label.hub_id.len() + label.key.len() + body
+}
+/// Appends a message's record.
+pub fn put_message(out: &mut Vec<u8>, label: &Label, body: &[u8]) {
+    put(out, MESSAGE, &[&label_bytes(label, crc32c::crc32c(body)), body]);
+}
+/// Appends a delete record.
+pub fn put_delete(out: &mut Vec<u8>, label: &Label) {
+    put(out, DELETE, &[&label_bytes(label, 0)]);
+}
+/// Appends a seen record.
+pub fn put_seen(out: &mut Vec<u8>, label: &Label) {
+    put(out, SEEN, &[&label_bytes(label, 0)]);
+}
+/// Appends the end record with this checksum.
+pub fn put_end(out: &mut Vec<u8>, checksum: u32) {
+    put(out, ENDED, &[&checksum.to_le_bytes()]);
+}
+
+/// What a file holds, as far as it is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scan {
+    /// Its header.
+    pub header: Header,
+    /// Its records.
+    pub records: Vec<Record>,
+    /// The checksum of the end record, where it is closed.
+    pub end: Option<u32>,
+    /// CRC32C of the bytes up to `used`, the end record not counted.
+    pub crc: u32,
+    /// Bytes up to the end of the last whole record, the end record counted.
+    pub used: usize,
+    /// Why the scan ended before the end of the bytes, where it did so for a damaged record.
+    pub torn: Option<LogError>,
+}
+
+/// Reads as much of `bytes` as is whole.
+pub fn scan(bytes: &[u8]) -> Result<Scan, LogError> {
+    let header = Header::decode(bytes)?;
+    let mut scan = Scan {
+        header,
+        records: Vec::new(),
+        end: None,
+        crc: crc32c::crc32c(&bytes[..HEADER]),
+        used: HEADER,
+        torn: None,
+    };
+    while scan.end.is_none() {
+        let at = scan.used;
+        let rest = &bytes[at..];
+        if rest.iter().take(FRAME).all(|b| *b == 0) && rest.iter().all(|b| *b == 0) {
+            break;
+        }
+        match record(rest, at) {
+            Err(e) => {
+                scan.torn = Some(e);
+                break;
+            }
+            Ok((kind, payload)) => {
+                let whole = FRAME + payload.len();
+                scan.used += whole;
+                if kind == ENDED {
+                    scan.end = Some(u32_at(payload, 0));
+                } else {
+                    scan.crc = crc32c::crc32c_append(scan.crc, &rest[..whole]);
+                    scan.records.push(understand(kind, payload, at)?);
+                }
+            }
+        }
+    }
+    Ok(scan)
+}
+
+fn record(rest: &[u8], at: usize) -> Result<(u8, &[u8]), LogError> {
+    let bad = |why| LogError::BadRecord { at, why };
+    if rest.len() < FRAME {
+        return Err(bad("cut short"));
+    }
+    let len = u32_at(rest, 0) as usize;
+    let payload = rest[FRAME..].get(..len).ok_or_else(|| bad("cut short"))?;
+    let kind = rest[8];
+    if crc32c::crc32c_append(crc32c::crc32c(&[kind]), payload) != u32_at(rest, 4) {
+        return Err(bad("checksum"));
+    }
+    if kind == ENDED && len != 4 {
+        return Err(bad("length of the end record"));
+    }
+    Ok((kind, payload))
+}
+
+fn understand(kind: u8, payload: &[u8], at: usize) -> Result<Record, LogError> {
+    let bad = |why| LogError::BadRecord { at, why };
+    if payload.len() < 18 {
+        return Err(bad("too short for a label"));
+    }
+    let lens = [12, 14, 16].map(|i| u16_at(payload, i));
+    let mut from = 18;
+    let mut name = |len: usize| {
+        let text = payload
+            .get(from..from + len)
+            .ok_or_else(|| bad("names reach behind it"))?;
+        from += len;
+        let text = std::str::from_utf8(text).map_err(|_| bad("a name is not UTF-8"))?;
+        Ok::<_, LogError>(text.to_owned())
+    };
+    let label = Label {
+        seq: u64_at(payload, 0),
+        mailbox: name(lens[0])?,
+        hub_id: name(lens[1])?,
+        key: name(lens[2])?,
+    };
+    let crc = u32_at(payload, 8);
+    match kind {
+        MESSAGE => {
+            let body = &payload[from..];
+            if crc32c::crc32c(body) != crc {
+                return Err(bad("checksum of the body"));
+            }
+            Ok(Record::Message {
+                label,
+                crc,
+                at: (at + FRAME + from) as u64,
+                len: body.len() as u64,
+            })
+        }
+        DELETE => Ok(Record::Delete(label)),
+        SEEN => Ok(Record::Seen(label)),
+        _ => Err(bad("unknown kind")),
+    }
+}
+
+/// Inspects a closed generation: whole, closed, of exactly `size` bytes (used bytes, then zeros), checksum as stated.
+pub fn inspect(bytes: &[u8], size: usize) -> Result<Scan, LogError> {
+    if bytes.len() != size {
+        return Err(LogError::BadLength {
+            len: bytes.len(),
+            want: size,
+        });
+    }
+    let scan = closed(bytes)?;
+    if scan.header.kind != FileKind::Log {
+        return Err(LogError::BadHeader("a segment, not a log"));
+    }
+    Ok(scan)
+}
+
+/// Reads a segment of the database.
+pub fn segment(bytes: &[u8]) -> Result<Scan, LogError> {
+    let scan = closed_any(bytes)?;
+    if scan.header.kind != FileKind::Segment {
+        return Err(LogError::BadHeader("a log, not a segment"));
+    }
+    Ok(scan)
+}
+
+fn closed_any(bytes: &[u8]) -> Result<Scan, LogError> {
+    let scan = scan(bytes)?;
+    if let Some(e) = scan.torn {
+        return Err(e);
+    }
+    if scan.end.is_none() {
+        return Err(LogError::NotClosed);
+    }
+    if bytes[scan.used..].iter().any(|b| *b != 0) {
+        return Err(LogError::Trailing(bytes.len() - scan.used));
+    }
+    Ok(scan)
+}
+
+fn closed(bytes: &[u8]) -> Result<Scan, LogError> {
+    let scan = closed_any(bytes)?;
+    match scan.end {
+        Some(stated) if stated != scan.crc => Err(LogError::BadChecksum {
+            found: scan.crc,
+            stated,
+        }),
+        _ => Ok(scan),
+    }
+}
+
+impl Scan {
+    /// The link of the chain that this closed file is.
+    pub fn link(&self) -> Link {
+        Link {
+            generation: self.header.generation,
+            epoch: self.header.epoch,
+            checksum: self.end.unwrap_or(self.crc),
+        }
+    }
+}
+
+/// A closed log as a segment of the database: the same records with the header's kind changed.
+pub fn to_segment(log: &[u8], scan: &Scan) -> Vec<u8> {
+    let mut out = log[..scan.used].to_vec();
+    let header = Header {
+        kind: FileKind::Segment,
+        ..scan.header
+    };
+    out[..HEADER].copy_from_slice(&header.encode());
+    out
+}
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

@@ -1,0 +1,460 @@
+//! One storage group on one node: its logs, its database, and the index over both.
+//!
+//! The log is the truth; the database is replayed from it. Files, for the group with prefix `E00`:
+//! `E00/E00.log` the open log, `E00/E00tmp.log` the next one in waiting, `E00/E0000000001.log` closed generations
+//! (hexadecimal), `E00/inspect/…` arrivals that are not inspected yet, `E00/db/E0000000001.edb` segments of the database,
+//! `E00/E00.chk` the checkpoint, `E00/E00.src` what is known of the source.
+//!
+//! Invariants:
+//! * `closed` holds only logs that are durable under their final names; they are contiguous.
+//! * The database is the segments up to `checkpoint`, in order; a segment above it does not exist for anybody.
+//! * `index` is exactly the database plus the logs up to `applied`, plus what is durable in the open log.
+//! * Nothing is acknowledged before the flush behind it has returned.
+
+pub mod active;
+pub mod index;
+pub mod log;
+mod recovery;
+pub mod replay;
+
+use crate::ctx::Ctx;
+use crate::io::{ConnId, DiskAction, DiskResult, ReqId};
+use crate::member::Pending;
+use crate::wire::Link;
+use active::Writer;
+use ccr_contract::dump;
+use index::Index;
+use log::{Header, Stream};
+use recovery::Recovery;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a disk operation of a storage group was for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Recovery reads.
+    Recover(recovery::Step),
+    /// Mounting reads the logs that the database does not have.
+    Mount(MountRead),
+    /// Nothing depends on its success but that it was done.
+    Quiet,
+    /// A batch of records is durable.
+    Synced,
+    /// A generation is closed, durable, and under its final name.
+    Closed(Closed),
+    /// Replay.
+    Replay(replay::Step),
+    /// A body for a client.
+    Body {
+        /// The client.
+        req: ReqId,
+        /// Its checksum.
+        crc: u32,
+    },
+    /// A part of a log for the copy.
+    Part {
+        /// The copy's channel.
+        conn: ConnId,
+        /// Which log or segment.
+        generation: u64,
+        /// From this byte.
+        offset: u64,
+        /// Bytes in use.
+        total: u64,
+        /// Whether a segment was asked for.
+        segment: bool,
+    },
+    /// The copy's own operations.
+    Copy(crate::replication::copy::Step),
+}
+
+/// What mounting reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MountRead {
+    /// A closed log.
+    Log(u64),
+    /// The open log.
+    Open,
+}
+
+/// A closed log on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// Its place in the chain.
+    pub link: Link,
+    /// Checksum of the one before.
+    pub previous: u32,
+    /// Bytes in use; the rest is zeros.
+    pub used: u64,
+}
+
+/// A part of the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// The log it was replayed from.
+    pub link: Link,
+    /// Its length.
+    pub len: u64,
+}
+
+/// Content of `E00.chk`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// The stream, hexadecimal.
+    pub stream: String,
+    /// The last log that the database holds; generation 0 for an empty database.
+    pub link: Link,
+}
+
+/// Content of `E00.src`: what a copy must remember although it has not copied it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Known {
+    /// The last generation that the source is known to have closed.
+    pub generated: u64,
+    /// Whether an operator suspended the copy.
+    #[serde(default)]
+    pub suspended: bool,
+    /// Whether the copy was found broken and must be seeded anew.
+    #[serde(default)]
+    pub broken: bool,
+    /// The last epoch whose logs this node has written itself or has been compared with.
+    #[serde(default)]
+    pub verified: u64,
+    /// Closed logs up to this one are backed up.
+    #[serde(default)]
+    pub backed_up: u64,
+}
+
+/// The link before the first generation.
+pub const GENESIS: Link = Link {
+    generation: 0,
+    epoch: 0,
+    checksum: 0,
+};
+
+/// One storage group.
+#[derive(Debug)]
+pub struct Store {
+    /// Position among the groups.
+    pub at: usize,
+    /// Its name.
+    pub name: String,
+    size: u64,
+    /// The stream; none without a database.
+    pub stream: Option<Stream>,
+    /// The last log that the database holds.
+    pub checkpoint: Link,
+    pub(crate) closed: BTreeMap<u64, Closed>,
+    pub(crate) segments: BTreeMap<u64, Segment>,
+    /// The messages.
+    pub index: Index,
+    applied: u64,
+    /// Whether there is an open log on the disk that nobody writes: its length.
+    pub(crate) leftover: Option<u64>,
+    /// Logs on the disk that are not part of the stream: damaged ones, and those behind them.
+    pub(crate) strays: Vec<u64>,
+    /// A log that was found damaged although it had been whole once.
+    pub bad: Option<u64>,
+    /// What is known of the source.
+    pub known: Known,
+    pub(crate) writer: Option<Writer>,
+    recovery: Option<Recovery>,
+    mounting: Option<Mounting>,
+    replaying: bool,
+    /// Why the database cannot be used, where it cannot.
+    pub damage: Option<String>,
+    /// Disk operations under way.
+    inflight: std::cell::Cell<u32>,
+}
+
+#[derive(Debug)]
+struct Mounting {
+    epoch: u64,
+    todo: std::collections::VecDeque<MountRead>,
+}
+
+impl Store {
+    /// A group that has not been recovered yet.
+    pub fn new(at: usize, name: &str, generation_bytes: u64) -> Self {
+        Self {
+            at,
+            name: name.to_owned(),
+            size: generation_bytes,
+            stream: None,
+            checkpoint: GENESIS,
+            closed: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            index: Index::default(),
+            applied: 0,
+            leftover: None,
+            strays: Vec::new(),
+            bad: None,
+            known: Known::default(),
+            writer: None,
+            recovery: None,
+            mounting: None,
+            replaying: false,
+            damage: None,
+            inflight: std::cell::Cell::new(0),
+        }
+    }
+
+    pub(crate) fn prefix(&self) -> String {
+        format!("E{:02X}", self.at)
+    }
+    pub(crate) fn folder(&self) -> String {
+        self.prefix()
+    }
+    pub(crate) fn file(&self, suffix: &str) -> String {
+        format!("{0}/{0}{suffix}", self.prefix())
+    }
+    pub(crate) fn log_file(&self, generation: u64) -> String {
+        format!("{0}/{0}{generation:08X}.log", self.prefix())
+    }
+    pub(crate) fn inspect_file(&self, generation: u64) -> String {
+        format!("{0}/inspect/{0}{generation:08X}.log", self.prefix())
+    }
+    pub(crate) fn segment_file(&self, generation: u64) -> String {
+        format!("{0}/db/{0}{generation:08X}.edb", self.prefix())
+    }
+    /// The generation in the name of a closed log (`.log`) or segment (`.edb`).
+    fn generation_of(&self, name: &str, suffix: &str) -> Option<u64> {
+        let hex = name.strip_prefix(&self.prefix())?.strip_suffix(suffix)?;
+        let plain = hex.len() >= 8 && hex.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
+        plain.then(|| u64::from_str_radix(hex, 16).ok()).flatten()
+    }
+    pub(crate) fn generation_bytes(&self) -> u64 {
+        self.size
+    }
+
+    pub(crate) fn disk(&self, ctx: &mut Ctx<Pending>, op: Op, action: DiskAction) {
+        self.inflight.set(self.inflight.get() + 1);
+        ctx.disk(Pending::Group(self.at, op), action);
+    }
+    /// Whether no disk operation of this group is under way.
+    pub fn quiet(&self) -> bool {
+        self.inflight.get() == 0
+    }
+    pub(crate) fn save_known(&self, ctx: &mut Ctx<Pending>) {
+        let bytes = serde_json::to_vec(&self.known).expect("plain");
+        let file = self.file(".src");
+        self.disk(ctx, Op::Quiet, DiskAction::Replace { file, bytes });
+    }
+
+    /// Whether recovery has ended.
+    pub fn recovered(&self) -> bool {
+        self.recovery.is_none()
+    }
+    /// Whether clients can be served from here.
+    pub fn mounted(&self) -> bool {
+        self.writer.is_some()
+    }
+    /// Whether mounting is under way.
+    pub fn is_mounting(&self) -> bool {
+        self.mounting.is_some()
+    }
+    /// The last closed log: the newest on the disk, or the checkpoint when all were truncated.
+    pub fn last(&self) -> Link {
+        let newest = self.closed.last_key_value().map(|(_, c)| c.link);
+        newest
+            .filter(|l| l.generation > self.checkpoint.generation)
+            .unwrap_or(self.checkpoint)
+    }
+    /// The link of this generation, from the log or from the database.
+    pub fn link(&self, generation: u64) -> Option<Link> {
+        if generation == 0 {
+            return Some(GENESIS);
+        }
+        let log = self.closed.get(&generation).map(|c| c.link);
+        log.or_else(|| self.segments.get(&generation).map(|s| s.link))
+    }
+    /// The file that holds the bodies of this generation.
+    pub fn body_file(&self, generation: u64) -> String {
+        if generation <= self.checkpoint.generation && self.segments.contains_key(&generation) {
+            self.segment_file(generation)
+        } else if generation == self.open_generation() {
+            self.file(".log")
+        } else {
+            self.log_file(generation)
+        }
+    }
+    /// The last generation in the index.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// A disk operation ended. The caller has dealt with failed writes.
+    pub fn on_disk(&mut self, ctx: &mut Ctx<Pending>, op: Op, result: DiskResult) -> Vec<Outcome> {
+        self.inflight.set(self.inflight.get().saturating_sub(1));
+        match op {
+            Op::Recover(step) => {
+                self.on_recovered(ctx, step, result);
+                Vec::new()
+            }
+            Op::Mount(read) => self.on_mount_read(ctx, read, result),
+            Op::Synced => self.on_synced(ctx),
+            Op::Closed(closed) => self.on_closed(ctx, closed),
+            Op::Replay(step) => self.on_replay(ctx, step, result),
+            Op::Quiet | Op::Body { .. } | Op::Part { .. } | Op::Copy(_) => Vec::new(),
+        }
+    }
+
+    /// Begins to mount: reads the logs that the database does not have yet, then opens a new one in `epoch`.
+    pub fn mount(&mut self, ctx: &mut Ctx<Pending>, epoch: u64) -> Vec<Outcome> {
+        if self.mounted() || self.mounting.is_some() || !self.quiet() {
+            return Vec::new();
+        }
+        if self.stream.is_none() {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&ctx.random().to_le_bytes());
+            id[8..].copy_from_slice(&ctx.random().to_le_bytes());
+            self.stream = Some(Stream(id));
+            self.save_checkpoint(ctx, Op::Quiet, GENESIS);
+        }
+        let logs = self
+            .closed
+            .keys()
+            .filter(|g| **g > self.applied)
+            .map(|g| MountRead::Log(*g));
+        let mut todo: std::collections::VecDeque<_> = logs.collect();
+        if self.leftover.is_some() {
+            todo.push_back(MountRead::Open);
+        }
+        self.mounting = Some(Mounting { epoch, todo });
+        self.mount_next(ctx)
+    }
+
+    fn mount_next(&mut self, ctx: &mut Ctx<Pending>) -> Vec<Outcome> {
+        let Some(mounting) = self.mounting.as_mut() else {
+            return Vec::new();
+        };
+        let Some(read) = mounting.todo.pop_front() else {
+            let epoch = mounting.epoch;
+            self.mounting = None;
+            self.open_new(ctx, epoch);
+            return vec![Outcome::Mounted];
+        };
+        let file = match read {
+            MountRead::Log(g) => self.log_file(g),
+            MountRead::Open => self.file(".log"),
+        };
+        let len = self.size;
+        self.disk(ctx, Op::Mount(read), DiskAction::Read { file, offset: 0, len });
+        Vec::new()
+    }
+
+    fn on_mount_read(&mut self, ctx: &mut Ctx<Pending>, read: MountRead, result: DiskResult) -> Vec<Outcome> {
+        let DiskResult::Bytes(bytes) = result else {
+            return self.mount_failed(read, format!("{read:?}: {result:?}"));
+        };
+        match read {
+            MountRead::Log(g) => {
+                let scan = match log::inspect(&bytes, self.size as usize) {
+                    Ok(scan) if Some(scan.link()) == self.link(g) => scan,
+                    Ok(_) => return self.mount_failed(read, format!("generation {g} is not what it was")),
+                    Err(e) => return self.mount_failed(read, format!("generation {g}: {e}")),
+                };
+                self.index.apply(&scan);
+                self.applied = g;
+            }
+            MountRead::Open => self.take_leftover(ctx, &bytes),
+        }
+        self.mount_next(ctx)
+    }
+
+    /// The logs from the damaged one on are lost here; whether that is too much is not for this layer to say.
+    fn mount_failed(&mut self, read: MountRead, why: String) -> Vec<Outcome> {
+        self.mounting = None;
+        if let MountRead::Log(g) = read {
+            self.cut_from(g);
+        }
+        vec![Outcome::MountFailed(why)]
+    }
+
+    /// A log is damaged: it and those behind it are no part of the stream any more.
+    pub(crate) fn cut_from(&mut self, generation: u64) {
+        self.known.generated = self.known.generated.max(self.last().generation);
+        self.strays.extend(self.closed.split_off(&generation).into_keys());
+    }
+    /// Whether the disk holds logs that a copy must not have: the open one, damaged ones, and those behind them.
+    pub(crate) fn needs_rewind(&self) -> bool {
+        self.leftover.is_some() || !self.strays.is_empty() || self.bad.is_some()
+    }
+
+    pub(crate) fn save_checkpoint(&self, ctx: &mut Ctx<Pending>, op: Op, link: Link) {
+        let stream = self.stream.map(|s| s.to_string()).unwrap_or_default();
+        let bytes = serde_json::to_vec(&Checkpoint { stream, link }).expect("plain");
+        let file = self.file(".chk");
+        self.disk(ctx, op, DiskAction::Replace { file, bytes });
+    }
+
+    pub(crate) fn header(&self, generation: u64, epoch: u64, previous: u32) -> Header {
+        Header {
+            kind: log::FileKind::Log,
+            stream: self.stream.unwrap_or_default(),
+            generation,
+            epoch,
+            previous,
+        }
+    }
+
+    /// What this group holds, for `dump`.
+    pub fn dump(&self) -> dump::Group {
+        let stream = self.stream.map(|s| s.to_string()).unwrap_or_default();
+        let log = |c: &Closed| dump::Log {
+            stream: stream.clone(),
+            generation: c.link.generation,
+            epoch: c.link.epoch,
+            checksum: format!("{:08x}", c.link.checksum),
+            previous: format!("{:08x}", c.previous),
+            bytes: self.size,
+        };
+        dump::Group {
+            group: self.name.clone(),
+            logs: self.closed.values().map(log).collect(),
+            messages: self.index.dump(&stream),
+            database: self.index.digest(),
+        }
+    }
+
+    /// Truncates closed logs that neither this node nor the other one (which has replayed `elsewhere`) needs any more.
+    pub fn truncate(&mut self, ctx: &mut Ctx<Pending>, elsewhere: u64, circular: bool) {
+        let mut through = self.checkpoint.generation.min(elsewhere);
+        if !circular {
+            through = through.min(self.known.backed_up);
+        }
+        let gone: Vec<u64> = self.closed.range(..=through).map(|(g, _)| *g).collect();
+        for g in &gone {
+            self.closed.remove(g);
+            let file = self.log_file(*g);
+            self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
+        }
+        if let Some(last) = gone.last() {
+            ctx.event(
+                ccr_contract::event::kind::LOG_TRUNCATED,
+                None,
+                ccr_contract::event::Severity::Debug,
+                &[("group", self.name.as_str().into()), ("through", (*last).into())],
+            );
+        }
+    }
+}
+
+/// What an operation led to, for the layers above.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The group is mounted.
+    Mounted,
+    /// It is not, and will not be.
+    MountFailed(String),
+    /// Records are durable: these may be acknowledged.
+    Landed(Vec<active::Ticket>),
+    /// A generation was closed.
+    Closed(u64),
+    /// The database holds this generation now.
+    Replayed(u64),
+    /// Replay found damage.
+    ReplayFailed(String),
+}

@@ -1,0 +1,246 @@
+//! Recovery: what is really on the disk after a start, or after divergent logs were dropped.
+
+use super::log::{self, Stream};
+use super::{Checkpoint, Closed, GENESIS, Op, Segment, Store};
+use crate::ctx::Ctx;
+use crate::io::{DiskAction, DiskResult};
+use crate::member::Pending;
+use ccr_contract::event::kind;
+use std::collections::VecDeque;
+
+/// What is being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The folder of logs.
+    Logs,
+    /// The folder of segments.
+    Segments,
+    /// What is known of the source.
+    Known,
+    /// The checkpoint: comes last of the first four.
+    Checkpoint,
+    /// A segment.
+    Segment(u64),
+    /// A closed log.
+    Log(u64),
+}
+
+/// The state of a recovery.
+#[derive(Debug, Default)]
+pub struct Recovery {
+    logs: Vec<(String, u64)>,
+    segments: Vec<(String, u64)>,
+    todo: VecDeque<Step>,
+}
+
+impl Store {
+    /// Reads what is on the disk. Everything known is forgotten first.
+    pub fn recover(&mut self, ctx: &mut Ctx<Pending>) {
+        debug_assert!(self.quiet());
+        self.recover_after(ctx);
+    }
+
+    /// The same behind deletions that were just queued.
+    pub(crate) fn recover_after(&mut self, ctx: &mut Ctx<Pending>) {
+        let inflight = self.inflight.clone();
+        *self = Store::new(self.at, &self.name, self.size);
+        self.inflight = inflight;
+        self.recovery = Some(Recovery::default());
+        let (folder, db) = (self.folder(), format!("{}/db", self.folder()));
+        let (known, checkpoint) = (self.file(".src"), self.file(".chk"));
+        let whole = |file| DiskAction::Read {
+            file,
+            offset: 0,
+            len: 4096,
+        };
+        self.disk(ctx, Op::Recover(Step::Logs), DiskAction::List { folder });
+        self.disk(ctx, Op::Recover(Step::Segments), DiskAction::List { folder: db });
+        self.disk(ctx, Op::Recover(Step::Known), whole(known));
+        self.disk(ctx, Op::Recover(Step::Checkpoint), whole(checkpoint));
+    }
+
+    pub(super) fn on_recovered(&mut self, ctx: &mut Ctx<Pending>, step: Step, result: DiskResult) {
+        let Some(recovery) = self.recovery.as_mut() else { return };
+        match (step, result) {
+            (Step::Logs, DiskResult::Files(files)) => recovery.logs = files,
+            (Step::Segments, DiskResult::Files(files)) => recovery.segments = files,
+            (Step::Known, DiskResult::Bytes(bytes)) => match serde_json::from_slice(&bytes) {
+                Ok(known) => self.known = known,
+                Err(e) => self.damage = Some(format!("{}: {e}", self.file(".src"))),
+            },
+            (Step::Checkpoint, DiskResult::Bytes(bytes)) => {
+                let read = serde_json::from_slice::<Checkpoint>(&bytes).map_err(|e| e.to_string());
+                match read.and_then(|c| Ok((c.stream.parse::<Stream>()?, c.link))) {
+                    Ok((stream, link)) => (self.stream, self.checkpoint) = (Some(stream), link),
+                    Err(e) => self.damage = Some(format!("{}: {e}", self.file(".chk"))),
+                }
+                self.plan(ctx);
+            }
+            (Step::Checkpoint, _) => self.plan(ctx),
+            (Step::Segment(g), DiskResult::Bytes(bytes)) => self.read_segment(ctx, g, &bytes),
+            (Step::Log(g), DiskResult::Bytes(bytes)) => self.read_log(ctx, g, &bytes),
+            (Step::Segment(g), other) => {
+                self.damage = Some(format!("segment {g} of the database: {other:?}"));
+                self.read_next(ctx);
+            }
+            (Step::Log(g), _) => {
+                self.strays.push(g);
+                self.read_next(ctx);
+            }
+            (Step::Logs | Step::Segments | Step::Known, _) => {}
+        }
+    }
+
+    /// Before a full copy: there is no database and no log, and what was known of the old ones does not matter.
+    pub(crate) fn forget(&mut self, ctx: &mut Ctx<Pending>) {
+        let inflight = self.inflight.clone();
+        *self = Store::new(self.at, &self.name, self.size);
+        self.inflight = inflight;
+        self.save_known(ctx);
+    }
+
+    /// The folders and the checkpoint are known: what is to be read, and what is to be removed.
+    fn plan(&mut self, ctx: &mut Ctx<Pending>) {
+        let Some(recovery) = self.recovery.take() else { return };
+        let (tmp, open) = (format!("{}tmp.log", self.prefix()), format!("{}.log", self.prefix()));
+        let has_open = recovery.logs.iter().any(|(n, _)| *n == open);
+        if !has_open && recovery.logs.iter().any(|(n, _)| *n == tmp) {
+            // Between the two renames of a roll; or the log in waiting of a node that became a copy. Empty either way.
+            let file = self.file("tmp.log");
+            self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
+        }
+        let open_len = recovery.logs.iter().find(|(n, _)| *n == open).map(|(_, len)| *len);
+        self.leftover = open_len;
+        let mut todo = VecDeque::new();
+        for (name, _) in &recovery.segments {
+            match self.generation_of(name, ".edb") {
+                Some(g) if g <= self.checkpoint.generation && self.stream.is_some() => todo.push_back(Step::Segment(g)),
+                Some(g) => {
+                    let file = self.segment_file(g);
+                    self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
+                }
+                None => {}
+            }
+        }
+        for (name, _) in &recovery.logs {
+            if let Some(g) = self.generation_of(name, ".log").filter(|g| *g > 0) {
+                todo.push_back(Step::Log(g));
+            }
+        }
+        self.recovery = Some(Recovery { todo, ..recovery });
+        self.read_next(ctx);
+    }
+
+    fn read_next(&mut self, ctx: &mut Ctx<Pending>) {
+        let Some(recovery) = self.recovery.as_mut() else { return };
+        let Some(step) = recovery.todo.pop_front() else {
+            self.recovery = None;
+            self.finish(ctx);
+            return;
+        };
+        let file = match step {
+            Step::Segment(g) => self.segment_file(g),
+            Step::Log(g) => self.log_file(g),
+            Step::Logs | Step::Segments | Step::Known | Step::Checkpoint => return,
+        };
+        let action = DiskAction::Read {
+            file,
+            offset: 0,
+            len: self.size + 1,
+        };
+        self.disk(ctx, Op::Recover(step), action);
+    }
+
+    fn read_segment(&mut self, ctx: &mut Ctx<Pending>, generation: u64, bytes: &[u8]) {
+        match log::segment(bytes) {
+            Ok(scan) if scan.header.generation == generation && Some(scan.header.stream) == self.stream => {
+                self.index.apply(&scan);
+                self.applied = generation;
+                let segment = Segment {
+                    link: scan.link(),
+                    len: bytes.len() as u64,
+                };
+                self.segments.insert(generation, segment);
+            }
+            Ok(_) => self.damage = Some(format!("segment {generation} belongs elsewhere")),
+            Err(e) => self.damage = Some(format!("segment {generation} of the database: {e}")),
+        }
+        self.read_next(ctx);
+    }
+
+    /// A closed log that is damaged is left out; so are those after a gap.
+    fn read_log(&mut self, ctx: &mut Ctx<Pending>, generation: u64, bytes: &[u8]) {
+        let read = log::inspect(bytes, self.size as usize);
+        let ours = |s: &log::Scan| s.header.generation == generation && Some(s.header.stream) == self.stream;
+        let before = self.closed.last_key_value().map(|(_, c)| c.link);
+        match read {
+            Ok(scan) if ours(&scan) && before.is_none_or(|b| follows(b, &scan)) => {
+                let closed = Closed {
+                    link: scan.link(),
+                    previous: scan.header.previous,
+                    used: scan.used as u64,
+                };
+                self.closed.insert(generation, closed);
+            }
+            other => {
+                let why = match other {
+                    Ok(_) => "not the next of this stream".to_owned(),
+                    Err(e) => e.to_string(),
+                };
+                let data = [
+                    ("group", self.name.as_str().into()),
+                    ("generation", generation.into()),
+                    ("why", why.into()),
+                ];
+                ctx.warn(kind::COPY_INSPECTION_FAILED, &data);
+                self.strays.push(generation);
+            }
+        }
+        self.read_next(ctx);
+    }
+
+    fn finish(&mut self, ctx: &mut Ctx<Pending>) {
+        if self.stream.is_none() {
+            self.closed.clear();
+            self.segments.clear();
+            self.checkpoint = GENESIS;
+        } else if self.checkpoint.generation > 0 && self.segments.len() as u64 != self.checkpoint.generation {
+            let why = format!(
+                "the database has {} of {} segments",
+                self.segments.len(),
+                self.checkpoint.generation
+            );
+            self.damage.get_or_insert(why);
+        } else if self.link(self.checkpoint.generation) != Some(self.checkpoint) {
+            self.damage
+                .get_or_insert_with(|| "the database does not end at its checkpoint".into());
+        }
+        // Logs of which the database cannot take the next one are of no use.
+        let first = self
+            .closed
+            .range(self.checkpoint.generation + 1..)
+            .next()
+            .map(|(g, _)| *g);
+        if first.is_some_and(|g| g != self.checkpoint.generation + 1) {
+            self.strays
+                .extend(self.closed.split_off(&(self.checkpoint.generation + 1)).into_keys());
+        }
+        // A log that is there but cannot be used is one that is missing.
+        self.strays.retain(|g| *g > self.checkpoint.generation);
+        let highest = self.strays.iter().max().copied().unwrap_or(0);
+        self.known.generated = self.known.generated.max(highest);
+        if self.damage.is_some() {
+            ctx.warn(
+                kind::COPY_FAILED,
+                &[
+                    ("group", self.name.as_str().into()),
+                    ("why", self.damage.clone().unwrap_or_default().into()),
+                ],
+            );
+        }
+    }
+}
+
+fn follows(before: crate::wire::Link, scan: &log::Scan) -> bool {
+    scan.header.generation == before.generation + 1 && scan.header.previous == before.checksum
+}

@@ -1,0 +1,524 @@
+//! A hub: mail comes in by SMTP, is kept on the disk until the store has it, and for a while longer.
+//!
+//! Invariants:
+//! * A message is accepted (250) only when it is durable under `queue/`.
+//! * It moves to `dumpster/` only when every recipient was acknowledged with an epoch that is not below the highest one
+//!   this hub has seen, or was refused for good.
+//! * What was acknowledged with an older epoch than a redelivery asks for is queued again. Redelivery is at-least-once;
+//!   the store recognises duplicates by the hub's id and the recipient.
+//! * Ages are counted in service time, which stands still while the hub does.
+
+mod queue;
+
+use crate::ctx::Ctx;
+use crate::io::{
+    Boot, ClientRequest, Command, ConnId, DiskAction, DiskResult, Effect, Input, LmtpReply, Node, Now, OpId, Reply,
+    ReqId,
+};
+use crate::member::clients::message_key;
+use crate::member::{End, Links};
+use crate::wire::{self, Msg};
+use ccr_contract::config::Config;
+use ccr_contract::event::{Severity, kind};
+use ccr_contract::reply::By;
+use ccr_contract::{dump, status};
+use queue::{Head, Mail, Queue, State};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+const STATE_FILE: &str = "hub.json";
+/// How long one delivery may take.
+const LMTP_US: u64 = 10_000_000;
+/// Deliveries at once.
+const PARALLEL: usize = 8;
+/// First and longest pause after a failed delivery.
+const BACKOFF_US: (u64, u64) = (200_000, 3_000_000);
+/// Between two notes of the service time.
+const CLOCK_US: u64 = 60_000_000;
+/// Longest head of a queue file.
+const MAX_HEAD: u64 = 64 << 10;
+/// Most recipients of a message.
+const MAX_RECIPIENTS: usize = 100;
+
+/// What an operation was for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Pending {
+    State,
+    Listed { dumpster: bool },
+    Head { id: String, dumpster: bool },
+    Accepted { req: ReqId, id: String },
+    Body { id: String },
+    Lmtp { id: String, recipient: usize },
+    Redelivered { conn: ConnId, epoch: u64, count: u64 },
+    Quiet,
+}
+
+/// Content of `hub.json`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    /// The highest epoch seen in an answer of the store or in a request for redelivery.
+    epoch_seen: u64,
+    /// Service time, in milliseconds.
+    clock_ms: u64,
+}
+
+/// A hub.
+#[derive(Debug)]
+pub struct Hub {
+    config: Config,
+    version: String,
+    ctx: Ctx<Pending>,
+    links: Links,
+    queue: Queue,
+    saved: Saved,
+    started_us: u64,
+    noted_us: u64,
+    /// Files whose head is still to be read.
+    unread: Vec<(String, bool)>,
+    ready: bool,
+    prefix: String,
+    next_id: u64,
+    /// The last redelivery carried out: its epoch and count.
+    redelivered: (u64, u64),
+    halted: bool,
+}
+
+impl Hub {
+    /// A hub that has not started yet.
+    pub fn new(config: Config, boot: Boot) -> Self {
+        let mut ctx = Ctx::new(boot.entropy);
+        let prefix = format!("{}-{:012x}", config.node, ctx.random() >> 16);
+        Self {
+            version: boot.version,
+            links: Links::new(&config),
+            queue: Queue::default(),
+            saved: Saved::default(),
+            started_us: 0,
+            noted_us: 0,
+            unread: Vec::new(),
+            ready: false,
+            prefix,
+            next_id: 1,
+            redelivered: (0, 0),
+            halted: false,
+            ctx,
+            config,
+        }
+    }
+
+    fn clock_ms(&self) -> u64 {
+        self.saved.clock_ms + (self.ctx.now.boot_us.saturating_sub(self.started_us)) / 1000
+    }
+
+    fn handle(&mut self, input: Input) {
+        let ctx = &mut self.ctx;
+        match input {
+            Input::Start => {
+                self.started_us = ctx.now.boot_us;
+                self.noted_us = ctx.now.boot_us;
+                let read = DiskAction::Read {
+                    file: STATE_FILE.into(),
+                    offset: 0,
+                    len: 4096,
+                };
+                ctx.disk(Pending::State, read);
+                for (dumpster, folder) in [(false, "queue"), (true, "dumpster")] {
+                    let folder = folder.to_owned();
+                    ctx.disk(Pending::Listed { dumpster }, DiskAction::List { folder });
+                }
+            }
+            Input::Accepted { conn, from } => self.links.accepted(ctx, conn, from),
+            Input::Connected { conn } => self.links.connected(ctx, conn),
+            Input::Closed { conn, .. } => {
+                self.links.closed(conn);
+            }
+            Input::Frame { conn, bytes } => self.on_frame(conn, &bytes),
+            Input::DiskDone { op, result } => self.on_disk(op, result),
+            Input::LmtpDone { op, result } => {
+                if let Some(Pending::Lmtp { id, recipient }) = ctx.completed(op) {
+                    self.on_delivered(&id, recipient, result);
+                }
+            }
+            Input::Client { req, request } => self.on_client(req, request),
+            Input::Operator { req, command } => self.on_operator(req, &command),
+            Input::Tick | Input::Datagram { .. } | Input::WitnessDone { .. } | Input::AddressDone { .. } => {}
+        }
+    }
+
+    fn halt(&mut self, why: String) {
+        self.halted = true;
+        self.ctx.emit(Effect::CloseClients);
+        self.ctx.emit(Effect::Halt { why });
+    }
+
+    fn on_disk(&mut self, op: OpId, result: DiskResult) {
+        let Some(what) = self.ctx.completed(op) else { return };
+        let reads = matches!(
+            what,
+            Pending::State | Pending::Listed { .. } | Pending::Head { .. } | Pending::Body { .. }
+        );
+        if let (false, DiskResult::Failed(why)) = (reads, &result) {
+            let why = format!("{what:?}: {why}");
+            return self.halt(why);
+        }
+        match (what, result) {
+            (Pending::State, DiskResult::Bytes(bytes)) => match serde_json::from_slice(&bytes) {
+                Ok(saved) => self.saved = saved,
+                Err(e) => self.halt(format!("{STATE_FILE}: {e}")),
+            },
+            (Pending::State, DiskResult::Missing) => {}
+            (Pending::Listed { dumpster }, DiskResult::Files(files)) => {
+                self.unread.extend(files.into_iter().map(|(name, _)| (name, dumpster)));
+                if dumpster {
+                    self.read_next();
+                }
+            }
+            (Pending::Head { id, dumpster }, result) => {
+                if let DiskResult::Bytes(bytes) = result
+                    && let Some(head) = Head::decode(&bytes).filter(|h| h.id == id)
+                {
+                    self.queue.restore(head, dumpster);
+                }
+                self.read_next();
+            }
+            (Pending::Accepted { req, id }, DiskResult::Done) => {
+                self.queue.accept(&id);
+                self.ctx.info(kind::HUB_QUEUED, &[("id", id.as_str().into())]);
+                self.ctx.reply(req, Reply::Queued(id));
+            }
+            (Pending::Accepted { req, id }, other) => {
+                self.queue.remove(&id);
+                let why = format!("the queue's disk: {other:?}");
+                self.ctx.reply(req, Reply::Refused { temporary: true, why });
+            }
+            (Pending::Body { id }, DiskResult::Bytes(bytes)) => self.queue.loaded(&id, &bytes),
+            (Pending::Body { id }, other) => self.halt(format!("queue file {id}: {other:?}")),
+            (Pending::Redelivered { conn, epoch, count }, _) => {
+                self.redelivered = (epoch, count);
+                self.send(conn, &Msg::Redelivered { epoch, count });
+            }
+            (Pending::State | Pending::Listed { .. }, other) => self.halt(format!("reading the disk: {other:?}")),
+            (Pending::Quiet | Pending::Lmtp { .. }, _) => {}
+        }
+    }
+
+    fn read_next(&mut self) {
+        match self.unread.pop() {
+            None => self.ready = true,
+            Some((id, dumpster)) => {
+                let file = format!("{}/{id}", if dumpster { "dumpster" } else { "queue" });
+                let what = Pending::Head { id, dumpster };
+                let len = MAX_HEAD;
+                self.ctx.disk(what, DiskAction::Read { file, offset: 0, len });
+            }
+        }
+    }
+
+    fn on_client(&mut self, req: ReqId, request: ClientRequest) {
+        let refuse = |temporary, why: &str| Reply::Refused {
+            temporary,
+            why: why.into(),
+        };
+        let ClientRequest::Submit {
+            sender,
+            recipients,
+            message,
+        } = request
+        else {
+            return self.ctx.reply(req, refuse(false, "this node is a hub, no store"));
+        };
+        let too_long = message.len() + 1024 > self.config.settings.generation_bytes as usize;
+        let odd = |s: &String| s.len() > 256 || s.bytes().any(|b| !b.is_ascii_graphic() || b == b'<' || b == b'>');
+        let refusal = match () {
+            () if !self.ready => Some(refuse(true, "the hub is starting")),
+            () if recipients.is_empty() || recipients.len() > MAX_RECIPIENTS => {
+                Some(refuse(false, "number of recipients"))
+            }
+            () if recipients.iter().any(|r| r.is_empty() || odd(r)) || odd(&sender) => {
+                Some(refuse(false, "malformed address"))
+            }
+            () if too_long => Some(refuse(false, "the message is too long")),
+            () => None,
+        };
+        if let Some(refusal) = refusal {
+            return self.ctx.reply(req, refusal);
+        }
+        let id = format!("{}-{}", self.prefix, self.next_id);
+        self.next_id += 1;
+        let head = Head {
+            id: id.clone(),
+            sender,
+            recipients,
+            key: message_key(&message),
+            accepted_ms: self.clock_ms(),
+            bytes: message.len() as u64,
+        };
+        let bytes = head.encode(&message);
+        self.queue.arriving(head);
+        let file = format!("queue/{id}");
+        self.ctx
+            .disk(Pending::Accepted { req, id }, DiskAction::Replace { file, bytes });
+    }
+
+    fn on_operator(&mut self, req: ReqId, command: &Command) {
+        let reply = match command {
+            Command::Status => Reply::Status(Box::new(self.status())),
+            Command::Dump => Reply::Dump(Box::new(self.dump())),
+            _ => Reply::Denied("a hub has no part in this: ask a member".into()),
+        };
+        self.ctx.reply(req, reply);
+    }
+
+    fn status(&self) -> status::Status {
+        status::Status {
+            schema: 1,
+            node: self.config.node.clone(),
+            version: self.version.clone(),
+            epoch: self.saved.epoch_seen,
+            cluster: None,
+            service: None,
+            copies: Vec::new(),
+            hub: Some(status::Hub {
+                queued: self.queue.queued().count() as u64,
+                dumpster: self.queue.dumpster_len() as u64,
+                dumpster_bytes: self.queue.dumpster_bytes(),
+                redeliveries: self.queue.queued().filter(|m| m.again).count() as u64,
+                epoch_seen: self.saved.epoch_seen,
+            }),
+        }
+    }
+
+    fn dump(&self) -> dump::Dump {
+        let some = |s: &String| (!s.is_empty()).then(|| s.clone());
+        let queued = self.queue.queued().flat_map(|m| {
+            let waiting = m
+                .states
+                .iter()
+                .zip(&m.head.recipients)
+                .filter(|(s, _)| !matches!(s, State::Done { .. }));
+            waiting.map(move |(_, r)| dump::Queued {
+                key: some(&m.head.key),
+                hub_id: m.head.id.clone(),
+                mailbox: crate::member::clients::mailbox_of(r).unwrap_or_default(),
+            })
+        });
+        dump::Dump {
+            schema: 1,
+            node: self.config.node.clone(),
+            groups: Vec::new(),
+            queued: queued.collect(),
+        }
+    }
+
+    fn on_frame(&mut self, conn: ConnId, bytes: &[u8]) {
+        let (Some(end), Ok((msg, _))) = (self.links.end(conn), wire::decode_frame(bytes)) else {
+            self.links.closed(conn);
+            return self.ctx.emit(Effect::Disconnect { conn });
+        };
+        match (end, msg) {
+            (End::Stranger, Msg::Hello { cluster, node }) if self.links.hello(conn, &cluster, &node) => {}
+            (End::Accepted(who), Msg::Redeliver { epoch }) if self.config.members.iter().any(|m| m.name == who) => {
+                self.redeliver(conn, epoch);
+            }
+            (End::Stranger, _) => {
+                self.links.closed(conn);
+                self.ctx.emit(Effect::Disconnect { conn });
+            }
+            _ => {}
+        }
+    }
+
+    fn send(&mut self, conn: ConnId, msg: &Msg) {
+        let bytes = wire::encode_frame(msg, &[]);
+        self.ctx.emit(Effect::SendFrame { conn, bytes });
+    }
+
+    fn see_epoch(&mut self, epoch: u64) {
+        if epoch > self.saved.epoch_seen {
+            self.saved.epoch_seen = epoch;
+            self.save();
+        }
+    }
+
+    fn save(&mut self) {
+        let saved = Saved {
+            clock_ms: self.clock_ms(),
+            ..self.saved
+        };
+        let bytes = serde_json::to_vec(&saved).expect("plain");
+        let file = STATE_FILE.to_owned();
+        self.ctx.disk(Pending::Quiet, DiskAction::Replace { file, bytes });
+    }
+
+    /// A new active node asks for what the old one may have lost.
+    fn redeliver(&mut self, conn: ConnId, epoch: u64) {
+        if !self.ready || epoch < self.saved.epoch_seen {
+            return;
+        }
+        if self.redelivered.0 == epoch {
+            let count = self.redelivered.1;
+            return self.send(conn, &Msg::Redelivered { epoch, count });
+        }
+        self.see_epoch(epoch);
+        let again = self.queue.redeliver(epoch);
+        let count = again.len() as u64;
+        for id in again {
+            let (from, to) = (format!("dumpster/{id}"), format!("queue/{id}"));
+            self.ctx.disk(Pending::Quiet, DiskAction::Rename { from, to });
+        }
+        self.ctx.info(
+            kind::HUB_REDELIVERY,
+            &[("count", count.into()), ("epoch", epoch.into())],
+        );
+        // Answered behind the renames: the note of the service time is the last write.
+        let bytes = serde_json::to_vec(&Saved {
+            clock_ms: self.clock_ms(),
+            ..self.saved
+        })
+        .expect("plain");
+        let file = STATE_FILE.to_owned();
+        self.ctx.disk(
+            Pending::Redelivered { conn, epoch, count },
+            DiskAction::Replace { file, bytes },
+        );
+    }
+
+    fn on_delivered(&mut self, id: &str, recipient: usize, result: Result<LmtpReply, String>) {
+        let now = self.ctx.now.boot_us;
+        let by = result.as_ref().ok().and_then(|r| By::find(&r.text));
+        let verdict = match (&result, &by) {
+            (Ok(r), Some(by)) if (200..300).contains(&r.code) => {
+                if by.epoch < self.saved.epoch_seen {
+                    let data = [
+                        ("id", id.into()),
+                        ("epoch", by.epoch.into()),
+                        ("seen", self.saved.epoch_seen.into()),
+                    ];
+                    self.ctx.warn(kind::HUB_FENCED, &data);
+                    None
+                } else {
+                    self.see_epoch(by.epoch);
+                    let data = [
+                        ("id", id.into()),
+                        ("by_node", by.node.as_str().into()),
+                        ("by_epoch", by.epoch.into()),
+                    ];
+                    self.ctx.event(kind::HUB_DELIVERED, None, Severity::Debug, &data);
+                    Some(by.epoch)
+                }
+            }
+            // Refused for good: nobody will ever take it. The highest epoch keeps it out of redelivery.
+            (Ok(r), _) if (500..600).contains(&r.code) => {
+                self.ctx
+                    .warn("hub.refused", &[("id", id.into()), ("why", r.text.as_str().into())]);
+                Some(u64::MAX)
+            }
+            _ => None,
+        };
+        match verdict {
+            Some(epoch) => self.queue.done(id, recipient, epoch),
+            None => self.queue.failed(id, recipient, now, BACKOFF_US),
+        }
+        if self.queue.is_done(id) {
+            self.retire(id);
+        }
+    }
+
+    /// Every recipient has it: into the dumpster, or away.
+    fn retire(&mut self, id: &str) {
+        let from = format!("queue/{id}");
+        if self.config.settings.dumpster_bytes == 0 || self.config.settings.dumpster_age_ms == 0 {
+            self.queue.remove(id);
+            return self.ctx.disk(Pending::Quiet, DiskAction::Delete { file: from });
+        }
+        self.queue.retire(id, self.clock_ms());
+        let to = format!("dumpster/{id}");
+        self.ctx.disk(Pending::Quiet, DiskAction::Rename { from, to });
+    }
+
+    fn evict(&mut self) {
+        let clock = self.clock_ms();
+        let s = &self.config.settings;
+        let gone = self
+            .queue
+            .evict(s.dumpster_bytes, clock.saturating_sub(s.dumpster_age_ms));
+        if gone.is_empty() {
+            return;
+        }
+        self.ctx
+            .info(kind::HUB_EVICTED, &[("count", (gone.len() as u64).into())]);
+        for id in gone {
+            let file = format!("dumpster/{id}");
+            self.ctx.disk(Pending::Quiet, DiskAction::Delete { file });
+        }
+    }
+
+    fn settle(&mut self) {
+        if !self.ready {
+            return;
+        }
+        let now = self.ctx.now.boot_us;
+        if self.ctx.due(self.noted_us + CLOCK_US) {
+            self.noted_us = now;
+            self.ctx.wake_at(now + CLOCK_US);
+            self.save();
+        }
+        self.evict();
+        let in_flight = self.queue.in_flight();
+        for (id, recipient) in self.queue.due(now, PARALLEL.saturating_sub(in_flight)) {
+            match self.queue.body(&id) {
+                Some(message) => self.send_mail(&id, recipient, message),
+                None => {
+                    if self.queue.load(&id) {
+                        let file = format!("queue/{id}");
+                        let len = self.config.settings.generation_bytes + MAX_HEAD;
+                        self.ctx
+                            .disk(Pending::Body { id }, DiskAction::Read { file, offset: 0, len });
+                    }
+                }
+            }
+        }
+        if let Some(at) = self.queue.next_due(now) {
+            self.ctx.wake_at(at);
+        }
+    }
+
+    fn send_mail(&mut self, id: &str, recipient: usize, message: Arc<Vec<u8>>) {
+        let Some(Mail { head, .. }) = self.queue.mail(id) else {
+            return;
+        };
+        let (sender, to) = (head.sender.clone(), head.recipients[recipient].clone());
+        self.queue.sent(id, recipient);
+        let op = self.ctx.number(Pending::Lmtp {
+            id: id.to_owned(),
+            recipient,
+        });
+        self.ctx.emit(Effect::Lmtp {
+            op,
+            to: self.config.service_address,
+            envid: id.to_owned(),
+            sender,
+            recipient: to,
+            message,
+            timeout_us: LMTP_US,
+        });
+    }
+}
+
+impl Node for Hub {
+    fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        if self.halted {
+            return Vec::new();
+        }
+        self.ctx.begin(now);
+        self.handle(input);
+        if !self.halted {
+            self.settle();
+        }
+        self.ctx.take_effects()
+    }
+    fn next_deadline(&self) -> Option<u64> {
+        if self.halted { None } else { self.ctx.wake() }
+    }
+}

@@ -1,0 +1,441 @@
+//! What nodes say to each other: datagrams (heartbeats), frames on streams, the witness file; and their bounds.
+//!
+//! A datagram and the witness file are JSON. A frame is a 4-byte big-endian length of its JSON head, the head, and raw
+//! bytes behind it (parts of logs). Whatever comes from outside is decoded with these functions, which give an error for
+//! garbage, truncation and oversize, and allocate no more than the input is long.
+
+use crate::cluster::record::{Record, RecordId};
+use crate::io::{Command, Reply};
+use ccr_contract::status::{CopyStatus, Intent, ServiceState};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Longest frame on a stream, in bytes.
+pub const MAX_FRAME: usize = 2 << 20;
+/// Longest datagram, in bytes: fits an Ethernet frame.
+pub const MAX_DATAGRAM: usize = 1400;
+/// Longest witness file, in bytes.
+pub const MAX_WITNESS: usize = 4096;
+/// Longest part of a log in one frame, in bytes.
+pub const MAX_PART: usize = 256 << 10;
+/// Most links of a chain in one frame.
+pub const MAX_LINKS: usize = 256;
+
+/// Why bytes from outside were not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// Too long.
+    #[error("{len} bytes where at most {max} are allowed")]
+    TooLong {
+        /// Length found.
+        len: usize,
+        /// Bound.
+        max: usize,
+    },
+    /// Cut short.
+    #[error("cut short")]
+    Truncated,
+    /// Not what it should be.
+    #[error("malformed: {0}")]
+    Malformed(String),
+}
+
+/// The one datagram between members: everything about the sender, sent on each internal or mixed network once an interval
+/// and whenever something changes. State, not deltas: any of them may be lost, repeated or overtaken.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// The sender.
+    pub from: String,
+    /// Made anew at each start of the sender.
+    pub incarnation: u64,
+    /// Rises with each round of heartbeats.
+    pub seq: u64,
+    /// Where the sender stands.
+    pub phase: Phase,
+    /// On which networks (in the configuration's order) the sender hears the receiver.
+    pub hears: Vec<bool>,
+    /// The newest heartbeat of the receiver that the sender has heard.
+    pub echo: Option<Echo>,
+    /// Whether an echo of this heartbeat shall renew the sender's lease.
+    pub lease: bool,
+    /// Incarnation of the receiver that the sender counts as a member of its cluster.
+    pub member: Option<u64>,
+    /// The sender's durable record.
+    pub id: RecordId,
+    /// Whether the sender knows that a majority has it.
+    pub committed: bool,
+    /// The last record that the sender knows a majority to have had.
+    pub base: RecordId,
+    /// The highest epoch that the sender has ever seen or tried.
+    pub seen: u64,
+    /// The record itself, where the receiver seems not to have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Record>,
+    /// The service on the sender.
+    pub service: ServiceState,
+    /// The epoch in which the sender serves, or could: 0 where it needs one.
+    pub service_epoch: u64,
+    /// Whether the sender has handed the service over: it is drained, dismounted, and the copy has every log.
+    pub released: bool,
+    /// The sender's storage groups, in the configuration's order.
+    pub groups: Vec<GroupView>,
+    /// Age in milliseconds of the sender's last probe of the witness, and whether it succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<(u64, bool)>,
+}
+
+/// Where a member stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Looking for a cluster.
+    Forming,
+    /// In a cluster with a majority.
+    Up,
+    /// Shut out by an operator.
+    Evicted,
+}
+
+/// An answer to a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Echo {
+    /// Incarnation of the node that is answered.
+    pub incarnation: u64,
+    /// Its heartbeat.
+    pub seq: u64,
+    /// Whether the answering node promises not to take over before the lease that starts with that heartbeat is over.
+    pub grant: bool,
+}
+
+/// A storage group on the sender of a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupView {
+    /// Last closed generation (source).
+    #[serde(rename = "g")]
+    pub generated: u64,
+    /// Last generation inspected (copy).
+    #[serde(rename = "i")]
+    pub inspected: u64,
+    /// Last generation replayed into the database.
+    #[serde(rename = "r")]
+    pub replayed: u64,
+    /// Status as a copy.
+    #[serde(rename = "s")]
+    pub status: CopyStatus,
+    /// Whether it is mounted there.
+    #[serde(rename = "m")]
+    pub mounted: bool,
+}
+
+/// One link of a log chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The generation.
+    #[serde(rename = "g")]
+    pub generation: u64,
+    /// Epoch in its header.
+    #[serde(rename = "e")]
+    pub epoch: u64,
+    /// Its checksum.
+    #[serde(rename = "c")]
+    pub checksum: u32,
+}
+
+/// What a frame says. `group` is the index of the storage group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "t", rename_all = "kebab-case")]
+pub enum Msg {
+    /// First frame of whoever dialled.
+    Hello {
+        /// Name of the cluster.
+        cluster: String,
+        /// The sender.
+        node: String,
+    },
+    /// Copy → source: let me follow this group.
+    Attach {
+        /// See above.
+        group: usize,
+    },
+    /// Source → copy: this is what I have; sent again whenever a log was closed.
+    Source {
+        /// See above.
+        group: usize,
+        /// Identity of the log stream, hexadecimal.
+        stream: String,
+        /// Epoch in which the source serves; 0 when it does not.
+        epoch: u64,
+        /// Epoch whose logs the source has, or has been compared with.
+        verified: u64,
+        /// Oldest closed log on disk.
+        oldest: u64,
+        /// Newest closed log.
+        generated: u64,
+    },
+    /// Source → copy: I do not serve this group.
+    NotSource {
+        /// See above.
+        group: usize,
+    },
+    /// Copy → source: your chain from … through ….
+    Chain {
+        /// See above.
+        group: usize,
+        /// First generation.
+        from: u64,
+        /// Last generation.
+        to: u64,
+    },
+    /// Source → copy: what is known of the chain asked for.
+    Links {
+        /// See above.
+        group: usize,
+        /// First generation asked for.
+        from: u64,
+        /// Those known, ascending.
+        links: Vec<Link>,
+    },
+    /// Copy → source: a part of a closed log.
+    Pull {
+        /// See above.
+        group: usize,
+        /// Which log.
+        generation: u64,
+        /// From this byte.
+        offset: u64,
+    },
+    /// Source → copy: the part, as the frame's raw bytes.
+    Part {
+        /// See above.
+        group: usize,
+        /// Which log.
+        generation: u64,
+        /// From this byte.
+        offset: u64,
+        /// Bytes of the log in use; the rest is zeros.
+        total: u64,
+    },
+    /// Source → copy: there is no such log or segment.
+    Missing {
+        /// See above.
+        group: usize,
+        /// Which.
+        generation: u64,
+    },
+    /// Copy → source: what the database consists of.
+    Seed {
+        /// See above.
+        group: usize,
+    },
+    /// Source → copy: the database at its checkpoint.
+    Offer {
+        /// See above.
+        group: usize,
+        /// Identity of the log stream, hexadecimal.
+        stream: String,
+        /// The checkpoint: the last log that the database holds.
+        checkpoint: Link,
+        /// How many segments there are; they are numbered by the logs they came from.
+        segments: Vec<(u64, u64)>,
+    },
+    /// Copy → source: a part of a segment.
+    Segment {
+        /// See above.
+        group: usize,
+        /// Which segment.
+        generation: u64,
+        /// From this byte.
+        offset: u64,
+    },
+    /// Source → copy: the part, as the frame's raw bytes.
+    SegmentPart {
+        /// See above.
+        group: usize,
+        /// Which segment.
+        generation: u64,
+        /// From this byte.
+        offset: u64,
+        /// Bytes of the segment.
+        total: u64,
+    },
+    /// Member → hub: deliver again what the dumpster holds.
+    Redeliver {
+        /// Epoch of the new active node; a request with an older one is refused.
+        epoch: u64,
+    },
+    /// Hub → member: so many were queued again.
+    Redelivered {
+        /// Epoch of the request.
+        epoch: u64,
+        /// Messages.
+        count: u64,
+    },
+    /// Member → member: an operator's command for the one in charge.
+    Forward {
+        /// Number of the request at the sender.
+        id: u64,
+        /// The command.
+        command: Command,
+    },
+    /// The answer.
+    Answer {
+        /// Number of the request.
+        id: u64,
+        /// Whether it was carried out.
+        done: bool,
+        /// What to tell the operator.
+        text: String,
+    },
+}
+
+impl Msg {
+    /// An answer to a passed-on command.
+    pub fn answer(id: u64, reply: &Reply) -> Msg {
+        let (done, text) = match reply {
+            Reply::Done(t) => (true, t.clone()),
+            Reply::Denied(t) => (false, t.clone()),
+            other => (false, format!("unexpected answer {other:?}")),
+        };
+        Msg::Answer { id, done, text }
+    }
+}
+
+/// Content of the witness file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessFile {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Identity of the record for which the witness gave its vote.
+    pub id: RecordId,
+    /// Who wrote.
+    pub writer: String,
+    /// Whether the writer meant to go on holding the file.
+    pub held: bool,
+    /// Whether an operator forced the quorum, until a regular one followed.
+    #[serde(default)]
+    pub forced: bool,
+    /// Rises with each beat.
+    pub beat: u64,
+    /// What the operator wanted of the service when this was written.
+    pub intent: Intent,
+}
+
+fn json<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, WireError> {
+    if bytes.len() > max {
+        return Err(WireError::TooLong { len: bytes.len(), max });
+    }
+    serde_json::from_slice(bytes).map_err(|e| {
+        if e.is_eof() {
+            WireError::Truncated
+        } else {
+            WireError::Malformed(e.to_string())
+        }
+    })
+}
+
+fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("types of this module have string keys only")
+}
+
+/// A heartbeat as bytes.
+pub fn encode_heartbeat(h: &Heartbeat) -> Vec<u8> {
+    to_json(h)
+}
+/// A heartbeat from bytes.
+pub fn decode_heartbeat(bytes: &[u8]) -> Result<Heartbeat, WireError> {
+    json(bytes, MAX_DATAGRAM)
+}
+/// The witness file as bytes.
+pub fn encode_witness(w: &WitnessFile) -> Vec<u8> {
+    to_json(w)
+}
+/// The witness file from bytes; an empty file was never written.
+pub fn decode_witness(bytes: &[u8]) -> Result<Option<WitnessFile>, WireError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    json(bytes, MAX_WITNESS).map(Some)
+}
+
+/// A frame as bytes.
+pub fn encode_frame(msg: &Msg, body: &[u8]) -> Vec<u8> {
+    let head = to_json(msg);
+    let mut out = Vec::with_capacity(4 + head.len() + body.len());
+    out.extend_from_slice(&(head.len() as u32).to_be_bytes());
+    out.extend_from_slice(&head);
+    out.extend_from_slice(body);
+    out
+}
+/// A frame from bytes: what it says, and the raw bytes behind.
+pub fn decode_frame(bytes: &[u8]) -> Result<(Msg, &[u8]), WireError> {
+    if bytes.len() > MAX_FRAME {
+        return Err(WireError::TooLong {
+            len: bytes.len(),
+            max: MAX_FRAME,
+        });
+    }
+    let (len, rest) = bytes.split_first_chunk::<4>().ok_or(WireError::Truncated)?;
+    let len = u32::from_be_bytes(*len) as usize;
+    let (head, body) = rest.split_at_checked(len).ok_or(WireError::Truncated)?;
+    Ok((json(head, MAX_FRAME)?, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frame() -> Vec<u8> {
+        let msg = Msg::Part {
+            group: 0,
+            generation: 7,
+            offset: 0,
+            total: 5,
+        };
+        encode_frame(&msg, b"hello")
+    }
+
+    #[test]
+    fn a_frame_is_read_as_it_was_written_and_nothing_shorter_is() {
+        let bytes = frame();
+        let (msg, body) = decode_frame(&bytes).unwrap();
+        assert!(matches!(
+            msg,
+            Msg::Part {
+                generation: 7,
+                total: 5,
+                ..
+            }
+        ));
+        assert_eq!(body, b"hello");
+        for cut in 0..bytes.len() - 5 {
+            assert!(decode_frame(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused_before_it_is_looked_at() {
+        let long = vec![b' '; MAX_FRAME + 1];
+        assert!(matches!(decode_frame(&long), Err(WireError::TooLong { .. })));
+        assert!(matches!(decode_heartbeat(&long), Err(WireError::TooLong { .. })));
+        assert!(matches!(decode_witness(&long), Err(WireError::TooLong { .. })));
+        assert_eq!(decode_witness(b""), Ok(None));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_an_error_and_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = decode_frame(&bytes);
+            let _ = decode_witness(&bytes);
+            prop_assert!(decode_heartbeat(&bytes).is_err());
+        }
+        #[test]
+        fn a_damaged_frame_is_no_panic(at in 0usize..60, with in any::<u8>()) {
+            let mut bytes = frame();
+            if let Some(b) = bytes.get_mut(at) { *b = with }
+            let _ = decode_frame(&bytes);
+        }
+    }
+}

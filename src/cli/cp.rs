@@ -1,0 +1,92 @@
+//! `cp`: one file to or from a machine.
+
+use super::target::{LabArg, Running, running};
+use super::{Ended, output};
+use crate::error::{Error, IoContext, Problem, Result};
+use crate::guest::Remote;
+use crate::guest::ssh::Ssh;
+use crate::lab::files::Home;
+use crate::wait::Deadline;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The longest that one copy may take.
+const COPY: Duration = Duration::from_secs(600);
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// From: PATH on this host or NODE:PATH
+    from: String,
+    /// To: PATH on this host or NODE:PATH
+    to: String,
+    /// The lab; the current folder's where absent
+    #[arg(long)]
+    lab: Option<String>,
+}
+
+enum Place {
+    Here(PathBuf),
+    There(String, PathBuf),
+}
+
+pub fn run(home: &Home, args: Args) -> Ended {
+    let lab = running(home, &LabArg { lab: args.lab.clone() })?;
+    let deadline = Deadline::after(COPY);
+    match (place(&lab, &args.from)?, place(&lab, &args.to)?) {
+        (Place::Here(from), Place::There(node, to)) => {
+            let content = fs_err::read(&from).tried("read the file", from.display())?;
+            let mode = fs_err::metadata(&from)
+                .tried("read the file", from.display())?
+                .permissions()
+                .mode()
+                & 0o777;
+            let to = if to.as_os_str().as_encoded_bytes().ends_with(b"/") {
+                to.join(from.file_name().unwrap_or_default())
+            } else {
+                to
+            };
+            Ssh::connect(&lab.way(home, &node)?, deadline)?.upload(&content, &to, mode, deadline)?;
+            output::text_out(&format!(
+                "{} → {node}:{} ({} bytes)",
+                from.display(),
+                to.display(),
+                content.len()
+            ))?;
+        }
+        (Place::There(node, from), Place::Here(to)) => {
+            let content = Ssh::connect(&lab.way(home, &node)?, deadline)?.download(&from, deadline)?;
+            let to = if to.is_dir() {
+                to.join(from.file_name().unwrap_or_default())
+            } else {
+                to
+            };
+            fs_err::write(&to, &content).tried("write the file", to.display())?;
+            output::text_out(&format!(
+                "{node}:{} → {} ({} bytes)",
+                from.display(),
+                to.display(),
+                content.len()
+            ))?;
+        }
+        _ => {
+            return Err(Error::Usage(
+                Problem::new("copy")
+                    .on(format!("{} {}", args.from, args.to))
+                    .seen("exactly one of the two must be NODE:PATH"),
+            ));
+        }
+    }
+    Ok(0)
+}
+
+/// `NODE:PATH` where NODE is a node of the lab; a path of this host otherwise (`./a:b` always is one).
+fn place(lab: &Running, word: &str) -> Result<Place> {
+    match word.split_once(':') {
+        Some((node, path)) if !node.contains('/') => {
+            lab.node(node)?;
+            Ok(Place::There(node.to_owned(), Path::new(path).to_owned()))
+        }
+        _ => Ok(Place::Here(word.into())),
+    }
+}

@@ -1,0 +1,88 @@
+//! `ssh` and `exec`: a command in a machine, with its own status; 255 where it could not be run.
+
+use super::target::{LabArg, Running, instance, running};
+use super::{Ended, output};
+use crate::error::{Error, IoContext, Result};
+use crate::guest::{self, Command, Remote};
+use crate::lab::files::Home;
+use crate::wait::Deadline;
+use std::io::{IsTerminal, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::time::Duration;
+
+/// Status where the command could not be run at all, as ssh(1) has it.
+const NOT_RUN: u8 = 255;
+
+#[derive(Debug, clap::Args)]
+pub struct SshArgs {
+    /// [LAB] NODE: the lab (as for the other verbs) and the machine
+    #[arg(value_name = "[LAB] NODE", num_args = 1..=2, required = true)]
+    target: Vec<String>,
+    /// A command instead of a login, after `--`
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ExecArgs {
+    /// [LAB] NODE: the lab (as for the other verbs) and the machine
+    #[arg(value_name = "[LAB] NODE", num_args = 1..=2, required = true)]
+    target: Vec<String>,
+    /// Give up after this many seconds
+    #[arg(long, default_value_t = 600)]
+    timeout: u64,
+    /// The command, after `--`
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+/// Lab and node of `[LAB] NODE`.
+pub fn lab_and_node(home: &Home, target: &[String]) -> Result<(Running, String)> {
+    let (lab, node) = match target {
+        [node] => (None, node),
+        [lab, node] => (Some(lab.clone()), node),
+        _ => unreachable!("clap takes one or two"),
+    };
+    let arg = LabArg { lab };
+    instance(home, &arg)?;
+    let lab = running(home, &arg)?;
+    lab.node(node)?;
+    Ok((lab, node.clone()))
+}
+
+pub fn ssh(home: &Home, args: SshArgs) -> Ended {
+    let (lab, node) = lab_and_node(home, &args.target)?;
+    let way = lab.way(home, &node)?;
+    let argv = guest::ssh::openssh_argv(&way, &args.command)?;
+    let failed = std::process::Command::new(&argv[0]).args(&argv[1..]).exec();
+    Err(failed).tried("start ssh (is openssh-client installed?)", &argv[0])
+}
+
+pub fn exec(home: &Home, args: ExecArgs) -> Ended {
+    let (lab, node) = lab_and_node(home, &args.target)?;
+    let way = lab.way(home, &node)?;
+    let mut stdin = Vec::new();
+    if !std::io::stdin().is_terminal() {
+        std::io::stdin().read_to_end(&mut stdin).tried("read stdin", "")?;
+    }
+    let deadline = Deadline::after(Duration::from_secs(args.timeout));
+    let command = Command {
+        argv: args.command,
+        stdin,
+    };
+    match guest::ssh::Ssh::connect(&way, deadline).and_then(|mut r| r.exec(&command, deadline)) {
+        Ok(out) => {
+            let written = std::io::stdout()
+                .write_all(&out.stdout)
+                .and_then(|()| std::io::stderr().write_all(&out.stderr));
+            written.tried("write the command's output", "")?;
+            Ok(u8::try_from(out.status).unwrap_or(NOT_RUN))
+        }
+        Err(e) => not_run(&e),
+    }
+}
+
+fn not_run(e: &Error) -> Ended {
+    output::error(e);
+    Ok(NOT_RUN)
+}

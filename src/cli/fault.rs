@@ -1,0 +1,92 @@
+//! `fault` and `heal`: break something on purpose, and mend it.
+
+use super::target::{LabArg, running};
+use super::{Ended, output};
+use crate::fault::{Target, Words};
+use crate::lab::files::Home;
+use crate::lab::protocol::{LabStatus, Verb};
+use crate::scenario::{Observation, Roles};
+use crate::verify::FaultRecord;
+
+#[derive(Debug, clap::Args)]
+pub struct FaultArgs {
+    /// The lab (as for the other verbs)
+    lab: String,
+    /// What to do: power-off, power-on, freeze, resume, link-down, link-up, cut, kill
+    kind: String,
+    /// Whom it hits: a node or a role (active, passive, quorum-owner, non-owner, witness, hub)
+    #[arg(long)]
+    on: Option<String>,
+    /// Its parameters
+    #[arg(value_name = "KEY=VALUE")]
+    parameters: Vec<String>,
+    /// Print the record as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct HealArgs {
+    #[command(flatten)]
+    lab: LabArg,
+    /// Only the fault of this number
+    #[arg(long)]
+    id: Option<u64>,
+    /// Print the records as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn fault(home: &Home, args: FaultArgs) -> Ended {
+    let words = Words::from_arguments(&args.kind, args.on, &args.parameters)?;
+    let lab = running(home, &LabArg { lab: Some(args.lab) })?;
+    let mut client = lab.client(home)?;
+    let spec = &lab.record.wish.lab;
+    // A role is whoever has it now; a node is itself and needs no look.
+    let roles = words.names().iter().any(|n| spec.node(n).is_none());
+    let seen = if roles {
+        Observation::from(client.get::<LabStatus>(Verb::Status)?)
+    } else {
+        Observation::default()
+    };
+    let known = Roles::of(spec);
+    let fault = words.resolve(spec, &|name| match spec.node(name) {
+        Some(n) => Ok(Target {
+            role: None,
+            node: n.name.to_string(),
+        }),
+        None => known.resolve(name, &seen),
+    })?;
+    let record: FaultRecord = client.get(Verb::Fault(fault))?;
+    if args.json {
+        output::json(&record)?;
+    } else {
+        output::text_out(&line(&record))?;
+    }
+    Ok(0)
+}
+
+pub fn heal(home: &Home, args: HealArgs) -> Ended {
+    let lab = running(home, &args.lab)?;
+    let records: Vec<FaultRecord> = lab.client(home)?.get(Verb::Heal { id: args.id })?;
+    if args.json {
+        output::json(&records)?;
+    } else if records.is_empty() {
+        output::text_out("no fault was in force")?;
+    } else {
+        records.iter().try_for_each(|r| output::text_out(&line(r)))?;
+    }
+    Ok(0)
+}
+
+fn line(r: &FaultRecord) -> String {
+    let effect = match r.effective {
+        Some(true) => "took effect",
+        Some(false) => "had no effect",
+        None => "effect not known yet",
+    };
+    let until = r.end_us.map_or("in force".to_owned(), |e| {
+        format!("undone after {:.1} s", (e - r.begin_us) as f64 / 1e6)
+    });
+    format!("fault {} {} {}: {until}, {effect}: {}", r.id, r.kind, r.target, r.proof)
+}

@@ -1,0 +1,202 @@
+//! One file for each verb; no logic: parse, ask the rooms below, print.
+
+mod completions;
+mod console;
+mod cp;
+mod doctor;
+mod down;
+mod exec;
+mod fault;
+mod image;
+mod logs;
+mod ls;
+mod output;
+mod pause;
+mod progress;
+mod status;
+mod supervise;
+mod target;
+mod up;
+mod verify;
+
+use crate::error::Error;
+use crate::lab::files::Home;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// A virtual lab for failover clusters: real machines, broken on purpose, with a verdict you can trust.
+#[derive(Debug, Parser)]
+#[command(name = "failoverlab", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    after_help = "LAB is a folder with a lab.toml, a running lab, a folder under labs/, or a lab that is built in \
+(ccr, bare); without it, the current folder.\n\n\
+Exit codes: 0 done · 1 a verdict is fail · 2 wrong use or an invalid file · 3 a verdict is unknown · 4 the host cannot run this · \
+5 an operation failed and was undone · 70 a bug · 130 interrupted."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Bring a lab up: make what is missing, wait until it is healthy
+    Up(up::Args),
+    /// Remove a lab and everything that was made for it
+    Down(down::Args),
+    /// List the labs that are up
+    Ls(ls::Args),
+    /// Show machines, networks and what the cluster says
+    Status(status::Args),
+    /// Log in to a machine, or run a command there
+    Ssh(exec::SshArgs),
+    /// Run a command in a machine and return its status
+    Exec(exec::ExecArgs),
+    /// Attach to a machine's serial console (Ctrl-] leaves)
+    Console(console::Args),
+    /// Show the lab's events, or what a machine printed on its console
+    Logs(logs::Args),
+    /// Copy a file to or from a machine (NODE:PATH)
+    Cp(cp::Args),
+    /// Check this host: what is missing and how to mend it
+    Doctor(doctor::Args),
+    /// Suspend all machines of a lab
+    Pause(pause::Args),
+    /// Let all machines of a lab run again
+    Resume(pause::Args),
+    /// Build, list and remove base images
+    Image(image::Args),
+    /// Print the JSON schema of the lab file
+    Schema,
+    /// Print completions for a shell
+    Completions(completions::Args),
+    /// Break something on purpose
+    Fault(fault::FaultArgs),
+    /// Undo faults
+    Heal(fault::HealArgs),
+    /// Run scenarios against a lab and judge them
+    Verify(verify::Args),
+    /// Keep one lab (started by the other verbs)
+    #[command(hide = true)]
+    Supervise(supervise::Args),
+}
+
+/// What a verb ends with when it did not fail: its exit code.
+type Ended = crate::error::Result<u8>;
+
+/// Runs the command line; prints the error, if any.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match run(cli.verb) {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            output::error(&e);
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+fn run(verb: Verb) -> Ended {
+    let home = Home::from_env()?;
+    match verb {
+        Verb::Up(a) => up::run(&home, a),
+        Verb::Down(a) => down::run(&home, a),
+        Verb::Ls(a) => ls::run(&home, a),
+        Verb::Status(a) => status::run(&home, a),
+        Verb::Ssh(a) => exec::ssh(&home, a),
+        Verb::Exec(a) => exec::exec(&home, a),
+        Verb::Console(a) => console::run(&home, a),
+        Verb::Logs(a) => logs::run(&home, a),
+        Verb::Cp(a) => cp::run(&home, a),
+        Verb::Doctor(a) => doctor::run(&home, a),
+        Verb::Pause(a) => pause::pause(&home, a),
+        Verb::Resume(a) => pause::resume(&home, a),
+        Verb::Image(a) => image::run(&home, a),
+        Verb::Schema => {
+            output::json(&crate::spec::schema())?;
+            Ok(0)
+        }
+        Verb::Completions(a) => completions::run(a),
+        Verb::Fault(a) => fault::fault(&home, a),
+        Verb::Heal(a) => fault::heal(&home, a),
+        Verb::Verify(a) => verify::run(&home, a),
+        Verb::Supervise(a) => supervise::run(&home, a),
+    }
+}
+
+/// The command line's description, for completions and man pages.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
+/// An interrupted command: what SIGINT does while a request runs.
+fn on_interrupt(act: impl Fn() + Send + 'static) -> crate::error::Result<()> {
+    use crate::error::IoContext;
+    std::thread::Builder::new()
+        .name("interrupt".into())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let Ok(runtime) = runtime else { return };
+            runtime.block_on(async {
+                while tokio::signal::ctrl_c().await.is_ok() {
+                    act();
+                }
+            });
+        })
+        .map(drop)
+        .tried("listen for Ctrl-C", "")
+}
+
+/// Does something once when a flag is raised; ends when dropped.
+struct Watch(std::sync::Arc<std::sync::atomic::AtomicBool>);
+
+impl Watch {
+    fn over(
+        flag: std::sync::Arc<std::sync::atomic::AtomicBool>,
+        act: impl Fn() + Send + 'static,
+    ) -> crate::error::Result<Self> {
+        use crate::error::IoContext;
+        use std::sync::atomic::Ordering::Relaxed;
+        let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let watched = ended.clone();
+        let work = move || {
+            while !watched.load(Relaxed) {
+                if flag.load(Relaxed) {
+                    return act();
+                }
+                crate::wait::pause(std::time::Duration::from_millis(50));
+            }
+        };
+        std::thread::Builder::new()
+            .name("watch".into())
+            .spawn(work)
+            .tried("listen for Ctrl-C", "")?;
+        Ok(Self(ended))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// The error for an unknown name, with the known ones.
+fn unknown(what: &str, name: &str, known: impl IntoIterator<Item = String>) -> Error {
+    let known: Vec<String> = known.into_iter().collect();
+    Error::Usage(
+        crate::error::Problem::new(format!("find the {what}"))
+            .on(name.escape_debug())
+            .seen(if known.is_empty() {
+                "there is none".into()
+            } else {
+                format!("known: {}", known.join(", "))
+            }),
+    )
+}

@@ -1,0 +1,129 @@
+//! Which lab a person means by LAB.
+
+use crate::error::{Error, IoContext, Problem, Result};
+use crate::lab::client::Client;
+use crate::lab::files::Home;
+use crate::lab::record::Record;
+use crate::lab::wish;
+use crate::spec;
+
+/// The argument that names a lab.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LabArg {
+    /// A folder with a lab.toml, a running lab (NAME or NAME@N), a folder under labs/, or a built-in lab
+    #[arg(value_name = "LAB")]
+    pub lab: Option<String>,
+}
+
+/// A lab that has been made, wholly or in part.
+#[derive(Debug)]
+pub struct Running {
+    /// Its name, or `NAME@N`.
+    pub instance: String,
+    /// What was chosen for it.
+    pub record: Record,
+}
+
+impl Running {
+    /// Its supervisor: the one that runs, or a new one that adopts the machines.
+    pub fn client(&self, home: &Home) -> Result<Client> {
+        Client::find_or_start(home, &self.instance)
+    }
+
+    /// How SSH reaches `node`.
+    pub fn way(&self, home: &Home, node: &str) -> Result<crate::guest::ssh::Target> {
+        crate::lab::way(&home.lab(&self.instance), &self.record, node)
+    }
+
+    /// Refuses a node that the lab does not have.
+    pub fn node(&self, name: &str) -> Result<&spec::Node> {
+        let lab = &self.record.wish.lab;
+        lab.node(name)
+            .ok_or_else(|| super::unknown("node", name, lab.nodes.iter().map(|n| n.name.to_string())))
+    }
+}
+
+/// The name of the lab that `arg` means, whether or not it is up.
+pub fn instance(home: &Home, arg: &LabArg) -> Result<String> {
+    let name = arg.lab.as_deref();
+    if let Some(name) = name
+        && is_instance(name)
+        && home.lab(name).state.is_dir()
+        && !std::path::Path::new(name).join("lab.toml").is_file()
+    {
+        return Ok(name.to_owned());
+    }
+    let source = source(home, arg)?;
+    Ok(wish::read(&source)?.lab.name.to_string())
+}
+
+/// The lab's folder that `arg` means. A lab that is up is found by its name from anywhere.
+pub fn source(home: &Home, arg: &LabArg) -> Result<spec::Source> {
+    let here = std::env::current_dir().tried("find the current folder", "")?;
+    let found = spec::find(arg.lab.as_deref(), &here);
+    let up = arg
+        .lab
+        .as_deref()
+        .filter(|n| found.is_err() && is_instance(n))
+        .map(|n| home.lab(n).record());
+    match up.map(|path| Record::load(&path)).transpose()?.flatten() {
+        Some(record) => Ok(spec::Source::Folder(
+            std::path::Path::new(&record.wish.source)
+                .parent()
+                .unwrap_or(&here)
+                .to_owned(),
+        )),
+        None => found,
+    }
+}
+
+/// The lab that `arg` means; an error where it is not up.
+pub fn running(home: &Home, arg: &LabArg) -> Result<Running> {
+    let instance = instance(home, arg)?;
+    match Record::load(&home.lab(&instance).record())? {
+        Some(record) => Ok(Running { instance, record }),
+        None => Err(Error::Usage(
+            Problem::new("find the running lab")
+                .on(&instance)
+                .seen(match names(home).as_slice() {
+                    [] => "no lab is up".to_owned(),
+                    up => format!("up: {}", up.join(", ")),
+                })
+                .remedy(format!("failoverlab up {instance}")),
+        )),
+    }
+}
+
+/// The names of all labs that have state, sorted.
+pub fn names(home: &Home) -> Vec<String> {
+    let mut names: Vec<String> = fs_err::read_dir(home.labs())
+        .into_iter()
+        .flatten()
+        .filter_map(|e| e.ok()?.file_name().into_string().ok())
+        .filter(|n| is_instance(n))
+        .collect();
+    names.sort();
+    names
+}
+
+/// `NAME` or `NAME@N`: nothing else can name a folder of ours.
+fn is_instance(s: &str) -> bool {
+    let (name, fork) = s.split_once('@').map_or((s, None), |(n, f)| (n, Some(f)));
+    name.parse::<crate::units::Name>().is_ok()
+        && fork.is_none_or(|f| !f.is_empty() && f.len() <= 4 && f.bytes().all(|b| b.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_instance;
+
+    #[test]
+    fn only_names_and_forks_can_name_a_folder() {
+        for good in ["ccr", "ccr@2", "a-b@12"] {
+            assert!(is_instance(good), "{good}");
+        }
+        for bad in ["", "..", "ccr@", "ccr@x", "a/b", "a\nb", "@1", "ccr@99999"] {
+            assert!(!is_instance(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! `up`: bring a lab up; with `--dry-run`, say what would be done and why.
+
+use super::progress::Terminal;
+use super::target::LabArg;
+use super::{Ended, on_interrupt, output};
+use crate::error::Result;
+use crate::event::Journal;
+use crate::hypervisor::Accel;
+use crate::lab::client::Client;
+use crate::lab::files::Home;
+use crate::lab::protocol::{UpArgs, Verb};
+use crate::lab::{observe, wish};
+use crate::spec::{self, Source};
+use serde_json::Value;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    lab: LabArg,
+    /// Print the steps and why each is needed; do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Hardware virtualisation or emulation; probed by booting where absent
+    #[arg(long, value_enum)]
+    accel: Option<Accel>,
+    /// Seed of every random choice
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Leave what was made when `up` fails, for a look
+    #[arg(long)]
+    keep: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(home: &Home, args: Args) -> Ended {
+    let source = super::target::source(home, &args.lab)?;
+    let loaded = read(home, &source)?;
+    for warning in &loaded.warnings {
+        eprintln!("warning: {}", warning.message);
+    }
+    if args.dry_run {
+        let plan = observe::plan(home, &loaded.lab)?;
+        if args.json {
+            output::json(&plan)?;
+        } else {
+            output::text_out(plan.render().trim_end())?;
+        }
+        return Ok(0);
+    }
+    let options = Options {
+        accel: args.accel,
+        seed: args.seed,
+        keep: args.keep,
+    };
+    let up = up(home, &source, loaded.lab, &options)?;
+    if args.json {
+        output::json(&up)?;
+    } else {
+        let lab = up["lab"].as_str().unwrap_or_default();
+        output::text_out(&match up["steps"].as_u64() {
+            Some(0) => format!("{lab}: is up, nothing to do"),
+            _ => format!("{lab}: up in {:.1} s", up["seconds"].as_f64().unwrap_or_default()),
+        })?;
+    }
+    Ok(0)
+}
+
+/// The lab's file, which must fit this host unless the lab is up.
+pub fn read(home: &Home, source: &Source) -> Result<spec::Loaded> {
+    let known = wish::read(source)?;
+    if home.lab(&known.lab.name).record().is_file() {
+        Ok(known)
+    } else {
+        wish::load(source)
+    }
+}
+
+/// How a lab is brought up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Forced acceleration.
+    pub accel: Option<Accel>,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Leave what was made when it fails.
+    pub keep: bool,
+}
+
+/// Brings the lab up and shows how it goes; what `--json` prints.
+pub fn up(home: &Home, source: &Source, lab: spec::Lab, options: &Options) -> Result<Value> {
+    let instance = lab.name.to_string();
+    observe::same_lab(home, &lab)?;
+    let terminal = Arc::new(Mutex::new(Terminal::new()));
+    let show = {
+        let terminal = terminal.clone();
+        move |e: &crate::event::Event| terminal.lock().expect("no bar panics").show(e)
+    };
+    let interrupted = Arc::new(AtomicBool::new(false));
+    on_interrupt({
+        let interrupted = interrupted.clone();
+        move || interrupted.store(true, Ordering::Relaxed)
+    })?;
+    let journal = Journal::in_memory();
+    journal.listen({
+        let show = show.clone();
+        move |e| {
+            show(e);
+            true
+        }
+    });
+    let wish = wish::decide(home, source, lab, options.accel, options.seed, &journal, &interrupted)?;
+    let mut client = Client::find_or_start(home, &instance)?;
+    let hang_up = client.hang_up()?;
+    let watch = super::Watch::over(interrupted, hang_up)?;
+    let result = client.ask(
+        Verb::Up(Box::new(UpArgs {
+            wish,
+            keep: options.keep,
+        })),
+        show,
+    );
+    drop(watch);
+    let mut terminal = terminal.lock().expect("no bar panics");
+    terminal.clear();
+    let mut result = result?;
+    result["lab"] = instance.into();
+    result["timings"] = terminal
+        .finished()
+        .iter()
+        .map(|f| serde_json::json!({"step": f.step, "node": f.node, "seconds": f.seconds, "ok": f.ok}))
+        .collect();
+    Ok(result)
+}

@@ -1,0 +1,19 @@
+//! Runtime packs: what a runtime is made of, how it gets into machines, how it is asked. The engine knows the contract, never the
+//! runtime (docs/packs.md).
+//!
+//! `pack` is the contract's types, `render` fills in templates, `install` brings everything into a machine in two round trips,
+//! `operate` asks the runtime and parses nothing but JSON.
+
+mod install;
+mod operate;
+mod pack;
+mod render;
+mod secrets;
+#[cfg(test)]
+mod tests;
+
+pub use install::{Artifacts, DeployReport, deploy};
+pub use operate::{dump, follow_events, operate, status};
+pub use pack::{Contract, FileSpec, LinkSpec, Pack, ProgramSpec, StepSpec, Workload, names};
+pub use render::{RenderedFile, RenderedStep};
+pub use secrets::Secrets;

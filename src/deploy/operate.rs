@@ -1,0 +1,123 @@
+//! Asking the runtime in a machine: argument vectors out, JSON in. What is made for people is never parsed.
+
+use super::Pack;
+use crate::error::{Error, Problem, Result};
+use crate::guest::{Command, Remote, excerpt};
+use crate::spec::known;
+use crate::units::Size;
+use crate::wait::Deadline;
+use ccr_contract::dump::Dump;
+use ccr_contract::event::NodeEvent;
+use ccr_contract::status::Status;
+use serde::de::DeserializeOwned;
+
+/// Largest answer to `status` or an order.
+const ANSWER_MAX: Size = Size::mib(1);
+/// Largest dump: as much as a way into a machine carries.
+const DUMP_MAX: Size = Size::mib(64);
+/// Version of status and dump that this tool reads.
+const SCHEMA: u32 = 1;
+
+/// What the runtime says of its node.
+pub fn status(remote: &mut dyn Remote, pack: &Pack, deadline: Deadline) -> Result<Status> {
+    const WHAT: &str = "ask the runtime for its status";
+    let status: Status = ask(remote, WHAT, &pack.runtime.contract.status, ANSWER_MAX, deadline)?;
+    check_schema(WHAT, status.schema)?;
+    Ok(status)
+}
+
+/// What the store on the node holds, also while the service is stopped.
+pub fn dump(remote: &mut dyn Remote, pack: &Pack, deadline: Deadline) -> Result<Dump> {
+    const WHAT: &str = "ask the runtime what it holds";
+    let dump: Dump = ask(remote, WHAT, &pack.runtime.contract.dump, DUMP_MAX, deadline)?;
+    check_schema(WHAT, dump.schema)?;
+    Ok(dump)
+}
+
+/// Gives an order of the pack (`move`, `stop` …); its answer, null where it has none.
+///
+/// # Errors
+/// `Usage` for a word that the pack does not have; `Operation` with the runtime's own words where it refuses.
+pub fn operate(
+    remote: &mut dyn Remote,
+    pack: &Pack,
+    word: &str,
+    args: &[String],
+    deadline: Deadline,
+) -> Result<serde_json::Value> {
+    let orders = &pack.runtime.contract.orders;
+    let order = orders.get(word).ok_or_else(|| {
+        let hint = known(word, orders.keys().map(String::as_str));
+        Error::Usage(Problem::new("give the order").on(word.escape_debug()).seen(hint))
+    })?;
+    let argv: Vec<String> = order.iter().chain(args).cloned().collect();
+    let what = format!("give the order `{word}`");
+    let said = run(remote, &what, &argv, ANSWER_MAX, deadline)?;
+    if said.trim_ascii().is_empty() {
+        Ok(serde_json::Value::Null)
+    } else {
+        parse(&what, &argv, &said)
+    }
+}
+
+/// Hands out the runtime's events until `on` says stop, the runtime ends or the machine dies.
+///
+/// A line that is no event ends it with an error: a reader that begins again sees by `seq` what it had.
+pub fn follow_events(remote: &mut dyn Remote, pack: &Pack, on: &mut dyn FnMut(NodeEvent) -> bool) -> Result<()> {
+    const WHAT: &str = "follow the runtime's events";
+    let argv = &pack.runtime.contract.events;
+    let mut bad = None;
+    remote.follow(
+        &Command::new(argv.iter().cloned()),
+        &mut |line| match parse::<NodeEvent>(WHAT, argv, line.as_bytes()) {
+            Ok(event) => on(event),
+            Err(e) => {
+                bad = Some(e);
+                false
+            }
+        },
+    )?;
+    bad.map_or(Ok(()), Err)
+}
+
+fn ask<T: DeserializeOwned>(
+    remote: &mut dyn Remote,
+    what: &str,
+    argv: &[String],
+    most: Size,
+    deadline: Deadline,
+) -> Result<T> {
+    let said = run(remote, what, argv, most, deadline)?;
+    parse(what, argv, &said)
+}
+
+fn run(remote: &mut dyn Remote, what: &str, argv: &[String], most: Size, deadline: Deadline) -> Result<Vec<u8>> {
+    let output = remote.exec(&Command::new(argv.iter().cloned()), deadline)?;
+    let said = output.check_ok(what, argv.join(" "))?;
+    if said.len() as u64 > most.bytes() {
+        let seen = format!("{} bytes, at most {most} are read", said.len());
+        return Err(Error::Operation(Problem::new(what).on(argv.join(" ")).seen(seen)));
+    }
+    Ok(said)
+}
+
+fn parse<T: DeserializeOwned>(what: &str, argv: &[String], said: &[u8]) -> Result<T> {
+    serde_json::from_slice(said).map_err(|e| {
+        let seen = format!(
+            "no such JSON as the contract has ({e}): {}",
+            excerpt(&said[..said.len().min(600)])
+        );
+        Error::Operation(Problem::new(what).on(argv.join(" ")).seen(seen))
+    })
+}
+
+fn check_schema(what: &str, schema: u32) -> Result<()> {
+    if schema == SCHEMA {
+        return Ok(());
+    }
+    Err(Error::Operation(
+        Problem::new(what)
+            .seen(format!("schema {schema}, this tool knows {SCHEMA}"))
+            .remedy("deploy the runtime that was built with this tool: `down`, then `up`"),
+    ))
+}

@@ -1,0 +1,256 @@
+//! A pack: its `runtime.toml`, its settings and its templates.
+
+use crate::error::{Error, Problem, Result};
+use crate::guest::template;
+use crate::spec::{PackSettings, known};
+use crate::units::Name;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// A runtime pack, its templates read.
+#[derive(Debug, Clone)]
+pub struct Pack {
+    /// Its name: the folder below templates/, what a lab file writes as `kind`.
+    pub name: Name,
+    /// Its `runtime.toml`.
+    pub runtime: Runtime,
+    /// What a lab may set.
+    pub settings: PackSettings,
+    /// Template → text.
+    pub(super) templates: BTreeMap<String, String>,
+}
+
+/// A pack's `runtime.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Runtime {
+    /// Version of the contract: 1.
+    pub schema: u32,
+    /// What a person reads.
+    pub title: String,
+    /// Debian packages: part of the image, machines have no internet.
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// Programs that are built with the tool.
+    #[serde(default)]
+    pub programs: Vec<ProgramSpec>,
+    /// Names of secrets, made once for each lab.
+    #[serde(default)]
+    pub secrets: Vec<String>,
+    /// Files to render.
+    #[serde(default)]
+    pub files: Vec<FileSpec>,
+    /// Symbolic links to make.
+    #[serde(default)]
+    pub links: Vec<LinkSpec>,
+    /// Commands that install and start it, in order.
+    #[serde(default)]
+    pub steps: Vec<StepSpec>,
+    /// The contract's words.
+    pub contract: Contract,
+    /// Where the workload goes.
+    pub workload: Workload,
+}
+
+/// A program that is found beside the tool's own executable.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProgramSpec {
+    /// Its file's name.
+    pub name: String,
+    /// Where it goes in the machine, mode 0755.
+    pub path: String,
+}
+
+/// A file to render.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSpec {
+    /// On which nodes: an expression over what templates see. All where absent.
+    pub when: Option<String>,
+    /// The template's name in the pack's folder.
+    pub template: String,
+    /// Where the file goes in the machine.
+    pub path: String,
+    /// Its permissions, octal.
+    #[serde(default = "readable", deserialize_with = "octal")]
+    pub mode: u32,
+}
+
+/// A symbolic link to make.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkSpec {
+    /// On which nodes; see [`FileSpec`].
+    pub when: Option<String>,
+    /// Where it is.
+    pub path: String,
+    /// What it leads to.
+    pub to: String,
+}
+
+/// A command to run while installing.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepSpec {
+    /// On which nodes; see [`FileSpec`].
+    pub when: Option<String>,
+    /// The argument vector; each argument is a template of its own.
+    pub run: Vec<String>,
+    /// A file in the machine that it reads.
+    pub stdin: Option<String>,
+    /// Only where an earlier deployment is replaced.
+    #[serde(default)]
+    pub again: bool,
+}
+
+/// The contract's words, each an argument vector in the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contract {
+    /// Prints a [`ccr_contract::status::Status`].
+    pub status: Vec<String>,
+    /// Prints [`ccr_contract::event::NodeEvent`]s, a line each, until it is ended.
+    pub events: Vec<String>,
+    /// Prints a [`ccr_contract::dump::Dump`].
+    pub dump: Vec<String>,
+    /// What an operator can tell the runtime: `move`, `stop`, `start` …; arguments are put behind, JSON or nothing is answered.
+    #[serde(default)]
+    pub orders: BTreeMap<String, Vec<String>>,
+}
+
+/// TCP ports of the workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// SMTP on each hub.
+    pub submit: u16,
+    /// LMTP on the service address.
+    pub deliver: u16,
+    /// POP3 on the service address.
+    pub read: u16,
+}
+
+fn readable() -> u32 {
+    0o644
+}
+
+fn octal<'de, D: serde::Deserializer<'de>>(d: D) -> std::result::Result<u32, D::Error> {
+    let text = String::deserialize(d)?;
+    match u32::from_str_radix(&text, 8) {
+        Ok(mode) if mode <= 0o777 && text.len() == 4 => Ok(mode),
+        _ => Err(serde::de::Error::custom(format!(
+            "`{}` is no mode: write it like \"0644\"",
+            text.escape_debug()
+        ))),
+    }
+}
+
+/// The packs that there are: those compiled into the tool and those of the current folder's templates/.
+pub fn names() -> Vec<Name> {
+    template::folders_with(RUNTIME)
+}
+
+const RUNTIME: &str = "runtime.toml";
+const SETTINGS: &str = "settings.toml";
+
+impl Pack {
+    /// The pack `name`: each of its files from templates/NAME in the current folder, else as compiled into the tool.
+    ///
+    /// # Errors
+    /// `Usage` for an unknown name; `Operation` for a pack that does not hold.
+    pub fn load(name: &str) -> Result<Self> {
+        let all = names();
+        let name = all.iter().find(|n| n.as_str() == name).cloned().ok_or_else(|| {
+            let hint = known(name, all.iter().map(Name::as_str));
+            Error::Usage(Problem::new("find the runtime pack").on(name.escape_debug()).seen(hint))
+        })?;
+        let read = |file: &str| template::read(&format!("{name}/{file}"));
+        Self::parse(name.clone(), &read(RUNTIME)?, &read(SETTINGS)?, read)
+    }
+
+    /// A pack from the texts of its files; `template` reads one of its templates.
+    pub(super) fn parse(
+        name: Name,
+        runtime: &str,
+        settings: &str,
+        template: impl Fn(&str) -> Result<String>,
+    ) -> Result<Self> {
+        let broken = |file: &str, seen: String| {
+            Error::Operation(
+                Problem::new("read the runtime pack")
+                    .on(format!("{name}/{file}"))
+                    .seen(seen.trim_end()),
+            )
+        };
+        let runtime: Runtime = toml::from_str(runtime).map_err(|e| broken(RUNTIME, e.to_string()))?;
+        runtime.check().map_err(|seen| broken(RUNTIME, seen))?;
+        let settings = PackSettings::parse(name.clone(), settings).map_err(|seen| broken(SETTINGS, seen))?;
+        let templates = runtime
+            .files
+            .iter()
+            .map(|f| Ok((f.template.clone(), template(&f.template)?)))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            name,
+            runtime,
+            settings,
+            templates,
+        })
+    }
+
+    /// Its Debian packages.
+    pub fn packages(&self) -> &[String] {
+        &self.runtime.packages
+    }
+
+    /// Ports of the workload.
+    pub fn workload(&self) -> Workload {
+        self.runtime.workload
+    }
+}
+
+impl Runtime {
+    /// What the types cannot say.
+    fn check(&self) -> std::result::Result<(), String> {
+        if self.schema != 1 {
+            return Err(format!("schema = {}: this tool knows 1", self.schema));
+        }
+        let paths = self
+            .files
+            .iter()
+            .map(|f| &f.path)
+            .chain(self.programs.iter().map(|p| &p.path));
+        for path in paths.chain(self.links.iter().map(|l| &l.path)) {
+            let bad = |p: &str| matches!(p, "" | "." | "..");
+            if !path.starts_with('/') || path.split('/').skip(1).any(bad) || path.chars().any(char::is_control) {
+                return Err(format!("`{}` is no absolute path of a file", path.escape_debug()));
+            }
+        }
+        for name in self
+            .programs
+            .iter()
+            .map(|p| &p.name)
+            .chain(self.files.iter().map(|f| &f.template))
+        {
+            if name.is_empty() || name.contains('/') || name.starts_with('.') {
+                return Err(format!("`{}` is no name of a file", name.escape_debug()));
+            }
+        }
+        for secret in &self.secrets {
+            secret.parse::<Name>()?;
+        }
+        let contract = &self.contract;
+        let words = [&contract.status, &contract.events, &contract.dump];
+        let commands = words
+            .into_iter()
+            .chain(contract.orders.values())
+            .chain(self.steps.iter().map(|s| &s.run));
+        for argv in commands {
+            if argv.first().is_none_or(String::is_empty) {
+                return Err("a command names no program".into());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,268 @@
+//! What templates see, and what becomes of them on one node.
+
+use super::pack::Pack;
+use super::secrets::Secrets;
+use crate::error::{Error, Problem, Result};
+use crate::guest::template;
+use crate::spec::{Lab, NetworkRole, Node, NodeRole, Share};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+/// TCP port of SMB shares.
+const SMB: u16 = 445;
+
+/// A file as it goes into a machine.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RenderedFile {
+    /// Absolute path in the machine.
+    pub path: String,
+    /// Permissions.
+    pub mode: u32,
+    /// Content.
+    pub content: String,
+}
+
+impl fmt::Debug for RenderedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The content may be a secret.
+        write!(f, "{} ({:o}, {} bytes)", self.path, self.mode, self.content.len())
+    }
+}
+
+/// A command as it is run in a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenderedStep {
+    /// The argument vector.
+    pub run: Vec<String>,
+    /// A file in the machine that it reads.
+    pub stdin: Option<String>,
+    /// Only where something was deployed before.
+    pub again: bool,
+}
+
+impl RenderedStep {
+    /// A command of the lab file.
+    pub(super) fn once(run: &[String]) -> Self {
+        Self {
+            run: run.to_owned(),
+            stdin: None,
+            again: false,
+        }
+    }
+}
+
+/// What every template and every `when` sees.
+#[derive(Debug, Serialize)]
+struct View<'a> {
+    lab: &'a str,
+    node: NodeView<'a>,
+    networks: Vec<NetworkView<'a>>,
+    members: Vec<PeerView<'a>>,
+    hubs: Vec<PeerView<'a>>,
+    cluster: EndView<'a>,
+    service: EndView<'a>,
+    shares: BTreeMap<&'a str, ShareView<'a>>,
+    hosted: Vec<&'a str>,
+    settings: &'a BTreeMap<String, serde_json::Value>,
+    secrets: &'a BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeView<'a> {
+    name: &'a str,
+    role: Option<NodeRole>,
+    disks: BTreeMap<&'a str, DiskView>,
+}
+
+#[derive(Debug, Serialize)]
+struct DiskView {
+    device: String,
+    mount: String,
+}
+
+#[derive(Debug, Serialize)]
+struct NetworkView<'a> {
+    name: &'a str,
+    role: NetworkRole,
+    subnet: String,
+    prefix: u8,
+    interface: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct PeerView<'a> {
+    name: &'a str,
+    addresses: BTreeMap<&'a str, Ipv4Addr>,
+}
+
+#[derive(Debug, Serialize)]
+struct EndView<'a> {
+    name: &'a str,
+    address: Ipv4Addr,
+    network: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct ShareView<'a> {
+    host: &'a str,
+    address: Ipv4Addr,
+    port: u16,
+}
+
+impl Pack {
+    /// The files of `node`. The same lab and secrets give the same bytes.
+    pub fn render(&self, lab: &Lab, node: &Node, secrets: &Secrets) -> Result<Vec<RenderedFile>> {
+        let view = view(lab, node, secrets)?;
+        let mut files = Vec::new();
+        for file in &self.runtime.files {
+            if self.holds(file.when.as_deref(), &view)? {
+                let text = self.templates.get(&file.template).map_or("", String::as_str);
+                let content = template::render_text(&format!("{}/{}", self.name, file.template), text, &view)?;
+                files.push(RenderedFile {
+                    path: file.path.clone(),
+                    mode: file.mode,
+                    content,
+                });
+            }
+        }
+        Ok(files)
+    }
+
+    /// The symbolic links of `node`: path → what it leads to.
+    pub fn links(&self, lab: &Lab, node: &Node) -> Result<Vec<(String, String)>> {
+        let no_secrets = Secrets::default();
+        let view = view(lab, node, &no_secrets)?;
+        let mut links = Vec::new();
+        for link in &self.runtime.links {
+            if self.holds(link.when.as_deref(), &view)? {
+                links.push((link.path.clone(), link.to.clone()));
+            }
+        }
+        Ok(links)
+    }
+
+    /// The commands of `node`. They see no secret: an argument vector is open to everybody in the machine.
+    pub fn steps(&self, lab: &Lab, node: &Node) -> Result<Vec<RenderedStep>> {
+        let no_secrets = Secrets::default();
+        let view = view(lab, node, &no_secrets)?;
+        let mut steps = Vec::new();
+        for step in &self.runtime.steps {
+            if self.holds(step.when.as_deref(), &view)? {
+                let place = format!("{}/runtime.toml, a step's argument", self.name);
+                let run = step.run.iter().map(|a| template::render_text(&place, a, &view));
+                steps.push(RenderedStep {
+                    run: run.collect::<Result<_>>()?,
+                    stdin: step.stdin.clone(),
+                    again: step.again,
+                });
+            }
+        }
+        Ok(steps)
+    }
+
+    fn holds(&self, when: Option<&str>, view: &View<'_>) -> Result<bool> {
+        when.map_or(Ok(true), |w| {
+            template::holds(&format!("{}/runtime.toml", self.name), w, view)
+        })
+    }
+}
+
+fn view<'a>(lab: &'a Lab, node: &'a Node, secrets: &'a Secrets) -> Result<View<'a>> {
+    let runtime = lab.runtime.as_ref().ok_or_else(|| {
+        Error::Bug(
+            Problem::new("render a runtime pack")
+                .on(&lab.name)
+                .seen("the lab has no runtime"),
+        )
+    })?;
+    let end = |e: &'a crate::spec::Endpoint| {
+        let network = lab
+            .networks
+            .iter()
+            .find(|n| n.subnet.has_host(e.address))
+            .ok_or_else(|| {
+                Error::Operation(Problem::new("find the network of").on(format!("{} ({})", e.name, e.address)))
+            })?;
+        Ok::<_, Error>(EndView {
+            name: &e.name,
+            address: e.address,
+            network: &network.name,
+        })
+    };
+    let peers = |role| lab.with_role(role).map(peer).collect();
+    Ok(View {
+        lab: &lab.name,
+        node: NodeView {
+            name: &node.name,
+            role: node.role,
+            disks: node.disks.iter().map(|d| (d.name.as_str(), disk(d))).collect(),
+        },
+        networks: lab.networks.iter().map(|n| network(n, node)).collect(),
+        members: peers(NodeRole::Member),
+        hubs: peers(NodeRole::Hub),
+        cluster: end(&runtime.cluster)?,
+        service: end(&runtime.service)?,
+        shares: lab
+            .shares
+            .iter()
+            .map(|s| Ok((s.name.as_str(), share(lab, node, s)?)))
+            .collect::<Result<_>>()?,
+        hosted: lab
+            .shares
+            .iter()
+            .filter(|s| s.host == node.name)
+            .map(|s| s.name.as_str())
+            .collect(),
+        settings: &runtime.settings,
+        secrets: &secrets.0,
+    })
+}
+
+fn disk(disk: &crate::spec::LocalDisk) -> DiskView {
+    DiskView {
+        device: format!("/dev/disk/by-id/virtio-{}", disk.serial),
+        mount: format!("/{}", disk.name),
+    }
+}
+
+fn network<'a>(network: &'a crate::spec::Network, node: &'a Node) -> NetworkView<'a> {
+    let nic = node.nics.iter().find(|n| n.network == network.name);
+    NetworkView {
+        name: &network.name,
+        role: network.role,
+        subnet: network.subnet.to_string(),
+        prefix: network.subnet.prefix,
+        interface: nic.map(|n| n.interface.as_str()),
+    }
+}
+
+fn peer(node: &Node) -> PeerView<'_> {
+    PeerView {
+        name: &node.name,
+        addresses: node.nics.iter().map(|n| (n.network.as_str(), n.address)).collect(),
+    }
+}
+
+/// The share as `node` reaches it: on the first network that both are on. An address, because a resolver has timeouts of its own.
+fn share<'a>(lab: &'a Lab, node: &Node, share: &'a Share) -> Result<ShareView<'a>> {
+    let host = lab.node(&share.host);
+    let address = lab
+        .networks
+        .iter()
+        .find_map(|n| node.address(&n.name).and(host?.address(&n.name)));
+    let address = address.ok_or_else(|| {
+        Error::Operation(
+            Problem::new("find a way to the share")
+                .on(format!("{} on {} from {}", share.name, share.host, node.name))
+                .seen("no network joins the two")
+                .remedy("put both on one network in the lab file"),
+        )
+    })?;
+    Ok(ShareView {
+        host: &share.host,
+        address,
+        port: SMB,
+    })
+}

@@ -1,0 +1,59 @@
+//! Secrets of a lab: made once, kept 0600 beside its keys, never on a command line.
+
+use super::Pack;
+use crate::error::{Error, IoContext, Problem, Result};
+use crate::guest::keys::write_private;
+use crate::lab::files::Home;
+use rand::Rng;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+/// Characters of a secret: about 190 bits.
+const LENGTH: usize = 32;
+
+/// The secrets that a pack asks for.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secrets(pub(super) BTreeMap<String, String>);
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Secrets {
+    /// Reads the pack's secrets in `folder` and makes what is missing.
+    pub fn ensure(pack: &Pack, folder: &Path) -> Result<Self> {
+        Home::private_dir(folder)?;
+        let all = pack
+            .runtime
+            .secrets
+            .iter()
+            .map(|name| Ok((name.clone(), one(folder, name)?)));
+        all.collect::<Result<_>>().map(Self)
+    }
+}
+
+fn one(folder: &Path, name: &str) -> Result<String> {
+    let path = folder.join(format!("secret-{name}"));
+    match fs_err::read_to_string(&path) {
+        Ok(text) if text.len() == LENGTH && text.bytes().all(|b| b.is_ascii_alphanumeric()) => Ok(text),
+        Ok(_) => Err(Error::Operation(
+            Problem::new("read the secret")
+                .on(path.display())
+                .seen("it is not one that failoverlab made")
+                .remedy("take the lab down and up again: `down` removes its secrets, `up` makes new ones"),
+        )),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let secret: String = rand::rng()
+                .sample_iter(rand::distr::Alphanumeric)
+                .take(LENGTH)
+                .map(char::from)
+                .collect();
+            write_private(&path, secret.as_bytes())?;
+            Ok(secret)
+        }
+        Err(e) => Err(e).tried("read the secret", path.display()),
+    }
+}

@@ -1,0 +1,591 @@
+use super::*;
+use crate::error::Error;
+use crate::guest::fake::FakeRemote;
+use crate::lab::files::Home;
+use crate::spec::{self, Lab, Node};
+use crate::wait::Deadline;
+use ccr_contract::config::{Config, Dial, Role};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(5))
+}
+
+fn ccr() -> (Lab, Pack, Secrets) {
+    let lab = spec::example("ccr");
+    let secrets = Secrets(BTreeMap::from([("witness".to_owned(), "s3cret".to_owned())]));
+    (lab, Pack::load("ccr").unwrap(), secrets)
+}
+
+fn content<'a>(files: &'a [RenderedFile], path: &str) -> &'a str {
+    &files
+        .iter()
+        .find(|f| f.path == path)
+        .unwrap_or_else(|| panic!("{path} in {files:?}"))
+        .content
+}
+
+fn config(node: &str) -> Config {
+    let (lab, pack, secrets) = ccr();
+    let files = pack.render(&lab, lab.node(node).unwrap(), &secrets).unwrap();
+    let text = content(&files, "/etc/ccrd/ccrd.toml");
+    toml::from_str(text).unwrap_or_else(|e| panic!("{e}\n{text}"))
+}
+
+#[test]
+fn a_members_configuration_says_what_the_lab_file_says() {
+    let c = config("node2");
+    assert_eq!((c.schema, c.node.as_str(), c.role), (1, "node2", Role::Member));
+    assert_eq!(
+        (c.cluster.as_str(), c.cluster_address.to_string()),
+        ("exmbcluster", "10.77.1.20".into())
+    );
+    assert_eq!(
+        (c.service.as_str(), c.service_address.to_string()),
+        ("exmbx", "10.77.1.21".into())
+    );
+    assert_eq!((c.service_network.as_str(), c.data.as_str()), ("public", "/data/ccrd"));
+    let networks: Vec<_> = c
+        .networks
+        .iter()
+        .map(|n| (n.name.as_str(), n.role, n.prefix, n.interface.as_deref()))
+        .collect();
+    use ccr_contract::status::NetworkRole::{Internal, Mixed};
+    assert_eq!(
+        networks,
+        [
+            ("public", Mixed, 24, Some("eth1")),
+            ("private", Internal, 24, Some("eth2"))
+        ]
+    );
+    let members: Vec<_> = c.members.iter().map(|m| m.name.as_str()).collect();
+    assert_eq!(members, ["node1", "node2"]);
+    assert_eq!(c.members[1].addresses["private"].to_string(), "10.77.2.12");
+    assert_eq!(c.hubs.len(), 1);
+    assert_eq!(c.hubs[0].addresses.len(), 1);
+    let witness = c.witness.unwrap();
+    assert_eq!(
+        (witness.address.to_string(), witness.port, witness.share.as_str()),
+        ("10.77.1.10".into(), 445, "witness")
+    );
+    assert_eq!(
+        (witness.path.as_str(), witness.user.as_str()),
+        (r"\\hub\witness", "witness")
+    );
+    let s = c.settings;
+    assert_eq!(
+        (s.heartbeat_ms, s.node_tolerance, s.interface_tolerance, s.lease_ms),
+        (1200, 5, 3, 4500)
+    );
+    assert_eq!(
+        (
+            s.arbitration_delay_ms,
+            s.witness_check_ms,
+            s.idle_roll_ms,
+            s.status_probe_ms
+        ),
+        (1500, 5000, 5000, 2000)
+    );
+    assert_eq!(
+        (s.circular, s.dial, s.dumpster_bytes, s.generation_bytes),
+        (true, Dial::BestAvailability, 18_000_000, 1 << 20)
+    );
+    assert_eq!((s.dumpster_age_ms, s.groups), (604_800_000, vec!["First".to_owned()]));
+}
+
+#[test]
+fn the_hubs_configuration_has_no_witness_and_no_interface_it_is_not_on() {
+    let c = config("hub");
+    assert_eq!((c.role, c.data.as_str()), (Role::Hub, "/var/lib/ccrd"));
+    assert_eq!(c.witness, None);
+    assert_eq!(c.networks[1].interface, None);
+}
+
+#[test]
+fn settings_of_the_lab_file_reach_the_runtime() {
+    let (mut lab, pack, secrets) = ccr();
+    let settings = &mut lab.runtime.as_mut().unwrap().settings;
+    settings.insert("heartbeat_ms".into(), 250.into());
+    settings.insert("dial".into(), "lossless".into());
+    settings.insert("groups".into(), serde_json::json!(["First", "Second"]));
+    let files = pack.render(&lab, &lab.nodes[0], &secrets).unwrap();
+    let c: Config = toml::from_str(content(&files, "/etc/ccrd/ccrd.toml")).unwrap();
+    assert_eq!(
+        (c.settings.heartbeat_ms, c.settings.dial, c.settings.groups.len()),
+        (250, Dial::Lossless, 2)
+    );
+}
+
+#[test]
+fn secrets_are_only_in_files_closed_to_others_and_in_no_command() {
+    let (lab, pack, secrets) = ccr();
+    let mut with_secret = Vec::new();
+    for node in &lab.nodes {
+        for file in pack.render(&lab, node, &secrets).unwrap() {
+            if file.content.contains("s3cret") {
+                assert_eq!(file.mode, 0o600, "{file:?}");
+                with_secret.push((node.name.to_string(), file.path.clone()));
+            }
+        }
+        assert!(!format!("{:?}", pack.steps(&lab, node).unwrap()).contains("s3cret"));
+    }
+    with_secret.sort();
+    let expected = [
+        ("hub", "/run/failoverlab/witness-password"),
+        ("node1", "/etc/ccrd/witness-password"),
+        ("node2", "/etc/ccrd/witness-password"),
+    ];
+    assert_eq!(with_secret, expected.map(|(n, p)| (n.to_owned(), p.to_owned())));
+}
+
+#[test]
+fn each_role_gets_its_own() {
+    let (lab, pack, secrets) = ccr();
+    let mut all = String::new();
+    for name in ["node1", "hub"] {
+        let node = lab.node(name).unwrap();
+        let files = pack.render(&lab, node, &secrets).unwrap();
+        // The configuration is compared by its type, above.
+        for f in files.iter().filter(|f| f.path != "/etc/ccrd/ccrd.toml") {
+            all += &format!("== {name} {} {:04o}\n{}\n", f.path, f.mode, f.content);
+        }
+        for (path, to) in pack.links(&lab, node).unwrap() {
+            all += &format!("== {name} {path} -> {to}\n");
+        }
+        for s in pack.steps(&lab, node).unwrap() {
+            all += &format!("== {name} $ {s:?}\n");
+        }
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[test]
+fn a_share_that_no_network_leads_to_is_an_error() {
+    let (mut lab, pack, secrets) = ccr();
+    lab.nodes[0].nics.retain(|n| n.network.as_str() == "private");
+    let e = pack.render(&lab, &lab.nodes[0], &secrets).unwrap_err();
+    assert!(e.to_string().contains("no network joins the two"), "{e}");
+}
+
+#[test]
+fn an_unknown_pack_is_a_wrong_use_that_names_the_known_ones() {
+    for bad in ["ccrr", "", "..", "../ccr", "a\nb", "guest"] {
+        let e = Pack::load(bad).unwrap_err();
+        assert_eq!(e.exit_code(), 2, "{bad:?}: {e}");
+    }
+    assert!(Pack::load("ccrr").unwrap_err().to_string().contains("ccr"));
+    assert_eq!(names().iter().map(|n| n.as_str()).collect::<Vec<_>>(), ["ccr"]);
+}
+
+const MINIMAL: &str = "schema = 1\ntitle = 't'\n[contract]\nstatus = ['s']\nevents = ['e']\ndump = ['d']\n[workload]\nsubmit = 25\ndeliver = 24\nread = 110\n";
+
+fn parsed(runtime: &str) -> crate::error::Result<Pack> {
+    Pack::parse("x".parse().unwrap(), runtime, "", |name| Ok(format!("template {name}")))
+}
+
+#[test]
+fn a_pack_that_does_not_hold_says_why() {
+    parsed(MINIMAL).unwrap();
+    for (more, expected) in [
+        ("nonsense = 1", "unknown field `nonsense`"),
+        ("files = [{ template = 'a', path = 'etc/x' }]", "no absolute path"),
+        ("files = [{ template = 'a', path = '/etc/../x' }]", "no absolute path"),
+        ("files = [{ template = '../a', path = '/x' }]", "no name of a file"),
+        ("files = [{ template = 'a', path = '/x', mode = '999' }]", "is no mode"),
+        ("files = [{ template = 'a', path = '/x', mode = '4755' }]", "is no mode"),
+        ("steps = [{ run = [] }]", "names no program"),
+        ("secrets = ['../x']", "no name"),
+    ] {
+        let e = parsed(&format!("{more}\n{MINIMAL}")).unwrap_err().to_string();
+        assert!(e.contains(expected) && e.contains("x/runtime.toml"), "{more}: {e}");
+    }
+    assert!(
+        parsed(&MINIMAL.replace("= 1", "= 2"))
+            .unwrap_err()
+            .to_string()
+            .contains("this tool knows 1")
+    );
+    assert!(parsed("").is_err());
+}
+
+#[test]
+fn the_pack_in_the_documentation_holds() {
+    let docs = include_str!("../../docs/packs.md");
+    let snippets: Vec<&str> = docs
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|s| s.split("```").next())
+        .collect();
+    assert_eq!(snippets.len(), 1);
+    let (lab, _, secrets) = ccr();
+    let pack = parsed(snippets[0]).unwrap();
+    assert_eq!(pack.render(&lab, lab.node("hub").unwrap(), &secrets).unwrap().len(), 1);
+    assert_eq!(
+        pack.render(&lab, lab.node("node1").unwrap(), &secrets).unwrap().len(),
+        0
+    );
+}
+
+#[test]
+fn a_when_that_cannot_be_judged_is_an_error() {
+    let (lab, _, secrets) = ccr();
+    for when in ["node.", "nothing.at.all", "node.name |"] {
+        let pack = parsed(&format!(
+            "files = [{{ template = 'a', path = '/x', when = \"{when}\" }}]\n{MINIMAL}"
+        ))
+        .unwrap();
+        let e = pack.render(&lab, &lab.nodes[0], &secrets).unwrap_err();
+        assert!(e.to_string().contains("x/runtime.toml"), "{e}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_garbage_pack_never_panics(text in "\\PC{0,200}") {
+        let _ = parsed(&text);
+        let _ = parsed(&format!("{MINIMAL}{text}"));
+    }
+}
+
+/// A folder with keys and a program, and what a deployment takes from it.
+fn artifacts() -> (tempfile::TempDir, Artifacts) {
+    let dir = tempfile::tempdir().unwrap();
+    let ccrd = dir.path().join("ccrd");
+    std::fs::write(&ccrd, b"\x7fELF a program").unwrap();
+    let secrets = dir.path().join("keys");
+    (
+        dir,
+        Artifacts {
+            programs: BTreeMap::from([("ccrd".to_owned(), ccrd)]),
+            secrets,
+        },
+    )
+}
+
+fn deploy_to(remote: &mut FakeRemote, lab: &Lab, node: &Node, a: &Artifacts) -> crate::error::Result<DeployReport> {
+    let pack = lab.runtime.as_ref().map(|r| Pack::load(&r.kind).unwrap());
+    deploy(remote, lab, node, pack.as_ref(), a, soon(), &mut |_| Ok(()))
+}
+
+const LOOKS: &[&str] = &["sh", "-c", install::LOOK];
+const INSTALLS: &[&str] = &["sh", "-c", install::INSTALL];
+
+/// What a look at any machine of `lab` finds, with `digest` deployed.
+fn ports(lab: &Lab, digest: &str) -> String {
+    let nics = lab.nodes.iter().flat_map(|n| &n.nics);
+    let lines: String = nics.map(|n| format!("{} {}\n", n.mac, n.interface)).collect();
+    format!("{digest}\n{lines}00:00:00:00:00:00 lo\n")
+}
+
+/// What a machine would find in the stream: path → mode and content.
+fn unpack(stream: &[u8]) -> BTreeMap<PathBuf, (u32, String)> {
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(stream));
+    let entries = archive.entries().unwrap().map(|e| {
+        let mut e = e.unwrap();
+        let mut content = String::new();
+        match e.link_name().unwrap() {
+            Some(to) => content = to.display().to_string(),
+            None => drop(std::io::Read::read_to_string(&mut e, &mut content).unwrap()),
+        }
+        let path = e.path().unwrap().into_owned();
+        (path, (e.header().mode().unwrap(), content))
+    });
+    entries.collect()
+}
+
+#[test]
+fn a_deployment_is_one_look_and_one_stream() {
+    let lab = spec::example("ccr");
+    let (_dir, a) = artifacts();
+    let mut remote = FakeRemote::new()
+        .answer(LOOKS, 0, ports(&lab, ""))
+        .answer(INSTALLS, 0, "");
+    let report = deploy_to(&mut remote, &lab, lab.node("hub").unwrap(), &a).unwrap();
+    assert!(report.changed);
+    assert_eq!(remote.commands.len(), 2);
+    let install = &remote.commands[1];
+    let files = unpack(&install.stdin);
+    assert_eq!(
+        files[&PathBuf::from("usr/local/bin/ccrd")],
+        (0o755, "\x7fELF a program".to_owned())
+    );
+    assert_eq!(files[&PathBuf::from("usr/local/bin/ccrctl")].1, "ccrd");
+    assert_eq!(files[&PathBuf::from("run/failoverlab/witness-password")].0, 0o600);
+    assert_eq!(files.len(), report.files);
+    let secret = std::fs::read_to_string(a.secrets.join("secret-witness")).unwrap();
+    assert_eq!(secret.len(), 32);
+    assert_eq!(
+        std::fs::metadata(a.secrets.join("secret-witness"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o600
+    );
+    assert!(!install.argv.concat().contains(&secret));
+    assert!(
+        install
+            .argv
+            .iter()
+            .any(|a| a.contains("smbpasswd") && a.ends_with("</run/failoverlab/witness-password")),
+        "{:?}",
+        install.argv
+    );
+}
+
+#[test]
+fn what_is_deployed_is_not_deployed_again_and_a_change_is() {
+    let mut lab = spec::example("ccr");
+    let (_dir, a) = artifacts();
+    let first = deploy_to(
+        &mut FakeRemote::new()
+            .answer(LOOKS, 0, ports(&lab, ""))
+            .answer(INSTALLS, 0, ""),
+        &lab,
+        &lab.nodes[0],
+        &a,
+    )
+    .unwrap();
+    let mut remote = FakeRemote::new().answer(LOOKS, 0, ports(&lab, &first.digest));
+    let again = deploy_to(&mut remote, &lab, &lab.nodes[0], &a).unwrap();
+    assert!(!again.changed && remote.commands.len() == 1);
+    assert_eq!(again.digest, first.digest);
+    lab.runtime
+        .as_mut()
+        .unwrap()
+        .settings
+        .insert("lease_ms".into(), 4000.into());
+    let mut remote = FakeRemote::new()
+        .answer(LOOKS, 0, ports(&lab, &first.digest))
+        .answer(INSTALLS, 0, "");
+    assert!(deploy_to(&mut remote, &lab, &lab.nodes[0], &a).unwrap().changed);
+    std::fs::write(&a.programs["ccrd"], b"another program").unwrap();
+    let other = deploy_to(
+        &mut FakeRemote::new()
+            .answer(LOOKS, 0, ports(&lab, ""))
+            .answer(INSTALLS, 0, ""),
+        &spec::example("ccr"),
+        &lab.nodes[0],
+        &a,
+    )
+    .unwrap();
+    assert_ne!(other.digest, first.digest);
+}
+
+#[test]
+fn a_port_with_another_name_than_its_configuration_says_is_an_error() {
+    let lab = spec::example("ccr");
+    let (_dir, a) = artifacts();
+    for (found, expected) in [
+        (ports(&lab, "").replace("eth1", "eth2"), "is eth2, not eth1"),
+        ("\n".to_owned(), "there is no"),
+        (String::new(), "there is no"),
+        ("\u{fffd}\0".to_owned(), "there is no"),
+    ] {
+        let mut remote = FakeRemote::new().answer(LOOKS, 0, found);
+        let e = deploy_to(&mut remote, &lab, &lab.nodes[0], &a).unwrap_err().to_string();
+        assert!(e.contains(expected), "{e}");
+    }
+}
+
+#[test]
+fn a_failed_step_is_named_with_its_own_words() {
+    let lab = spec::example("ccr");
+    let (_dir, a) = artifacts();
+    let said = "mkfs: no such device\nfailoverlab: failed step 1\n";
+    let mut remote = FakeRemote::new()
+        .answer(LOOKS, 0, ports(&lab, ""))
+        .complain(INSTALLS, 5, said);
+    let e = deploy_to(&mut remote, &lab, &lab.nodes[0], &a).unwrap_err().to_string();
+    assert!(
+        e.contains("systemd-makefs ext4") && e.contains("status 5") && e.contains("no such device"),
+        "{e}"
+    );
+    for strange in [
+        "",
+        "failoverlab: failed step 0\n",
+        "failoverlab: failed step 99999999999999999999\n",
+        "failoverlab: failed step 77\n",
+    ] {
+        let mut remote = FakeRemote::new()
+            .answer(LOOKS, 0, ports(&lab, ""))
+            .complain(INSTALLS, 2, strange);
+        let e = deploy_to(&mut remote, &lab, &lab.nodes[0], &a).unwrap_err().to_string();
+        assert!(e.contains("writing the files ended with status 2"), "{e}");
+    }
+}
+
+#[test]
+fn a_refusal_of_the_listener_ends_it_before_anything_is_sent() {
+    let lab = spec::example("ccr");
+    let (_dir, a) = artifacts();
+    let pack = Pack::load("ccr").unwrap();
+    let mut remote = FakeRemote::new();
+    let e = deploy(&mut remote, &lab, &lab.nodes[0], Some(&pack), &a, soon(), &mut |_| {
+        Err(Error::Interrupted)
+    })
+    .unwrap_err();
+    assert!(matches!(e, Error::Interrupted) && remote.commands.is_empty());
+}
+
+#[test]
+fn every_step_is_said_and_may_be_the_last() {
+    let lab = spec::example("ccr");
+    let (_dir, a) = artifacts();
+    let pack = Pack::load("ccr").unwrap();
+    let printed = "failoverlab: step 1\nfailoverlab: step 99\nfailoverlab: step x\nhello\nfailoverlab: step 2\n";
+    let machine = || {
+        FakeRemote::new()
+            .answer(LOOKS, 0, ports(&lab, ""))
+            .answer(INSTALLS, 0, printed)
+    };
+    let mut said = Vec::new();
+    let mut say = |text: &str| {
+        said.push(text.to_owned());
+        Ok(())
+    };
+    deploy(&mut machine(), &lab, &lab.nodes[0], Some(&pack), &a, soon(), &mut say).unwrap();
+    assert!(
+        said.iter().any(|s| s.starts_with("1/3: /lib/systemd/systemd-makefs")),
+        "{said:?}"
+    );
+    assert!(said.last().unwrap().starts_with("2/3: systemctl"), "{said:?}");
+    let mut say = |text: &str| {
+        if text.starts_with("2/3") {
+            Err(Error::Interrupted)
+        } else {
+            Ok(())
+        }
+    };
+    let e = deploy(&mut machine(), &lab, &lab.nodes[0], Some(&pack), &a, soon(), &mut say).unwrap_err();
+    assert!(matches!(e, Error::Interrupted));
+}
+
+#[test]
+fn a_missing_program_is_the_hosts_fault_with_a_remedy() {
+    let lab = spec::example("ccr");
+    let (_dir, mut a) = artifacts();
+    a.programs.insert("ccrd".into(), "/nowhere/ccrd".into());
+    let e = deploy_to(&mut FakeRemote::new(), &lab, &lab.nodes[0], &a).unwrap_err();
+    assert_eq!(e.exit_code(), 4);
+    assert!(e.problem().unwrap().remedy.is_some());
+}
+
+#[test]
+fn a_bare_machine_gets_its_commands_and_nothing_else() {
+    let mut lab = spec::example("bare");
+    let (_dir, a) = artifacts();
+    let mut remote = FakeRemote::new();
+    assert!(!deploy_to(&mut remote, &lab, &lab.nodes[0], &a).unwrap().changed);
+    assert!(remote.commands.is_empty());
+    lab.nodes[0].run = vec![vec!["echo".into(), "a b; rm -rf $HOME".into()]];
+    let mut remote = FakeRemote::new()
+        .answer(LOOKS, 0, ports(&lab, ""))
+        .answer(INSTALLS, 0, "");
+    assert_eq!(deploy_to(&mut remote, &lab, &lab.nodes[0], &a).unwrap().steps, 1);
+    assert_eq!(remote.commands[1].argv.last().unwrap(), "'echo' 'a b; rm -rf $HOME'");
+}
+
+#[test]
+fn a_secret_that_is_not_ours_is_refused() {
+    let (_dir, a) = artifacts();
+    let pack = Pack::load("ccr").unwrap();
+    let made = Secrets::ensure(&pack, &a.secrets).unwrap();
+    assert_eq!(Secrets::ensure(&pack, &a.secrets).unwrap(), made);
+    assert_eq!(format!("{made:?}"), r#"{"witness"}"#);
+    std::fs::write(a.secrets.join("secret-witness"), "short\n").unwrap();
+    assert!(
+        Secrets::ensure(&pack, &a.secrets)
+            .unwrap_err()
+            .to_string()
+            .contains("not one that failoverlab made")
+    );
+}
+
+#[test]
+fn only_the_contracts_json_is_taken() {
+    let pack = Pack::load("ccr").unwrap();
+    let good = r#"{"schema":1,"node":"hub","version":"0.1.0","epoch":7,"cluster":null,"service":null}"#;
+    let mut remote = FakeRemote::new().answer(&["ccrctl", "status", "--json"], 0, good);
+    assert_eq!(status(&mut remote, &pack, soon()).unwrap().epoch, 7);
+    for bad in [
+        "",
+        "null",
+        "Status: fine",
+        "{",
+        r#"{"schema":1}"#,
+        "\u{0}",
+        &good.replace("\"schema\":1", "\"schema\":2"),
+        &format!("{good}x"),
+    ] {
+        let mut remote = FakeRemote::new().answer(&["ccrctl", "status"], 0, bad);
+        let e = status(&mut remote, &pack, soon()).unwrap_err();
+        assert_eq!(e.exit_code(), 5, "{bad}: {e}");
+        let mut remote = FakeRemote::new().answer(&["ccrctl", "dump"], 0, bad);
+        assert!(dump(&mut remote, &pack, soon()).is_err());
+    }
+    let mut remote = FakeRemote::new().answer(&["ccrctl", "status"], 0, vec![b' '; 2 << 20]);
+    assert!(
+        status(&mut remote, &pack, soon())
+            .unwrap_err()
+            .to_string()
+            .contains("at most 1 MiB")
+    );
+    let mut remote = FakeRemote::new().complain(&["ccrctl", "status"], 1, "no daemon\n");
+    assert!(
+        status(&mut remote, &pack, soon())
+            .unwrap_err()
+            .to_string()
+            .contains("no daemon")
+    );
+}
+
+#[test]
+fn orders_are_those_of_the_pack() {
+    let pack = Pack::load("ccr").unwrap();
+    let mut remote = FakeRemote::new()
+        .answer(&["ccrctl", "move"], 0, r#"{"done":true}"#)
+        .answer(&["ccrctl", "stop"], 0, "\n");
+    let answer = operate(&mut remote, &pack, "move", &["node2".into()], soon()).unwrap();
+    assert_eq!(answer["done"], true);
+    assert_eq!(remote.argvs()[0], ["ccrctl", "move", "node2"]);
+    assert!(operate(&mut remote, &pack, "stop", &[], soon()).unwrap().is_null());
+    let e = operate(&mut remote, &pack, "mvoe", &[], soon()).unwrap_err();
+    assert_eq!(e.exit_code(), 2);
+    assert_eq!(remote.commands.len(), 2);
+}
+
+#[test]
+fn events_are_handed_out_until_a_line_is_none() {
+    let pack = Pack::load("ccr").unwrap();
+    let line = |seq| format!(r#"{{"seq":{seq},"node_t_us":5,"kind":"service.online","severity":"info"}}"#);
+    let follow = |text: String| {
+        let mut seen = Vec::new();
+        let mut remote = FakeRemote::new().answer(&["ccrctl", "events"], 0, text);
+        let end = follow_events(&mut remote, &pack, &mut |e| {
+            seen.push(e.seq);
+            e.seq < 2
+        });
+        (seen, end)
+    };
+    let (seen, end) = follow(format!("{}\n{}\n{}\n{}\n", line(0), line(1), line(2), line(3)));
+    assert!(end.is_ok() && seen == [0, 1, 2]);
+    let (seen, end) = follow(format!("{}\nccrd: panicked\n{}\n", line(0), line(1)));
+    assert_eq!(seen, [0]);
+    assert!(end.unwrap_err().to_string().contains("ccrd: panicked"));
+}
+
+#[test]
+fn the_folder_of_keys_is_closed() {
+    let (_dir, a) = artifacts();
+    Secrets::ensure(&Pack::load("ccr").unwrap(), &a.secrets).unwrap();
+    Home::private_dir(&a.secrets).unwrap();
+    assert_eq!(
+        std::fs::metadata(&a.secrets).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
+}

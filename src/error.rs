@@ -1,0 +1,165 @@
+//! The one enum of expected errors, with the documented exit codes.
+//!
+//! Anything that is not one of these is a bug in failoverlab and ends with exit code 70.
+
+use std::fmt;
+
+/// What went wrong, in words for the person who has to act on it.
+///
+/// The text fits "could not {what}": lower case, no full stop.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Problem {
+    /// What was tried: `start the machine`.
+    pub what: String,
+    /// On what it was tried: a node, a file, a network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<String>,
+    /// What was seen last: libvirt's or QEMU's own words, the last answer of a probe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<String>,
+    /// What the person can do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// Failures of undoing the step, each in its own words. Empty where everything was undone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rollback: Vec<String>,
+}
+
+impl Problem {
+    /// A problem with `what` was tried; add the rest with the builder methods.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            on: None,
+            seen: None,
+            remedy: None,
+            rollback: Vec::new(),
+        }
+    }
+    /// Names what the step was tried on.
+    #[must_use]
+    pub fn on(mut self, on: impl fmt::Display) -> Self {
+        self.on = Some(on.to_string());
+        self
+    }
+    /// Keeps the last thing seen, in its own words.
+    #[must_use]
+    pub fn seen(mut self, seen: impl fmt::Display) -> Self {
+        self.seen = Some(seen.to_string());
+        self
+    }
+    /// Says what to do about it.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl fmt::Display) -> Self {
+        self.remedy = Some(remedy.to_string());
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "could not {}", self.what)?;
+        if let Some(on) = &self.on {
+            write!(f, " ({on})")?;
+        }
+        if let Some(seen) = &self.seen {
+            write!(f, ": {seen}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Every expected way in which a command can end without its result.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An invalid lab or scenario file: rendered with file, line and caret.
+    #[error("{0}")]
+    Invalid(Box<crate::spec::Invalid>),
+    /// A wrong use: an unknown name of a lab, node, network or fault.
+    #[error("{0}")]
+    Usage(Problem),
+    /// The host cannot run this, or the lab does not fit.
+    #[error("{0}")]
+    Host(Problem),
+    /// An operation on a lab or image failed and was undone (or says what was not).
+    #[error("{0}")]
+    Operation(Problem),
+    /// The person interrupted the command.
+    #[error("interrupted")]
+    Interrupted,
+    /// A state that failoverlab believed impossible.
+    #[error("bug in failoverlab: {0}")]
+    Bug(Problem),
+}
+
+/// Result of anything in the tool that can fail in an expected way.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// The process exit code (DESIGN: "Exit codes").
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Invalid(_) | Error::Usage(_) => 2,
+            Error::Host(_) => 4,
+            Error::Operation(_) => 5,
+            Error::Bug(_) => 70,
+            Error::Interrupted => 130,
+        }
+    }
+
+    /// The problem inside, where there is one.
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            Error::Usage(p) | Error::Host(p) | Error::Operation(p) | Error::Bug(p) => Some(p),
+            Error::Invalid(_) | Error::Interrupted => None,
+        }
+    }
+
+    /// Adds failures of the undo, so that cause and rollback failure are both reported.
+    #[must_use]
+    pub fn with_rollback(mut self, failures: impl IntoIterator<Item = String>) -> Self {
+        if let Error::Usage(p) | Error::Host(p) | Error::Operation(p) | Error::Bug(p) = &mut self {
+            p.rollback.extend(failures);
+        }
+        self
+    }
+}
+
+/// Turns an I/O error into an operation error that says what was tried on which path.
+pub trait IoContext<T> {
+    /// `what` fits "could not {what}"; `on` is the path or name.
+    fn tried(self, what: &str, on: impl fmt::Display) -> Result<T>;
+}
+
+impl<T, E: fmt::Display> IoContext<T> for std::result::Result<T, E> {
+    fn tried(self, what: &str, on: impl fmt::Display) -> Result<T> {
+        self.map_err(|e| Error::Operation(Problem::new(what).on(on).seen(e)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_reads_as_one_sentence() {
+        let p = Problem::new("start the machine").on("node1").seen("qemu: no memory");
+        assert_eq!(p.to_string(), "could not start the machine (node1): qemu: no memory");
+    }
+
+    #[test]
+    fn exit_codes_are_the_documented_ones() {
+        let p = || Problem::new("x");
+        let codes: Vec<u8> = [
+            Error::Usage(p()),
+            Error::Host(p()),
+            Error::Operation(p()),
+            Error::Bug(p()),
+            Error::Interrupted,
+        ]
+        .iter()
+        .map(Error::exit_code)
+        .collect();
+        assert_eq!(codes, [2, 4, 5, 70, 130]);
+    }
+}

@@ -1,0 +1,410 @@
+//! The one stream out of the engine. Terminal, files and pages are its consumers.
+
+use crate::error::{IoContext, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// Who saw it happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The tool itself: steps, waits, verdicts.
+    Tool,
+    /// libvirt and QEMU.
+    Hypervisor,
+    /// The user-space networks.
+    Fabric,
+    /// The workload's clients.
+    Client,
+    /// The runtime in a machine.
+    Node,
+}
+
+/// How much it matters to a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Detail.
+    Debug,
+    /// Normal course.
+    Info,
+    /// Worth a look.
+    Warning,
+    /// Something failed.
+    Error,
+}
+
+/// One line of `events.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Position in the journal, from 0, without gaps.
+    pub seq: u64,
+    /// Microseconds of the host's monotonic clock since the journal began.
+    pub t_us: u64,
+    /// Who saw it.
+    pub src: Source,
+    /// The node it is about.
+    pub node: Option<String>,
+    /// Dotted name: `step.begin`, `fault.begin`, `domain.stopped`.
+    pub kind: String,
+    /// The number that the original system gives this event, where it has one (ccr-semantics 11).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u32>,
+    /// How much it matters.
+    pub severity: Severity,
+    /// Events of a node: its own boot-time clock, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_t_us: Option<u64>,
+    /// Events of a node: how far `t_us` may be off, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skew_us: Option<u64>,
+    /// The rest.
+    #[serde(default)]
+    pub data: Value,
+}
+
+/// An event before the journal gave it number and time.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// See [`Event`].
+    pub src: Source,
+    /// See [`Event`].
+    pub node: Option<String>,
+    /// See [`Event`].
+    pub kind: String,
+    /// See [`Event`].
+    pub id: Option<u32>,
+    /// See [`Event`].
+    pub severity: Severity,
+    /// When it happened, where that is not now: microseconds since the journal began.
+    pub t_us: Option<u64>,
+    /// See [`Event`].
+    pub node_t_us: Option<u64>,
+    /// See [`Event`].
+    pub skew_us: Option<u64>,
+    /// See [`Event`].
+    pub data: Value,
+}
+
+impl Draft {
+    /// An `info` event of `src`.
+    pub fn new(src: Source, kind: impl Into<String>) -> Self {
+        Self {
+            src,
+            node: None,
+            kind: kind.into(),
+            id: None,
+            severity: Severity::Info,
+            t_us: None,
+            node_t_us: None,
+            skew_us: None,
+            data: Value::Null,
+        }
+    }
+    /// About this node.
+    #[must_use]
+    pub fn node(mut self, node: impl Into<String>) -> Self {
+        self.node = Some(node.into());
+        self
+    }
+    /// With this severity.
+    #[must_use]
+    pub fn severity(mut self, severity: Severity) -> Self {
+        self.severity = severity;
+        self
+    }
+    /// With this data.
+    #[must_use]
+    pub fn data(mut self, data: Value) -> Self {
+        self.data = data;
+        self
+    }
+}
+
+/// Microseconds of the host's monotonic clock: the same for every process on this host until it reboots.
+pub fn monotonic_us() -> u64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    t.tv_sec as u64 * 1_000_000 + t.tv_nsec as u64 / 1000
+}
+
+/// The wall clock (UTC) in a form that sorts by time and fits a file name: `20261120T114500`.
+pub fn compact_wall_time() -> String {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
+    let (year, month, day) = civil((now / 86_400) as i64);
+    let (h, m, s) = (now / 3600 % 24, now / 60 % 60, now % 60);
+    format!("{year:04}{month:02}{day:02}T{h:02}{m:02}{s:02}")
+}
+
+/// The date of a day counted from 1970-01-01 (Howard Hinnant's `civil_from_days`).
+fn civil(days: i64) -> (i64, i64, i64) {
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let doe = z.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    (
+        yoe + era * 400 + i64::from(month <= 2),
+        month,
+        doy - (153 * mp + 2) / 5 + 1,
+    )
+}
+
+/// First line of a journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JournalHead {
+    /// Version of the shape.
+    pub schema: u32,
+    /// Wall time at the beginning, seconds since 1970.
+    pub wall: u64,
+    /// The host's monotonic clock at `t_us` = 0.
+    pub monotonic_us: u64,
+    /// Tool and version.
+    pub tool: String,
+    /// Seed of the run.
+    pub seed: u64,
+}
+
+type Listener = Box<dyn FnMut(&Event) -> bool + Send>;
+
+/// An append-only journal with listeners. Cheap to clone; safe from any thread.
+#[derive(Clone)]
+pub struct Journal(Arc<Inner>);
+
+struct Inner {
+    begin_us: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    next: u64,
+    file: Option<fs_err::File>,
+    listeners: Vec<Listener>,
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal")
+            .field("begin_us", &self.0.begin_us)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Journal {
+    /// A journal that only tells its listeners.
+    pub fn in_memory() -> Self {
+        Self::with(monotonic_us(), 0, None)
+    }
+
+    /// Opens `path`, or begins it with a head line. A journal that was there goes on with its own clock and numbers;
+    /// a torn last line (the writer was killed) is cut off.
+    pub fn open(path: &Path, seed: u64) -> Result<Self> {
+        let text = match fs_err::read_to_string(path) {
+            Ok(t) => t,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(e).tried("read the journal", path.display()),
+        };
+        let whole = text.rfind('\n').map_or(0, |i| i + 1);
+        let head: Option<JournalHead> = text[..whole].lines().next().and_then(|l| serde_json::from_str(l).ok());
+        let mut file = fs_err::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .tried("open the journal", path.display())?;
+        let (begin, next) = match head {
+            Some(h) => {
+                file.set_len(whole as u64).tried("mend the journal", path.display())?;
+                (h.monotonic_us, text[..whole].lines().count() as u64 - 1)
+            }
+            None => {
+                file.set_len(0).tried("begin the journal", path.display())?;
+                let head = JournalHead {
+                    schema: 1,
+                    wall: std::time::SystemTime::now()
+                        .duration_since(std::time::UNIX_EPOCH)
+                        .map_or(0, |d| d.as_secs()),
+                    monotonic_us: monotonic_us(),
+                    tool: concat!("failoverlab ", env!("CARGO_PKG_VERSION")).into(),
+                    seed,
+                };
+                let line = serde_json::to_string(&head).expect("a head is plain data");
+                writeln!(file, "{line}").tried("begin the journal", path.display())?;
+                (head.monotonic_us, 0)
+            }
+        };
+        Ok(Self::with(begin, next, Some(file)))
+    }
+
+    fn with(begin_us: u64, next: u64, file: Option<fs_err::File>) -> Self {
+        Self(Arc::new(Inner {
+            begin_us,
+            state: Mutex::new(State {
+                next,
+                file,
+                listeners: Vec::new(),
+            }),
+        }))
+    }
+
+    /// Microseconds since the journal began.
+    pub fn now_us(&self) -> u64 {
+        monotonic_us().saturating_sub(self.0.begin_us)
+    }
+
+    /// The host's monotonic clock at the journal's zero.
+    pub fn begin_us(&self) -> u64 {
+        self.0.begin_us
+    }
+
+    /// Calls `f` for every event from now on, on the thread that emits it, until it says no more (`false`).
+    /// `f` must not block and must not emit.
+    pub fn listen(&self, f: impl FnMut(&Event) -> bool + Send + 'static) {
+        self.lock().listeners.push(Box::new(f));
+    }
+
+    /// Numbers the event, writes it, tells the listeners.
+    pub fn emit(&self, draft: Draft) -> Event {
+        let mut state = self.lock();
+        let event = Event {
+            seq: state.next,
+            t_us: draft.t_us.unwrap_or_else(|| self.now_us()),
+            src: draft.src,
+            node: draft.node,
+            kind: draft.kind,
+            id: draft.id,
+            severity: draft.severity,
+            node_t_us: draft.node_t_us,
+            skew_us: draft.skew_us,
+            data: draft.data,
+        };
+        state.next += 1;
+        if let Some(file) = &mut state.file {
+            let mut line = serde_json::to_vec(&event).expect("an event is plain data");
+            line.push(b'\n');
+            // A journal that cannot be written must not stop the lab: the listeners still hear it.
+            let _ = file.write_all(&line);
+        }
+        state.listeners.retain_mut(|l| l(&event));
+        event
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A step that a person waits for: begun, told about, ended. Dropped without [`Step::done`], it ends as failed.
+#[derive(Debug)]
+pub struct Step {
+    journal: Journal,
+    name: String,
+    node: Option<String>,
+    begun: std::time::Instant,
+    ended: bool,
+}
+
+impl Step {
+    /// Begins the step `name` (`boot`), saying what is being done or waited for.
+    pub fn begin(journal: &Journal, name: &str, node: Option<&str>, text: &str) -> Self {
+        let step = Self {
+            journal: journal.clone(),
+            name: name.to_owned(),
+            node: node.map(str::to_owned),
+            begun: std::time::Instant::now(),
+            ended: false,
+        };
+        step.emit("step.begin", text, Value::Null);
+        step
+    }
+
+    /// Says what is being waited for now.
+    pub fn say(&self, text: &str) {
+        self.emit("step.progress", text, Value::Null);
+    }
+
+    /// How far it is, where that is known.
+    pub fn progress(&self, text: &str, done: u64, total: u64) {
+        self.emit("step.progress", text, serde_json::json!({"done": done, "total": total}));
+    }
+
+    /// Ends the step well.
+    pub fn done(mut self, text: &str) {
+        self.end(true, text);
+    }
+
+    fn end(&mut self, ok: bool, text: &str) {
+        self.ended = true;
+        let seconds = self.begun.elapsed().as_secs_f64();
+        self.emit("step.end", text, serde_json::json!({"ok": ok, "seconds": seconds}));
+    }
+
+    fn emit(&self, kind: &str, text: &str, more: Value) {
+        let mut data = serde_json::json!({"step": self.name, "text": text});
+        if let (Some(data), Value::Object(more)) = (data.as_object_mut(), more) {
+            data.extend(more);
+        }
+        let mut draft = Draft::new(Source::Tool, kind).data(data);
+        draft.node.clone_from(&self.node);
+        self.journal.emit(draft);
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(false, "failed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reopened_journal_goes_on_after_a_torn_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let j = Journal::open(&path, 7).unwrap();
+        j.emit(Draft::new(Source::Tool, "a"));
+        j.emit(Draft::new(Source::Tool, "b"));
+        let begin = j.begin_us();
+        drop(j);
+        let mut f = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        f.write_all(b"{\"seq\":2,\"t_us").unwrap();
+        let j = Journal::open(&path, 8).unwrap();
+        assert_eq!(j.begin_us(), begin);
+        assert_eq!(j.emit(Draft::new(Source::Tool, "c")).seq, 2);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let events: Vec<Event> = text.lines().skip(1).map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(events.iter().map(|e| e.seq).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn dates() {
+        assert_eq!(civil(0), (1970, 1, 1));
+        assert_eq!(civil(11_016), (2000, 2, 29));
+        assert_eq!(civil(20_777), (2026, 11, 20));
+    }
+
+    #[test]
+    fn listeners_hear_what_is_written() {
+        let j = Journal::in_memory();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let h = heard.clone();
+        j.listen(move |e| {
+            h.lock().unwrap().push(e.kind.clone());
+            e.kind != "y"
+        });
+        for kind in ["x", "y", "z"] {
+            j.emit(Draft::new(Source::Client, kind).node("n"));
+        }
+        assert_eq!(*heard.lock().unwrap(), ["x", "y"]);
+    }
+}

@@ -1,0 +1,333 @@
+//! A rule set, checked against the lab's names and sorted by the places where it is judged. Pure.
+
+use super::frame::Summary;
+use super::impair::{self, Drop, Fate, Way};
+use super::rules::{ANY, Rule};
+use super::{PortId, RuleCounters};
+use crate::error::{Error, Problem, Result};
+
+/// The names that rules may use.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    /// The networks.
+    pub networks: Vec<String>,
+    /// For each port: index of its network, name of its node.
+    pub ports: Vec<(usize, String)>,
+}
+
+impl Names {
+    fn network(&self, rule: &Rule) -> Result<usize> {
+        self.networks.iter().position(|n| *n == rule.network).ok_or_else(|| {
+            refused(
+                rule,
+                format!("there is no network `{}`", rule.network),
+                known("networks", &self.networks),
+            )
+        })
+    }
+
+    /// The port of `node` on `network`; `None` for `*`.
+    fn port(&self, rule: &Rule, network: usize, node: &str) -> Result<Option<PortId>> {
+        if node == ANY {
+            return Ok(None);
+        }
+        if let Some(p) = self.ports.iter().position(|(n, name)| *n == network && name == node) {
+            return Ok(Some(p));
+        }
+        let on = |n| self.ports.iter().filter(move |(x, _)| *x == n).map(|(_, name)| name);
+        let why = if self.ports.iter().any(|(_, name)| name == node) {
+            format!("`{node}` is not on network `{}`", rule.network)
+        } else {
+            format!("there is no node `{}`", node.escape_debug())
+        };
+        Err(refused(
+            rule,
+            why,
+            known(&format!("nodes on `{}`", rule.network), on(network)),
+        ))
+    }
+}
+
+fn known<'a>(what: &str, names: impl IntoIterator<Item = &'a String>) -> String {
+    let mut list: Vec<&str> = names.into_iter().map(String::as_str).collect();
+    list.sort_unstable();
+    format!("{what}: {}", list.join(", "))
+}
+
+fn refused(rule: &Rule, seen: String, remedy: impl std::fmt::Display) -> Error {
+    Error::Usage(
+        Problem::new("set the network rules")
+            .on(format!("rule `{}`", rule.id))
+            .seen(seen)
+            .remedy(remedy),
+    )
+}
+
+/// A rule set in force, with what it remembers.
+#[derive(Debug, Default)]
+pub struct Compiled {
+    /// The rules, in order, each with its counters.
+    pub rules: Vec<(Rule, RuleCounters)>,
+    ways: Vec<RuleWay>,
+    sender: Vec<Vec<usize>>,
+    pair: Vec<Vec<(PortId, usize)>>,
+    receiver: Vec<Vec<usize>>,
+    /// For each network: whether any rule is about it.
+    pub active: Vec<bool>,
+}
+
+#[derive(Debug)]
+struct RuleWay {
+    rule: usize,
+    from: Option<PortId>,
+    to: Option<PortId>,
+    way: Way,
+}
+
+/// The place in the switch where rules are judged.
+#[derive(Debug, Clone, Copy)]
+pub enum Place {
+    /// On the sender's cable, before the switch.
+    Sender(PortId),
+    /// Between the two.
+    Pair(PortId, PortId),
+    /// On the receiver's cable.
+    Receiver(PortId),
+}
+
+impl Compiled {
+    /// Checks every rule and sorts the set. A rule that is in `old` as well keeps its counters and what it remembers.
+    ///
+    /// Where a rule is refused `old` is as it was, else it is of no more use.
+    pub fn new(rules: Vec<Rule>, names: &Names, now: u64, old: &mut Compiled) -> Result<Self> {
+        Self::check(&rules, names)?;
+        let ports = names.ports.len();
+        let mut c = Compiled {
+            sender: vec![Vec::new(); ports],
+            pair: vec![Vec::new(); ports],
+            receiver: vec![Vec::new(); ports],
+            active: vec![false; names.networks.len()],
+            ..Compiled::default()
+        };
+        for (index, rule) in rules.into_iter().enumerate() {
+            let network = names.network(&rule)?;
+            let from = names.port(&rule, network, &rule.from)?;
+            let to = names.port(&rule, network, &rule.to)?;
+            c.active[network] = true;
+            let kept = old.rules.iter().position(|(r, _)| *r == rule);
+            let mut way = |from: Option<PortId>, to: Option<PortId>| {
+                let again = old
+                    .ways
+                    .iter()
+                    .find(|w| Some(w.rule) == kept && w.from == from && w.to == to);
+                let name = |p: Option<PortId>| p.map_or(ANY, |p| names.ports[p].1.as_str());
+                let way = again.map_or_else(|| Way::new(&rule, name(from), name(to), now), |w| w.way.clone());
+                c.ways.push(RuleWay {
+                    rule: index,
+                    from,
+                    to,
+                    way,
+                });
+                c.ways.len() - 1
+            };
+            match (from, to) {
+                (Some(f), Some(t)) => {
+                    let w = way(from, to);
+                    c.pair[f].push((t, w));
+                }
+                (Some(f), None) => {
+                    let w = way(from, None);
+                    c.sender[f].push(w);
+                }
+                (None, Some(t)) => {
+                    let w = way(None, to);
+                    c.receiver[t].push(w);
+                }
+                (None, None) => {
+                    for p in (0..ports).filter(|p| names.ports[*p].0 == network) {
+                        let w = way(Some(p), None);
+                        c.sender[p].push(w);
+                    }
+                }
+            }
+            let counters = match kept {
+                Some(k) => std::mem::take(&mut old.rules[k].1),
+                None => RuleCounters {
+                    id: rule.id.clone(),
+                    ..RuleCounters::default()
+                },
+            };
+            c.rules.push((rule, counters));
+        }
+        Ok(c)
+    }
+
+    /// Whether the set may be put in force; nothing is changed.
+    pub fn check(rules: &[Rule], names: &Names) -> Result<()> {
+        for (i, rule) in rules.iter().enumerate() {
+            if rule.id.is_empty() || rule.id.len() > 128 || rule.id.chars().any(char::is_control) {
+                return Err(refused(
+                    rule,
+                    "its id must be 1 to 128 printable characters".into(),
+                    "choose another id",
+                ));
+            }
+            if rules[..i].iter().any(|r| r.id == rule.id) {
+                return Err(refused(
+                    rule,
+                    "another rule has the same id".into(),
+                    "each rule needs an id of its own",
+                ));
+            }
+            let network = names.network(rule)?;
+            names.port(rule, network, &rule.from)?;
+            names.port(rule, network, &rule.to)?;
+            if let Some(why) = impair::nonsense(rule) {
+                return Err(refused(rule, why, "docs/fabric.md has every effect with its bounds"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges a frame at one place; the rule that drops it, if any.
+    pub fn judge(&mut self, place: Place, len: usize, s: &Summary, now: u64, fate: &mut Fate) -> Option<(usize, Drop)> {
+        match place {
+            Place::Sender(p) => judge(&self.sender[p], &mut self.ways, &mut self.rules, len, s, now, fate),
+            Place::Receiver(p) => judge(&self.receiver[p], &mut self.ways, &mut self.rules, len, s, now, fate),
+            Place::Pair(from, to) => {
+                let list = self.pair[from].iter().filter(|(t, _)| *t == to).map(|(_, w)| w);
+                judge(list, &mut self.ways, &mut self.rules, len, s, now, fate)
+            }
+        }
+    }
+
+    /// The rule that cuts the whole way of a frame that was judged before and is still under way.
+    pub fn cut(&mut self, from: PortId, to: PortId, s: &Summary) -> Option<usize> {
+        let pair = self.pair[from].iter().filter(|(t, _)| *t == to).map(|(_, w)| w);
+        let hit = self.sender[from]
+            .iter()
+            .chain(pair)
+            .chain(&self.receiver[to])
+            .map(|w| self.ways[*w].rule)
+            .find(|r| {
+                let rule = &self.rules[*r].0;
+                rule.effect.cut && impair::matches(&rule.matches, s)
+            })?;
+        let counters = &mut self.rules[hit].1;
+        counters.matched += 1;
+        counters.dropped += 1;
+        Some(hit)
+    }
+}
+
+fn judge<'a>(
+    list: impl IntoIterator<Item = &'a usize>,
+    ways: &mut [RuleWay],
+    rules: &mut [(Rule, RuleCounters)],
+    len: usize,
+    s: &Summary,
+    now: u64,
+    fate: &mut Fate,
+) -> Option<(usize, Drop)> {
+    for &w in list {
+        let way = &mut ways[w];
+        let (rule, counters) = &mut rules[way.rule];
+        if !impair::matches(&rule.matches, s) {
+            continue;
+        }
+        counters.matched += 1;
+        let (delay, extra, damage) = (fate.delay, fate.extra, fate.damage.len());
+        if let Some(drop) = way.way.apply(&rule.effect, len, s, now, fate) {
+            counters.dropped += 1;
+            return Some((way.rule, drop));
+        }
+        counters.delayed += u64::from(fate.delay > delay);
+        counters.duplicated += u64::from(fate.extra > extra);
+        for d in &mut fate.damage[damage..] {
+            d.rule = way.rule;
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fabric::{Effect, Match};
+
+    fn names() -> Names {
+        Names {
+            networks: vec!["public".into(), "private".into()],
+            ports: vec![(0, "node1".into()), (0, "hub".into()), (1, "node1".into())],
+        }
+    }
+
+    fn rule(id: &str, network: &str, from: &str, to: &str) -> Rule {
+        Rule {
+            id: id.into(),
+            network: network.into(),
+            from: from.into(),
+            to: to.into(),
+            matches: Match::default(),
+            effect: Effect::cut(),
+            seed: 0,
+        }
+    }
+
+    #[test]
+    fn refusals_name_what_is_known() {
+        let cases = [
+            (
+                rule("a", "pubic", "*", "*"),
+                "there is no network `pubic`",
+                "networks: private, public",
+            ),
+            (
+                rule("a", "public", "node9", "*"),
+                "there is no node `node9`",
+                "nodes on `public`: hub, node1",
+            ),
+            (
+                rule("a", "private", "*", "hub"),
+                "`hub` is not on network `private`",
+                "nodes on `private`: node1",
+            ),
+            (rule("a", "public", "hub", "hub"), "both `hub`", ""),
+            (rule("", "public", "hub", "*"), "its id", ""),
+            (
+                Rule {
+                    effect: Effect::default(),
+                    ..rule("a", "public", "hub", "*")
+                },
+                "no effect",
+                "",
+            ),
+        ];
+        for (rule, seen, remedy) in cases {
+            let e = Compiled::check(&[rule], &names()).unwrap_err();
+            assert_eq!(e.exit_code(), 2);
+            let p = e.problem().unwrap();
+            assert!(p.seen.as_deref().unwrap().contains(seen), "{p:?}");
+            assert!(p.remedy.as_deref().unwrap().contains(remedy), "{p:?}");
+        }
+        let twice = [rule("a", "public", "*", "*"), rule("a", "private", "*", "*")];
+        assert!(Compiled::check(&twice, &names()).is_err());
+    }
+
+    #[test]
+    fn a_rule_that_stays_keeps_its_counters() {
+        let keep = rule("a", "public", "node1", "*");
+        let mut c = Compiled::new(vec![keep.clone()], &names(), 0, &mut Compiled::default()).unwrap();
+        let s = Summary::default();
+        assert!(c.judge(Place::Sender(0), 60, &s, 0, &mut Fate::default()).is_some());
+        assert!(c.judge(Place::Sender(1), 60, &s, 0, &mut Fate::default()).is_none());
+        let set = vec![rule("b", "public", "*", "*"), keep.clone()];
+        let mut c = Compiled::new(set, &names(), 0, &mut c).unwrap();
+        let matched = |c: &Compiled| c.rules.iter().map(|r| r.1.matched).collect::<Vec<_>>();
+        assert_eq!(matched(&c), [0, 1]);
+        // A refused set leaves the old one as it was.
+        Compiled::new(vec![rule("x", "nowhere", "*", "*")], &names(), 0, &mut c).unwrap_err();
+        assert_eq!(matched(&c), [0, 1]);
+        assert_eq!(c.rules[1].0, keep);
+    }
+}

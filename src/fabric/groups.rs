@@ -1,0 +1,340 @@
+//! Whole situations as rule sets: partitions, isolated nodes, a dead switch. Pure; roles are resolved elsewhere.
+
+use super::rules::{ANY, Effect, Match, Proto, Rule};
+use crate::error::{Error, Problem, Result};
+use crate::spec::Lab;
+
+/// SMB: what the witness is reached by.
+const WITNESS_PORT: u16 = 445;
+
+/// Which nodes are on which network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Topology {
+    networks: Vec<(String, Vec<String>)>,
+}
+
+/// One direction between two nodes, or between a node and everybody (`*`), on one network.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Path {
+    /// The network.
+    pub network: String,
+    /// Sender.
+    pub from: String,
+    /// Receiver.
+    pub to: String,
+}
+
+/// Which way a fault works, seen from the first node named.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Ways {
+    /// Both.
+    #[default]
+    Both,
+    /// What it sends.
+    Out,
+    /// What it receives.
+    In,
+}
+
+impl Topology {
+    /// Of a lab.
+    pub fn of(lab: &Lab) -> Self {
+        let on = |network: &str| {
+            lab.nodes
+                .iter()
+                .filter(|n| n.address(network).is_some())
+                .map(|n| n.name.to_string())
+                .collect()
+        };
+        Self {
+            networks: lab.networks.iter().map(|n| (n.name.to_string(), on(&n.name))).collect(),
+        }
+    }
+
+    /// From names: each network with its nodes.
+    pub fn new(networks: Vec<(String, Vec<String>)>) -> Self {
+        Self { networks }
+    }
+
+    /// `node` apart from everybody, the workstation included.
+    pub fn isolate(&self, node: &str, ways: Ways, on: Option<&str>) -> Result<Vec<Path>> {
+        self.known("isolate a node", node)?;
+        self.collect("isolate a node", on, |nodes| {
+            nodes.iter().any(|n| n == node).then(|| both(node, ANY, ways))
+        })
+    }
+
+    /// `a` apart from `b`.
+    pub fn between(&self, a: &str, b: &str, ways: Ways, on: Option<&str>) -> Result<Vec<Path>> {
+        const WHAT: &str = "part two nodes";
+        self.known(WHAT, a)?;
+        self.known(WHAT, b)?;
+        if a == b {
+            return Err(usage(
+                WHAT,
+                a,
+                "both names are the same".into(),
+                "name two nodes".into(),
+            ));
+        }
+        self.collect(WHAT, on, |nodes| {
+            (nodes.iter().any(|n| n == a) && nodes.iter().any(|n| n == b)).then(|| both(a, b, ways))
+        })
+    }
+
+    /// Every node of one side apart from every node of the others. Nodes (and the workstation) on no side reach all.
+    pub fn partition(&self, sides: &[Vec<String>], on: Option<&str>) -> Result<Vec<Path>> {
+        const WHAT: &str = "partition the lab";
+        let wrong = |why: &str| {
+            usage(
+                WHAT,
+                &describe(sides),
+                why.into(),
+                "name at least two sides, like `node1 | node2,hub`".into(),
+            )
+        };
+        if sides.len() < 2 || sides.iter().any(Vec::is_empty) {
+            return Err(wrong("a partition has at least two sides, none of them empty"));
+        }
+        let all: Vec<&String> = sides.iter().flatten().collect();
+        for (i, n) in all.iter().enumerate() {
+            self.known(WHAT, n)?;
+            if all[..i].contains(n) {
+                return Err(wrong("a node is on two sides"));
+            }
+        }
+        self.collect(WHAT, on, |nodes| {
+            let here =
+                |side: &Vec<String>| -> Vec<String> { side.iter().filter(|n| nodes.contains(n)).cloned().collect() };
+            let mut paths = Vec::new();
+            for (i, side) in sides.iter().enumerate() {
+                for a in here(side) {
+                    for b in sides[i + 1..].iter().flat_map(here) {
+                        paths.extend(both(&a, &b, Ways::Both));
+                    }
+                }
+            }
+            (!paths.is_empty()).then_some(paths)
+        })
+    }
+
+    /// Everybody apart from everybody.
+    pub fn switch_dead(&self, on: Option<&str>) -> Result<Vec<Path>> {
+        self.collect("kill a switch", on, |_| Some(vec![(ANY.to_owned(), ANY.to_owned())]))
+    }
+
+    /// The paths of every network in question that `f` has something for; none at all is an error.
+    fn collect(
+        &self,
+        what: &str,
+        on: Option<&str>,
+        f: impl Fn(&[String]) -> Option<Vec<(String, String)>>,
+    ) -> Result<Vec<Path>> {
+        if let Some(on) = on
+            && !self.networks.iter().any(|(n, _)| n == on)
+        {
+            let known: Vec<&str> = self.networks.iter().map(|(n, _)| n.as_str()).collect();
+            return Err(usage(
+                what,
+                on,
+                "there is no such network".into(),
+                format!("networks: {}", known.join(", ")),
+            ));
+        }
+        let mut paths = Vec::new();
+        for (network, nodes) in self.networks.iter().filter(|(n, _)| on.is_none_or(|on| on == n)) {
+            let found = f(nodes).unwrap_or_default();
+            paths.extend(found.into_iter().map(|(from, to)| Path {
+                network: network.clone(),
+                from,
+                to,
+            }));
+        }
+        if paths.is_empty() {
+            let each: Vec<String> = self
+                .networks
+                .iter()
+                .map(|(n, nodes)| format!("{n}: {}", nodes.join(" ")))
+                .collect();
+            return Err(usage(
+                what,
+                on.unwrap_or("any network"),
+                "they share no such network".into(),
+                each.join("; "),
+            ));
+        }
+        Ok(paths)
+    }
+
+    fn known(&self, what: &str, node: &str) -> Result<()> {
+        if self.networks.iter().any(|(_, nodes)| nodes.iter().any(|n| n == node)) {
+            return Ok(());
+        }
+        let mut known: Vec<&str> = self
+            .networks
+            .iter()
+            .flat_map(|(_, nodes)| nodes.iter().map(String::as_str))
+            .collect();
+        known.sort_unstable();
+        known.dedup();
+        Err(usage(
+            what,
+            node,
+            "there is no such node".into(),
+            format!("nodes: {}", known.join(", ")),
+        ))
+    }
+}
+
+fn both(a: &str, b: &str, ways: Ways) -> Vec<(String, String)> {
+    let (out, back) = ((a.to_owned(), b.to_owned()), (b.to_owned(), a.to_owned()));
+    match ways {
+        Ways::Both => vec![out, back],
+        Ways::Out => vec![out],
+        Ways::In => vec![back],
+    }
+}
+
+fn describe(sides: &[Vec<String>]) -> String {
+    sides.iter().map(|s| s.join(",")).collect::<Vec<_>>().join(" | ")
+}
+
+fn usage(what: &str, on: &str, seen: String, remedy: String) -> Error {
+    Error::Usage(Problem::new(what).on(on.escape_debug()).seen(seen).remedy(remedy))
+}
+
+/// What the witness is reached by: leave everything else between a node and the witness's host alone.
+pub fn witness() -> Match {
+    Match {
+        proto: Some(Proto::Tcp),
+        port: Some(WITNESS_PORT),
+        ..Match::default()
+    }
+}
+
+/// One rule for each path; their ids begin with `id`.
+pub fn rules(id: &str, paths: &[Path], matches: &Match, effect: &Effect, seed: u64) -> Vec<Rule> {
+    let rule = |p: &Path| Rule {
+        id: format!("{id}:{}:{}>{}", p.network, p.from, p.to),
+        network: p.network.clone(),
+        from: p.from.clone(),
+        to: p.to.clone(),
+        matches: matches.clone(),
+        effect: effect.clone(),
+        seed,
+    };
+    paths.iter().map(rule).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fabric::compile::{Compiled, Names};
+
+    fn topology() -> Topology {
+        let n = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        Topology::new(vec![
+            ("public".into(), n(&["node1", "node2", "hub"])),
+            ("private".into(), n(&["node1", "node2"])),
+        ])
+    }
+
+    fn text(paths: &[Path]) -> Vec<String> {
+        paths
+            .iter()
+            .map(|p| format!("{}:{}>{}", p.network, p.from, p.to))
+            .collect()
+    }
+
+    #[test]
+    fn situations() {
+        let t = topology();
+        assert_eq!(
+            text(&t.isolate("node1", Ways::Both, None).unwrap()),
+            ["public:node1>*", "public:*>node1", "private:node1>*", "private:*>node1"]
+        );
+        assert_eq!(text(&t.isolate("hub", Ways::In, None).unwrap()), ["public:*>hub"]);
+        assert_eq!(
+            text(&t.between("node1", "node2", Ways::Out, Some("private")).unwrap()),
+            ["private:node1>node2"]
+        );
+        assert_eq!(text(&t.switch_dead(Some("public")).unwrap()), ["public:*>*"]);
+        let sides = [vec!["node1".to_owned()], vec!["node2".to_owned(), "hub".to_owned()]];
+        assert_eq!(
+            text(&t.partition(&sides, None).unwrap()),
+            [
+                "public:node1>node2",
+                "public:node2>node1",
+                "public:node1>hub",
+                "public:hub>node1",
+                "private:node1>node2",
+                "private:node2>node1",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_situation_is_a_valid_rule_set() {
+        let t = topology();
+        let names = Names {
+            networks: vec!["public".into(), "private".into()],
+            ports: [(0, "node1"), (0, "node2"), (0, "hub"), (1, "node1"), (1, "node2")]
+                .map(|(n, s)| (n, s.to_owned()))
+                .to_vec(),
+        };
+        let mut all = rules(
+            "iso",
+            &t.isolate("node1", Ways::Both, None).unwrap(),
+            &Match::default(),
+            &Effect::cut(),
+            1,
+        );
+        all.extend(rules(
+            "w",
+            &t.between("node1", "hub", Ways::Both, None).unwrap(),
+            &witness(),
+            &Effect::cut(),
+            1,
+        ));
+        all.extend(rules(
+            "dead",
+            &t.switch_dead(None).unwrap(),
+            &Match::default(),
+            &Effect::cut(),
+            1,
+        ));
+        Compiled::check(&all, &names).unwrap();
+    }
+
+    #[test]
+    fn wrong_names_are_refused_and_the_right_ones_named() {
+        let t = topology();
+        let s = |n: &[&[&str]]| {
+            n.iter()
+                .map(|s| s.iter().map(|x| (*x).to_owned()).collect())
+                .collect::<Vec<Vec<String>>>()
+        };
+        let cases = [
+            (t.isolate("node9", Ways::Both, None), "node1, node2"),
+            (
+                t.isolate("node1", Ways::Both, Some("pubic")),
+                "networks: public, private",
+            ),
+            (t.isolate("hub", Ways::Both, Some("private")), "private: node1 node2"),
+            (t.between("node1", "node1", Ways::Both, None), "two nodes"),
+            (
+                t.between("hub", "node1", Ways::Both, Some("private")),
+                "private: node1 node2",
+            ),
+            (t.partition(&s(&[&["node1"]]), None), "two sides"),
+            (t.partition(&s(&[&["node1"], &["node1"]]), None), "two sides"),
+            (t.partition(&s(&[&["node1"], &["x\n"]]), None), "nodes: hub"),
+        ];
+        for (r, remedy) in cases {
+            let e = r.unwrap_err();
+            assert_eq!(e.exit_code(), 2);
+            assert!(e.problem().unwrap().remedy.as_ref().unwrap().contains(remedy), "{e:?}");
+        }
+    }
+}

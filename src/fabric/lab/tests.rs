@@ -1,0 +1,371 @@
+use super::*;
+use crate::fabric::frame::tests::ip_frame;
+use crate::fabric::{Effect, Match};
+use crate::units::Span;
+use smoltcp::wire::IpProtocol;
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+pub(crate) fn config(nodes: usize, networks: usize) -> FabricConfig {
+    let networks: Vec<NetworkConfig> = (0..networks)
+        .map(|n| NetworkConfig {
+            name: format!("net{n}"),
+            mtu: 1500,
+            workstation: Some(([10, 77, n as u8, 2].into(), 24)),
+        })
+        .collect();
+    let port = |n: usize, net: &NetworkConfig| PortConfig {
+        network: net.name.clone(),
+        node: format!("node{n}"),
+        mac: Mac(mac(n)),
+        assigned: None,
+    };
+    let ports = (0..nodes)
+        .flat_map(|n| networks.iter().map(move |net| port(n, net)))
+        .collect();
+    FabricConfig {
+        networks: networks.clone(),
+        ports,
+        ..FabricConfig::default()
+    }
+}
+
+fn mac(node: usize) -> [u8; 6] {
+    [2, 0, 0, 0, 0, node as u8]
+}
+
+/// A machine without a guest: binds QEMU's port.
+pub(crate) struct Machine {
+    socket: UdpSocket,
+    fabric: SocketAddrV4,
+    node: usize,
+}
+
+impl Machine {
+    fn at(a: &PortAssignment) -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, a.local)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let node = a.node.trim_start_matches("node").parse().unwrap();
+        Self {
+            socket,
+            fabric: SocketAddrV4::new(Ipv4Addr::LOCALHOST, a.fabric),
+            node,
+        }
+    }
+    pub(crate) fn send(&self, to: Option<usize>, data: &[u8]) {
+        let dst = to.map_or([0xff; 6], mac);
+        let f = ip_frame(dst, mac(self.node), IpProtocol::Udp, (1, 2), data);
+        self.socket.send_to(&f, self.fabric).unwrap();
+    }
+    /// Data of the next frame.
+    fn next(&self) -> Vec<u8> {
+        let mut buf = [0; 2048];
+        let n = self.socket.recv(&mut buf).unwrap();
+        buf[42..n].to_vec()
+    }
+    fn nothing(&self) -> bool {
+        self.socket.set_nonblocking(true).unwrap();
+        let none = self.socket.recv(&mut [0; 2048]).is_err();
+        self.socket.set_nonblocking(false).unwrap();
+        none
+    }
+}
+
+pub(crate) fn machines(f: &Fabric) -> Vec<Machine> {
+    f.ports().iter().map(Machine::at).collect()
+}
+
+fn start(nodes: usize, networks: usize) -> (Fabric, Vec<Machine>) {
+    let f = Fabric::start(config(nodes, networks), Journal::in_memory()).unwrap();
+    let m = machines(&f);
+    (f, m)
+}
+
+pub(crate) fn cut(id: &str, from: &str, to: &str) -> Rule {
+    Rule {
+        id: id.into(),
+        network: "net0".into(),
+        from: from.into(),
+        to: to.into(),
+        matches: Match::default(),
+        effect: Effect::cut(),
+        seed: 0,
+    }
+}
+
+#[test]
+fn frames_cross_a_lab_of_sixteen_machines_on_eight_networks() {
+    let (f, machines) = start(16, 8);
+    assert_eq!(f.ports().len(), 128);
+    let mut ports: Vec<u16> = f.ports().iter().flat_map(|p| [p.fabric, p.local]).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 256, "every port is another");
+    // Node 3's port on network 5: everybody on that network hears it, nobody else.
+    machines[3 * 8 + 5].send(None, b"hello");
+    for (i, m) in machines.iter().enumerate() {
+        if i % 8 == 5 && i != 3 * 8 + 5 {
+            assert_eq!(m.next(), b"hello");
+        }
+    }
+    f.counters();
+    assert!(machines.iter().all(Machine::nothing));
+}
+
+#[test]
+fn strangers_and_misshapen_datagrams_are_dropped_and_counted() {
+    let (f, m) = start(2, 1);
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let frame = ip_frame([0xff; 6], mac(0), IpProtocol::Udp, (1, 2), b"forged");
+    stranger.send_to(&frame, m[0].fabric).unwrap();
+    for len in [0, 1, 13, 1523, 9000, 60_000] {
+        m[0].socket.send_to(&vec![0; len], m[0].fabric).unwrap();
+    }
+    m[0].send(Some(1), b"good");
+    assert_eq!(m[1].next(), b"good");
+    let c = f.counters();
+    assert_eq!(
+        (c.ports[0].foreign, c.ports[0].malformed, c.ports[0].frames_in),
+        (1, 6, 1)
+    );
+    assert!(m[1].nothing());
+}
+
+#[test]
+fn after_set_returned_nothing_crosses_the_cut() {
+    let (f, m) = start(2, 1);
+    m[0].send(Some(1), b"a");
+    assert_eq!(m[1].next(), b"a");
+    let r = f.set(vec![cut("x", "node0", "node1")]).unwrap();
+    m[0].send(Some(1), b"b");
+    m[1].send(Some(0), b"other direction");
+    assert_eq!(m[0].next(), b"other direction");
+    assert!(m[1].nothing());
+    assert_eq!(f.rules().0, r);
+    assert!(f.set(Vec::new()).unwrap() > r);
+    m[0].send(Some(1), b"c");
+    assert_eq!(m[1].next(), b"c");
+    assert_eq!(f.counters().retired[0].dropped, 1);
+    let e = f.set(vec![cut("x", "node0", "nobody")]).unwrap_err();
+    assert_eq!(e.exit_code(), 2);
+    assert!(
+        e.problem()
+            .unwrap()
+            .remedy
+            .as_ref()
+            .unwrap()
+            .contains("node0, node1, workstation")
+    );
+}
+
+#[test]
+fn a_restart_keeps_ports_and_rules_and_a_stranger_is_named() {
+    let (f, m) = start(2, 1);
+    f.set(vec![cut("x", "node0", "node1")]).unwrap();
+    let (ports, rules) = (f.ports(), f.rules().1);
+    drop(f);
+    let mut again = config(2, 1);
+    for (p, a) in again.ports.iter_mut().zip(&ports) {
+        p.assigned = Some(Cable {
+            fabric: a.fabric,
+            local: a.local,
+        });
+    }
+    again.rules = rules;
+    let f = Fabric::start(again.clone(), Journal::in_memory()).unwrap();
+    assert_eq!(f.ports(), ports);
+    m[0].send(Some(1), b"cut");
+    m[1].send(Some(0), b"still");
+    assert_eq!(m[0].next(), b"still");
+    assert!(m[1].nothing());
+    // The port is taken: by this very fabric.
+    let e = Fabric::start(again, Journal::in_memory()).unwrap_err();
+    assert_eq!(e.exit_code(), 5);
+    assert!(e.to_string().contains(&format!("127.0.0.1:{}", ports[0].fabric)), "{e}");
+}
+
+#[test]
+fn a_taken_local_port_is_replaced() {
+    let (f, m) = start(2, 1);
+    let new = f.replace_local("net0", "node0").unwrap();
+    assert_ne!(new.local, m[0].socket.local_addr().unwrap().port());
+    assert_eq!(f.ports()[0], new);
+    let moved = Machine::at(&new);
+    moved.send(Some(1), b"here");
+    assert_eq!(m[1].next(), b"here");
+    m[1].send(Some(0), b"back");
+    assert_eq!(moved.next(), b"back");
+    assert_eq!(f.replace_local("net0", "x").unwrap_err().exit_code(), 2);
+}
+
+#[test]
+fn a_delay_is_kept_and_held_frames_come_late_but_come() {
+    let (f, m) = start(2, 1);
+    m[1].send(Some(0), b"learn");
+    m[0].next();
+    let slow = Effect {
+        delay: Some(Span::millis(50)),
+        ..Effect::default()
+    };
+    f.set(vec![Rule {
+        effect: slow,
+        ..cut("slow", "node0", "*")
+    }])
+    .unwrap();
+    let begin = Instant::now();
+    m[0].send(Some(1), b"late");
+    assert_eq!(m[1].next(), b"late");
+    assert!(begin.elapsed() >= Duration::from_millis(50));
+    f.set(Vec::new()).unwrap();
+    f.hold();
+    for n in 0..100 {
+        m[0].send(Some(1), &[n]);
+    }
+    // The counters are asked for on the frame thread, but the kernel may hand datagrams over after that.
+    let held = crate::wait::wait_until(
+        "hold frames",
+        crate::wait::Deadline::after(Duration::from_secs(5)),
+        || {
+            let n = f.counters().ports[0].frames_in;
+            Ok(if n == 101 {
+                crate::wait::Probe::Ready(())
+            } else {
+                crate::wait::Probe::NotYet(format!("{n} frames"))
+            })
+        },
+    );
+    held.unwrap();
+    assert!(m[1].nothing());
+    f.release();
+    for n in 0..100 {
+        assert_eq!(m[1].next(), [n]);
+    }
+}
+
+#[test]
+fn a_fabric_at_rest_uses_no_time() {
+    let (f, _m) = start(3, 2);
+    f.counters();
+    let used = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let cpu = |f: &Fabric| f.runner.ask(move |_| used()).unwrap();
+    let before = cpu(&f);
+    std::thread::park_timeout(Duration::from_millis(300));
+    let after = cpu(&f);
+    let us = (after.tv_sec - before.tv_sec) * 1_000_000 + (after.tv_nsec - before.tv_nsec) / 1000;
+    assert!(us < 6_000, "2 % of 300 ms: {us} us");
+}
+
+#[test]
+fn a_lab_that_makes_no_sense_is_refused() {
+    let mut c = config(2, 1);
+    c.ports[0].network = "nowhere".into();
+    assert_eq!(Fabric::start(c, Journal::in_memory()).unwrap_err().exit_code(), 2);
+    let mut c = config(2, 1);
+    c.ports[1].node = "node0".into();
+    assert_eq!(Fabric::start(c, Journal::in_memory()).unwrap_err().exit_code(), 2);
+    let mut c = config(2, 1);
+    c.ports[1].node = WORKSTATION.into();
+    assert_eq!(Fabric::start(c, Journal::in_memory()).unwrap_err().exit_code(), 2);
+    let mut c = config(2, 1);
+    c.rules.push(cut("x", "nobody", "*"));
+    assert_eq!(Fabric::start(c, Journal::in_memory()).unwrap_err().exit_code(), 2);
+}
+
+/// Random rule changes under traffic: what node1 finds in its socket once `set` returned came before the cut, and
+/// nothing comes after it. `FAILOVERLAB_RULE_CHANGES` takes more than a thousand.
+#[test]
+fn no_frame_crosses_a_cut_in_a_thousand_changes_under_traffic() {
+    use rand::{Rng, SeedableRng};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let changes: u32 = std::env::var("FAILOVERLAB_RULE_CHANGES")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(1000);
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(11);
+    let (f, mut m) = start(3, 1);
+    let (two, one, zero) = (m.pop().unwrap(), m.pop().unwrap(), m.pop().unwrap());
+    one.send(None, b"learn");
+    zero.next();
+    one.socket.set_nonblocking(true).unwrap();
+    let stop = AtomicBool::new(false);
+    // Frames from node0 (data 0) and node2 (data 2) that node1 got.
+    let drain = || {
+        let (mut buf, mut got) = ([0; 2048], [0u64; 2]);
+        while let Ok(n) = one.socket.recv(&mut buf) {
+            got[usize::from(buf[n - 1] != 0)] += 1;
+        }
+        got
+    };
+    let (mut crossed, mut passed, mut other, mut cuts) = (0, 0, 0, 0);
+    std::thread::scope(|s| {
+        for (machine, mark) in [(&zero, 0u8), (&two, 2)] {
+            let stop = &stop;
+            s.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    for _ in 0..32 {
+                        machine.send(Some(1), &[1, mark]);
+                    }
+                    std::thread::yield_now();
+                }
+            });
+        }
+        for _ in 0..changes {
+            let cut_it = rng.random_bool(0.5);
+            let ways = [("node0", "node1"), ("node0", "*")];
+            let (from, to) = ways[rng.random_range(0..ways.len())];
+            let mut rules = Vec::new();
+            if rng.random_bool(0.5) {
+                let delay = Effect {
+                    delay: Some(Span::millis(1)),
+                    ..Effect::default()
+                };
+                rules.push(Rule {
+                    effect: delay,
+                    ..cut("slow", "*", "node1")
+                });
+            }
+            if cut_it {
+                rules.push(cut("cut", from, to));
+            }
+            f.set(rules).unwrap();
+            let before = drain();
+            (passed, other) = (passed + before[0], other + before[1]);
+            // Long enough for a frame to come through if it could.
+            let look = Instant::now();
+            let mut after = [0; 2];
+            let long = Duration::from_micros(rng.random_range(100..3000));
+            while look.elapsed() < long {
+                // Waits for traffic, at most a moment.
+                let mut fds = [rustix::event::PollFd::new(&one.socket, rustix::event::PollFlags::IN)];
+                let moment = rustix::event::Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 500_000,
+                };
+                rustix::event::poll(&mut fds, Some(&moment)).unwrap();
+                let got = drain();
+                after = [after[0] + got[0], after[1] + got[1]];
+            }
+            other += after[1];
+            if cut_it {
+                cuts += 1;
+                crossed += after[0];
+            } else {
+                passed += after[0];
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(crossed, 0, "frames crossed one of {cuts} cuts");
+    assert!(
+        cuts > changes / 4 && passed > u64::from(changes) && other > u64::from(changes),
+        "{cuts} {passed} {other}"
+    );
+    let dropped: u64 = f
+        .counters()
+        .retired
+        .iter()
+        .filter(|r| r.id == "cut")
+        .map(|r| r.dropped)
+        .sum();
+    assert!(dropped > 0, "the cuts were met");
+}

@@ -1,0 +1,211 @@
+//! Processes in a machine, found by name in the guest's own process table.
+
+use super::{Process, Signal, Site};
+use crate::error::{Error, Problem, Result};
+use crate::guest::{Command, Output, Remote};
+use crate::verify::FaultRecord;
+use crate::wait::{Deadline, Probe, wait_until};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Finding, signalling and looking again are a few commands in the guest.
+const ACT: Duration = Duration::from_secs(20);
+
+/// A process and when it began, in the kernel's ticks since boot: a number that is used again is another process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    pid: u32,
+    began: u64,
+    state: char,
+}
+
+pub(super) fn send(site: &dyn Site, p: &Process, record: &mut FaultRecord) -> Result<()> {
+    let deadline = Deadline::scaled(ACT, site.slowness());
+    let mut guest = site.remote(&p.on.node, deadline)?;
+    let victims = find(&mut *guest, &p.process, deadline)?;
+    if victims.is_empty() {
+        return Err(Error::Usage(
+            Problem::new("find the process")
+                .on(format!("{} on {}", p.process, p.on.node))
+                .seen("no process has this name"),
+        ));
+    }
+    let units: Vec<String> = victims
+        .iter()
+        .filter_map(|v| unit(&mut *guest, v.pid, deadline))
+        .collect();
+    signal(&mut *guest, &victims, word(p.signal), deadline)?;
+    record.begin_us = site.journal().now_us();
+    let hit = wait_until("see the signal work", deadline, || {
+        let now = find(&mut *guest, &p.process, deadline)?;
+        let left: Vec<&Found> = now
+            .iter()
+            .filter(|n| victims.iter().any(|v| (v.pid, v.began) == (n.pid, n.began)) && !done(n.state, p.signal))
+            .collect();
+        Ok(if left.is_empty() {
+            Probe::Ready(())
+        } else {
+            Probe::NotYet(format!("{} of {} as before", left.len(), victims.len()))
+        })
+    });
+    record.proof = json!({
+        "pids": victims.iter().map(|v| v.pid).collect::<Vec<_>>(),
+        "units": units,
+        "seen": match &hit {
+            Ok(()) if p.signal == Signal::Stop => "stopped".to_owned(),
+            Ok(()) => "gone".to_owned(),
+            Err(e) => e.to_string(),
+        },
+    });
+    record.effective = Some(hit.is_ok());
+    Ok(())
+}
+
+/// Lets stopped processes go on, and starts the service of killed ones again. Both may be done twice.
+pub(super) fn back(site: &dyn Site, p: &Process, record: &FaultRecord) -> Result<()> {
+    let deadline = Deadline::scaled(ACT, site.slowness());
+    let Ok(mut guest) = site.remote(&p.on.node, deadline) else {
+        // A machine that does not answer was hit by another fault: it comes back with its processes.
+        return Ok(());
+    };
+    if p.signal == Signal::Stop {
+        let mut stopped = find(&mut *guest, &p.process, deadline)?;
+        stopped.retain(|f| matches!(f.state, 'T' | 't'));
+        if !stopped.is_empty() {
+            signal(&mut *guest, &stopped, "CONT", deadline)?;
+        }
+        return Ok(());
+    }
+    for unit in record.proof["units"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
+        succeeded(
+            guest.exec(&Command::new(["systemctl", "start", "--", unit]), deadline)?,
+            "start the service",
+            unit,
+        )?;
+    }
+    Ok(())
+}
+
+fn done(state: char, signal: Signal) -> bool {
+    match signal {
+        Signal::Stop => matches!(state, 'T' | 't'),
+        _ => matches!(state, 'Z' | 'X'),
+    }
+}
+
+fn word(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Kill => "KILL",
+        Signal::Term => "TERM",
+        Signal::Abrt => "ABRT",
+        Signal::Stop => "STOP",
+    }
+}
+
+/// Every process of this name. The guests have no pgrep, so their /proc is searched.
+fn find(guest: &mut dyn Remote, name: &str, deadline: Deadline) -> Result<Vec<Found>> {
+    let search = Command::new([
+        "find",
+        "/proc",
+        "-mindepth",
+        "2",
+        "-maxdepth",
+        "2",
+        "-path",
+        "/proc/[0-9]*/comm",
+        "-exec",
+        "grep",
+        "-lsxF",
+        "--",
+        name,
+        "{}",
+        "+",
+    ]);
+    let found = guest.exec(&search, deadline)?;
+    // find and grep also fail where a process ended between the two: what was printed counts.
+    let pids: Vec<u32> = String::from_utf8_lossy(&found.stdout)
+        .lines()
+        .filter_map(|l| l.strip_prefix("/proc/")?.strip_suffix("/comm")?.parse().ok())
+        .collect();
+    if pids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let files = pids.iter().map(|p| format!("/proc/{p}/stat"));
+    let stats = guest.exec(
+        &Command::new(["cat".to_owned(), "--".to_owned()].into_iter().chain(files)),
+        deadline,
+    )?;
+    Ok(String::from_utf8_lossy(&stats.stdout)
+        .lines()
+        .filter_map(stat)
+        .collect())
+}
+
+/// A line of `/proc/PID/stat`: the name stands in parentheses and may hold anything.
+fn stat(line: &str) -> Option<Found> {
+    let pid = line.split_once(' ')?.0.parse().ok()?;
+    let rest: Vec<&str> = line.rsplit_once(") ")?.1.split(' ').collect();
+    Some(Found {
+        pid,
+        state: rest.first()?.chars().next()?,
+        began: rest.get(19)?.parse().ok()?,
+    })
+}
+
+/// The systemd service that a process belongs to.
+fn unit(guest: &mut dyn Remote, pid: u32, deadline: Deadline) -> Option<String> {
+    let out = guest
+        .exec(&Command::new(["cat", &format!("/proc/{pid}/cgroup")]), deadline)
+        .ok()?;
+    let text = String::from_utf8(out.stdout).ok()?;
+    let path = text.lines().find_map(|l| l.strip_prefix("0::"))?;
+    path.rsplit('/')
+        .find(|part| part.ends_with(".service"))
+        .map(str::to_owned)
+}
+
+/// `kill` is a part of the shell here; the script is constant and gets words, not text.
+fn signal(guest: &mut dyn Remote, to: &[Found], name: &str, deadline: Deadline) -> Result<()> {
+    let pids = to.iter().map(|f| f.pid.to_string());
+    let argv = ["sh", "-c", "s=$1; shift; kill -s \"$s\" -- \"$@\"", "kill", name].map(str::to_owned);
+    let out = guest.exec(&Command::new(argv.into_iter().chain(pids)), deadline)?;
+    succeeded(out, "send the signal", name)
+}
+
+fn succeeded(out: Output, what: &str, on: &str) -> Result<()> {
+    if out.status == 0 {
+        return Ok(());
+    }
+    let seen = String::from_utf8_lossy(&out.stderr);
+    Err(Error::Operation(Problem::new(what).on(on).seen(format!(
+        "status {}: {}",
+        out.status,
+        seen.trim()
+    ))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        let line = "42 (a) b) (c) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 777 1 2 3";
+        assert_eq!(
+            stat(line),
+            Some(Found {
+                pid: 42,
+                began: 777,
+                state: 'S'
+            })
+        );
+        for bad in ["", "x (a) S", "42 (a", "42 (a) S 1 2"] {
+            assert_eq!(stat(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The carrier of a machine's cables, as the guest sees it.
+
+use super::{Cable, Site};
+use crate::error::{Error, Problem, Result};
+use crate::guest::Command;
+use crate::hypervisor::Described;
+use crate::spec::Nic;
+use crate::verify::FaultRecord;
+use crate::wait::Deadline;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const LOOK: Duration = Duration::from_secs(5);
+
+pub(super) fn set(site: &dyn Site, cable: &Cable, up: bool, record: &mut FaultRecord) -> Result<()> {
+    let node = &cable.on.node;
+    let nics = nics(site, cable)?;
+    for (done, nic) in nics.iter().enumerate() {
+        if let Err(e) = site.hypervisor().set_link(node, &nic.mac.to_string(), up) {
+            let undo = nics[..done]
+                .iter()
+                .filter_map(|n| site.hypervisor().set_link(node, &n.mac.to_string(), !up).err());
+            return Err(e.with_rollback(undo.map(|e| e.to_string()).collect::<Vec<_>>()));
+        }
+    }
+    record.begin_us = site.journal().now_us();
+    let xml = site.hypervisor().xml(node)?;
+    let mut proof = Vec::new();
+    let mut effective = true;
+    for nic in nics {
+        let described = link_state(&xml, &nic.mac.to_string())?;
+        let carrier = carrier(site, node, &nic.interface);
+        // The guest's own view counts; libvirt's where the guest does not answer.
+        let is_up = carrier.or(described);
+        effective &= is_up == Some(up);
+        proof.push(json!({
+            "network": nic.network, "interface": nic.interface, "guest_carrier": carrier,
+            "domain_link": described.map(|u| if u { "up" } else { "down" }),
+        }));
+    }
+    record.proof = Value::Array(proof);
+    record.effective = Some(effective);
+    if up {
+        record.end_us = Some(record.begin_us);
+    }
+    Ok(())
+}
+
+pub(super) fn back_up(site: &dyn Site, cable: &Cable) -> Result<()> {
+    // A machine that is off comes back with its carrier up.
+    if site.hypervisor().lookup(&cable.on.node)?.is_none() {
+        return Ok(());
+    }
+    for nic in nics(site, cable)? {
+        site.hypervisor().set_link(&cable.on.node, &nic.mac.to_string(), true)?;
+    }
+    Ok(())
+}
+
+fn nics<'a>(site: &'a dyn Site, cable: &Cable) -> Result<Vec<&'a Nic>> {
+    let node = site.lab().node(&cable.on.node);
+    cable
+        .networks
+        .iter()
+        .map(|network| {
+            node.and_then(|n| n.nics.iter().find(|nic| nic.network.as_str() == network))
+                .ok_or_else(|| {
+                    Error::Usage(
+                        Problem::new("find the cable")
+                            .on(format!("{} on {network}", cable.on.node))
+                            .seen("the lab has no such cable"),
+                    )
+                })
+        })
+        .collect()
+}
+
+/// What the guest's kernel says; none where it did not answer.
+fn carrier(site: &dyn Site, node: &str, interface: &str) -> Option<bool> {
+    let deadline = Deadline::scaled(LOOK, site.slowness());
+    let path = format!("/sys/class/net/{interface}/carrier");
+    let out = site
+        .remote(node, deadline)
+        .ok()?
+        .exec(&Command::new(["cat", &path]), deadline);
+    match out.ok()?.stdout.trim_ascii() {
+        b"1" => Some(true),
+        b"0" => Some(false),
+        _ => None,
+    }
+}
+
+/// What the live XML says of the interface with this MAC; none where there is no such interface. Without a `link` element it is up.
+fn link_state(xml: &str, mac: &str) -> Result<Option<bool>> {
+    let described = Described::parse(xml)?;
+    let mut interfaces = described.devices.interface.iter();
+    let ours = interfaces.find(|i| i.mac.address.eq_ignore_ascii_case(mac));
+    Ok(ours.map(|i| i.link.as_ref().is_none_or(|l| l.state != "down")))
+}

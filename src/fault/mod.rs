@@ -1,0 +1,270 @@
+//! The fault vocabulary: each injector returns evidence that it took effect, and has an undo that may be called twice.
+//!
+//! A fault has one word, the same in a scenario file, on the command line (`failoverlab fault LAB KIND [--on T]
+//! [key=value]…`) and in the report. [`Words`] is what a person says, [`Fault`] is what was understood: every role is a
+//! node by then. [`inject`] and [`undo`] act through a [`Site`], which the supervisor is.
+
+mod cut;
+mod kill;
+mod link;
+mod power;
+#[cfg(test)]
+mod tests;
+mod words;
+
+pub use words::*;
+
+use crate::error::{Error, Problem, Result};
+use crate::event::{Draft, Journal, Severity, Source};
+use crate::fabric::{Control, Match};
+use crate::guest::Remote;
+use crate::hypervisor::Hypervisor;
+use crate::spec::Lab;
+use crate::verify::FaultRecord;
+use crate::wait::{Deadline, Slowness};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// What an injector needs of the process that runs the lab.
+pub trait Site {
+    /// The resolved lab.
+    fn lab(&self) -> &Lab;
+    /// Its machines.
+    fn hypervisor(&self) -> &dyn Hypervisor;
+    /// Its networks.
+    fn fabric(&self) -> &dyn Control;
+    /// A way into a machine that needs no lab network.
+    fn remote(&self, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>>;
+    /// Powers a machine on that is off: creates it again from its record, on the disks that it had.
+    fn restart_machine(&self, node: &str) -> Result<()>;
+    /// Where faults are journalled.
+    fn journal(&self) -> &Journal;
+    /// How slow this machine is.
+    fn slowness(&self) -> Slowness;
+    /// A number for the next fault, never given twice in the life of the lab.
+    fn next_fault(&self) -> u64;
+}
+
+/// A fault with everything resolved. Its JSON is `{"kind":…,"target":…}`, the first two fields of a [`FaultRecord`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "target", rename_all = "kebab-case")]
+pub enum Fault {
+    /// The machine stops at once, as if its cable had been pulled; its memory is lost.
+    PowerOff(Target),
+    /// A machine that is off starts again.
+    PowerOn(Target),
+    /// The machine's processors stand still; its boot-time clock too.
+    Freeze(Target),
+    /// A frozen machine goes on.
+    Resume(Target),
+    /// The carrier goes away, as the guest sees it.
+    LinkDown(Cable),
+    /// The carrier comes back.
+    LinkUp(Cable),
+    /// Frames are dropped silently.
+    Cut(Cut),
+    /// A process in the machine gets a signal.
+    Kill(Process),
+}
+
+/// A machine, and by which role it was named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// `active`, `witness` …; none where it was named itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// The node.
+    pub node: String,
+}
+
+/// Some of a machine's cables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cable {
+    /// The machine.
+    #[serde(flatten)]
+    pub on: Target,
+    /// The networks they lead to.
+    pub networks: Vec<String>,
+}
+
+/// Frames that are dropped silently.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cut {
+    /// The machine that is cut off; none where two are cut from each other, or a whole network is dead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<Target>,
+    /// The two that are cut from each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub between: Option<[Target; 2]>,
+    /// Which way.
+    pub direction: Direction,
+    /// Which frames; all where absent.
+    #[serde(default, rename = "match")]
+    pub matches: Match,
+    /// The ways that are closed, one rule each.
+    pub paths: Vec<Path>,
+}
+
+/// Which way a [`Cut`] works, seen from `on`, or from the first of `between`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// Nothing arrives, nothing leaves.
+    #[default]
+    Both,
+    /// Nothing arrives.
+    In,
+    /// Nothing leaves.
+    Out,
+}
+
+/// One way on one network; `*` is everybody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Path {
+    /// The network.
+    pub network: String,
+    /// The sender.
+    pub from: String,
+    /// The receiver.
+    pub to: String,
+}
+
+/// A process in a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// The machine.
+    #[serde(flatten)]
+    pub on: Target,
+    /// Its name, as the kernel has it (at most 15 bytes).
+    pub process: String,
+    /// The signal.
+    pub signal: Signal,
+}
+
+/// A signal that [`Fault::Kill`] sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Signal {
+    /// Ends it at once.
+    Kill,
+    /// Asks it to end.
+    Term,
+    /// Ends it as a crash would.
+    Abrt,
+    /// It stands still, and the kernel keeps its connections.
+    Stop,
+}
+
+impl Fault {
+    /// Its word.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Fault::PowerOff(_) => Kind::PowerOff,
+            Fault::PowerOn(_) => Kind::PowerOn,
+            Fault::Freeze(_) => Kind::Freeze,
+            Fault::Resume(_) => Kind::Resume,
+            Fault::LinkDown(_) => Kind::LinkDown,
+            Fault::LinkUp(_) => Kind::LinkUp,
+            Fault::Cut(_) => Kind::Cut,
+            Fault::Kill(_) => Kind::Kill,
+        }
+    }
+
+    /// The machines that it hits; empty where it hits a whole network.
+    pub fn nodes(&self) -> Vec<&str> {
+        match self {
+            Fault::PowerOff(t) | Fault::PowerOn(t) | Fault::Freeze(t) | Fault::Resume(t) => vec![&t.node],
+            Fault::LinkDown(c) | Fault::LinkUp(c) => vec![&c.on.node],
+            Fault::Kill(p) => vec![&p.on.node],
+            Fault::Cut(c) => match (&c.on, &c.between) {
+                (Some(t), _) => vec![&t.node],
+                (None, Some([a, b])) => vec![&a.node, &b.node],
+                (None, None) => Vec::new(),
+            },
+        }
+    }
+
+    /// The fault that a record is about.
+    pub fn of(record: &FaultRecord) -> Result<Fault> {
+        serde_json::from_value(json!({"kind": record.kind, "target": record.target})).map_err(|e| {
+            Error::Operation(
+                Problem::new("read the record of a fault")
+                    .on(format!("fault {} ({})", record.id, record.kind))
+                    .seen(e),
+            )
+        })
+    }
+
+    /// A record of it, begun now and without proof.
+    pub fn record(&self, id: u64, begin_us: u64) -> FaultRecord {
+        let mut value = serde_json::to_value(self).expect("a fault is plain data");
+        FaultRecord {
+            id,
+            kind: self.kind().word().to_owned(),
+            target: value["target"].take(),
+            begin_us,
+            end_us: None,
+            proof: json!({}),
+            effective: None,
+        }
+    }
+}
+
+/// Makes the fault happen and returns what proves it. A fault that could not be made leaves nothing behind.
+///
+/// The caller keeps the record and gives it to [`undo`]. Two calls at once are not allowed: the rule set of the fabric is read, changed and set.
+pub fn inject(site: &dyn Site, fault: &Fault) -> Result<FaultRecord> {
+    let id = site.next_fault();
+    let mut record = fault.record(id, site.journal().now_us());
+    match fault {
+        Fault::PowerOff(t) => power::off(site, t, &mut record),
+        Fault::PowerOn(t) => power::on(site, t, &mut record),
+        Fault::Freeze(t) => power::freeze(site, t, &mut record),
+        Fault::Resume(t) => power::resume(site, t, &mut record),
+        Fault::LinkDown(c) => link::set(site, c, false, &mut record),
+        Fault::LinkUp(c) => link::set(site, c, true, &mut record),
+        Fault::Cut(c) => cut::set(site, c, &mut record),
+        Fault::Kill(p) => kill::send(site, p, &mut record),
+    }?;
+    journal(site, "fault.begin", &record, record.begin_us);
+    Ok(record)
+}
+
+/// Undoes a fault and closes its record; what is undone already is left alone.
+pub fn undo(site: &dyn Site, record: &mut FaultRecord) -> Result<()> {
+    let fault = Fault::of(record)?;
+    let first = record.end_us.is_none();
+    match &fault {
+        Fault::PowerOff(t) => power::back_on(site, t),
+        Fault::Freeze(t) => power::go_on(site, t, record),
+        Fault::LinkDown(c) => link::back_up(site, c),
+        Fault::Cut(c) => cut::clear(site, c, record),
+        Fault::Kill(p) => kill::back(site, p, record),
+        // These mend something: there is nothing to take back.
+        Fault::PowerOn(_) | Fault::Resume(_) | Fault::LinkUp(_) => Ok(()),
+    }?;
+    if first {
+        let now = site.journal().now_us();
+        record.end_us = Some(now);
+        journal(site, "fault.end", record, now);
+    }
+    Ok(())
+}
+
+/// Looks at the evidence of a fault that lasts, and brings its record up to date.
+pub fn evidence(site: &dyn Site, record: &mut FaultRecord) -> Result<()> {
+    match Fault::of(record)? {
+        Fault::Cut(c) if record.end_us.is_none() => cut::count(site, &c, record),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn journal(site: &dyn Site, kind: &str, record: &FaultRecord, t_us: u64) {
+    let mut draft = Draft::new(Source::Tool, kind)
+        .severity(Severity::Warning)
+        .data(serde_json::to_value(record).expect("a record is plain data"));
+    draft.t_us = Some(t_us);
+    draft.node = record.target.get("node").and_then(|n| n.as_str()).map(str::to_owned);
+    site.journal().emit(draft);
+}

@@ -1,0 +1,183 @@
+//! Machines: power and processors.
+
+use super::{Site, Target};
+use crate::error::{Error, Problem, Result};
+use crate::guest::Command;
+use crate::hypervisor::DomainState;
+use crate::verify::FaultRecord;
+use crate::wait::{Deadline, Probe, wait_until};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+
+/// libvirt's own wait for a process to end is 30 s at most.
+const GONE: Duration = Duration::from_secs(40);
+/// A look into a guest that answers takes one SSH handshake, about a second on a slow machine.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Suspends, takes that instant, then destroys: libvirt's destroy asks the process to end and waits, a power cut does not.
+pub(super) fn off(site: &dyn Site, t: &Target, record: &mut FaultRecord) -> Result<()> {
+    let hypervisor = site.hypervisor();
+    let pid = running(site, &t.node, "power off the machine")?;
+    hypervisor.suspend(&t.node)?;
+    record.begin_us = site.journal().now_us();
+    if let Err(e) = hypervisor.destroy(&t.node) {
+        let undo = hypervisor.resume(&t.node).err();
+        return Err(e.with_rollback(undo.map(|e| e.to_string())));
+    }
+    let gone = wait_until("see the machine gone", Deadline::scaled(GONE, site.slowness()), || {
+        let state = hypervisor.lookup(&t.node)?.map(|d| d.state);
+        let process = pid.is_some_and(exists);
+        Ok(match (state, process) {
+            (None | Some(DomainState::Off), false) => Probe::Ready(()),
+            (state, process) => Probe::NotYet(format!("domain {state:?}, process there: {process}")),
+        })
+    });
+    record.effective = Some(gone.is_ok());
+    record.proof = json!({"suspended_us": record.begin_us, "pid": pid});
+    match gone {
+        Ok(()) => {
+            record.proof["gone_us"] = json!(site.journal().now_us());
+            record.proof["domain"] = json!("gone");
+        }
+        Err(e) => record.proof["domain"] = json!(e.to_string()),
+    }
+    Ok(())
+}
+
+pub(super) fn on(site: &dyn Site, t: &Target, record: &mut FaultRecord) -> Result<()> {
+    if let Some(domain) = site.hypervisor().lookup(&t.node)?
+        && domain.state != DomainState::Off
+    {
+        return Err(not_that(
+            &t.node,
+            "power on the machine",
+            &format!("it is {:?} already", domain.state),
+        ));
+    }
+    site.restart_machine(&t.node)?;
+    let pid = running(site, &t.node, "see the machine run")?;
+    record.proof = json!({"domain": "running", "pid": pid});
+    record.effective = Some(true);
+    record.end_us = Some(site.journal().now_us());
+    Ok(())
+}
+
+pub(super) fn back_on(site: &dyn Site, t: &Target) -> Result<()> {
+    match site.hypervisor().lookup(&t.node)?.map(|d| d.state) {
+        None | Some(DomainState::Off) => site.restart_machine(&t.node),
+        Some(_) => Ok(()),
+    }
+}
+
+pub(super) fn freeze(site: &dyn Site, t: &Target, record: &mut FaultRecord) -> Result<()> {
+    running(site, &t.node, "freeze the machine")?;
+    let before = guest_clock(site, &t.node);
+    site.hypervisor().suspend(&t.node)?;
+    record.begin_us = site.journal().now_us();
+    let paused = site.hypervisor().lookup(&t.node)?.map(|d| d.state) == Some(DomainState::Paused);
+    record.proof = json!({
+        "domain": if paused { "paused" } else { "not paused" },
+        "boot_clock_before": before,
+    });
+    record.effective = Some(paused);
+    Ok(())
+}
+
+pub(super) fn resume(site: &dyn Site, t: &Target, record: &mut FaultRecord) -> Result<()> {
+    let state = site.hypervisor().lookup(&t.node)?.map(|d| d.state);
+    if state != Some(DomainState::Paused) {
+        return Err(not_that(&t.node, "resume the machine", &describe(state)));
+    }
+    site.hypervisor().resume(&t.node)?;
+    record.begin_us = site.journal().now_us();
+    let runs = site.hypervisor().lookup(&t.node)?.map(|d| d.state) == Some(DomainState::Running);
+    record.proof = json!({"domain": if runs { "running" } else { "not running" }});
+    record.effective = Some(runs);
+    record.end_us = Some(record.begin_us);
+    Ok(())
+}
+
+/// Ends a freeze. The guest's own clock is the second witness: it must have stood still.
+pub(super) fn go_on(site: &dyn Site, t: &Target, record: &mut FaultRecord) -> Result<()> {
+    if site.hypervisor().lookup(&t.node)?.map(|d| d.state) != Some(DomainState::Paused) {
+        return Ok(());
+    }
+    let frozen_us = site.journal().now_us().saturating_sub(record.begin_us);
+    site.hypervisor().resume(&t.node)?;
+    let after = guest_clock(site, &t.node);
+    if let Some(stood_still) = stood_still(&record.proof["boot_clock_before"], &after, frozen_us) {
+        record.effective = Some(record.effective == Some(true) && stood_still);
+    }
+    record.proof["frozen_us"] = json!(frozen_us);
+    record.proof["boot_clock_after"] = after;
+    Ok(())
+}
+
+/// Whether the guest's clock missed at least half of the freeze; none where it could not be read or the freeze was too short to tell.
+fn stood_still(before: &Value, after: &Value, frozen_us: u64) -> Option<bool> {
+    let host = after["host_us"].as_u64()?.checked_sub(before["host_us"].as_u64()?)?;
+    let guest = after["boot_us"].as_u64()?.checked_sub(before["boot_us"].as_u64()?)?;
+    // /proc/uptime has hundredths of a second, and each look takes its time.
+    (frozen_us >= 1_000_000).then(|| host.saturating_sub(guest) >= frozen_us / 2)
+}
+
+/// The guest's boot-time clock beside the host's; null where the guest did not answer.
+fn guest_clock(site: &dyn Site, node: &str) -> Value {
+    let deadline = Deadline::scaled(LOOK, site.slowness());
+    let uptime = site
+        .remote(node, deadline)
+        .and_then(|mut r| r.exec(&Command::new(["cat", "/proc/uptime"]), deadline));
+    let seconds = uptime.ok().filter(|o| o.status == 0).and_then(|o| {
+        let text = String::from_utf8(o.stdout).ok()?;
+        text.split_ascii_whitespace().next()?.parse::<f64>().ok()
+    });
+    match seconds {
+        Some(s) if s.is_finite() && s >= 0.0 => {
+            json!({"host_us": site.journal().now_us(), "boot_us": (s * 1e6) as u64})
+        }
+        _ => Value::Null,
+    }
+}
+
+/// The process of a machine that runs; a usage error where it does not.
+fn running(site: &dyn Site, node: &str, what: &str) -> Result<Option<u32>> {
+    let domain = site.hypervisor().lookup(node)?;
+    match domain {
+        Some(d) if d.state == DomainState::Running => Ok(d.pid),
+        other => Err(not_that(node, what, &describe(other.map(|d| d.state)))),
+    }
+}
+
+fn describe(state: Option<DomainState>) -> String {
+    match state {
+        None | Some(DomainState::Off) => "it is off".to_owned(),
+        Some(DomainState::Paused) => "it is frozen".to_owned(),
+        Some(DomainState::Running) => "it runs".to_owned(),
+        Some(DomainState::Other) => "it is in a state that we do not use".to_owned(),
+    }
+}
+
+fn not_that(node: &str, what: &str, seen: &str) -> Error {
+    Error::Usage(Problem::new(what).on(node).seen(seen))
+}
+
+fn exists(pid: u32) -> bool {
+    // A process that has ended and was not reaped yet has no executable any more.
+    Path::new(&format!("/proc/{pid}/exe")).read_link().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_went_on_disproves_a_freeze() {
+        let at = |host: u64, boot: u64| json!({"host_us": host, "boot_us": boot});
+        let s = 1_000_000;
+        assert_eq!(stood_still(&at(0, 0), &at(11 * s, s), 10 * s), Some(true));
+        assert_eq!(stood_still(&at(0, 0), &at(11 * s, 11 * s), 10 * s), Some(false));
+        assert_eq!(stood_still(&at(0, 0), &Value::Null, 10 * s), None);
+        assert_eq!(stood_still(&at(0, 0), &at(s, s), s / 10), None);
+    }
+}

@@ -1,0 +1,538 @@
+//! Every injector on fakes: what it does, what proves it, what undoes it, and what it says where nothing can be done.
+
+use super::*;
+use crate::fabric::{Counters, Revision, Rule, RuleCounters};
+use crate::guest::{Command, Output};
+use crate::hypervisor::{self, Accel, DomainState, Fake, Machine, Mgmt, Port};
+use crate::spec;
+use crate::units::Size;
+use std::collections::BTreeMap;
+use std::path::Path as FilePath;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+#[derive(Debug, Default)]
+struct Switch {
+    rules: Mutex<Vec<Rule>>,
+    dropped: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Control for Switch {
+    fn set(&self, rules: Vec<Rule>) -> Result<Revision> {
+        *self.rules.lock().unwrap() = rules;
+        Ok(Revision(1))
+    }
+    fn rules(&self) -> (Revision, Vec<Rule>) {
+        (Revision(1), self.rules.lock().unwrap().clone())
+    }
+    fn counters(&self) -> Counters {
+        let of = |id: &String, n: u64| RuleCounters {
+            id: id.clone(),
+            matched: n,
+            dropped: n,
+            ..RuleCounters::default()
+        };
+        let dropped = self.dropped.lock().unwrap();
+        Counters {
+            rules: self
+                .rules
+                .lock()
+                .unwrap()
+                .iter()
+                .map(|r| of(&r.id, dropped.get(&r.id).copied().unwrap_or(0)))
+                .collect(),
+            retired: dropped.iter().map(|(id, n)| of(id, *n)).collect(),
+            ..Counters::default()
+        }
+    }
+    fn hold(&self) {}
+    fn release(&self) {}
+}
+
+/// Processes of a guest: pid → name, start, state, service.
+type Table = BTreeMap<u32, (&'static str, u64, char, &'static str)>;
+
+#[derive(Debug, Default)]
+struct Inside {
+    processes: Table,
+    /// A signal is ignored.
+    deaf: bool,
+    carrier: bool,
+    started: Vec<String>,
+}
+
+/// A guest's commands on an invented process table.
+#[derive(Debug)]
+struct Guest(Arc<Mutex<Inside>>);
+
+impl Remote for Guest {
+    fn exec(&mut self, command: &Command, _: Deadline) -> Result<Output> {
+        let mut inside = self.0.lock().unwrap();
+        let argv: Vec<&str> = command.argv.iter().map(String::as_str).collect();
+        let mut out = String::new();
+        match argv.as_slice() {
+            ["find", "/proc", .., "--", name, "{}", "+"] => {
+                for (pid, (n, ..)) in inside.processes.iter().filter(|(_, p)| p.0 == *name) {
+                    assert_eq!(n, name);
+                    out.push_str(&format!("/proc/{pid}/comm\n"));
+                }
+            }
+            ["cat", "--", files @ ..] => {
+                for pid in files
+                    .iter()
+                    .map(|f| f.split('/').nth(2).unwrap().parse::<u32>().unwrap())
+                {
+                    if let Some((name, began, state, _)) = inside.processes.get(&pid) {
+                        let rest = "0 ".repeat(18);
+                        out.push_str(&format!("{pid} ({name}) {state} {rest}{began} 0\n"));
+                    }
+                }
+            }
+            ["cat", file] if file.ends_with("/cgroup") => {
+                let pid: u32 = file.split('/').nth(2).unwrap().parse().unwrap();
+                out = format!("0::/system.slice/{}\n", inside.processes[&pid].3);
+            }
+            ["cat", "/proc/uptime"] => out = "12.34 5.6\n".into(),
+            ["cat", file] if file.ends_with("/carrier") => out = if inside.carrier { "1\n" } else { "0\n" }.into(),
+            ["sh", "-c", _, "kill", signal, pids @ ..] => {
+                let deaf = inside.deaf;
+                for pid in pids.iter().map(|p| p.parse::<u32>().unwrap()).filter(|_| !deaf) {
+                    match *signal {
+                        "STOP" => inside.processes.get_mut(&pid).unwrap().2 = 'T',
+                        "CONT" => inside.processes.get_mut(&pid).unwrap().2 = 'S',
+                        _ => {
+                            inside.processes.remove(&pid);
+                        }
+                    }
+                }
+            }
+            ["systemctl", "start", "--", unit] => inside.started.push((*unit).to_owned()),
+            other => panic!("not expected: {other:?}"),
+        }
+        Ok(Output {
+            status: 0,
+            stdout: out.into_bytes(),
+            stderr: Vec::new(),
+        })
+    }
+    fn upload(&mut self, _: &[u8], _: &FilePath, _: u32, _: Deadline) -> Result<()> {
+        unreachable!("no fault writes files")
+    }
+    fn download(&mut self, _: &FilePath, _: Deadline) -> Result<Vec<u8>> {
+        unreachable!("no fault reads files")
+    }
+    fn follow(&mut self, _: &Command, _: &mut dyn FnMut(&str) -> bool) -> Result<()> {
+        unreachable!("no fault follows")
+    }
+}
+
+struct Bench {
+    lab: Lab,
+    hypervisor: Fake,
+    switch: Switch,
+    inside: Arc<Mutex<Inside>>,
+    journal: Journal,
+    next: AtomicU64,
+}
+
+fn machine(lab: &Lab, node: &str) -> Machine {
+    let place = lab.nodes.iter().position(|n| n.name.as_str() == node).unwrap() as u16;
+    let node = &lab.nodes[usize::from(place)];
+    let ports = node.nics.iter().zip(40_000 + 10 * place..).map(|(nic, n)| Port {
+        network: nic.network.to_string(),
+        mac: nic.mac,
+        local: n,
+        fabric: n + 100,
+        link_up: true,
+        mtu: 1500,
+    });
+    Machine {
+        name: node.name.to_string(),
+        uuid: "6f6a1b54-4e4b-4b0a-9d5b-0a1f6f3d2c01".into(),
+        label: "ccr".into(),
+        memory: Size::mib(256),
+        vcpus: 1,
+        accel: Accel::Tcg,
+        kernel: "/k".into(),
+        initrd: "/i".into(),
+        cmdline: "quiet".into(),
+        disks: Vec::new(),
+        ports: ports.collect(),
+        mgmt: Mgmt {
+            mac: node.mgmt_mac,
+            ssh: 40_200 + place,
+        },
+        credentials: Vec::new(),
+        console: format!("/{}.c", node.name).into(),
+        console_log: "/l".into(),
+        agent: None,
+    }
+}
+
+impl Bench {
+    fn new() -> Self {
+        let lab = spec::example("ccr");
+        let bench = Bench {
+            hypervisor: Fake::new(),
+            switch: Switch::default(),
+            inside: Arc::default(),
+            journal: Journal::in_memory(),
+            next: AtomicU64::new(0),
+            lab,
+        };
+        for node in ["node1", "node2", "hub"] {
+            bench.restart_machine(node).unwrap();
+        }
+        bench.inside.lock().unwrap().carrier = true;
+        bench
+    }
+
+    fn ask(&self, kind: &str, on: Option<&str>, arguments: &[&str]) -> Result<Fault> {
+        let words = Words::from_arguments(kind, on.map(str::to_owned), arguments)?;
+        words.resolve(&self.lab, &|word| {
+            let role = (word == "active").then(|| word.to_owned());
+            let node = if word == "active" { "node1" } else { word };
+            Ok(Target {
+                role,
+                node: node.to_owned(),
+            })
+        })
+    }
+
+    fn inject(&self, kind: &str, on: Option<&str>, arguments: &[&str]) -> Result<FaultRecord> {
+        inject(self, &self.ask(kind, on, arguments)?)
+    }
+
+    fn state(&self, node: &str) -> Option<DomainState> {
+        self.hypervisor.domain(node).map(|d| d.state)
+    }
+
+    /// Undoes twice: the second time nothing may happen.
+    fn undo(&self, record: &mut FaultRecord) {
+        undo(self, record).unwrap();
+        let (first, calls) = (record.clone(), self.hypervisor.calls().len());
+        assert!(first.end_us.is_some());
+        undo(self, record).unwrap();
+        assert_eq!(*record, first, "a second undo changed the record");
+        let changed = self.hypervisor.calls()[calls..]
+            .iter()
+            .any(|(k, _)| !matches!(k, hypervisor::Kind::Lookup | hypervisor::Kind::SetLink));
+        assert!(!changed, "a second undo acted");
+    }
+}
+
+impl Site for Bench {
+    fn lab(&self) -> &Lab {
+        &self.lab
+    }
+    fn hypervisor(&self) -> &dyn Hypervisor {
+        &self.hypervisor
+    }
+    fn fabric(&self) -> &dyn Control {
+        &self.switch
+    }
+    fn remote(&self, node: &str, _: Deadline) -> Result<Box<dyn Remote>> {
+        match self.state(node) {
+            Some(DomainState::Running) => Ok(Box::new(Guest(self.inside.clone()))),
+            _ => Err(Error::Operation(Problem::new("reach the guest").on(node))),
+        }
+    }
+    fn restart_machine(&self, node: &str) -> Result<()> {
+        self.hypervisor.create(&machine(&self.lab, node).to_xml()?, false)
+    }
+    fn journal(&self) -> &Journal {
+        &self.journal
+    }
+    fn slowness(&self) -> Slowness {
+        Slowness::NONE
+    }
+    fn next_fault(&self) -> u64 {
+        self.next.fetch_add(1, Relaxed)
+    }
+}
+
+#[test]
+fn power_goes_at_once_and_comes_back() {
+    let bench = Bench::new();
+    let kinds = Arc::new(Mutex::new(Vec::new()));
+    let k = kinds.clone();
+    bench.journal.listen(move |e| {
+        k.lock().unwrap().push(e.kind.clone());
+        true
+    });
+    let mut record = bench.inject("power-off", Some("active"), &[]).unwrap();
+    assert_eq!(record.target, json!({"role": "active", "node": "node1"}));
+    assert_eq!((record.effective, bench.state("node1")), (Some(true), None));
+    let calls: Vec<_> = bench.hypervisor.calls().into_iter().map(|(k, _)| k).collect();
+    let at = |kind| calls.iter().position(|k| *k == kind).unwrap();
+    assert!(
+        at(hypervisor::Kind::Suspend) < at(hypervisor::Kind::Destroy),
+        "destroy alone is no power cut"
+    );
+    assert_eq!(record.proof["suspended_us"], json!(record.begin_us));
+    bench.undo(&mut record);
+    assert_eq!(bench.state("node1"), Some(DomainState::Running));
+    assert_eq!(*kinds.lock().unwrap(), ["fault.begin", "fault.end"]);
+}
+
+#[test]
+fn a_power_cut_that_libvirt_refuses_leaves_the_machine_running() {
+    let bench = Bench::new();
+    bench.hypervisor.fail(hypervisor::Kind::Destroy, 1);
+    assert_eq!(
+        bench.inject("power-off", Some("node1"), &[]).unwrap_err().exit_code(),
+        5
+    );
+    assert_eq!(bench.state("node1"), Some(DomainState::Running));
+}
+
+#[test]
+fn what_cannot_be_done_to_a_machine_is_said() {
+    let bench = Bench::new();
+    assert_eq!(bench.inject("power-on", Some("node1"), &[]).unwrap_err().exit_code(), 2);
+    assert_eq!(bench.inject("resume", Some("node1"), &[]).unwrap_err().exit_code(), 2);
+    bench.inject("power-off", Some("node1"), &[]).unwrap();
+    for kind in ["power-off", "freeze"] {
+        assert_eq!(
+            bench.inject(kind, Some("node1"), &[]).unwrap_err().exit_code(),
+            2,
+            "{kind}"
+        );
+    }
+    let mut record = bench.inject("power-on", Some("node1"), &[]).unwrap();
+    assert_eq!((record.effective, record.end_us.is_some()), (Some(true), true));
+    undo(&bench, &mut record).unwrap();
+    assert_eq!(
+        bench.state("node1"),
+        Some(DomainState::Running),
+        "there is nothing to take back"
+    );
+}
+
+#[test]
+fn a_frozen_machine_goes_on_again() {
+    let bench = Bench::new();
+    let mut record = bench.inject("freeze", Some("node2"), &[]).unwrap();
+    assert_eq!(
+        (record.effective, bench.state("node2")),
+        (Some(true), Some(DomainState::Paused))
+    );
+    bench.undo(&mut record);
+    assert_eq!(bench.state("node2"), Some(DomainState::Running));
+    assert_eq!(record.effective, Some(true));
+    bench.inject("freeze", Some("node2"), &[]).unwrap();
+    let resumed = bench.inject("resume", Some("node2"), &[]).unwrap();
+    assert_eq!(
+        (resumed.effective, bench.state("node2")),
+        (Some(true), Some(DomainState::Running))
+    );
+}
+
+#[test]
+fn a_carrier_goes_and_the_guest_says_so() {
+    let bench = Bench::new();
+    bench.inside.lock().unwrap().carrier = false;
+    let mut record = bench.inject("link-down", Some("node1"), &["network=public"]).unwrap();
+    assert_eq!(record.effective, Some(true));
+    assert_eq!(record.proof[0]["guest_carrier"], json!(false));
+    let mac = bench.lab.node("node1").unwrap().nics[0].mac.to_string();
+    assert_eq!(bench.hypervisor.domain("node1").unwrap().link_up(&mac), Some(false));
+    bench.undo(&mut record);
+    assert_eq!(bench.hypervisor.domain("node1").unwrap().link_up(&mac), Some(true));
+    // The guest still sees a carrier: nothing is proven, whatever libvirt says.
+    bench.inside.lock().unwrap().carrier = true;
+    let record = bench.inject("link-down", Some("node1"), &["network=public"]).unwrap();
+    assert_eq!(record.effective, Some(false));
+}
+
+#[test]
+fn one_cable_that_fails_brings_the_others_back() {
+    let bench = Bench::new();
+    bench.hypervisor.fail(hypervisor::Kind::SetLink, 2);
+    assert!(bench.inject("link-down", Some("node1"), &[]).is_err());
+    for nic in &bench.lab.node("node1").unwrap().nics {
+        assert_eq!(
+            bench.hypervisor.domain("node1").unwrap().link_up(&nic.mac.to_string()),
+            Some(true)
+        );
+    }
+}
+
+#[test]
+fn a_cut_is_proven_by_the_frames_that_it_met() {
+    let bench = Bench::new();
+    let own = Rule {
+        id: "mine".into(),
+        network: "public".into(),
+        from: "*".into(),
+        to: "*".into(),
+        matches: Match::default(),
+        effect: crate::fabric::Effect::default(),
+        seed: 0,
+    };
+    bench.switch.set(vec![own.clone()]).unwrap();
+    let mut idle = bench
+        .inject("cut", None, &["between=node1,node2", "direction=out"])
+        .unwrap();
+    assert_eq!(idle.effective, None, "nothing is known before a frame came");
+    let ids: Vec<String> = bench
+        .switch
+        .rules()
+        .1
+        .iter()
+        .map(|r| format!("{}>{}", r.from, r.to))
+        .collect();
+    assert_eq!(
+        ids,
+        ["*>*", "node1>node2", "node1>node2"],
+        "one for each network that both are on"
+    );
+    evidence(&bench, &mut idle).unwrap();
+    assert_eq!(idle.effective, Some(false));
+    let mut busy = bench
+        .inject("cut", Some("hub"), &["network=public", "proto=tcp", "port=445"])
+        .unwrap();
+    let rule = bench.switch.rules().1.pop().unwrap();
+    assert_eq!((rule.matches.port, rule.effect.cut), (Some(445), true));
+    bench.switch.dropped.lock().unwrap().insert(rule.id, 3);
+    bench.undo(&mut busy);
+    assert_eq!((busy.effective, &busy.proof["dropped"]), (Some(true), &json!(3)));
+    bench.undo(&mut idle);
+    assert_eq!(idle.effective, Some(false));
+    assert_eq!(bench.switch.rules().1, [own], "the rules of others stay");
+}
+
+#[test]
+fn a_cut_whose_rules_went_away_is_not_proven() {
+    let bench = Bench::new();
+    let mut record = bench.inject("cut", Some("node1"), &[]).unwrap();
+    bench.switch.set(Vec::new()).unwrap();
+    undo(&bench, &mut record).unwrap();
+    assert_eq!(record.effective, Some(false));
+}
+
+#[test]
+fn a_killed_process_is_gone_and_its_service_is_started_again() {
+    let bench = Bench::new();
+    let table = Table::from([
+        (301, ("ccrd", 777, 'S', "ccrd.service")),
+        (1, ("systemd", 1, 'S', "init.scope")),
+    ]);
+    bench.inside.lock().unwrap().processes = table.clone();
+    let mut record = bench.inject("kill", Some("node1"), &["process=ccrd"]).unwrap();
+    assert_eq!(record.effective, Some(true));
+    assert_eq!(record.proof["pids"], json!([301]));
+    assert_eq!(bench.inside.lock().unwrap().processes.len(), 1);
+    undo(&bench, &mut record).unwrap();
+    assert_eq!(bench.inside.lock().unwrap().started, ["ccrd.service"]);
+    assert_eq!(
+        bench
+            .inject("kill", Some("node1"), &["process=ccrd"])
+            .unwrap_err()
+            .exit_code(),
+        2,
+        "there is no such process"
+    );
+    bench.inside.lock().unwrap().processes = table;
+    let mut stopped = bench
+        .inject("kill", Some("node1"), &["process=ccrd", "signal=STOP"])
+        .unwrap();
+    assert_eq!(
+        (stopped.effective, &stopped.proof["seen"]),
+        (Some(true), &json!("stopped"))
+    );
+    undo(&bench, &mut stopped).unwrap();
+    assert_eq!(bench.inside.lock().unwrap().processes[&301].2, 'S');
+}
+
+#[test]
+fn words_that_make_no_sense_name_the_known_ones() {
+    let bench = Bench::new();
+    for (kind, on, arguments, seen) in [
+        ("power-of", Some("node1"), &[][..], "power-off, power-on"),
+        ("power-off", None, &[], "nothing says whom it hits"),
+        ("power-off", Some("node1"), &["network=public"], "takes no parameter"),
+        (
+            "link-down",
+            Some("node1"),
+            &["network=publik"],
+            "the networks are public, private",
+        ),
+        (
+            "link-down",
+            Some("hub"),
+            &["network=private"],
+            "hub is not on `private`",
+        ),
+        ("link-down", Some("node1"), &["network"], "key=value"),
+        (
+            "link-down",
+            Some("node1"),
+            &["network=public", "network=public"],
+            "given twice",
+        ),
+        ("cut", None, &[], "nothing says what is cut"),
+        ("cut", None, &["network=public", "direction=in"], "no direction"),
+        (
+            "cut",
+            Some("node1"),
+            &["between=node1,node2"],
+            "both a target and `between`",
+        ),
+        ("cut", None, &["between=node1"], "not two machines"),
+        ("cut", None, &["between=node1,node1"], "both are node1"),
+        ("cut", Some("node1"), &["direction=up"], "both, in or out"),
+        ("cut", Some("node1"), &["port=0"], "1 to 65535"),
+        ("cut", Some("node1"), &["proto=icmp", "port=1"], "of tcp or udp"),
+        (
+            "cut",
+            Some("node1"),
+            &["loss=3"],
+            "network, direction, between, proto, port",
+        ),
+        ("kill", Some("node1"), &[], "which process"),
+        ("kill", Some("node1"), &["process=a b"], "no name of a process"),
+        ("kill", Some("node1"), &["process=-rf"], "no name of a process"),
+        (
+            "kill",
+            Some("node1"),
+            &["process=a-very-long-process-name"],
+            "at most 15",
+        ),
+        (
+            "kill",
+            Some("node1"),
+            &["process=ccrd", "signal=HUP"],
+            "KILL, TERM, ABRT or STOP",
+        ),
+    ] {
+        let e = bench.ask(kind, on, arguments).unwrap_err();
+        assert_eq!(e.exit_code(), 2, "{kind} {arguments:?}");
+        let p = e.problem().unwrap();
+        let text = format!("{p} {}", p.remedy.clone().unwrap_or_default());
+        assert!(text.contains(seen), "{kind} {arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn a_record_is_all_that_an_undo_needs() {
+    let bench = Bench::new();
+    for (kind, on, arguments) in [
+        ("power-off", Some("active"), &[][..]),
+        ("freeze", Some("node2"), &[]),
+        ("link-down", Some("node2"), &["network=private"]),
+        ("cut", Some("active"), &["direction=in"]),
+        ("cut", None, &["network=private"]),
+        ("kill", Some("node1"), &["process=ccrd", "signal=STOP"]),
+    ] {
+        let fault = bench.ask(kind, on, arguments).unwrap();
+        let record = fault.record(3, 5);
+        let text = serde_json::to_string(&record).unwrap();
+        let again: FaultRecord = serde_json::from_str(&text).unwrap();
+        assert_eq!(Fault::of(&again).unwrap(), fault);
+        assert_eq!(again.kind, kind);
+    }
+    let mut strange = bench.ask("freeze", Some("node1"), &[]).unwrap().record(0, 0);
+    strange.kind = "melt".into();
+    assert!(Fault::of(&strange).is_err());
+}

@@ -1,0 +1,168 @@
+//! Ways into a guest: boot credentials before it runs, SSH and the guest agent once it does.
+
+pub mod agent;
+pub mod credentials;
+pub mod fake;
+pub mod keys;
+mod quote;
+mod ready;
+#[cfg(test)]
+pub(crate) mod sample;
+pub mod ssh;
+pub(crate) mod template;
+mod transfer;
+
+pub use quote::quote;
+pub use ready::{Ready, wait_ready};
+
+use crate::error::{Error, Problem, Result};
+use crate::wait::Deadline;
+use std::fmt;
+use std::path::Path;
+
+/// A command in a guest: an argument vector, never a shell string made from names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Command {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// What it reads.
+    pub stdin: Vec<u8>,
+}
+
+impl Command {
+    /// A command without input.
+    pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            argv: argv.into_iter().map(Into::into).collect(),
+            stdin: Vec::new(),
+        }
+    }
+}
+
+/// How a command ended. Must be looked at: see the `check_*` methods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Output {
+    /// Exit status; 128 + signal where a signal ended it.
+    pub status: i32,
+    /// What it printed.
+    pub stdout: Vec<u8>,
+    /// What it complained about.
+    pub stderr: Vec<u8>,
+}
+
+impl Output {
+    /// What a command printed that ended with 0; else an error "could not {what} ({on})" with what it complained about.
+    pub fn check_ok(self, what: &str, on: impl fmt::Display) -> Result<Vec<u8>> {
+        if self.status == 0 {
+            return Ok(self.stdout);
+        }
+        let said = if self.stderr.is_empty() {
+            &self.stdout
+        } else {
+            &self.stderr
+        };
+        let seen = match excerpt(said).as_str() {
+            "" => format!("status {}, not a word", self.status),
+            text => format!("status {}: {text}", self.status),
+        };
+        Err(Error::Operation(Problem::new(what).on(on).seen(seen)))
+    }
+
+    /// The same, as text.
+    pub fn check_text(self, what: &str, on: impl fmt::Display) -> Result<String> {
+        String::from_utf8(self.check_ok(what, &on)?).map_err(|e| {
+            Error::Operation(
+                Problem::new(what)
+                    .on(on)
+                    .seen(format!("no UTF-8: {}", excerpt(e.as_bytes()))),
+            )
+        })
+    }
+}
+
+/// The end of what a program said, fit for an error message: where it failed is in its last words.
+pub(crate) fn excerpt(said: &[u8]) -> String {
+    const MOST: usize = 600;
+    let text = String::from_utf8_lossy(said);
+    let text: String = text
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c })
+        .collect();
+    match text.char_indices().rev().nth(MOST) {
+        Some((i, _)) => format!("… {}", &text[i..]),
+        None => text,
+    }
+}
+
+/// A way to act inside a machine. Every call has a deadline; a call that ran out leaves the way unusable and says so.
+pub trait Remote: Send + fmt::Debug {
+    /// Runs a command to its end.
+    fn exec(&mut self, command: &Command, deadline: Deadline) -> Result<Output>;
+    /// The same with somebody who listens: `hear` gets each line of the output as it comes, and nothing now and then while there is
+    /// none. Its error ends the command and the way, and is returned.
+    fn exec_heard(
+        &mut self,
+        command: &Command,
+        deadline: Deadline,
+        hear: &mut dyn FnMut(Option<&str>) -> Result<()>,
+    ) -> Result<Output> {
+        let output = self.exec(command, deadline)?;
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .try_for_each(|l| hear(Some(l)))?;
+        Ok(output)
+    }
+    /// Writes a file with this mode, atomically (temporary name, then rename).
+    fn upload(&mut self, content: &[u8], to: &Path, mode: u32, deadline: Deadline) -> Result<()>;
+    /// Reads a file.
+    fn download(&mut self, from: &Path, deadline: Deadline) -> Result<Vec<u8>>;
+    /// Runs a command and hands out each line of its output as it comes, until it ends or `line` says stop (`false`).
+    fn follow(&mut self, command: &Command, line: &mut dyn FnMut(&str) -> bool) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_command_says_what_it_complained_about() {
+        let out = |status, stdout: &str, stderr: &str| Output {
+            status,
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+        };
+        assert_eq!(out(0, "x", "warning").check_text("look", "node1").unwrap(), "x");
+        let e = out(2, "half", "no such file\n")
+            .check_ok("look", "node1")
+            .unwrap_err()
+            .to_string();
+        assert_eq!(e, "could not look (node1): status 2: no such file");
+        assert!(
+            out(3, "", "")
+                .check_ok("look", "n")
+                .unwrap_err()
+                .to_string()
+                .contains("not a word")
+        );
+        let bad = Output {
+            status: 0,
+            stdout: vec![0xff],
+            stderr: vec![],
+        };
+        assert!(
+            bad.check_text("look", "n")
+                .unwrap_err()
+                .to_string()
+                .contains("no UTF-8")
+        );
+    }
+
+    #[test]
+    fn an_excerpt_is_bounded_and_harmless() {
+        assert_eq!(excerpt(b" a\x1b[2J\n"), "a\u{fffd}[2J");
+        let long = excerpt(&[b'x'; 5000]);
+        assert!(long.starts_with('…') && long.len() < 700);
+    }
+}

@@ -1,0 +1,18 @@
+//! Base images: recipes, a store by content digest, the builder, and the `qemu-img` wrapper.
+//!
+//! An image is a folder `DIGEST/` with `image.json`, the root disk, and kernel and initramfs beside it for direct boot. Its
+//! digest covers the recipe, the sorted union of all packages and the builder's version; it says what was asked for, not
+//! which versions a mirror had on that day: those are in `image.json`.
+
+mod build;
+mod initramfs;
+pub mod qemu_img;
+mod recipe;
+pub mod run;
+mod sources;
+mod store;
+mod tree;
+
+pub use build::PROGRAMS;
+pub use recipe::{Recipe, check_package};
+pub use store::{BUILDER, FileInfo, Image, ImageKey, Listed, Manifest, Store, short};

@@ -1,0 +1,137 @@
+//! Machines go on from the instant of a checkpoint.
+
+use super::meta::{NodeMeta, NodeState};
+use super::store::Checkpoint;
+use super::{Held, clock, each};
+use crate::error::{Error, Problem, Result};
+use crate::event::monotonic_us;
+use crate::fabric;
+use crate::guest::agent::Agent;
+use crate::hypervisor::{Hypervisor, Machine};
+use crate::wait::{Deadline, Slowness};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a guest agent may take to be there again and to set its clock.
+const AGENT: Duration = Duration::from_secs(20);
+
+/// Where the machines come back.
+pub struct Return<'a> {
+    /// Runs them.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// Their networks, on the ports that the machines name, with the checkpoint's rules.
+    pub fabric: &'a dyn fabric::Control,
+    /// The machines on the files that [`super::unpack`] made. Carriers are taken from the checkpoint.
+    pub machines: Vec<Machine>,
+    /// The host's slowness.
+    pub slowness: Slowness,
+}
+
+impl std::fmt::Debug for Return<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Return")
+            .field("machines", &self.machines)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How it went.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Returned {
+    /// From the first machine's resumption to the last one's, microseconds.
+    pub skew_us: u64,
+    /// How long the networks kept frames while machines ran, microseconds.
+    pub held_us: u64,
+    /// Each machine that was in memory.
+    pub nodes: Vec<ReturnedNode>,
+}
+
+/// How it went with one machine.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ReturnedNode {
+    /// Its name.
+    pub name: String,
+    /// How far its clock is from where it belongs, microseconds; absent where the checkpoint knows no offset.
+    pub clock_error_us: Option<i64>,
+    /// From its resumption until its clock was right, microseconds.
+    pub clock_set_us: Option<u64>,
+}
+
+/// Restores every machine suspended, lets them go on together, and sets their clocks while the networks keep frames.
+///
+/// A machine that was suspended comes back suspended; one that was off stays off. Whatever fails, no machine is left.
+pub fn bring_back(checkpoint: &Checkpoint, to: Return<'_>) -> Result<Returned> {
+    let known: Vec<(&NodeMeta, Machine)> = to
+        .machines
+        .iter()
+        .filter_map(|m| Some((checkpoint.meta.node(&m.name)?, m.clone())))
+        .filter(|(n, _)| n.state != NodeState::Off)
+        .collect();
+    go_on(checkpoint, &to, &known).map_err(|e| {
+        let ended = each(&known, |(n, _)| to.hypervisor.destroy(&n.name));
+        e.with_rollback(ended.into_iter().filter_map(Result::err).map(|e| e.to_string()))
+    })
+}
+
+fn go_on(checkpoint: &Checkpoint, to: &Return<'_>, known: &[(&NodeMeta, Machine)]) -> Result<Returned> {
+    let held = Held::hold(to.fabric);
+    all(each(known, |(node, machine)| {
+        let mut machine = machine.clone();
+        for port in &mut machine.ports {
+            port.link_up = node.links.get(&port.mac.to_string()).copied().unwrap_or(true);
+        }
+        to.hypervisor
+            .restore(&checkpoint.files.memory(&node.name), &machine.to_xml()?)
+    }))?;
+    let running: Vec<&NodeMeta> = known
+        .iter()
+        .map(|(n, _)| *n)
+        .filter(|n| n.state == NodeState::Running)
+        .collect();
+    let begin = monotonic_us();
+    let resumed = all(each(&running, |node| {
+        to.hypervisor.resume(&node.name).map(|()| monotonic_us())
+    }))?;
+    let deadline = Deadline::scaled(AGENT, to.slowness);
+    let pairs: Vec<(&NodeMeta, u64)> = running.iter().copied().zip(resumed.iter().copied()).collect();
+    let nodes = all(each(&pairs, |(node, resumed)| {
+        let mut back = ReturnedNode {
+            name: node.name.clone(),
+            clock_error_us: None,
+            clock_set_us: None,
+        };
+        if let Some(offset) = node.clock_offset_us {
+            let mut agent = Agent::new(to.hypervisor.clone(), &node.name);
+            agent.wait(deadline)?;
+            back.clock_error_us = Some(clock::set(&mut agent, offset, deadline)?);
+            back.clock_set_us = Some(monotonic_us() - resumed);
+        }
+        Ok(back)
+    }))?;
+    drop(held);
+    let held_us = monotonic_us() - begin;
+    all(each(&running, |node| same_boot(to, node, deadline)))?;
+    let (first, last) = (resumed.iter().min(), resumed.iter().max());
+    Ok(Returned {
+        skew_us: last.zip(first).map_or(0, |(l, f)| l - f),
+        held_us,
+        nodes,
+    })
+}
+
+/// That it was restored, and not booted.
+fn same_boot(to: &Return<'_>, node: &NodeMeta, deadline: Deadline) -> Result<()> {
+    let Some(then) = &node.boot_id else { return Ok(()) };
+    let now = Agent::new(to.hypervisor.clone(), &node.name).boot_id(deadline)?;
+    if now == *then {
+        return Ok(());
+    }
+    let seen = format!("it booted instead: boot id {now}, at the checkpoint {then}");
+    Err(Error::Operation(
+        Problem::new("restore the machine").on(&node.name).seen(seen),
+    ))
+}
+
+fn all<T>(results: Vec<Result<T>>) -> Result<Vec<T>> {
+    results.into_iter().collect()
+}

@@ -1,0 +1,627 @@
+//! A lab of fake machines with real disk files.
+
+use super::layers::Chain;
+use super::*;
+use crate::fabric::{Control, Counters, Revision, Rule};
+use crate::hypervisor::{Accel, Disk, DiskFormat, DomainState, Fake, Hypervisor, Kind, Machine, Mgmt, Port};
+use crate::image::qemu_img::QemuImg;
+use crate::lab::files::{Home, LabFiles};
+use crate::spec::{Lab, LocalDisk, example};
+use crate::units::{Name, Size};
+use crate::wait::Slowness;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Networks that only know whether they are held.
+#[derive(Default)]
+struct Wires(Mutex<(i32, u32)>);
+
+impl Wires {
+    fn held(&self) -> i32 {
+        self.0.lock().unwrap().0
+    }
+}
+
+impl Control for Wires {
+    fn set(&self, _: Vec<Rule>) -> crate::error::Result<Revision> {
+        Ok(Revision(1))
+    }
+    fn rules(&self) -> (Revision, Vec<Rule>) {
+        (Revision(1), Vec::new())
+    }
+    fn counters(&self) -> Counters {
+        Counters {
+            revision: 1,
+            ..Counters::default()
+        }
+    }
+    fn hold(&self) {
+        let mut w = self.0.lock().unwrap();
+        w.0 += 1;
+        w.1 += 1;
+    }
+    fn release(&self) {
+        self.0.lock().unwrap().0 -= 1;
+    }
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    lab: Lab,
+    fake: Arc<Fake>,
+    wires: Wires,
+    qemu_img: QemuImg,
+    /// Clock minus the host's, microseconds, by node.
+    clocks: Arc<Mutex<BTreeMap<String, i64>>>,
+}
+
+fn now_us() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap()
+}
+
+/// A guest agent with a clock and a boot id.
+fn answer(clocks: &Mutex<BTreeMap<String, i64>>, node: &str, command: &str) -> String {
+    let command: Value = serde_json::from_str(command).unwrap();
+    let arguments = &command["arguments"];
+    let result = match command["execute"].as_str().unwrap() {
+        "guest-file-open" => json!(7),
+        // 36 characters.
+        "guest-file-read" => {
+            json!({"count": 36, "eof": true, "buf-b64": "MDEyMzQ1NjctODlhYi1jZGVmLTAxMjMtNDU2Nzg5YWJjZGVm"})
+        }
+        "guest-get-time" => json!((now_us() + clocks.lock().unwrap().get(node).copied().unwrap_or(0)) * 1000),
+        "guest-exec" => {
+            // perl -e SCRIPT SECONDS NANOSECONDS
+            let number = |i: usize| arguments["arg"][i].as_str().unwrap().parse::<i64>().unwrap();
+            assert!((0..1_000_000_000).contains(&number(3)));
+            *clocks.lock().unwrap().entry(node.to_owned()).or_default() += number(2) * 1_000_000 + number(3) / 1000;
+            json!({"pid": 1})
+        }
+        "guest-exec-status" => json!({"exited": true, "exitcode": 0}),
+        _ => json!({}),
+    };
+    json!({ "return": result }).to_string()
+}
+
+impl World {
+    /// Two machines that run; `a` has a data disk; both have the shared disk.
+    fn new() -> Self {
+        let mut lab = example("bare");
+        lab.nodes.truncate(2);
+        lab.shared_disks[0].shared_by.truncate(2);
+        lab.nodes[0].disks.push(LocalDisk {
+            name: "data".parse().unwrap(),
+            size: Size::mib(8),
+            serial: "data".into(),
+        });
+        let fake = Arc::new(Fake::new());
+        let clocks: Arc<Mutex<BTreeMap<String, i64>>> = Arc::default();
+        let c = clocks.clone();
+        fake.on_agent(move |node, command| Ok(answer(&c, node, command)));
+        let world = World {
+            dir: tempfile::tempdir().unwrap(),
+            lab,
+            fake,
+            wires: Wires::default(),
+            qemu_img: QemuImg::default(),
+            clocks,
+        };
+        let files = world.files("bare");
+        for node in &world.lab.nodes {
+            let nf = files.node(&node.name);
+            std::fs::create_dir_all(&nf.dir).unwrap();
+            for (_, disk) in local_disks(node) {
+                world
+                    .qemu_img
+                    .create(&nf.layer(&disk, 0), DiskFormat::Qcow2, Size::mib(8))
+                    .unwrap();
+            }
+        }
+        std::fs::create_dir_all(files.keys()).unwrap();
+        std::fs::write(files.ssh_key(), "secret").unwrap();
+        let shared = files.shared_disk("quorum");
+        std::fs::create_dir_all(shared.parent().unwrap()).unwrap();
+        std::fs::write(shared, "then").unwrap();
+        for m in world.machines(&files, 42000) {
+            world.fake.create(&m.to_xml().unwrap(), false).unwrap();
+        }
+        world
+    }
+
+    fn files(&self, instance: &str) -> LabFiles {
+        Home::under(self.dir.path()).lab(instance)
+    }
+
+    fn store(&self) -> Store {
+        Store::of(&Home::under(self.dir.path()), &self.lab.name)
+    }
+
+    fn machines(&self, files: &LabFiles, base: u16) -> Vec<Machine> {
+        let nodes = self.lab.nodes.iter().zip(0u16..);
+        nodes
+            .map(|(node, n)| {
+                let nf = files.node(&node.name);
+                let mut disks: Vec<Disk> = local_disks(node)
+                    .into_iter()
+                    .map(|(target, disk)| Disk {
+                        target,
+                        path: top_layer(&nf, &disk),
+                        format: DiskFormat::Qcow2,
+                        serial: None,
+                        shared: false,
+                    })
+                    .collect();
+                disks.push(Disk {
+                    target: "sda".into(),
+                    path: files.shared_disk("quorum"),
+                    format: DiskFormat::Raw,
+                    serial: None,
+                    shared: true,
+                });
+                Machine {
+                    name: node.name.to_string(),
+                    uuid: format!("6f6a1b54-4e4b-4b0a-9d5b-0a1f6f3d2c0{n}"),
+                    label: "bare".into(),
+                    memory: node.memory,
+                    vcpus: 1,
+                    accel: Accel::Tcg,
+                    kernel: "/vmlinuz".into(),
+                    initrd: "/initrd".into(),
+                    cmdline: String::new(),
+                    disks,
+                    ports: vec![Port {
+                        network: "public".into(),
+                        mac: node.nics[0].mac,
+                        local: base + n,
+                        fabric: base + 100,
+                        link_up: true,
+                        mtu: 1500,
+                    }],
+                    mgmt: Mgmt {
+                        mac: node.mgmt_mac,
+                        ssh: base + 200 + n,
+                    },
+                    credentials: vec![],
+                    console: nf.console(),
+                    console_log: nf.console_log(),
+                    agent: None,
+                }
+            })
+            .collect()
+    }
+
+    fn live<'a>(&'a self, files: &'a LabFiles) -> Live<'a> {
+        Live {
+            hypervisor: self.fake.clone(),
+            fabric: &self.wires,
+            lab: &self.lab,
+            files,
+            qemu_img: &self.qemu_img,
+            slowness: Slowness::NONE,
+        }
+    }
+
+    fn checkpoint(&self, name: &str) -> crate::error::Result<Checkpoint> {
+        let files = self.files("bare");
+        create(&self.live(&files), &self.store(), about(name))
+    }
+
+    fn return_to<'a>(&'a self, files: &LabFiles) -> Return<'a> {
+        Return {
+            hypervisor: self.fake.clone(),
+            fabric: &self.wires,
+            machines: self.machines(files, 43000),
+            slowness: Slowness::NONE,
+        }
+    }
+
+    fn down(&self) {
+        for d in self.fake.list().unwrap() {
+            self.fake.destroy(&d.name).unwrap();
+        }
+    }
+
+    /// The disks of a machine are what the rule of the highest layer says, and there is nothing above.
+    fn assert_settled(&self) {
+        let files = self.files("bare");
+        for node in &self.lab.nodes {
+            let Some(domain) = self.fake.domain(&node.name) else {
+                continue;
+            };
+            for (target, disk) in local_disks(node) {
+                let device = domain
+                    .described
+                    .devices
+                    .disk
+                    .iter()
+                    .find(|d| d.target.dev == target)
+                    .unwrap();
+                assert_eq!(
+                    Path::new(&device.source.file),
+                    top_layer(&files.node(&node.name), &disk)
+                );
+            }
+        }
+    }
+
+    fn assert_goes_on(&self, but: &[&str]) {
+        assert_eq!(self.wires.held(), 0);
+        for d in self.fake.list().unwrap() {
+            let expected = if but.contains(&d.name.as_str()) {
+                DomainState::Paused
+            } else {
+                DomainState::Running
+            };
+            assert_eq!(d.state, expected, "{}", d.name);
+        }
+        self.assert_settled();
+    }
+}
+
+fn about(name: &str) -> About {
+    About {
+        name: name.parse().unwrap(),
+        input_key: None,
+        tool: "test".into(),
+        ccrd: None,
+        seed: 7,
+        parent: None,
+        record: json!({"instance": "bare"}),
+        standing: Value::Null,
+    }
+}
+
+fn name(n: &str) -> Name {
+    n.parse().unwrap()
+}
+
+fn nobody(_: &Name) -> Option<String> {
+    None
+}
+
+#[test]
+fn a_lab_goes_on_and_comes_back_as_it_was() {
+    let w = World::new();
+    w.clocks.lock().unwrap().insert("b".into(), -3_600_000_000);
+    let mac = w.lab.nodes[0].nics[0].mac.to_string();
+    w.fake.set_link("a", &mac, false).unwrap();
+    let pids: Vec<_> = w.fake.list().unwrap().into_iter().map(|d| d.pid).collect();
+    let c = w.checkpoint("healthy").unwrap();
+
+    w.assert_goes_on(&[]);
+    assert_eq!(
+        w.fake.list().unwrap().into_iter().map(|d| d.pid).collect::<Vec<_>>(),
+        pids
+    );
+    assert_eq!(w.wires.0.lock().unwrap().1, 1, "held once");
+    let order: Vec<Kind> = w
+        .fake
+        .calls()
+        .into_iter()
+        .map(|(k, _)| k)
+        .filter(|k| matches!(k, Kind::Suspend | Kind::Snapshot | Kind::Resume))
+        .collect();
+    assert_eq!(
+        order,
+        [
+            Kind::Suspend,
+            Kind::Suspend,
+            Kind::Snapshot,
+            Kind::Snapshot,
+            Kind::Resume,
+            Kind::Resume
+        ]
+    );
+    let [a, b] = c.meta.nodes.as_slice() else { panic!() };
+    assert_eq!((a.state, b.state), (NodeState::Running, NodeState::Running));
+    assert!(
+        a.clock_offset_us.unwrap().abs() < 1_000_000 && (b.clock_offset_us.unwrap() + 3_600_000_000).abs() < 1_000_000
+    );
+    assert!(!a.links[&mac]);
+    assert_eq!(
+        a.layers,
+        BTreeMap::from([("root".to_owned(), 0), ("data".to_owned(), 0)])
+    );
+    assert!(c.meta.skew_us <= c.meta.pause_us);
+    for part in &c.meta.parts {
+        let mode = std::fs::metadata(c.files.dir.join(&part.path)).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o400, "{}", part.path);
+    }
+    let kinds = |k| c.meta.parts.iter().filter(|p| p.kind == k).count();
+    assert_eq!(
+        (
+            kinds(PartKind::Memory),
+            kinds(PartKind::Disk),
+            kinds(PartKind::Shared),
+            kinds(PartKind::Credential)
+        ),
+        (2, 3, 1, 1)
+    );
+    assert_eq!(w.store().get(&name("healthy")).unwrap().meta, c.meta);
+
+    // The lab changes, goes away, and a fork of the checkpoint is what it was.
+    let files = w.files("bare");
+    std::fs::write(files.shared_disk("quorum"), "now!").unwrap();
+    w.down();
+    std::fs::remove_dir_all(&files.state).unwrap();
+    w.clocks.lock().unwrap().clear();
+    let fork = w.files("bare@1");
+    let c = w.store().get(&name("healthy")).unwrap();
+    unpack(&c, &fork, &w.qemu_img).unwrap();
+    unpack(&c, &fork, &w.qemu_img).unwrap();
+    assert_eq!(std::fs::read_to_string(fork.shared_disk("quorum")).unwrap(), "then");
+    assert_eq!(std::fs::read_to_string(fork.ssh_key()).unwrap(), "secret");
+    assert_eq!(std::fs::metadata(fork.ssh_key()).unwrap().mode() & 0o777, 0o600);
+    let top = top_layer(&fork.node("a"), "data");
+    assert_eq!(top, fork.node("a").layer("data", 1));
+    let info = w.qemu_img.info(&top).unwrap();
+    assert_eq!(
+        info.full_backing_filename.as_deref(),
+        Some(fork.node("a").layer("data", 0).as_path())
+    );
+    let at_rest = std::fs::metadata(&top).unwrap().blocks() * 512;
+    assert!(at_rest < 1 << 20, "{at_rest}");
+
+    let back = bring_back(&c, w.return_to(&fork)).unwrap();
+    assert_eq!(w.wires.held(), 0);
+    assert_eq!(back.nodes.len(), 2);
+    assert!(
+        back.nodes.iter().all(|n| n.clock_error_us.unwrap().abs() <= 20_000),
+        "{back:?}"
+    );
+    assert!((w.clocks.lock().unwrap()["b"] + 3_600_000_000).abs() < 1_000_000);
+    assert_eq!(w.fake.domain("a").unwrap().link_up(&mac), Some(false));
+    assert!(w.fake.list().unwrap().iter().all(|d| d.state == DomainState::Running));
+}
+
+#[test]
+fn whatever_fails_the_lab_goes_on_and_nothing_is_left() {
+    for kind in [Kind::Lookup, Kind::Xml, Kind::Suspend, Kind::Snapshot] {
+        for nth in [1, 2] {
+            let w = World::new();
+            w.fake.fail(kind, nth);
+            let e = w.checkpoint("c").unwrap_err();
+            assert_eq!(e.exit_code(), 5, "{kind:?} {nth}");
+            w.assert_goes_on(&[]);
+            let (good, bad) = w.store().list().unwrap();
+            assert!(good.is_empty() && bad.is_empty());
+            assert_eq!(
+                std::fs::read_dir(Home::under(w.dir.path()).checkpoints().join("bare"))
+                    .unwrap()
+                    .count(),
+                0
+            );
+            w.checkpoint("c").unwrap();
+            w.assert_goes_on(&[]);
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_does_not_go_on_is_reported() {
+    let w = World::new();
+    w.fake.fail(Kind::Resume, 2);
+    assert!(w.checkpoint("c").is_err());
+    assert_eq!(w.wires.held(), 0);
+    let paused = w
+        .fake
+        .list()
+        .unwrap()
+        .iter()
+        .filter(|d| d.state == DomainState::Paused)
+        .count();
+    assert_eq!(paused, 1);
+    // Beside another cause it is said too.
+    let w = World::new();
+    w.fake.fail(Kind::Snapshot, 1);
+    w.fake.fail(Kind::Resume, 1);
+    let e = w.checkpoint("c").unwrap_err();
+    assert!(e.to_string().contains("snapshot"), "{e}");
+    assert_eq!(e.problem().unwrap().rollback.len(), 1);
+}
+
+#[test]
+fn an_agent_that_does_not_answer_does_not_stop_a_checkpoint() {
+    let w = World::new();
+    w.fake.on_agent(|_, _| Ok("garbage".into()));
+    let c = w.checkpoint("c").unwrap();
+    assert!(
+        c.meta
+            .nodes
+            .iter()
+            .all(|n| n.clock_offset_us.is_none() && n.boot_id.is_none())
+    );
+    w.down();
+    unpack(&c, &w.files("bare"), &w.qemu_img).unwrap();
+    let back = bring_back(&c, w.return_to(&w.files("bare"))).unwrap();
+    assert!(back.nodes.iter().all(|n| n.clock_error_us.is_none()));
+}
+
+#[test]
+fn without_room_for_a_layer_nothing_happens() {
+    let mut w = World::new();
+    w.qemu_img = QemuImg::new("/bin/false");
+    assert!(w.checkpoint("c").is_err());
+    w.assert_goes_on(&[]);
+    assert!(w.fake.calls().iter().all(|(k, _)| *k != Kind::Suspend));
+}
+
+#[test]
+fn suspended_and_switched_off_machines_come_back_as_such() {
+    let w = World::new();
+    w.fake.suspend("a").unwrap();
+    w.fake.destroy("b").unwrap();
+    let c = w.checkpoint("c").unwrap();
+    assert_eq!(
+        c.meta.nodes.iter().map(|n| n.state).collect::<Vec<_>>(),
+        [NodeState::Paused, NodeState::Off]
+    );
+    w.assert_goes_on(&["a"]);
+    assert_eq!(
+        top_layer(&w.files("bare").node("b"), "root"),
+        w.files("bare").node("b").layer("root", 1)
+    );
+    w.down();
+    unpack(&c, &w.files("bare"), &w.qemu_img).unwrap();
+    let back = bring_back(&c, w.return_to(&w.files("bare"))).unwrap();
+    assert_eq!(back.nodes, []);
+    assert_eq!(w.fake.list().unwrap().len(), 1);
+    w.assert_goes_on(&["a"]);
+}
+
+#[test]
+fn whatever_fails_in_coming_back_no_machine_is_left() {
+    for (kind, nth) in [
+        (Kind::Restore, 1),
+        (Kind::Restore, 2),
+        (Kind::Resume, 1),
+        (Kind::Resume, 2),
+    ] {
+        let w = World::new();
+        let c = w.checkpoint("c").unwrap();
+        w.down();
+        let files = w.files("bare");
+        unpack(&c, &files, &w.qemu_img).unwrap();
+        w.fake.fail(kind, nth);
+        assert!(bring_back(&c, w.return_to(&files)).is_err());
+        assert_eq!(w.fake.list().unwrap(), []);
+        assert_eq!(w.wires.held(), 0);
+        bring_back(&c, w.return_to(&files)).unwrap();
+        w.assert_goes_on(&[]);
+    }
+}
+
+#[test]
+fn a_machine_that_booted_instead_is_found() {
+    let w = World::new();
+    let mut c = w.checkpoint("c").unwrap();
+    c.meta.nodes[1].boot_id = Some("f".repeat(36));
+    w.down();
+    unpack(&c, &w.files("bare"), &w.qemu_img).unwrap();
+    let e = bring_back(&c, w.return_to(&w.files("bare"))).unwrap_err();
+    assert!(e.to_string().contains("booted instead"), "{e}");
+    assert_eq!(w.fake.list().unwrap(), []);
+}
+
+#[test]
+fn checkpoints_follow_each_other_and_need_none_before() {
+    let w = World::new();
+    w.checkpoint("one").unwrap();
+    let two = w.checkpoint("two").unwrap();
+    assert_eq!(two.meta.nodes[0].layers["root"], 1);
+    w.store().rm(&name("one"), nobody).unwrap();
+    two.verify().unwrap();
+    w.down();
+    std::fs::remove_dir_all(w.files("bare").state).unwrap();
+    let fork = w.files("bare@2");
+    unpack(&two, &fork, &w.qemu_img).unwrap();
+    w.store().rm(&name("two"), nobody).unwrap();
+    let top = Chain::find(&fork.node("a").dir, "root").unwrap();
+    assert_eq!(top.top, 2);
+    for layer in top.files().skip(1) {
+        assert!(
+            w.qemu_img
+                .info(&layer)
+                .unwrap()
+                .full_backing_filename
+                .unwrap()
+                .starts_with(&fork.state)
+        );
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_found_before_anything_is_touched() {
+    let w = World::new();
+    let c = w.checkpoint("c").unwrap();
+    let memory = c.files.memory("a");
+    std::fs::remove_file(&memory).unwrap();
+    std::fs::write(&memory, "short").unwrap();
+    let fork = w.files("bare@1");
+    let e = unpack(&c, &fork, &w.qemu_img).unwrap_err();
+    assert!(e.problem().unwrap().remedy.is_some());
+    assert!(!fork.state.exists());
+    let meta = c.files.meta();
+    let good = std::fs::read_to_string(&meta).unwrap();
+    for bad in [
+        String::new(),
+        good[..good.len() / 2].to_owned(),
+        good.replace("memory/a", "../../x"),
+        good.replace("memory/a", "/etc/passwd"),
+        good.replace("\"schema\": 1", "\"schema\": 2"),
+        good.replace("\"root\"", "\"../root\""),
+    ] {
+        std::fs::write(&meta, bad).unwrap();
+        assert_eq!(w.store().get(&name("c")).unwrap_err().exit_code(), 5);
+        let (good, bad) = w.store().list().unwrap();
+        assert_eq!((good.len(), bad.len()), (0, 1));
+    }
+    w.store().rm(&name("c"), nobody).unwrap();
+}
+
+#[test]
+fn the_store_keeps_what_is_needed() {
+    let w = World::new();
+    let store = w.store();
+    assert_eq!(store.get(&name("x")).unwrap_err().exit_code(), 2);
+    store.rm(&name("x"), nobody).unwrap_err();
+    for n in ["one", "two", "three"] {
+        w.checkpoint(n).unwrap();
+    }
+    assert_eq!(w.checkpoint("one").unwrap_err().exit_code(), 2);
+    let used = |n: &Name| (n.as_str() == "one").then(|| "bare@1".to_owned());
+    let e = store.rm(&name("one"), used).unwrap_err();
+    assert!(e.to_string().contains("bare@1"), "{e}");
+    assert_eq!(store.prune(Size::mib(1024), used).unwrap(), []);
+    let gone = store.prune(Size(0), used).unwrap();
+    assert_eq!(gone.len(), 2);
+    assert_eq!(store.list().unwrap().0[0].meta.name, name("one"));
+}
+
+#[test]
+fn what_a_killed_process_left_is_swept_and_what_is_being_made_is_not() {
+    let w = World::new();
+    let store = w.store();
+    let draft = store.begin(&name("mine")).unwrap();
+    assert_eq!(store.begin(&name("mine")).unwrap_err().exit_code(), 2);
+    let left = draft.files.dir.with_file_name(".left");
+    std::fs::create_dir_all(left.join("memory")).unwrap();
+    store.sweep().unwrap();
+    assert!(draft.files.dir.exists() && !left.exists());
+    let dir = draft.files.dir.clone();
+    drop(draft);
+    assert!(!dir.exists());
+    assert!(store.list().unwrap().0.is_empty());
+}
+
+#[test]
+fn clocks_come_right_though_an_order_missed() {
+    let w = World::new();
+    w.clocks.lock().unwrap().insert("a".into(), -5_500_000);
+    let c = w.checkpoint("c").unwrap();
+    w.down();
+    // Time went on without the machines, and the first order on each of them misses by 80 ms.
+    w.clocks.lock().unwrap().insert("a".into(), -65_500_000);
+    let clocks = w.clocks.clone();
+    let missed = Mutex::new(Vec::new());
+    w.fake.on_agent(move |node, command| {
+        let reply = answer(&clocks, node, command);
+        let mut missed = missed.lock().unwrap();
+        if command.contains("guest-exec\"") && !missed.contains(&node.to_owned()) {
+            missed.push(node.to_owned());
+            *clocks.lock().unwrap().get_mut(node).unwrap() -= 80_000;
+        }
+        Ok(reply)
+    });
+    unpack(&c, &w.files("bare"), &w.qemu_img).unwrap();
+    let back = bring_back(&c, w.return_to(&w.files("bare"))).unwrap();
+    assert!(
+        back.nodes.iter().all(|n| n.clock_error_us.unwrap().abs() <= 20_000),
+        "{back:?}"
+    );
+    assert!((w.clocks.lock().unwrap()["a"] + 5_500_000).abs() <= 100_000);
+}

@@ -1,0 +1,260 @@
+//! The CLI's side of the supervisor's socket: finds the supervisor, or starts it, and asks it.
+
+use super::files::{Home, LabFiles};
+use super::protocol::{Greeting, LINE_MAX, PROTO, Reply, Request, Verb, build, error_of};
+use crate::error::{Error, IoContext, Problem, Result};
+use crate::event::Event;
+use crate::wait::{Deadline, Probe, wait_until};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// The longest that a supervisor may take to open its socket: libvirt is opened after that.
+const START: Duration = Duration::from_secs(20);
+
+/// A conversation with a lab's supervisor.
+#[derive(Debug)]
+pub struct Client {
+    read: BufReader<UnixStream>,
+    write: UnixStream,
+    greeting: Greeting,
+    next: u64,
+}
+
+impl Client {
+    /// The supervisor that runs; `None` where none does.
+    pub fn find(files: &LabFiles) -> Result<Option<Self>> {
+        use std::io::ErrorKind::{ConnectionRefused, NotFound};
+        match UnixStream::connect(files.socket()) {
+            Ok(stream) => Self::greet(stream).map(Some),
+            Err(e) if matches!(e.kind(), NotFound | ConnectionRefused) => Ok(None),
+            Err(e) => Err(e).tried("reach the supervisor", files.socket().display()),
+        }
+    }
+
+    /// The supervisor that runs, or a new one. A lab whose machines still run is adopted by the new one.
+    pub fn find_or_start(home: &Home, instance: &str) -> Result<Self> {
+        let files = home.lab(instance);
+        if let Some(client) = Self::find(&files)? {
+            return Ok(client);
+        }
+        for dir in [&home.state, &files.state, &home.runtime, &files.run] {
+            Home::private_dir(dir)?;
+        }
+        let mut child = start(&files, instance)?;
+        wait_until("start the lab's supervisor", Deadline::after(START), || {
+            if let Some(client) = Self::find(&files)? {
+                return Ok(Probe::Ready(client));
+            }
+            match child.try_wait() {
+                // It found another supervisor that is about to bind the socket.
+                Ok(Some(status)) if status.success() => Ok(Probe::NotYet("another supervisor starts".into())),
+                Ok(Some(status)) => Err(Error::Operation(
+                    Problem::new("start the lab's supervisor")
+                        .on(instance)
+                        .seen(format!("it ended with {status}: {}", last_line(&files)))
+                        .remedy(format!("see {}", files.supervisor_log().display())),
+                )),
+                _ => Ok(Probe::NotYet("its socket is not there yet".into())),
+            }
+        })
+    }
+
+    fn greet(stream: UnixStream) -> Result<Self> {
+        let write = stream.try_clone().tried("talk to the supervisor", "")?;
+        let mut read = BufReader::new(stream);
+        let line = read_line(&mut read)?;
+        let greeting: Greeting = serde_json::from_str(&line).map_err(|e| {
+            Error::Operation(Problem::new("understand the supervisor's greeting").seen(format!("{e}: {line:.200}")))
+        })?;
+        if greeting.proto != PROTO {
+            return Err(Error::Operation(
+                Problem::new("talk to the lab's supervisor")
+                    .on(&greeting.lab)
+                    .seen(format!("it is failoverlab {} (protocol {}), this is {} (protocol {PROTO})", greeting.failoverlab, greeting.proto, build()))
+                    .remedy(format!("take the lab down with that build, or end process {}: the machines live on and this build adopts them", greeting.pid)),
+            ));
+        }
+        Ok(Self {
+            read,
+            write,
+            greeting,
+            next: 1,
+        })
+    }
+
+    /// The supervisor's greeting.
+    pub fn greeting(&self) -> &Greeting {
+        &self.greeting
+    }
+
+    /// Asks and waits; `on_event` hears what happens meanwhile.
+    pub fn ask(&mut self, verb: Verb, mut on_event: impl FnMut(&Event)) -> Result<Value> {
+        let id = self.send(verb)?;
+        loop {
+            match self.next_reply()? {
+                Reply::Event(e) => on_event(&e),
+                Reply::Ok { id: of, result } if of == id => return Ok(result),
+                Reply::Error { code, problem, .. } => return Err(error_of(code, problem)),
+                Reply::Ok { .. } => {}
+            }
+        }
+    }
+
+    /// Asks for something that ends quickly and reads its result as `T`.
+    pub fn get<T: serde::de::DeserializeOwned>(&mut self, verb: Verb) -> Result<T> {
+        let word = verb.word();
+        let value = self.ask(verb, |_| {})?;
+        serde_json::from_value(value)
+            .map_err(|e| Error::Bug(Problem::new("understand the supervisor's answer").on(word).seen(e)))
+    }
+
+    /// Hears events until `on_event` has enough (`false`) or the supervisor ends.
+    pub fn follow(mut self, mut on_event: impl FnMut(&Event) -> bool) -> Result<()> {
+        self.send(Verb::Events)?;
+        while let Ok(reply) = self.next_reply() {
+            if let Reply::Event(e) = reply
+                && !on_event(&e)
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection to an address of the lab, from the workstation's own port.
+    pub fn dial(mut self, to: std::net::SocketAddrV4, within: Duration) -> Result<LabStream> {
+        self.ask(
+            Verb::Dial {
+                to,
+                within_ms: within.as_millis() as u64,
+            },
+            |_| {},
+        )?;
+        Ok(LabStream {
+            read: self.read,
+            write: self.write,
+        })
+    }
+
+    /// The socket, so that another thread can end the conversation (and so cancel the request).
+    pub fn hang_up(&self) -> Result<impl Fn() + Send + use<>> {
+        let stream = self
+            .write
+            .try_clone()
+            .tried("talk to the supervisor", &self.greeting.lab)?;
+        Ok(move || {
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+        })
+    }
+
+    fn send(&mut self, verb: Verb) -> Result<u64> {
+        let id = self.next;
+        self.next += 1;
+        let mut line = serde_json::to_vec(&Request { id, verb }).expect("a request is plain data");
+        line.push(b'\n');
+        self.write.write_all(&line).map_err(|e| self.lost(&e.to_string()))?;
+        Ok(id)
+    }
+
+    fn next_reply(&mut self) -> Result<Reply> {
+        let line = read_line(&mut self.read).map_err(|e| self.lost(&e.to_string()))?;
+        serde_json::from_str(&line)
+            .map_err(|e| Error::Operation(Problem::new("understand the supervisor").seen(format!("{e}: {line:.200}"))))
+    }
+
+    fn lost(&self, seen: &str) -> Error {
+        Error::Operation(
+            Problem::new("hear from the lab's supervisor")
+                .on(&self.greeting.lab)
+                .seen(seen)
+                .remedy("run the command again: a new supervisor adopts the machines"),
+        )
+    }
+}
+
+/// A byte stream to an address of the lab.
+#[derive(Debug)]
+pub struct LabStream {
+    // Buffered: a server may speak first, and its words may have come with the supervisor's `ok`.
+    read: BufReader<UnixStream>,
+    write: UnixStream,
+}
+
+impl LabStream {
+    /// Longest wait of a read or a write; none waits for ever.
+    pub fn set_timeout(&self, timeout: Option<Duration>) -> std::io::Result<()> {
+        self.write.set_read_timeout(timeout)?;
+        self.write.set_write_timeout(timeout)
+    }
+}
+
+impl Read for LabStream {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.read.read(buf)
+    }
+}
+
+impl Write for LabStream {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.write.write(buf)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn read_line(read: &mut BufReader<UnixStream>) -> Result<String> {
+    let mut line = Vec::new();
+    let n = read
+        .take(LINE_MAX as u64)
+        .read_until(b'\n', &mut line)
+        .tried("read from the supervisor", "")?;
+    if n == 0 {
+        return Err(Error::Operation(
+            Problem::new("read from the supervisor").seen("it closed the connection"),
+        ));
+    }
+    String::from_utf8(line).tried("read from the supervisor", "")
+}
+
+/// Starts this program as a supervisor: its own session, so that a terminal's signals do not reach it.
+fn start(files: &LabFiles, instance: &str) -> Result<std::process::Child> {
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(files.supervisor_log())
+        .tried("open the supervisor's log", files.supervisor_log().display())?;
+    let exe = std::env::current_exe().tried("find this program", "")?;
+    let err = log.try_clone().tried("open the supervisor's log", "")?;
+    Command::new(exe)
+        .args(["supervise", instance])
+        .envs(crate::hypervisor::log_environment(&files.supervisor_log()))
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(err)
+        .spawn()
+        .tried("start the lab's supervisor", instance)
+}
+
+fn last_line(files: &LabFiles) -> String {
+    std::fs::read_to_string(files.supervisor_log())
+        .ok()
+        .and_then(|t| t.lines().rev().find(|l| !l.trim().is_empty()).map(str::to_owned))
+        .unwrap_or_else(|| "it said nothing".into())
+}
+
+/// Waits until the supervisor's process is gone: after `down` nothing of the lab is left.
+pub fn wait_gone(pid: u32, within: Duration) -> Result<()> {
+    wait_until("see the supervisor end", Deadline::after(within), || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // A zombie is gone but for its parent's glance.
+        let state = stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
+        Ok(match state {
+            None | Some('Z' | 'X') => Probe::Ready(()),
+            Some(s) => Probe::NotYet(format!("process {pid} in state {s}")),
+        })
+    })
+}

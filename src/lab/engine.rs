@@ -1,0 +1,438 @@
+//! What a supervisor keeps: the hypervisor, the networks, the ways into the machines, the faults in force.
+
+use super::channel::Channels;
+use super::files::{Home, LabFiles};
+use super::machines;
+use super::protocol::{LabStatus, MachineStatus, Verb};
+use super::record::Record;
+use super::standing::Standing;
+use super::supervisor::Cancel;
+use crate::error::{Error, Problem, Result};
+use crate::event::{Draft, Journal, Severity, Source};
+use crate::fabric::{self, ClientNet, Control, Fabric, FabricConfig};
+use crate::fault::{self, Fault, Site};
+use crate::guest::keys::Keys;
+use crate::guest::{self, Remote};
+use crate::hypervisor::{Credential, Domain, DomainState, Embedded, Hypervisor};
+use crate::spec::{Lab, Node};
+use crate::verify::FaultRecord;
+use crate::wait::{Deadline, Slowness};
+use serde_json::{Value, json};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// The longest that `status` waits for one node's runtime, on a fast host.
+const STATUS: Duration = Duration::from_secs(5);
+
+/// The one lab of this process.
+pub struct Engine {
+    pub(super) home: Home,
+    pub(super) instance: String,
+    pub(super) files: LabFiles,
+    journal: Journal,
+    /// A process can open one root, once.
+    hypervisor: Mutex<Option<Arc<dyn Hypervisor>>>,
+    kept: Mutex<Kept>,
+    /// Work that changes the lab excludes other such work.
+    change: Mutex<()>,
+    pub(super) channels: Channels,
+}
+
+/// What changes while the lab lives.
+#[derive(Debug, Default)]
+struct Kept {
+    record: Option<Arc<Record>>,
+    fabric: Option<Arc<Fabric>>,
+    standing: Standing,
+    /// When networks were dark: the supervisor had died.
+    dark: Vec<(u64, u64)>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Opens what there is of `instance`: a lab whose supervisor died is adopted, its networks lit again.
+    pub fn open(home: Home, instance: &str, journal: Journal) -> Result<Self> {
+        let files = home.lab(instance);
+        let engine = Self {
+            home,
+            instance: instance.to_owned(),
+            channels: Channels::new(files.clone(), journal.clone()),
+            files,
+            journal,
+            hypervisor: Mutex::default(),
+            kept: Mutex::default(),
+            change: Mutex::default(),
+        };
+        if let Some(record) = Record::load(&engine.files.record())? {
+            engine.adopt(record)?;
+        }
+        Ok(engine)
+    }
+
+    fn adopt(&self, record: Record) -> Result<()> {
+        let record = Arc::new(record);
+        let since = Standing::last_alive(&self.files.events(), &self.journal);
+        let standing = Standing::load(&self.files)?;
+        let fabric = self.start_fabric(&record, standing.rules.clone())?;
+        {
+            let mut kept = self.kept();
+            kept.standing = standing;
+            kept.fabric = Some(Arc::new(fabric));
+            kept.record = Some(record.clone());
+            kept.dark.push((since, self.journal.now_us()));
+        }
+        let running = self.hypervisor()?.list()?.len();
+        self.journal.emit(
+            Draft::new(Source::Tool, "supervisor.adopted")
+                .severity(Severity::Warning)
+                .data(json!({"text": format!("{running} machines adopted; the networks were dark"), "dark_since_us": since})),
+        );
+        if record.complete {
+            self.channels.follow(&record);
+        }
+        Ok(())
+    }
+
+    /// The event journal.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Whether there is a lab to keep.
+    pub fn keeps_anything(&self) -> bool {
+        self.kept().record.is_some()
+    }
+
+    /// Carries out one request. Blocks.
+    pub fn perform(&self, verb: Verb, cancel: &Cancel) -> Result<Value> {
+        match verb {
+            Verb::Up(args) => self.changing(|| self.up(*args, cancel)),
+            Verb::Down => self.changing(|| self.down().map(|()| Value::Null)),
+            Verb::Status => self.status().map(plain),
+            Verb::Pause => self.changing(|| self.pause()).map(plain),
+            Verb::Resume => self.changing(|| self.resume()).map(plain),
+            Verb::Fault(fault) => self.changing(|| self.fault(&fault)).map(plain),
+            Verb::Heal { id } => self.changing(|| self.heal(id)).map(plain),
+            Verb::Operate { word, args, node } => self.operate(&word, &args, node.as_deref()).map(plain),
+            Verb::Dump => self.dump().map(plain),
+            Verb::Rules { rules } => self.changing(|| self.rules(rules)).map(plain),
+            Verb::Counters => self.counters(),
+            Verb::Dial { .. } | Verb::Events => Err(Error::Bug(
+                Problem::new("carry out the request").seen("it is a stream, not a request"),
+            )),
+        }
+    }
+
+    fn changing<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let _one = self.change.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        work()
+    }
+
+    /// A connection from the workstation's own port to an address of the lab.
+    pub fn dial(&self, to: std::net::SocketAddrV4, within: Duration) -> Result<UnixStream> {
+        Ok(self.fabric()?.connect(to, Deadline::after(within))?)
+    }
+
+    /// The lab's record; an error where the lab is not up.
+    pub(super) fn record(&self) -> Result<Arc<Record>> {
+        self.kept().record.clone().ok_or_else(|| self.not_up())
+    }
+
+    pub(super) fn try_record(&self) -> Option<Arc<Record>> {
+        self.kept().record.clone()
+    }
+
+    /// Keeps a new state of the record, on disk first.
+    pub(super) fn keep(&self, record: Record) -> Result<Arc<Record>> {
+        record.save(&self.files.record())?;
+        let record = Arc::new(record);
+        self.kept().record = Some(record.clone());
+        Ok(record)
+    }
+
+    pub(super) fn fabric(&self) -> Result<Arc<Fabric>> {
+        self.kept().fabric.clone().ok_or_else(|| self.not_up())
+    }
+
+    pub(super) fn keep_fabric(&self, fabric: Fabric) {
+        self.kept().fabric = Some(Arc::new(fabric));
+    }
+
+    /// Forgets everything: the lab is gone.
+    pub(super) fn forget(&self) {
+        self.channels.stop();
+        *self.kept() = Kept::default();
+    }
+
+    /// libvirt, opened when it is first needed.
+    pub(super) fn hypervisor(&self) -> Result<Arc<dyn Hypervisor>> {
+        let mut slot = self
+            .hypervisor
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(h) = &*slot {
+            return Ok(h.clone());
+        }
+        Home::private_dir(&self.files.root())?;
+        let embedded: Arc<dyn Hypervisor> = Arc::new(Embedded::open(&self.files.root(), &self.home.capabilities())?);
+        let journal = self.journal.clone();
+        let begin = journal.begin_us();
+        embedded.listen(Box::new(move |e| {
+            let mut draft = Draft::new(Source::Hypervisor, format!("domain.{}", e.what))
+                .node(e.name)
+                .data(json!({"detail": e.detail}));
+            draft.t_us = Some(e.monotonic_us.saturating_sub(begin));
+            journal.emit(draft);
+        }));
+        Ok(slot.insert(embedded).clone())
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn not_up(&self) -> Error {
+        Error::Usage(
+            Problem::new("use the lab")
+                .on(&self.instance)
+                .seen("it is not up")
+                .remedy(format!("failoverlab up {}", self.instance)),
+        )
+    }
+
+    pub(super) fn status(&self) -> Result<LabStatus> {
+        let record = self.record()?;
+        let hypervisor = self.hypervisor()?;
+        let domains = hypervisor.list()?;
+        let runtimes = self
+            .channels
+            .statuses(&record, &domains, record.wish.slowness.scale(STATUS));
+        let lab = &record.wish.lab;
+        let machines: Vec<MachineStatus> = lab
+            .nodes
+            .iter()
+            .zip(runtimes)
+            .map(|(node, runtime)| {
+                let domain = domains.iter().find(|d| d.name == node.name.as_str());
+                let (runtime, runtime_error) = match runtime {
+                    Some(Ok(s)) => (Some(s), None),
+                    Some(Err(e)) => (None, Some(e.to_string())),
+                    None => (None, None),
+                };
+                MachineStatus {
+                    node: node.name.to_string(),
+                    role: node.role,
+                    domain: domain.map(|d| d.state),
+                    pid: domain.and_then(|d| d.pid),
+                    ssh_port: record.machine(&node.name).map_or(0, |m| m.ssh_port),
+                    addresses: node.nics.iter().map(|n| (n.network.to_string(), n.address)).collect(),
+                    runtime,
+                    runtime_error,
+                }
+            })
+            .collect();
+        let kept = self.kept();
+        Ok(LabStatus {
+            lab: self.instance.clone(),
+            title: lab.title.clone(),
+            accel: record.wish.accel,
+            slowness: record.wish.slowness.factor(),
+            t_us: self.journal.now_us(),
+            unhealthy: super::health::unhealthy(lab, &machines),
+            machines,
+            faults: kept.standing.faults.clone(),
+            dark: kept.dark.clone(),
+        })
+    }
+
+    fn pause(&self) -> Result<Vec<String>> {
+        let hypervisor = self.hypervisor()?;
+        self.each(DomainState::Running, |d| hypervisor.suspend(&d.name))
+    }
+
+    fn resume(&self) -> Result<Vec<String>> {
+        let hypervisor = self.hypervisor()?;
+        self.each(DomainState::Paused, |d| {
+            hypervisor.resume(&d.name)?;
+            self.channels.clock_jumped(&d.name);
+            Ok(())
+        })
+    }
+
+    fn each(&self, state: DomainState, act: impl Fn(&Domain) -> Result<()>) -> Result<Vec<String>> {
+        self.record()?;
+        let mut done = Vec::new();
+        for d in self.hypervisor()?.list()?.iter().filter(|d| d.state == state) {
+            act(d)?;
+            done.push(d.name.clone());
+        }
+        Ok(done)
+    }
+
+    fn fault(&self, fault: &Fault) -> Result<FaultRecord> {
+        let view = self.view()?;
+        let record = fault::inject(&view, fault)?;
+        let mut kept = self.kept();
+        kept.standing.faults.push(record.clone());
+        kept.standing.rules = view.fabric.rules().1;
+        kept.standing.save(&self.files)?;
+        Ok(record)
+    }
+
+    /// Undoes one fault or all, the last one first; those that are undone are no longer in force.
+    fn heal(&self, id: Option<u64>) -> Result<Vec<FaultRecord>> {
+        let view = self.view()?;
+        let mut faults = self.kept().standing.faults.clone();
+        if let Some(id) = id
+            && !faults.iter().any(|f| f.id == id)
+        {
+            return Err(Error::Usage(Problem::new("find the fault").on(id).seen(
+                match faults.as_slice() {
+                    [] => "no fault is in force".to_owned(),
+                    some => format!(
+                        "in force: {}",
+                        some.iter()
+                            .map(|f| format!("{} ({})", f.id, f.kind))
+                            .collect::<Vec<_>>()
+                            .join(", ")
+                    ),
+                },
+            )));
+        }
+        let mut healed = Vec::new();
+        let mut failed = None;
+        for record in faults.iter_mut().rev().filter(|f| id.is_none_or(|id| f.id == id)) {
+            match fault::undo(&view, record) {
+                Ok(()) => healed.push(record.clone()),
+                // The others are healed all the same.
+                Err(e) => failed = Some(e),
+            }
+        }
+        let mut kept = self.kept();
+        kept.standing.faults.retain(|f| !healed.iter().any(|h| h.id == f.id));
+        kept.standing.rules = view.fabric.rules().1;
+        kept.standing.save(&self.files)?;
+        failed.map_or(Ok(healed), Err)
+    }
+
+    fn rules(&self, rules: Vec<fabric::Rule>) -> Result<u64> {
+        let revision = self.fabric()?.set(rules.clone())?;
+        let mut kept = self.kept();
+        kept.standing.rules = rules;
+        kept.standing.save(&self.files)?;
+        Ok(revision.0)
+    }
+
+    fn counters(&self) -> Result<Value> {
+        let fabric = self.fabric()?;
+        let (revision, rules) = fabric.rules();
+        Ok(json!({"revision": revision, "rules": rules, "counters": fabric.counters()}))
+    }
+
+    fn operate(&self, word: &str, args: &[String], node: Option<&str>) -> Result<Value> {
+        let record = self.record()?;
+        let status;
+        let node = match node {
+            Some(n) => n,
+            None => {
+                status = self.status()?;
+                super::health::active(&status.machines)
+                    .or_else(|| super::health::any_member(&status.machines))
+                    .ok_or_else(|| {
+                        Error::Operation(Problem::new("give the order").on(word).seen("no member answers"))
+                    })?
+            }
+        };
+        self.channels.operate(&record, node, word, args)
+    }
+
+    fn dump(&self) -> Result<Vec<Option<ccr_contract::dump::Dump>>> {
+        let record = self.record()?;
+        Ok(self.channels.dumps(&record))
+    }
+
+    fn view(&self) -> Result<View<'_>> {
+        let record = self.record()?;
+        Ok(View {
+            engine: self,
+            fabric: self.fabric()?,
+            hypervisor: self.hypervisor()?,
+            record,
+        })
+    }
+
+    /// Lights the networks, on the ports that the record names where it names some.
+    pub(super) fn start_fabric(&self, record: &Record, rules: Vec<fabric::Rule>) -> Result<Fabric> {
+        let config = FabricConfig {
+            rules,
+            ..FabricConfig::of(&record.wish.lab, &record.ports)
+        };
+        Fabric::start(config, self.journal.clone())
+    }
+
+    /// Creates a machine from the record, on the disks that it has.
+    pub(super) fn create_machine(&self, record: &Record, node: &str) -> Result<()> {
+        let unknown = || Error::Bug(Problem::new("find the machine's record").on(node));
+        let spec = record.wish.lab.node(node).ok_or_else(unknown)?;
+        let credentials = self.credentials(record, spec)?;
+        let machine = machines::machine(record, &self.files, spec, credentials).ok_or_else(unknown)?;
+        self.hypervisor()?.create(&machine.to_xml()?, false)
+    }
+
+    /// Writes the boot credentials of `node`; keys that are there stay.
+    pub(super) fn credentials(&self, record: &Record, node: &Node) -> Result<Vec<Credential>> {
+        let lab = &record.wish.lab;
+        let keys = Keys::ensure(&self.files, lab.nodes.iter().map(|n| n.name.as_str()))?;
+        guest::credentials::write(lab, node, &keys, &self.files.node(&node.name))
+    }
+}
+
+fn plain(value: impl serde::Serialize) -> Value {
+    serde_json::to_value(value).expect("a result is plain data")
+}
+
+/// The supervisor, as an injector sees it.
+struct View<'a> {
+    engine: &'a Engine,
+    record: Arc<Record>,
+    fabric: Arc<Fabric>,
+    hypervisor: Arc<dyn Hypervisor>,
+}
+
+impl Site for View<'_> {
+    fn lab(&self) -> &Lab {
+        &self.record.wish.lab
+    }
+    fn hypervisor(&self) -> &dyn Hypervisor {
+        &*self.hypervisor
+    }
+    fn fabric(&self) -> &dyn Control {
+        &*self.fabric
+    }
+    fn remote(&self, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>> {
+        self.engine.channels.connect(&self.record, node, deadline)
+    }
+    fn restart_machine(&self, node: &str) -> Result<()> {
+        self.engine.channels.clock_jumped(node);
+        self.engine.create_machine(&self.record, node)
+    }
+    fn journal(&self) -> &Journal {
+        &self.engine.journal
+    }
+    fn slowness(&self) -> Slowness {
+        self.record.wish.slowness
+    }
+    fn next_fault(&self) -> u64 {
+        let mut kept = self.engine.kept();
+        kept.standing.next += 1;
+        kept.standing.next
+    }
+}

@@ -1,0 +1,152 @@
+//! From the lab's record to machines, files and ports: what was chosen becomes what QEMU runs.
+
+use super::checkpoint::top_layer;
+use super::files::{LabFiles, ROOT_DISK};
+use super::record::{MachineRecord, Record, Wish};
+use crate::error::{IoContext, Result};
+use crate::fabric::PortAssignment;
+use crate::hypervisor::{Credential, Disk, DiskFormat, Machine, Mgmt, Port};
+use crate::spec::Node;
+use std::net::{Ipv4Addr, TcpListener};
+
+/// What is chosen for a lab's machines before they are made.
+pub fn choose(wish: &Wish) -> Result<Vec<MachineRecord>> {
+    // All listeners are open at once, so that no two machines get one port.
+    let held: Vec<TcpListener> = wish
+        .lab
+        .nodes
+        .iter()
+        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).tried("find a free port for SSH", "127.0.0.1"))
+        .collect::<Result<_>>()?;
+    wish.lab
+        .nodes
+        .iter()
+        .zip(&held)
+        .map(|(node, port)| {
+            Ok(MachineRecord {
+                node: node.name.to_string(),
+                uuid: uuid(&wish.lab.name, &node.name),
+                ssh_port: port.local_addr().tried("find a free port for SSH", &node.name)?.port(),
+            })
+        })
+        .collect()
+}
+
+/// Another free port, for a machine whose own was taken in the meantime.
+pub fn another_ssh_port() -> Result<u16> {
+    let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).tried("find a free port for SSH", "127.0.0.1")?;
+    Ok(held.local_addr().tried("find a free port for SSH", "127.0.0.1")?.port())
+}
+
+/// A UUID made from the names, so that every fork of a machine has the same one (a restore keeps it).
+fn uuid(lab: &str, node: &str) -> String {
+    let hash = blake3::hash(format!("failoverlab/{lab}/{node}").as_bytes());
+    let mut b: [u8; 16] = hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes");
+    // RFC 9562, version 8: custom.
+    b[6] = b[6] & 0x0f | 0x80;
+    b[8] = b[8] & 0x3f | 0x80;
+    let hex: String = b.iter().map(|x| format!("{x:02x}")).collect();
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
+}
+
+/// The machine of `node`, as QEMU shall run it.
+pub fn machine(record: &Record, files: &LabFiles, node: &Node, credentials: Vec<Credential>) -> Option<Machine> {
+    let chosen = record.machine(&node.name)?;
+    let nf = files.node(&node.name);
+    let image = &record.wish.image;
+    let mut disks = vec![Disk {
+        target: "vda".into(),
+        path: top_layer(&nf, ROOT_DISK),
+        format: DiskFormat::Qcow2,
+        serial: None,
+        shared: false,
+    }];
+    for (disk, letter) in node.disks.iter().zip('b'..='z') {
+        disks.push(Disk {
+            target: format!("vd{letter}"),
+            path: top_layer(&nf, &disk.name),
+            format: DiskFormat::Qcow2,
+            serial: Some(disk.serial.clone()),
+            shared: false,
+        });
+    }
+    let shared = record
+        .wish
+        .lab
+        .shared_disks
+        .iter()
+        .filter(|d| d.shared_by.contains(&node.name));
+    for (disk, letter) in shared.zip('a'..='z') {
+        disks.push(Disk {
+            target: format!("sd{letter}"),
+            path: files.shared_disk(&disk.name),
+            format: DiskFormat::Raw,
+            serial: Some(disk.serial.clone()),
+            shared: true,
+        });
+    }
+    let port_of = |network: &str| -> Option<&PortAssignment> {
+        record
+            .ports
+            .iter()
+            .find(|p| p.network == network && p.node == node.name.as_str())
+    };
+    let ports = node
+        .nics
+        .iter()
+        .map(|nic| {
+            let assigned = port_of(&nic.network)?;
+            Some(Port {
+                network: nic.network.to_string(),
+                mac: nic.mac,
+                local: assigned.local,
+                fabric: assigned.fabric,
+                link_up: true,
+                mtu: record.wish.lab.network(&nic.network)?.mtu,
+            })
+        })
+        .collect::<Option<Vec<_>>>()?;
+    Some(Machine {
+        name: node.name.to_string(),
+        uuid: chosen.uuid.clone(),
+        label: record.instance.clone(),
+        memory: node.memory,
+        vcpus: node.vcpus,
+        accel: record.wish.accel,
+        kernel: image.kernel.clone(),
+        initrd: image.initrd.clone(),
+        // The name is there before any unit runs.
+        cmdline: format!("{} systemd.hostname={}", image.cmdline, node.name),
+        disks,
+        ports,
+        mgmt: Mgmt {
+            mac: node.mgmt_mac,
+            ssh: chosen.ssh_port,
+        },
+        credentials,
+        console: nf.console(),
+        console_log: nf.console_log(),
+        agent: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_depends_on_the_names_only() {
+        let a = uuid("ccr", "node1");
+        assert_eq!(a, uuid("ccr", "node1"));
+        assert_ne!(a, uuid("ccr", "node2"));
+        assert_eq!(a.len(), 36);
+        assert_eq!(&a[14..15], "8");
+    }
+}

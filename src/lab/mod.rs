@@ -1,0 +1,23 @@
+//! A running lab: supervisor, state on disk, lifecycle.
+//!
+//! The CLI ([`client`]) talks to the [`supervisor`], which keeps one [`engine`]; `up`, `down`, `channel` and `standing` are
+//! parts of that engine. [`files`] names everything on disk, [`record`] is what is remembered, [`protocol`] what is said.
+
+mod channel;
+pub mod checkpoint;
+pub mod client;
+mod down;
+pub mod engine;
+pub mod files;
+pub mod health;
+mod machines;
+pub mod observe;
+pub mod protocol;
+pub mod record;
+mod standing;
+pub mod supervisor;
+mod up;
+pub mod wish;
+pub mod world;
+
+pub use channel::way;

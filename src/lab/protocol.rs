@@ -1,0 +1,278 @@
+//! What CLI and supervisor say to each other over the lab's unix socket: JSON lines (CONTRACTS "Supervisor socket").
+//!
+//! The supervisor greets; the client sends one request; the supervisor answers with events while it works and one
+//! [`Reply::Ok`] or [`Reply::Error`]. After the `ok` of [`Verb::Dial`] the connection is a raw byte stream.
+//! A client that goes away cancels its request.
+
+use crate::error::{Error, Problem};
+use crate::event::Event;
+use crate::fabric::Rule;
+use crate::fault::Fault;
+use crate::verify::{NodeView, Observation};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::net::SocketAddrV4;
+
+/// Version of the protocol. Another one is refused with the name of the build that runs.
+pub const PROTO: u32 = 1;
+
+/// Longest line either side takes, in bytes.
+pub const LINE_MAX: usize = 16 << 20;
+
+/// This build, as the greeting names it.
+pub fn build() -> String {
+    format!(
+        "{}+{}",
+        env!("CARGO_PKG_VERSION"),
+        option_env!("FAILOVERLAB_BUILD").unwrap_or("dev")
+    )
+}
+
+/// First line of the supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// Version and build of the supervisor.
+    pub failoverlab: String,
+    /// Its protocol.
+    pub proto: u32,
+    /// The lab or fork it keeps.
+    pub lab: String,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// A request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by the client; comes back in the reply.
+    pub id: u64,
+    /// What to do.
+    #[serde(flatten)]
+    pub verb: Verb,
+}
+
+/// What a supervisor can be asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verb", content = "args", rename_all = "kebab-case")]
+pub enum Verb {
+    /// Make what is missing; ends when the lab is healthy.
+    Up(Box<UpArgs>),
+    /// Remove everything that carries the lab's label, then end.
+    Down,
+    /// Machines, networks and what the runtime says: [`LabStatus`].
+    Status,
+    /// Suspend all machines.
+    Pause,
+    /// Let all machines run again.
+    Resume,
+    /// Break something: the answer is a `FaultRecord`.
+    Fault(Fault),
+    /// Undo faults: one by number, or all. The answer is the list of their records.
+    Heal {
+        /// Number of the fault; all where absent.
+        id: Option<u64>,
+    },
+    /// A word of the pack's contract: `move`, `stop`, `start`, `suspend`, `resume`, `reseed`, `set`.
+    Operate {
+        /// The word.
+        word: String,
+        /// Its arguments.
+        args: Vec<String>,
+        /// The node to ask; the active one where absent.
+        node: Option<String>,
+    },
+    /// What the stores hold: a list of `Dump`, null for a node that does not answer.
+    Dump,
+    /// A connection from the workstation's own port to an address of the lab.
+    Dial {
+        /// Where to.
+        to: SocketAddrV4,
+        /// Longest wait in milliseconds.
+        within_ms: u64,
+    },
+    /// Replaces the fabric's rules.
+    Rules {
+        /// The whole new set.
+        rules: Vec<Rule>,
+    },
+    /// The fabric's counters and rules.
+    Counters,
+    /// Every event from now on, until the client goes away.
+    Events,
+}
+
+impl Verb {
+    /// Its word, for messages.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Verb::Up(_) => "up",
+            Verb::Down => "down",
+            Verb::Status => "status",
+            Verb::Pause => "pause",
+            Verb::Resume => "resume",
+            Verb::Fault(_) => "fault",
+            Verb::Heal { .. } => "heal",
+            Verb::Operate { .. } => "operate",
+            Verb::Dump => "dump",
+            Verb::Dial { .. } => "dial",
+            Verb::Rules { .. } => "rules",
+            Verb::Counters => "counters",
+            Verb::Events => "events",
+        }
+    }
+}
+
+/// What `up` needs: everything that was decided before the supervisor began.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UpArgs {
+    /// The lab and its image, acceleration, seed.
+    pub wish: super::record::Wish,
+    /// Leave what was made when `up` fails, for a look.
+    pub keep: bool,
+}
+
+/// A line of the supervisor after its greeting.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reply {
+    /// Something happened.
+    Event(Event),
+    /// The request is done.
+    Ok {
+        /// The request.
+        id: u64,
+        /// Its result.
+        result: Value,
+    },
+    /// The request failed and was undone.
+    Error {
+        /// The request.
+        id: u64,
+        /// The exit code.
+        code: u8,
+        /// The problem; absent where the request was interrupted.
+        problem: Option<Problem>,
+    },
+}
+
+impl Reply {
+    /// The reply for a result.
+    pub fn of(id: u64, result: Result<Value, Error>) -> Self {
+        match result {
+            Ok(result) => Reply::Ok { id, result },
+            Err(e) => Reply::Error {
+                id,
+                code: e.exit_code(),
+                problem: e.problem().cloned(),
+            },
+        }
+    }
+}
+
+/// The error that a reply carries.
+pub fn error_of(code: u8, problem: Option<Problem>) -> Error {
+    match (code, problem) {
+        (2, Some(p)) => Error::Usage(p),
+        (4, Some(p)) => Error::Host(p),
+        (5, Some(p)) => Error::Operation(p),
+        (130, _) => Error::Interrupted,
+        (_, Some(p)) => Error::Bug(p),
+        (code, None) => {
+            Error::Bug(Problem::new("understand the supervisor").seen(format!("an error of code {code} without words")))
+        }
+    }
+}
+
+/// What `status` shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LabStatus {
+    /// The lab or fork.
+    pub lab: String,
+    /// Title of the lab.
+    pub title: String,
+    /// Acceleration in use.
+    pub accel: crate::hypervisor::Accel,
+    /// Recorded slowness of the host.
+    pub slowness: f64,
+    /// Microseconds since the journal began.
+    pub t_us: u64,
+    /// The machines.
+    pub machines: Vec<MachineStatus>,
+    /// Faults in force.
+    pub faults: Vec<crate::verify::FaultRecord>,
+    /// Since when the networks were dark, and until when, in microseconds since the journal began: the supervisor had died.
+    pub dark: Vec<(u64, u64)>,
+    /// Why the lab is not healthy; absent where it is.
+    pub unhealthy: Option<String>,
+}
+
+impl From<LabStatus> for Observation {
+    fn from(status: LabStatus) -> Self {
+        let view = |m: MachineStatus| {
+            (
+                m.node,
+                NodeView {
+                    machine: m.domain,
+                    status: m.runtime,
+                },
+            )
+        };
+        Observation {
+            t_us: status.t_us,
+            nodes: status.machines.into_iter().map(view).collect(),
+        }
+    }
+}
+
+/// One machine in `status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MachineStatus {
+    /// The node.
+    pub node: String,
+    /// Its role in the lab file.
+    pub role: Option<crate::spec::NodeRole>,
+    /// Its domain; absent where there is none.
+    pub domain: Option<crate::hypervisor::DomainState>,
+    /// Its QEMU process.
+    pub pid: Option<u32>,
+    /// TCP port on 127.0.0.1 that leads to its SSH.
+    pub ssh_port: u16,
+    /// Network and address of each of its ports.
+    pub addresses: Vec<(String, std::net::Ipv4Addr)>,
+    /// What its runtime says; absent where it does not answer.
+    pub runtime: Option<ccr_contract::status::Status>,
+    /// Why its runtime does not answer.
+    pub runtime_error: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_the_words_of_the_contract() {
+        let r = Request {
+            id: 1,
+            verb: Verb::Heal { id: None },
+        };
+        assert_eq!(
+            serde_json::to_string(&r).unwrap(),
+            r#"{"id":1,"verb":"heal","args":{"id":null}}"#
+        );
+        let r: Request = serde_json::from_str(r#"{"id":2,"verb":"status"}"#).unwrap();
+        assert_eq!(r.verb, Verb::Status);
+    }
+
+    #[test]
+    fn an_error_survives_the_socket() {
+        let e = Error::Host(Problem::new("fit the lab").seen("1 GiB free"));
+        let Reply::Error { code, problem, .. } = Reply::of(1, Err(e)) else {
+            panic!()
+        };
+        let back = error_of(code, problem);
+        assert_eq!(
+            (back.exit_code(), back.to_string()),
+            (4, "could not fit the lab: 1 GiB free".into())
+        );
+    }
+}

@@ -1,0 +1,115 @@
+//! `lab.json`: what was asked for and what was chosen for it. With it a supervisor finds everything again.
+
+use crate::error::{Error, IoContext, Problem, Result};
+use crate::hypervisor::{Accel, DiskFormat};
+use crate::spec::Lab;
+use crate::wait::Slowness;
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// A lab as it was asked for, before anything is chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Wish {
+    /// The lab.
+    pub lab: Lab,
+    /// Where its file is, for people.
+    pub source: String,
+    /// Acceleration.
+    pub accel: Accel,
+    /// The host's slowness.
+    pub slowness: Slowness,
+    /// The image that all of its machines boot.
+    pub image: ImageRef,
+    /// Seed of every random choice.
+    pub seed: u64,
+}
+
+/// A base image on this host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageRef {
+    /// Its digest.
+    pub digest: String,
+    /// The disk.
+    pub disk: PathBuf,
+    /// Its format.
+    pub format: DiskFormat,
+    /// The kernel for direct boot.
+    pub kernel: PathBuf,
+    /// The initramfs for direct boot.
+    pub initrd: PathBuf,
+    /// The kernel's command line.
+    pub cmdline: String,
+}
+
+/// A lab that is up or on its way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of this shape: 1.
+    pub schema: u32,
+    /// The lab's or fork's name, also the label of all that was made for it.
+    pub instance: String,
+    /// What was asked for.
+    pub wish: Wish,
+    /// What was chosen for each machine.
+    pub machines: Vec<MachineRecord>,
+    /// UDP ports of the networks.
+    pub ports: Vec<crate::fabric::PortAssignment>,
+    /// Whether `up` reached the end once.
+    pub complete: bool,
+}
+
+/// What was chosen for one machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MachineRecord {
+    /// The node.
+    pub node: String,
+    /// UUID of the domain.
+    pub uuid: String,
+    /// TCP port on 127.0.0.1 that leads to its SSH.
+    pub ssh_port: u16,
+}
+
+impl Record {
+    /// The record at `path`; `None` where there is none.
+    pub fn load(path: &Path) -> Result<Option<Self>> {
+        match fs_err::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+                Error::Operation(
+                    Problem::new("read the lab's record")
+                        .on(path.display())
+                        .seen(e)
+                        .remedy("take the lab down: `failoverlab down` removes what it can still find"),
+                )
+            }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).tried("read the lab's record", path.display()),
+        }
+    }
+
+    /// Writes the record so that a reader sees the old or the new one, never half of it.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(self).expect("a record is plain data");
+        write_private(path, &bytes).tried("write the lab's record", path.display())
+    }
+
+    /// What was chosen for `node`.
+    pub fn machine(&self, node: &str) -> Option<&MachineRecord> {
+        self.machines.iter().find(|m| m.node == node)
+    }
+}
+
+/// Writes a file 0600 beside its place, syncs it and renames it.
+pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)
+}

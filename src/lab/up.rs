@@ -1,0 +1,338 @@
+//! `up`: carries out the plan, undoes what it made where a step fails.
+
+use super::engine::Engine;
+use super::machines;
+use super::protocol::UpArgs;
+use super::record::{Record, Wish};
+use super::supervisor::Cancel;
+use crate::deploy;
+use crate::error::{Error, IoContext, Problem, Result};
+use crate::event::{Draft, Severity, Source, Step};
+use crate::guest;
+use crate::hypervisor::{DiskFormat, DomainState};
+use crate::image::qemu_img::QemuImg;
+use crate::plan::{self, Action, Observed, Plan};
+use crate::spec::Node;
+use crate::wait::{Deadline, Probe, wait_until};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// The longest that a machine may take from its start until SSH answers, on a fast host (measured: 13 s alone under TCG).
+const BOOT: Duration = Duration::from_secs(120);
+/// After this long without an answer a machine is started once more, on a fast host: four times what a boot takes.
+const FIRST_BOOT: Duration = Duration::from_secs(75);
+/// The longest that installing the runtime on one machine may take, on a fast host.
+const DEPLOY: Duration = Duration::from_secs(90);
+/// The longest that the cluster may take from the last deployed node until it is healthy, on a fast host.
+const FORM: Duration = Duration::from_secs(90);
+
+impl Engine {
+    /// Makes what is missing until the lab is healthy.
+    pub(super) fn up(&self, args: UpArgs, cancel: &Cancel) -> Result<Value> {
+        super::observe::same_lab(&self.home, &args.wish.lab)?;
+        let before = self.try_record();
+        let begun = std::time::Instant::now();
+        let observed = self.observed(before.as_deref())?;
+        let plan = plan::up(&args.wish.lab, &observed);
+        if plan.steps.is_empty() {
+            return Ok(json!({"steps": 0, "seconds": 0.0}));
+        }
+        let made = self
+            .prepare(before, args.wish)
+            .and_then(|record| self.carry_out(&record, &plan, cancel));
+        match made {
+            Ok(()) => {
+                let record = self.record()?;
+                let mut complete = (*record).clone();
+                complete.complete = true;
+                self.keep(complete)?;
+                Ok(json!({"steps": plan.steps.len(), "seconds": begun.elapsed().as_secs_f64()}))
+            }
+            Err(e) if args.keep => Err(e),
+            // A lab that was whole before keeps what it had; one that `up` began goes away again.
+            Err(e) if observed.complete => Err(e),
+            Err(e) => {
+                let failures = self.down().err().map(|e| e.to_string());
+                Err(e.with_rollback(failures))
+            }
+        }
+    }
+
+    /// What there is of the lab, as the plan wants to know it.
+    fn observed(&self, record: Option<&Record>) -> Result<Observed> {
+        let Some(record) = record else {
+            return Ok(Observed::nothing_but_image());
+        };
+        Ok(super::observe::of(record, &self.status()?, &self.files))
+    }
+
+    /// Chooses ports and names for a lab that is new; lights its networks.
+    fn prepare(&self, before: Option<Arc<Record>>, wish: Wish) -> Result<Arc<Record>> {
+        if let Some(record) = before {
+            return Ok(record);
+        }
+        self.files
+            .check_socket_paths(wish.lab.nodes.iter().map(|n| n.name.as_str()))?;
+        let machines = machines::choose(&wish)?;
+        let mut record = Record {
+            schema: 1,
+            instance: self.instance.clone(),
+            machines,
+            ports: Vec::new(),
+            complete: false,
+            wish,
+        };
+        let fabric = self.start_fabric(&record, Vec::new())?;
+        record.ports = fabric.ports();
+        self.keep_fabric(fabric);
+        self.keep(record)
+    }
+
+    /// Runs the plan's steps, each as soon as those it waits for are done. The first failure stops the rest.
+    fn carry_out(&self, record: &Record, plan: &Plan, cancel: &Cancel) -> Result<()> {
+        let mut waiting: Vec<&plan::Step> = plan.steps.iter().collect();
+        let mut done: BTreeSet<&str> = BTreeSet::new();
+        let mut failed: Option<Error> = None;
+        std::thread::scope(|scope| {
+            let (tell, told) = mpsc::channel();
+            let mut running = 0;
+            loop {
+                if failed.is_none() && cancel.check().is_ok() {
+                    waiting.retain(|step| {
+                        let ready = step.after.iter().all(|id| done.contains(id.as_str()));
+                        if ready {
+                            let (tell, step) = (tell.clone(), *step);
+                            scope.spawn(move || {
+                                let result = self.act(record, step, cancel);
+                                drop(tell.send((step.id.as_str(), result)));
+                            });
+                            running += 1;
+                        }
+                        !ready
+                    });
+                }
+                if running == 0 {
+                    break;
+                }
+                let (id, result) = told.recv().expect("a running step tells how it ended");
+                running -= 1;
+                match result {
+                    Ok(()) => drop(done.insert(id)),
+                    // Steps that were interrupted because another failed are not the cause.
+                    Err(e) if failed.as_ref().is_none_or(|f| matches!(f, Error::Interrupted)) => {
+                        cancel.cancel();
+                        failed = Some(e);
+                    }
+                    Err(_) => {}
+                }
+            }
+        });
+        match failed {
+            Some(e) => Err(e),
+            None if waiting.is_empty() => Ok(()),
+            None => cancel.check().and(Err(Error::Bug(
+                Problem::new("carry out the plan").seen(format!("{} steps wait for each other", waiting.len())),
+            ))),
+        }
+    }
+
+    fn act(&self, record: &Record, step: &plan::Step, cancel: &Cancel) -> Result<()> {
+        cancel.check()?;
+        let node = || {
+            let name = step.on.as_deref().unwrap_or_default();
+            record
+                .wish
+                .lab
+                .node(name)
+                .ok_or_else(|| Error::Bug(Problem::new("find the step's node").on(name)))
+        };
+        match step.action {
+            // Done before the supervisor was asked, or with the record.
+            Action::BuildImage | Action::StartSupervisor | Action::StartNetwork => Ok(()),
+            Action::MakeSharedDisk => self.make_shared_disk(record, step.on.as_deref().unwrap_or_default()),
+            Action::MakeDisks => self.make_disks(record, node()?),
+            Action::MakeCredentials => self.make_credentials(record, node()?),
+            Action::StartMachine => self.start_machine(record, node()?),
+            Action::ResumeMachine => self.hypervisor()?.resume(&node()?.name),
+            Action::WaitReady => self.wait_ready(record, node()?, cancel),
+            Action::Deploy => self.deploy(record, node()?, cancel),
+            Action::WaitHealthy => self.wait_healthy(record, cancel),
+        }
+    }
+
+    fn make_disks(&self, record: &Record, node: &Node) -> Result<()> {
+        let files = self.files.node(&node.name);
+        fs_err::create_dir_all(&files.dir).tried("make the node's folder", files.dir.display())?;
+        let qemu_img = QemuImg::default();
+        let image = &record.wish.image;
+        qemu_img.create_overlay(&files.root_overlay(), &image.disk, image.format)?;
+        for disk in &node.disks {
+            qemu_img.create(&files.disk(&disk.name), DiskFormat::Qcow2, disk.size)?;
+        }
+        Ok(())
+    }
+
+    fn make_shared_disk(&self, record: &Record, name: &str) -> Result<()> {
+        let path = self.files.shared_disk(name);
+        let Some(disk) = record.wish.lab.shared_disks.iter().find(|d| d.name.as_str() == name) else {
+            return Err(Error::Bug(Problem::new("find the shared disk").on(name)));
+        };
+        let folder = path.parent().expect("a file in a folder");
+        fs_err::create_dir_all(folder).tried("make the folder of shared disks", folder.display())?;
+        let file = fs_err::File::create(&path).tried("make the shared disk", path.display())?;
+        file.set_len(disk.size.bytes())
+            .tried("make the shared disk", path.display())
+    }
+
+    fn make_credentials(&self, record: &Record, node: &Node) -> Result<()> {
+        self.credentials(record, node).map(drop)
+    }
+
+    fn start_machine(&self, record: &Record, node: &Node) -> Result<()> {
+        let step = Step::begin(self.journal(), "start", Some(&node.name), "creating the machine");
+        let mut created = self.create_machine(record, &node.name);
+        if let Err(Error::Operation(p)) = &created
+            && p.seen
+                .as_deref()
+                .is_some_and(|s| s.contains("Could not set up host forwarding rule"))
+        {
+            // Somebody took the port since it was chosen: another one, not a failure.
+            let mut changed = (*self.record()?).clone();
+            let port = machines::another_ssh_port()?;
+            changed
+                .machines
+                .iter_mut()
+                .filter(|m| m.node == node.name.as_str())
+                .for_each(|m| m.ssh_port = port);
+            let changed = self.keep(changed)?;
+            created = self.create_machine(&changed, &node.name);
+        }
+        created?;
+        step.done("created");
+        Ok(())
+    }
+
+    /// Waits until a machine answers. One that does not by then is started once more, and the journal says so: about one boot in
+    /// twenty-five under emulation comes up without its key and stays so, whatever one waits.
+    fn wait_ready(&self, record: &Record, node: &Node, cancel: &Cancel) -> Result<()> {
+        let step = Step::begin(self.journal(), "boot", Some(&node.name), "waiting for SSH");
+        let record = self.try_record().unwrap_or_else(|| Arc::new(record.clone()));
+        let ready = match self.answers(&record, node, FIRST_BOOT, cancel, &step) {
+            Err(Error::Operation(p)) => {
+                let text = format!("did not answer, started once more: {p}");
+                let draft = Draft::new(Source::Tool, "boot.again")
+                    .node(node.name.as_str())
+                    .severity(Severity::Warning);
+                self.journal().emit(draft.data(json!({ "text": text })));
+                self.hypervisor()?.destroy(&node.name)?;
+                self.create_machine(&record, &node.name)?;
+                self.answers(&record, node, BOOT, cancel, &step)
+            }
+            other => other,
+        }?;
+        step.done(&match ready.failed.as_slice() {
+            [] => "answers SSH".to_owned(),
+            failed => format!("answers SSH; failed units: {}", failed.join(", ")),
+        });
+        Ok(())
+    }
+
+    fn answers(
+        &self,
+        record: &Record,
+        node: &Node,
+        within: Duration,
+        cancel: &Cancel,
+        step: &Step,
+    ) -> Result<guest::Ready> {
+        let way = super::channel::way(&self.files, record, &node.name)?;
+        let deadline = Deadline::scaled(within, record.wish.slowness);
+        let (_, ready) = guest::wait_ready(&way, deadline, &mut |seen| {
+            step.say(seen);
+            self.alive(&node.name)?;
+            cancel.check()
+        })?;
+        Ok(ready)
+    }
+
+    /// A machine that went away will never answer: no use in waiting for the deadline.
+    fn alive(&self, node: &str) -> Result<()> {
+        match self.hypervisor()?.lookup(node)? {
+            Some(d) if d.state != DomainState::Off => Ok(()),
+            _ => Err(Error::Operation(
+                Problem::new("boot the machine")
+                    .on(node)
+                    .seen(format!(
+                        "it is gone; its console ends with: {}",
+                        self.console_tail(node)
+                    ))
+                    .remedy("failoverlab doctor"),
+            )),
+        }
+    }
+
+    fn console_tail(&self, node: &str) -> String {
+        let text = fs_err::read(self.files.node(node).console_log()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        text.lines()
+            .rev()
+            .find(|l| !l.trim().is_empty())
+            .unwrap_or("nothing")
+            .trim()
+            .to_owned()
+    }
+
+    fn deploy(&self, record: &Record, node: &Node, cancel: &Cancel) -> Result<()> {
+        let step = Step::begin(self.journal(), "deploy", Some(&node.name), "installing");
+        let record = self.try_record().unwrap_or_else(|| Arc::new(record.clone()));
+        let pack = super::channel::pack(&record)?;
+        let deadline = Deadline::scaled(DEPLOY, record.wish.slowness);
+        let mut remote = self.channels.connect(&record, &node.name, deadline)?;
+        let artifacts = deploy::Artifacts::beside_executable(pack.as_ref(), self.files.keys())?;
+        let report = deploy::deploy(
+            &mut *remote,
+            &record.wish.lab,
+            node,
+            pack.as_ref(),
+            &artifacts,
+            deadline,
+            &mut |seen| {
+                step.say(seen);
+                cancel.check()
+            },
+        )?;
+        step.done(if report.changed {
+            "installed"
+        } else {
+            "is installed already"
+        });
+        Ok(())
+    }
+
+    fn wait_healthy(&self, record: &Record, cancel: &Cancel) -> Result<()> {
+        if record.wish.lab.runtime.is_none() {
+            return Ok(());
+        }
+        let record = self.record()?;
+        self.channels.follow(&record);
+        let step = Step::begin(self.journal(), "form", None, "waiting for the cluster");
+        wait_until(
+            "see the cluster healthy",
+            Deadline::scaled(FORM, record.wish.slowness),
+            || {
+                cancel.check()?;
+                Ok(match self.status()?.unhealthy {
+                    None => Probe::Ready(()),
+                    Some(why) => {
+                        step.say(&why);
+                        Probe::NotYet(why)
+                    }
+                })
+            },
+        )?;
+        step.done("healthy");
+        Ok(())
+    }
+}

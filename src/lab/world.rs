@@ -1,0 +1,462 @@
+//! The real machines as a scenario's [`World`]: acts and looks through the lab's supervisor.
+
+use super::client::{Client, LabStream};
+use super::files::Home;
+use super::protocol::{LabStatus, Verb};
+use super::record::Record;
+use crate::error::{Error, IoContext, Problem, Result};
+use crate::event::{Draft, Event, Journal, JournalHead, Source, Step};
+use crate::fault::Fault;
+use crate::scenario::mail::{Dial, Endpoints, Load, OpJournal, Wire};
+use crate::scenario::{
+    self, Answer, Heal, History, Observation, Order, Progress, Scenario, Workload, World, Worlds, names,
+};
+use crate::spec::{Lab, NodeRole};
+use crate::verify::{FaultRecord, ScenarioReport, Verdict};
+use crate::wait::{Deadline, Probe, Slowness, wait_until};
+use serde_json::Value;
+use std::io;
+use std::net::SocketAddrV4;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How often a passing of time looks whether the person wants to stop.
+const GLANCE: Duration = Duration::from_millis(100);
+/// The longest that a lab may take to be healthy before a scenario begins, on a fast host.
+const SETTLE: Duration = Duration::from_secs(120);
+
+/// Worlds on one lab that is up, one after the other: each begins when the lab is healthy and no fault is in force.
+pub struct MachineWorlds {
+    home: Home,
+    instance: String,
+    record: Record,
+    interrupted: Arc<AtomicBool>,
+    journal: Journal,
+}
+
+impl std::fmt::Debug for MachineWorlds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MachineWorlds")
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+impl MachineWorlds {
+    /// Worlds on `instance`; `interrupted` ends a scenario early. What is waited for is told to `journal`.
+    pub fn new(home: &Home, instance: &str, interrupted: Arc<AtomicBool>, journal: Journal) -> Result<Self> {
+        let Some(record) = Record::load(&home.lab(instance).record())? else {
+            return Err(Error::Usage(
+                Problem::new("run a scenario on the lab")
+                    .on(instance)
+                    .seen("it is not up"),
+            ));
+        };
+        Ok(Self {
+            home: home.clone(),
+            instance: instance.to_owned(),
+            record,
+            interrupted,
+            journal,
+        })
+    }
+
+    /// The lab's record.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    fn settle(&self, scenario: &str) -> Result<()> {
+        let step = Step::begin(&self.journal, scenario, None, "waiting until the lab is healthy");
+        let mut client = Client::find_or_start(&self.home, &self.instance)?;
+        let _: Vec<FaultRecord> = client.get(Verb::Heal { id: None })?;
+        wait_until(
+            "begin with a healthy lab",
+            Deadline::scaled(SETTLE, self.record.wish.slowness),
+            || {
+                if self.interrupted.load(Ordering::Relaxed) {
+                    return Err(Error::Interrupted);
+                }
+                let status: LabStatus = client.get(Verb::Status)?;
+                Ok(match status.unhealthy {
+                    None => Probe::Ready(()),
+                    Some(why) => {
+                        step.say(&why);
+                        Probe::NotYet(why)
+                    }
+                })
+            },
+        )?;
+        step.done("the lab is healthy");
+        Ok(())
+    }
+}
+
+impl Worlds for MachineWorlds {
+    fn open(&mut self, scenario: &Scenario, folder: &Path) -> Result<Box<dyn World>> {
+        self.settle(&scenario.id)?;
+        let (record, interrupted) = (self.record.clone(), self.interrupted.clone());
+        Ok(Box::new(MachineWorld::enter(
+            &self.home,
+            &self.instance,
+            record,
+            folder,
+            interrupted,
+        )?))
+    }
+
+    fn close(&mut self, world: Box<dyn World>) -> Result<()> {
+        drop(world);
+        Ok(())
+    }
+
+    fn ended(&mut self, report: &ScenarioReport) {
+        let why = report.why.as_deref().map(|w| format!(": {w}")).unwrap_or_default();
+        let text = format!("{} is {:?}{why}", report.id, report.verdict).to_lowercase();
+        let data = serde_json::json!({"step": report.id, "text": text, "ok": report.verdict == Verdict::Pass, "seconds": report.seconds});
+        self.journal.emit(Draft::new(Source::Tool, "step.end").data(data));
+    }
+}
+
+/// One scenario on a lab that is up.
+#[derive(Debug)]
+pub struct MachineWorld {
+    home: Home,
+    instance: String,
+    record: Record,
+    client: Client,
+    journal: Journal,
+    ops: OpJournal,
+    events: Arc<Mutex<Vec<Event>>>,
+    /// What must be added to a time of the lab's journal to get one of the run's, in microseconds.
+    shift_us: i64,
+    interrupted: Arc<AtomicBool>,
+    load: Option<Load>,
+    /// Of the workloads that were stopped.
+    counted: Progress,
+    loads: u32,
+}
+
+impl MachineWorld {
+    /// A world on `instance`. The client's journal is written in `folder` as it happens; `interrupted` ends a passing of time early.
+    fn enter(home: &Home, instance: &str, record: Record, folder: &Path, interrupted: Arc<AtomicBool>) -> Result<Self> {
+        let journal = Journal::in_memory();
+        let events = Arc::new(Mutex::new(Vec::new()));
+        journal.listen({
+            let events = events.clone();
+            move |e| {
+                events.lock().expect("no listener panics").push(e.clone());
+                true
+            }
+        });
+        let client = Client::find_or_start(home, instance)?;
+        let shift_us = began(&home.lab(instance).events())? as i64 - journal.begin_us() as i64;
+        forward(Client::find_or_start(home, instance)?, journal.clone(), shift_us)?;
+        Ok(Self {
+            home: home.clone(),
+            instance: instance.to_owned(),
+            record,
+            client,
+            ops: OpJournal::create(&folder.join(names::OPS), journal.clone())?,
+            journal,
+            events,
+            shift_us,
+            interrupted,
+            load: None,
+            counted: Progress::default(),
+            loads: 0,
+        })
+    }
+
+    /// Asks the supervisor; one that died is replaced at once, so that the networks are dark for a moment only. The lab's
+    /// journal then says so, and the verdict is *unknown*.
+    fn ask(&mut self, verb: Verb) -> Result<Value> {
+        let alive = Client::find(&self.home.lab(&self.instance))?.is_some();
+        if !alive {
+            self.client = Client::find_or_start(&self.home, &self.instance)?;
+            forward(
+                Client::find_or_start(&self.home, &self.instance)?,
+                self.journal.clone(),
+                self.shift_us,
+            )?;
+        }
+        self.client.ask(verb, |_| {})
+    }
+
+    fn get<T: serde::de::DeserializeOwned>(&mut self, verb: Verb) -> Result<T> {
+        let word = verb.word();
+        let value = self.ask(verb)?;
+        serde_json::from_value(value)
+            .map_err(|e| Error::Bug(Problem::new("understand the supervisor's answer").on(word).seen(e)))
+    }
+
+    /// A record with its times on the run's clock.
+    fn placed(&self, mut record: FaultRecord) -> FaultRecord {
+        let times = [Some(&mut record.begin_us), record.end_us.as_mut()];
+        for t in times.into_iter().flatten() {
+            *t = (*t as i64 + self.shift_us).max(0) as u64;
+        }
+        record
+    }
+
+    fn endpoints(&self) -> Result<Endpoints> {
+        let lab = &self.record.wish.lab;
+        let pack = super::channel::pack(&self.record)?;
+        let (Some(runtime), Some(pack)) = (&lab.runtime, pack) else {
+            return Err(Error::Usage(
+                Problem::new("start the workload")
+                    .on(&lab.name)
+                    .seen("the lab has no runtime"),
+            ));
+        };
+        let service = runtime.service.address;
+        let ports = pack.workload();
+        Ok(Endpoints {
+            smtp: lab
+                .with_role(NodeRole::Hub)
+                .filter_map(|n| n.nics.first())
+                .map(|nic| SocketAddrV4::new(nic.address, ports.submit))
+                .collect(),
+            lmtp: SocketAddrV4::new(service, ports.deliver),
+            pop3: SocketAddrV4::new(service, ports.read),
+            domain: runtime.service.name.to_string(),
+        })
+    }
+
+    /// What is there and was not before the scenario: faults in force, rules, strange or missing machines.
+    fn leftovers(&mut self) -> Result<Vec<String>> {
+        let status: LabStatus = self.get(Verb::Status)?;
+        let counters = self.ask(Verb::Counters)?;
+        let mut left: Vec<String> = status
+            .faults
+            .iter()
+            .map(|f| format!("fault {} ({})", f.id, f.kind))
+            .collect();
+        let rules = counters["rules"].as_array().map_or(0, Vec::len);
+        if rules > 0 {
+            left.push(format!("{rules} rules in the fabric"));
+        }
+        left.extend(
+            status
+                .machines
+                .iter()
+                .filter(|m| m.domain.is_none())
+                .map(|m| format!("{} is not there", m.node)),
+        );
+        Ok(left)
+    }
+}
+
+impl World for MachineWorld {
+    fn lab(&self) -> &Lab {
+        &self.record.wish.lab
+    }
+
+    fn slowness(&self) -> Slowness {
+        self.record.wish.slowness
+    }
+
+    fn now_us(&self) -> u64 {
+        self.journal.now_us()
+    }
+
+    fn observe(&mut self) -> Result<Observation> {
+        let status: LabStatus = self.get(Verb::Status)?;
+        Ok(Observation {
+            t_us: self.now_us(),
+            ..status.into()
+        })
+    }
+
+    fn pass(&mut self, time: Duration) -> Result<()> {
+        let until = Deadline::after(time);
+        loop {
+            if self.interrupted.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            if until.passed() {
+                return Ok(());
+            }
+            crate::wait::pause(until.left().min(GLANCE));
+        }
+    }
+
+    fn inject(&mut self, fault: &Fault) -> Result<FaultRecord> {
+        let record = self.get(Verb::Fault(fault.clone()))?;
+        Ok(self.placed(record))
+    }
+
+    fn heal(&mut self, which: &Heal) -> Result<Vec<FaultRecord>> {
+        let status: LabStatus = self.get(Verb::Status)?;
+        let mut healed = Vec::new();
+        for fault in status.faults.iter().rev().filter(|f| which.covers(f)) {
+            let records: Vec<FaultRecord> = self.get(Verb::Heal { id: Some(fault.id) })?;
+            healed.extend(records.into_iter().map(|r| self.placed(r)));
+        }
+        Ok(healed)
+    }
+
+    fn operate(&mut self, order: &Order) -> Result<Answer> {
+        let verb = Verb::Operate {
+            word: word(order.verb),
+            args: argv(order),
+            node: order.on.clone(),
+        };
+        match self.ask(verb) {
+            // A runtime says in its own words what it did.
+            Ok(said) => Ok(Answer {
+                done: true,
+                seen: said["done"].as_str().map_or_else(|| said.to_string(), str::to_owned),
+            }),
+            Err(Error::Operation(p)) => Ok(Answer {
+                done: false,
+                seen: p.seen.unwrap_or(p.what),
+            }),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn load(&mut self, workload: &Workload) -> Result<()> {
+        self.stop_load()?;
+        self.loads += 1;
+        let dial = Arc::new(ThroughSupervisor {
+            home: self.home.clone(),
+            instance: self.instance.clone(),
+        });
+        // Messages of earlier scenarios are in the same store: keys are unique in the life of the host.
+        let run = format!("{:x}-{}", self.journal.begin_us(), self.loads);
+        self.load = Some(Load::start(workload, &self.endpoints()?, dial, self.ops.clone(), &run)?);
+        Ok(())
+    }
+
+    fn stop_load(&mut self) -> Result<()> {
+        if let Some(load) = self.load.take() {
+            self.counted = sum(self.counted, load.stop()?);
+        }
+        Ok(())
+    }
+
+    fn progress(&self) -> Progress {
+        self.load
+            .as_ref()
+            .map_or(self.counted, |l| sum(self.counted, l.progress()))
+    }
+
+    fn note(&mut self, draft: Draft) {
+        self.journal.emit(draft);
+    }
+
+    fn finish(&mut self) -> Result<History> {
+        self.stop_load()?;
+        let dumps: Vec<Option<ccr_contract::dump::Dump>> = self.get(Verb::Dump)?;
+        let leftovers = self.leftovers()?;
+        let mut events = self.events.lock().expect("no listener panics").clone();
+        events.sort_by_key(|e| e.t_us);
+        Ok(History {
+            ops: self.ops.lines(),
+            dumps: dumps.into_iter().flatten().collect(),
+            events,
+            leftovers: Some(leftovers),
+            ..History::default()
+        })
+    }
+}
+
+/// The workstation's own port on the lab's networks, in the supervisor's process.
+#[derive(Debug)]
+struct ThroughSupervisor {
+    home: Home,
+    instance: String,
+}
+
+impl Dial for ThroughSupervisor {
+    fn dial(&self, to: SocketAddrV4, deadline: Deadline) -> io::Result<Box<dyn Wire>> {
+        let refused = |e: Error| io::Error::other(e.to_string());
+        let client = Client::find(&self.home.lab(&self.instance)).map_err(refused)?;
+        let client = client.ok_or_else(|| io::Error::other("the lab's supervisor does not run"))?;
+        Ok(Box::new(client.dial(to, deadline.left()).map_err(refused)?))
+    }
+}
+
+impl Wire for LabStream {
+    fn read(&mut self, buffer: &mut [u8], deadline: Deadline) -> io::Result<usize> {
+        self.set_timeout(Some(left(deadline)?))?;
+        io::Read::read(self, buffer)
+    }
+    fn write_all(&mut self, bytes: &[u8], deadline: Deadline) -> io::Result<()> {
+        self.set_timeout(Some(left(deadline)?))?;
+        io::Write::write_all(self, bytes)
+    }
+}
+
+fn left(deadline: Deadline) -> io::Result<Duration> {
+    let left = deadline.left();
+    if left.is_zero() {
+        Err(io::ErrorKind::TimedOut.into())
+    } else {
+        Ok(left)
+    }
+}
+
+fn sum(a: Progress, b: Progress) -> Progress {
+    Progress {
+        begun: a.begun + b.begun,
+        acks: a.acks + b.acks,
+        store_answers: a.store_answers + b.store_answers,
+        failed: a.failed + b.failed,
+        unknown: a.unknown + b.unknown,
+        shed: a.shed + b.shed,
+    }
+}
+
+/// The order's word in the pack's contract.
+fn word(verb: scenario::Verb) -> String {
+    match serde_json::to_value(verb) {
+        Ok(Value::String(word)) => word,
+        other => unreachable!("a verb is a word: {other:?}"),
+    }
+}
+
+/// The order's further words: `--to node2`, and for `set` `name=value`.
+fn argv(order: &Order) -> Vec<String> {
+    let words = |(k, v): (&String, &String)| match order.verb {
+        scenario::Verb::Set => vec![format!("{k}={v}")],
+        _ => vec![format!("--{k}"), v.clone()],
+    };
+    order.args.iter().flat_map(words).collect()
+}
+
+/// The host's monotonic clock when the journal at `path` began.
+fn began(path: &Path) -> Result<u64> {
+    let text = fs_err::read_to_string(path).tried("read the lab's journal", path.display())?;
+    let head: JournalHead = serde_json::from_str(text.lines().next().unwrap_or_default())
+        .tried("read the head of the lab's journal", path.display())?;
+    Ok(head.monotonic_us)
+}
+
+/// Copies the lab's events into the run's journal until the supervisor ends.
+fn forward(client: Client, journal: Journal, shift_us: i64) -> Result<()> {
+    let work = move || {
+        let _ = client.follow(|e| {
+            journal.emit(Draft {
+                src: e.src,
+                node: e.node.clone(),
+                kind: e.kind.clone(),
+                id: e.id,
+                severity: e.severity,
+                t_us: Some((e.t_us as i64 + shift_us).max(0) as u64),
+                node_t_us: e.node_t_us,
+                skew_us: e.skew_us,
+                data: e.data.clone(),
+            });
+            true
+        });
+    };
+    std::thread::Builder::new()
+        .name("forward events".into())
+        .spawn(work)
+        .map(drop)
+        .tried("follow the lab's events", "")
+}

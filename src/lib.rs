@@ -1,0 +1,20 @@
+//! failoverlab: a virtual lab for failover clusters. See `docs/architecture.md` for the map of these modules.
+
+pub mod cli;
+pub mod deploy;
+pub mod error;
+pub mod event;
+pub mod fabric;
+pub mod fault;
+pub mod guest;
+pub mod hypervisor;
+pub mod image;
+pub mod lab;
+pub mod plan;
+pub mod preflight;
+pub mod report;
+pub mod scenario;
+pub mod spec;
+pub mod units;
+pub mod verify;
+pub mod wait;

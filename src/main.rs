@@ -1,0 +1,7 @@
+//! Parse, run, exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    failoverlab::cli::main()
+}

@@ -1,0 +1,128 @@
+//! Pure: a lab and what is there of it → ordered steps, each with its reason. Carried out by `lab`.
+
+mod down;
+mod up;
+
+pub use down::{Undo, down};
+pub use up::{Action, up};
+
+use crate::units::Name;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+/// What is there of a lab. Facts only: whoever fills it in draws no conclusions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The image of the lab's machines is in the cache.
+    pub image: bool,
+    /// The lab's supervisor runs.
+    pub supervisor: bool,
+    /// The lab has files: at least its record.
+    pub files: bool,
+    /// An `up` reached its end once: every machine was ready and what it runs was deployed.
+    pub complete: bool,
+    /// The runtime says that all is well, just now. Without meaning in a lab without a runtime.
+    pub healthy: bool,
+    /// Networks that forward frames.
+    pub networks: BTreeSet<Name>,
+    /// Shared disks that have their file.
+    pub shared_disks: BTreeSet<Name>,
+    /// Machines that have their disks' files.
+    pub disks: BTreeSet<Name>,
+    /// Machines that have their boot credentials.
+    pub credentials: BTreeSet<Name>,
+    /// Machines whose processors run.
+    pub running: BTreeSet<Name>,
+    /// Machines that are suspended.
+    pub paused: BTreeSet<Name>,
+    /// Machines on which what they run was installed.
+    pub deployed: BTreeSet<Name>,
+}
+
+impl Observed {
+    /// What a supervisor finds that has just begun: itself and the image that it was given.
+    pub fn nothing_but_image() -> Self {
+        Self {
+            image: true,
+            supervisor: true,
+            ..Self::default()
+        }
+    }
+}
+
+/// Steps in an order in which they can be carried out; those that do not wait for each other may run at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan<A = Action> {
+    /// The steps.
+    pub steps: Vec<Step<A>>,
+}
+
+/// One step of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step<A = Action> {
+    /// Unique in the plan: `start-machine:node1`.
+    pub id: String,
+    /// What is done.
+    pub action: A,
+    /// To what: a node, network, disk or image. `None`: to the lab.
+    pub on: Option<String>,
+    /// Why it has to be done.
+    pub reason: String,
+    /// Steps of this plan that must be done before.
+    pub after: Vec<String>,
+}
+
+/// A kind of step.
+pub trait Word {
+    /// Its name, as in `--json`: `start-machine`.
+    fn word(&self) -> &'static str;
+}
+
+impl<A: Word> Plan<A> {
+    fn new() -> Self {
+        Self { steps: Vec::new() }
+    }
+
+    /// Appends a step and gives back its id. Waits only for what is in the plan already: so there is no cycle.
+    fn add(&mut self, action: A, on: Option<&str>, reason: impl Into<String>, after: Vec<String>) -> String {
+        let id = on.map_or_else(|| action.word().to_owned(), |on| format!("{}:{on}", action.word()));
+        debug_assert!(
+            after.iter().all(|a| self.steps.iter().any(|s| s.id == *a)),
+            "{id} waits for nothing"
+        );
+        self.steps.push(Step {
+            id: id.clone(),
+            action,
+            on: on.map(str::to_owned),
+            reason: reason.into(),
+            after,
+        });
+        id
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// For a person: one line for each step, with its reason.
+    pub fn render(&self) -> String {
+        if self.is_empty() {
+            return "nothing to do\n".to_owned();
+        }
+        let on = |s: &Step<A>| s.on.clone().unwrap_or_default();
+        let words = self.steps.iter().map(|s| s.action.word().len()).max().unwrap_or(0);
+        let names = self.steps.iter().map(|s| on(s).len()).max().unwrap_or(0);
+        let mut text = String::new();
+        for step in &self.steps {
+            let word = step.action.word();
+            // Writing into a string does not fail.
+            let _ = writeln!(text, "{word:<words$}  {:<names$}  {}", on(step), step.reason);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+use super::*;
+use crate::spec::{Lab, example};
+use proptest::prelude::*;
+
+/// The model: what is there once a step is done.
+fn apply(seen: &mut Observed, lab: &Lab, step: &Step) {
+    let on = || -> Name { step.on.as_deref().unwrap().parse().unwrap() };
+    match step.action {
+        Action::BuildImage => seen.image = true,
+        Action::StartSupervisor => {
+            seen.supervisor = true;
+            seen.files = true;
+        }
+        Action::StartNetwork => drop(seen.networks.insert(on())),
+        Action::MakeSharedDisk => drop(seen.shared_disks.insert(on())),
+        Action::MakeDisks => {
+            assert!(seen.image && seen.supervisor);
+            assert!(
+                !seen.running.contains(&on()) && !seen.paused.contains(&on()),
+                "disks of a living machine"
+            );
+            seen.disks.insert(on());
+            seen.deployed.remove(&on());
+        }
+        Action::MakeCredentials => drop(seen.credentials.insert(on())),
+        Action::StartMachine => {
+            let node = lab.node(&on()).unwrap();
+            assert!(seen.supervisor && seen.image && seen.disks.contains(&on()) && seen.credentials.contains(&on()));
+            assert!(
+                node.nics.iter().all(|n| seen.networks.contains(&n.network)),
+                "a cable into nothing"
+            );
+            let shared = lab.shared_disks.iter().filter(|d| d.shared_by.contains(&on()));
+            assert!(
+                shared.into_iter().all(|d| seen.shared_disks.contains(&d.name)),
+                "a disk that is not there"
+            );
+            assert!(seen.running.insert(on()), "started twice");
+        }
+        Action::ResumeMachine => {
+            assert!(seen.paused.remove(&on()));
+            seen.running.insert(on());
+        }
+        Action::WaitReady => assert!(seen.running.contains(&on())),
+        Action::Deploy => {
+            assert!(seen.running.contains(&on()));
+            seen.deployed.insert(on());
+        }
+        Action::WaitHealthy => {
+            let deployed = lab.nodes.iter().filter(|n| n.role.is_some());
+            assert!(deployed.into_iter().all(|n| seen.deployed.contains(&n.name)));
+            seen.healthy = true;
+        }
+    }
+}
+
+/// Carries a plan out in an order that its `after` allows, the last possible step first: the order of the list must not matter.
+fn carry_out(plan: &Plan, lab: &Lab, seen: &mut Observed) {
+    let mut waiting: Vec<&Step> = plan.steps.iter().collect();
+    let mut done = BTreeSet::new();
+    while !waiting.is_empty() {
+        let ready = waiting
+            .iter()
+            .rposition(|s| s.after.iter().all(|a| done.contains(a.as_str())));
+        let step = waiting.remove(ready.expect("no cycle, and nothing waits for a step that is not there"));
+        apply(seen, lab, step);
+        assert!(done.insert(step.id.as_str()), "{} twice", step.id);
+    }
+    seen.complete = true;
+}
+
+fn all_up(lab: &Lab) -> Observed {
+    let mut seen = Observed::default();
+    carry_out(&up(lab, &seen), lab, &mut seen);
+    seen.healthy = true;
+    seen
+}
+
+fn one(name: &str) -> Name {
+    name.parse().unwrap()
+}
+
+#[test]
+fn up_of_ccr_from_nothing() {
+    insta::assert_snapshot!(up(&example("ccr"), &Observed::default()).render());
+}
+
+#[test]
+fn up_of_bare_from_nothing() {
+    let plan = up(&example("bare"), &Observed::default());
+    insta::assert_snapshot!(plan.render());
+    insta::assert_json_snapshot!(plan.steps[0..8]);
+}
+
+#[test]
+fn a_lab_that_is_up_needs_nothing() {
+    for lab in ["ccr", "bare"].map(example) {
+        assert_eq!(up(&lab, &all_up(&lab)).steps, []);
+    }
+}
+
+#[test]
+fn a_machine_that_is_off_is_started_and_waited_for() {
+    let lab = example("ccr");
+    let mut seen = all_up(&lab);
+    seen.running.remove("node2");
+    seen.healthy = false;
+    insta::assert_snapshot!(up(&lab, &seen).render(), @r"
+    start-machine  node2  it is not running
+    wait-ready     node2  it has to boot
+    wait-healthy          exmbx is not known to be healthy
+    ");
+}
+
+#[test]
+fn a_machine_that_lost_its_disk_is_made_anew() {
+    let lab = example("ccr");
+    let mut seen = all_up(&lab);
+    seen.running.remove("node2");
+    seen.disks.remove("node2");
+    let plan = up(&lab, &seen);
+    let ids: Vec<&str> = plan.steps.iter().map(|s| s.id.as_str()).collect();
+    assert_eq!(
+        ids,
+        [
+            "make-disks:node2",
+            "start-machine:node2",
+            "wait-ready:node2",
+            "deploy:node2",
+            "wait-healthy"
+        ]
+    );
+}
+
+#[test]
+fn a_suspended_machine_goes_on() {
+    let lab = example("bare");
+    let mut seen = all_up(&lab);
+    seen.running.remove("b");
+    seen.paused.insert(one("b"));
+    insta::assert_snapshot!(up(&lab, &seen).render(), @r"
+    resume-machine  b  it is suspended
+    wait-ready      b  it has to answer again
+    ");
+}
+
+#[test]
+fn an_unhealthy_lab_is_waited_for() {
+    let lab = example("ccr");
+    let mut seen = all_up(&lab);
+    seen.healthy = false;
+    insta::assert_snapshot!(up(&lab, &seen).render(), @"wait-healthy    exmbx is not known to be healthy");
+}
+
+#[test]
+fn commands_of_a_bare_machine_are_deployed() {
+    let mut lab = example("bare");
+    lab.nodes[1].run = vec![vec!["true".into()]];
+    let plan = up(&lab, &Observed::default());
+    let deploys: Vec<&str> = plan
+        .steps
+        .iter()
+        .filter(|s| s.action == Action::Deploy)
+        .map(|s| s.reason.as_str())
+        .collect();
+    assert_eq!(deploys, ["its own commands: not there yet"]);
+}
+
+#[test]
+fn down_ends_what_is_there() {
+    let lab = example("bare");
+    let mut seen = all_up(&lab);
+    seen.running.remove("b");
+    seen.paused.insert(one("b"));
+    seen.running.insert(one("left-over"));
+    insta::assert_snapshot!(down(&seen).render(), @r"
+    end-machine     a          it is running
+    end-machine     c          it is running
+    end-machine     left-over  it is running
+    end-machine     b          it is suspended
+    end-supervisor             it runs the networks
+    remove-files               disks, keys and sockets of the lab
+    ");
+    assert_eq!(
+        down(&Observed {
+            image: true,
+            ..Observed::default()
+        })
+        .render(),
+        "nothing to do\n"
+    );
+}
+
+#[test]
+fn a_plan_in_json_has_the_words_of_the_text() {
+    let plan = up(&example("ccr"), &Observed::default());
+    for step in &plan.steps {
+        assert_eq!(serde_json::to_value(step.action).unwrap(), step.action.word());
+    }
+    for undo in [Undo::EndMachine, Undo::EndSupervisor, Undo::RemoveFiles] {
+        assert_eq!(serde_json::to_value(undo).unwrap(), undo.word());
+    }
+}
+
+/// Any part of the names, whatever the combination.
+fn some_of(names: Vec<Name>) -> impl Strategy<Value = BTreeSet<Name>> {
+    let n = names.len();
+    proptest::sample::subsequence(names, 0..=n).prop_map(|v| v.into_iter().collect())
+}
+
+fn any_observed(lab: &Lab) -> impl Strategy<Value = Observed> + use<> {
+    let nodes: Vec<Name> = lab.nodes.iter().map(|n| n.name.clone()).collect();
+    let networks = lab.networks.iter().map(|n| n.name.clone()).collect();
+    let shared = lab.shared_disks.iter().map(|d| d.name.clone()).collect();
+    let flags = any::<[bool; 5]>();
+    let of_lab = (some_of(networks), some_of(shared));
+    let of_nodes = (
+        some_of(nodes.clone()),
+        some_of(nodes.clone()),
+        some_of(nodes.clone()),
+        some_of(nodes.clone()),
+        some_of(nodes),
+    );
+    (flags, of_lab, of_nodes).prop_map(|(flags, (networks, shared_disks), nodes)| {
+        let [image, supervisor, files, complete, healthy] = flags;
+        let (disks, credentials, running, paused, deployed) = nodes;
+        let paused = paused.difference(&running).cloned().collect();
+        Observed {
+            image,
+            supervisor,
+            files,
+            complete,
+            healthy,
+            networks,
+            shared_disks,
+            disks,
+            credentials,
+            running,
+            paused,
+            deployed,
+        }
+    })
+}
+
+proptest! {
+    #[test]
+    fn from_any_state_one_plan_is_enough(
+        (lab, seen) in prop_oneof!["ccr", "bare"].prop_flat_map(|name| {
+            let lab = example(&name);
+            let seen = any_observed(&lab);
+            (Just(lab), seen)
+        })
+    ) {
+        let plan = up(&lab, &seen);
+        for (i, step) in plan.steps.iter().enumerate() {
+            for before in &step.after {
+                prop_assert!(plan.steps[..i].iter().any(|s| s.id == *before), "{} is not before {}", before, step.id);
+            }
+        }
+        let mut then = seen.clone();
+        carry_out(&plan, &lab, &mut then);
+        prop_assert_eq!(up(&lab, &then).steps, []);
+
+        let undo = down(&seen);
+        let ended: BTreeSet<Name> = undo.steps.iter().filter_map(|s| s.on.as_deref()?.parse().ok()).collect();
+        prop_assert_eq!(ended, &seen.running | &seen.paused);
+    }
+}

@@ -1,0 +1,178 @@
+//! What `up` has to do.
+
+use super::{Observed, Plan, Word};
+use crate::spec::{Lab, Node};
+use serde::Serialize;
+
+/// What a step of `up` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// Builds the image of the lab's machines.
+    BuildImage,
+    /// Starts the lab's supervisor.
+    StartSupervisor,
+    /// Starts forwarding on a network.
+    StartNetwork,
+    /// Makes a disk that several machines have open.
+    MakeSharedDisk,
+    /// Makes a machine's overlay on the image and its own disks.
+    MakeDisks,
+    /// Makes a machine's boot credentials.
+    MakeCredentials,
+    /// Starts a machine.
+    StartMachine,
+    /// Lets a suspended machine go on.
+    ResumeMachine,
+    /// Waits until a machine answers.
+    WaitReady,
+    /// Installs what a machine runs.
+    Deploy,
+    /// Waits until the runtime says that all is well.
+    WaitHealthy,
+}
+
+impl Word for Action {
+    fn word(&self) -> &'static str {
+        match self {
+            Action::BuildImage => "build-image",
+            Action::StartSupervisor => "start-supervisor",
+            Action::StartNetwork => "start-network",
+            Action::MakeSharedDisk => "make-shared-disk",
+            Action::MakeDisks => "make-disks",
+            Action::MakeCredentials => "make-credentials",
+            Action::StartMachine => "start-machine",
+            Action::ResumeMachine => "resume-machine",
+            Action::WaitReady => "wait-ready",
+            Action::Deploy => "deploy",
+            Action::WaitHealthy => "wait-healthy",
+        }
+    }
+}
+
+/// The steps from what is there to a lab that is up; none where it is.
+pub fn up(lab: &Lab, seen: &Observed) -> Plan {
+    let mut plan = Plan::new();
+    let image = build_image(&mut plan, lab, seen);
+    let ground = (!seen.supervisor)
+        .then(|| plan.add(Action::StartSupervisor, None, "nothing runs this lab yet", Vec::new()))
+        .into_iter()
+        .collect::<Vec<_>>();
+    for network in lab.networks.iter().filter(|n| !seen.networks.contains(&n.name)) {
+        let reason = format!("{} carries no frames yet", network.subnet);
+        plan.add(Action::StartNetwork, Some(&network.name), reason, ground.clone());
+    }
+    for disk in lab.shared_disks.iter().filter(|d| !seen.shared_disks.contains(&d.name)) {
+        let reason = format!("{} shared by {}, not made yet", disk.size, disk.shared_by.join(", "));
+        plan.add(Action::MakeSharedDisk, Some(&disk.name), reason, ground.clone());
+    }
+    let mut last = Vec::new();
+    for node in &lab.nodes {
+        let ready = machine(&mut plan, lab, seen, node, image.as_ref(), &ground);
+        last.extend(deploy(&mut plan, lab, seen, node, ready));
+    }
+    if let Some(runtime) = &lab.runtime
+        && !(plan.is_empty() && seen.healthy)
+    {
+        let reason = if seen.complete {
+            format!("{} is not known to be healthy", runtime.service.name)
+        } else {
+            format!("{} has to form", runtime.cluster.name)
+        };
+        plan.add(Action::WaitHealthy, None, reason, last);
+    }
+    plan
+}
+
+fn build_image(plan: &mut Plan, lab: &Lab, seen: &Observed) -> Option<String> {
+    let image = &lab.nodes.first().filter(|_| !seen.image)?.image;
+    Some(plan.add(
+        Action::BuildImage,
+        Some(image),
+        "no image of this recipe and these packages yet",
+        Vec::new(),
+    ))
+}
+
+/// Brings a machine up; the step after which it is ready, where there is one.
+fn machine(
+    plan: &mut Plan,
+    lab: &Lab,
+    seen: &Observed,
+    node: &Node,
+    image: Option<&String>,
+    ground: &[String],
+) -> Option<String> {
+    let name = Some(node.name.as_str());
+    let (up, reason) = if seen.running.contains(&node.name) {
+        if seen.complete {
+            return None;
+        }
+        (Vec::new(), "it was not known to be ready when the last `up` ended")
+    } else if seen.paused.contains(&node.name) {
+        let resumed = plan.add(Action::ResumeMachine, name, "it is suspended", ground.to_vec());
+        (vec![resumed], "it has to answer again")
+    } else {
+        (vec![start(plan, lab, seen, node, image, ground)], "it has to boot")
+    };
+    Some(plan.add(Action::WaitReady, name, reason, up))
+}
+
+fn start(
+    plan: &mut Plan,
+    lab: &Lab,
+    seen: &Observed,
+    node: &Node,
+    image: Option<&String>,
+    ground: &[String],
+) -> String {
+    let name = Some(node.name.as_str());
+    let fresh = !seen.disks.contains(&node.name);
+    let mut after = ground.to_vec();
+    if fresh {
+        let base = ground.iter().chain(image).cloned().collect();
+        let reason = match node.disks.len() {
+            0 => format!("an overlay on {}, not made yet", node.image),
+            n => format!("an overlay on {} and {n} of its own, not made yet", node.image),
+        };
+        after.push(plan.add(Action::MakeDisks, name, reason, base));
+    }
+    if !seen.credentials.contains(&node.name) {
+        let reason = "keys, addresses and files for its first boot, not made yet";
+        after.push(plan.add(Action::MakeCredentials, name, reason, ground.to_vec()));
+    }
+    // Its kernel comes from the image, its cables and shared disks must be there when it starts.
+    after.extend(image.cloned());
+    let networks = node.nics.iter().map(|n| (Action::StartNetwork, &n.network));
+    let shared = lab.shared_disks.iter().filter(|d| d.shared_by.contains(&node.name));
+    for (action, on) in networks.chain(shared.map(|d| (Action::MakeSharedDisk, &d.name))) {
+        let id = format!("{}:{on}", action.word());
+        if plan.steps.iter().any(|s| s.id == id) {
+            after.push(id);
+        }
+    }
+    let reason = if fresh {
+        format!("a new machine: {}, {} vcpu", node.memory, node.vcpus)
+    } else {
+        "it is not running".to_owned()
+    };
+    plan.add(Action::StartMachine, name, reason, after)
+}
+
+/// The step after which all is done with this machine, where there is one.
+fn deploy(plan: &mut Plan, lab: &Lab, seen: &Observed, node: &Node, ready: Option<String>) -> Option<String> {
+    let fresh =
+        !seen.disks.contains(&node.name) && !seen.running.contains(&node.name) && !seen.paused.contains(&node.name);
+    let pack = lab.runtime.as_ref().filter(|_| node.role.is_some());
+    let what = match (pack, node.run.is_empty()) {
+        (Some(runtime), true) => format!("the runtime {}", runtime.kind),
+        (Some(runtime), false) => format!("the runtime {} and its own commands", runtime.kind),
+        (None, false) => "its own commands".to_owned(),
+        (None, true) => return ready,
+    };
+    if seen.deployed.contains(&node.name) && !fresh {
+        return ready;
+    }
+    let reason = format!("{what}: not there yet");
+    Some(plan.add(Action::Deploy, Some(&node.name), reason, ready.into_iter().collect()))
+}

@@ -1,0 +1,96 @@
+//! `docs/scenarios.md` has every word that a scenario may use. UPDATE_DOCS=1 rewrites its tables.
+
+use super::*;
+use crate::fault::Kind;
+use crate::spec;
+use crate::verify::{Forbidden, InvariantId};
+use std::path::PathBuf;
+
+fn page() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/scenarios.md")
+}
+
+fn roles() -> Vec<String> {
+    ROLES.map(|(role, who)| format!("| `{role}` | {who} |")).to_vec()
+}
+
+fn faults() -> Vec<String> {
+    let row = |k: Kind| {
+        let parameters: Vec<String> = k.parameters().iter().map(|(name, _)| format!("`{name}`")).collect();
+        let (what, proof) = k.says();
+        format!("| `{k}` | {} | {what} | {proof} |", parameters.join(", "))
+    };
+    Kind::ALL.map(row).to_vec()
+}
+
+fn parameters() -> Vec<String> {
+    let of = |k: Kind| {
+        k.parameters()
+            .iter()
+            .map(move |(name, what)| format!("| `{k}` | `{name}` | {what} |"))
+    };
+    Kind::ALL.into_iter().flat_map(of).collect()
+}
+
+fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    words.into_iter().map(|w| format!("| `{w}` |")).collect()
+}
+
+/// The rows between `<!-- table NAME -->` with its two head lines and `<!-- end -->`, replaced.
+fn with_table(page: &str, name: &str, rows: &[String]) -> String {
+    let begin = format!("<!-- table {name} -->\n");
+    let (before, rest) = page.split_once(&begin).unwrap_or_else(|| panic!("no table {name}"));
+    let (table, after) = rest.split_once("<!-- end -->").expect("a table ends");
+    let head: Vec<&str> = table.lines().take(2).collect();
+    let rows = rows.iter().map(String::as_str);
+    let table: Vec<&str> = head.into_iter().chain(rows).collect();
+    format!("{before}{begin}{}\n<!-- end -->{after}", table.join("\n"))
+}
+
+#[test]
+fn the_page_names_every_word() {
+    let written = std::fs::read_to_string(page()).unwrap();
+    let names: Vec<String> = expression::names()
+        .map(|(n, what)| format!("| `{n}` | {what} |"))
+        .collect();
+    let invariants: Vec<String> = InvariantId::NAMES
+        .iter()
+        .map(|n| format!("| `{n}` | {} |", InvariantId::parse(n).unwrap().statement()))
+        .collect();
+    let tables = [
+        ("roles", roles()),
+        ("faults", faults()),
+        ("parameters", parameters()),
+        ("names", names),
+        ("expectations", words(Expectation::names())),
+        ("forbidden", words(Forbidden::NAMES)),
+        ("invariants", invariants),
+    ];
+    let right = tables
+        .iter()
+        .fold(written.clone(), |p, (name, rows)| with_table(&p, name, rows));
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(page(), &right).unwrap();
+    } else {
+        assert_eq!(written, right, "UPDATE_DOCS=1 cargo test the_page_names_every_word");
+    }
+}
+
+#[test]
+fn every_scenario_in_the_docs_reads() {
+    let lab = spec::example("ccr");
+    let rules = Rules {
+        host_names: false,
+        lab: &lab,
+    };
+    let text = std::fs::read_to_string(page()).unwrap();
+    let snippets: Vec<&str> = text
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|s| s.split("```").next())
+        .collect();
+    assert!(!snippets.is_empty());
+    for snippet in snippets {
+        parse("docs/scenarios.md", snippet, rules).unwrap_or_else(|e| panic!("{e}"));
+    }
+}

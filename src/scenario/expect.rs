@@ -1,0 +1,279 @@
+//! What a step may expect of the lab.
+
+use super::expression::word;
+use super::roles::Roles;
+use crate::error::{Error, Problem, Result};
+use crate::hypervisor::DomainState;
+use crate::spec::{Lab, NodeRole};
+use crate::verify::Observation;
+use ccr_contract::status::{ClusterState, CopyStatus, MemberState, ServiceState, WitnessHealth};
+
+/// An expectation, and of whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expectation {
+    what: What,
+    on: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Healthy,
+    Drained,
+    Off,
+    Service(ServiceState),
+    Cluster(ClusterState),
+    Copy(CopyStatus),
+}
+
+const WORDS: [(&str, What); 22] = [
+    ("healthy", What::Healthy),
+    ("drained", What::Drained),
+    ("machine-off", What::Off),
+    ("service-online", What::Service(ServiceState::Online)),
+    ("service-partially-online", What::Service(ServiceState::PartiallyOnline)),
+    ("service-online-pending", What::Service(ServiceState::OnlinePending)),
+    ("service-offline", What::Service(ServiceState::Offline)),
+    ("service-offline-pending", What::Service(ServiceState::OfflinePending)),
+    ("service-failed", What::Service(ServiceState::Failed)),
+    ("cluster-up", What::Cluster(ClusterState::Up)),
+    ("cluster-forming", What::Cluster(ClusterState::Forming)),
+    ("cluster-stopped", What::Cluster(ClusterState::Stopped)),
+    ("cluster-no-quorum", What::Cluster(ClusterState::NoQuorum)),
+    ("copy-healthy", What::Copy(CopyStatus::Healthy)),
+    ("copy-failed", What::Copy(CopyStatus::Failed)),
+    ("copy-seeding", What::Copy(CopyStatus::Seeding)),
+    ("copy-stopped", What::Copy(CopyStatus::Stopped)),
+    ("copy-suspended", What::Copy(CopyStatus::Suspended)),
+    ("copy-initializing", What::Copy(CopyStatus::Initializing)),
+    ("copy-service-down", What::Copy(CopyStatus::ServiceDown)),
+    ("copy-resynchronizing", What::Copy(CopyStatus::Resynchronizing)),
+    ("copy-disabled", What::Copy(CopyStatus::Disabled)),
+];
+
+impl Expectation {
+    /// The words that a file may use.
+    pub fn names() -> [&'static str; 22] {
+        WORDS.map(|(w, _)| w)
+    }
+
+    /// That everything is as it should be: what a scenario begins and ends with.
+    pub const HEALTHY: Expectation = Expectation {
+        what: What::Healthy,
+        on: None,
+    };
+
+    /// That nothing is on its way any more.
+    pub const DRAINED: Expectation = Expectation {
+        what: What::Drained,
+        on: None,
+    };
+
+    pub(super) fn parse_word(text: &str) -> Option<Self> {
+        let (_, what) = WORDS.iter().find(|(w, _)| *w == text)?;
+        Some(Self { what: *what, on: None })
+    }
+
+    /// Of this role or node.
+    #[must_use]
+    pub fn on(mut self, on: Option<String>) -> Self {
+        self.on = on;
+        self
+    }
+
+    /// Whether it has come true, and what was seen.
+    ///
+    /// # Errors
+    /// Where the role that it names can never be resolved.
+    pub fn met(&self, lab: &Lab, roles: &Roles, seen: &Observation) -> Result<(bool, String)> {
+        let on = match &self.on {
+            None => None,
+            Some(word) => match roles.resolve(word, seen) {
+                Ok(target) => Some(target.node),
+                Err(Error::Operation(p)) => return Ok((false, p.to_string())),
+                Err(e) => return Err(e),
+            },
+        };
+        Ok(match (self.what, on) {
+            (What::Healthy, _) => healthy(lab, seen),
+            (What::Drained, _) => drained(seen),
+            (What::Off, Some(node)) => {
+                let state = seen.nodes.get(&node).and_then(|v| v.machine);
+                (matches!(state, Some(DomainState::Off)), format!("{node} is {state:?}"))
+            }
+            (What::Service(state), on) => service(seen, state, on.as_deref()),
+            (What::Cluster(state), on) => each(lab, seen, on, &word(&state), |s| {
+                s.cluster.as_ref().map(|c| word(&c.state))
+            }),
+            (What::Copy(status), on) => copies(seen, status, on.as_deref()),
+            (What::Off, None) => {
+                return Err(Error::Usage(
+                    Problem::new("see a machine off").seen("the step does not say which"),
+                ));
+            }
+        })
+    }
+}
+
+/// On a node: what it says of itself. Without: that one node, and no more, says so of itself.
+fn service(seen: &Observation, wanted: ServiceState, on: Option<&str>) -> (bool, String) {
+    let views: Vec<(&str, ServiceState, Option<&str>)> = seen
+        .nodes
+        .iter()
+        .filter_map(|(n, v)| v.service().map(|s| (n.as_str(), s.state, s.active.as_deref())))
+        .collect();
+    let shown: Vec<String> = views
+        .iter()
+        .map(|(n, s, active)| format!("{n}: {} on {}", word(s), active.unwrap_or("nobody")))
+        .collect();
+    let shown = if shown.is_empty() {
+        "no member answers".to_owned()
+    } else {
+        shown.join(", ")
+    };
+    let up = matches!(wanted, ServiceState::Online | ServiceState::PartiallyOnline);
+    let met = match on {
+        // That it is up must be said by the node that has it.
+        Some(node) => views
+            .iter()
+            .any(|(n, s, active)| *n == node && *s == wanted && (!up || *active == Some(node))),
+        None if up => seen
+            .active()
+            .is_some_and(|a| views.iter().any(|(n, s, _)| *n == a && *s == wanted)),
+        None => !views.is_empty() && views.iter().all(|(_, s, _)| *s == wanted),
+    };
+    (met, shown)
+}
+
+/// On a node: its word. Without: that of every member, and all of them answer.
+fn each(
+    lab: &Lab,
+    seen: &Observation,
+    on: Option<String>,
+    wanted: &str,
+    says: impl Fn(&ccr_contract::status::Status) -> Option<String>,
+) -> (bool, String) {
+    let of = |node: &str| seen.nodes.get(node)?.status.as_ref().and_then(&says);
+    let nodes: Vec<String> = match on {
+        Some(node) => vec![node],
+        None => lab.with_role(NodeRole::Member).map(|n| n.name.to_string()).collect(),
+    };
+    let said: Vec<(String, Option<String>)> = nodes.into_iter().map(|n| (n.clone(), of(&n))).collect();
+    let shown: Vec<String> = said
+        .iter()
+        .map(|(n, s)| format!("{n}: {}", s.as_deref().unwrap_or("no answer")))
+        .collect();
+    let met = !said.is_empty() && said.iter().all(|(_, s)| s.as_deref() == Some(wanted));
+    (met, shown.join(", "))
+}
+
+fn copies(seen: &Observation, wanted: CopyStatus, on: Option<&str>) -> (bool, String) {
+    let active = seen.active();
+    let copies: Vec<_> = seen
+        .statuses()
+        .flat_map(|(_, s)| s.copies.iter().filter(|c| c.node == s.node))
+        .filter(|c| match on {
+            Some(node) => c.node == node,
+            None => active != Some(c.node.as_str()),
+        })
+        .collect();
+    let shown: Vec<String> = copies
+        .iter()
+        .map(|c| format!("{} on {}: {}", c.group, c.node, word(&c.status)))
+        .collect();
+    let shown = if shown.is_empty() {
+        "no copy answers".to_owned()
+    } else {
+        shown.join(", ")
+    };
+    (!copies.is_empty() && copies.iter().all(|c| c.status == wanted), shown)
+}
+
+/// Every machine runs; of a lab with a runtime also: every node answers, every member is up and sees all others up, one
+/// serves, the witness is well, every copy is Healthy.
+fn healthy(lab: &Lab, seen: &Observation) -> (bool, String) {
+    let mut wrong = Vec::new();
+    for node in &lab.nodes {
+        let view = seen.nodes.get(node.name.as_str());
+        if !matches!(view.and_then(|v| v.machine), None | Some(DomainState::Running)) || view.is_none() {
+            wrong.push(format!("{} does not run", node.name));
+        } else if lab.runtime.is_some() && node.role.is_some() && view.is_none_or(|v| v.status.is_none()) {
+            wrong.push(format!("{} does not answer", node.name));
+        }
+    }
+    if lab.runtime.is_some() {
+        members(lab, seen, &mut wrong);
+        match seen.active() {
+            None => wrong.push("not exactly one member serves".to_owned()),
+            Some(active) => {
+                let (online, shown) = service(seen, ServiceState::Online, Some(active));
+                if !online {
+                    wrong.push(shown);
+                }
+                let (met, shown) = copies(seen, CopyStatus::Healthy, None);
+                if !met {
+                    wrong.push(shown);
+                }
+            }
+        }
+    }
+    if wrong.is_empty() {
+        (true, "healthy".to_owned())
+    } else {
+        (false, wrong.join("; "))
+    }
+}
+
+fn members(lab: &Lab, seen: &Observation, wrong: &mut Vec<String>) {
+    for node in lab.with_role(NodeRole::Member) {
+        let status = seen.nodes.get(node.name.as_str()).and_then(|v| v.status.as_ref());
+        let Some(cluster) = status.and_then(|s| s.cluster.as_ref()) else {
+            continue;
+        };
+        if cluster.state != ClusterState::Up {
+            wrong.push(format!("{}: cluster {}", node.name, word(&cluster.state)));
+        }
+        for m in cluster.members.iter().filter(|m| m.state != MemberState::Up) {
+            wrong.push(format!("{} sees {} {}", node.name, m.name, word(&m.state)));
+        }
+        if let Some(w) = &cluster.witness
+            && w.health != WitnessHealth::Ok
+        {
+            wrong.push(format!("{}: witness {}", node.name, word(&w.health)));
+        }
+    }
+}
+
+/// The hubs have delivered everything, and every copy has everything.
+fn drained(seen: &Observation) -> (bool, String) {
+    let mut wrong = Vec::new();
+    for (node, status) in seen.statuses() {
+        if let Some(hub) = &status.hub
+            && (hub.queued > 0 || hub.redeliveries > 0)
+        {
+            wrong.push(format!(
+                "{node}: {} queued, {} redeliveries",
+                hub.queued, hub.redeliveries
+            ));
+        }
+        for c in status
+            .copies
+            .iter()
+            .filter(|c| c.node == status.node && seen.active() != Some(&c.node))
+        {
+            if c.copy_queue > 0 || c.replay_queue > 0 {
+                wrong.push(format!(
+                    "{node}: copy queue {}, replay queue {}",
+                    c.copy_queue, c.replay_queue
+                ));
+            }
+        }
+    }
+    if seen.statuses().next().is_none() {
+        wrong.push("nobody answers".to_owned());
+    }
+    if wrong.is_empty() {
+        (true, "drained".to_owned())
+    } else {
+        (false, wrong.join("; "))
+    }
+}

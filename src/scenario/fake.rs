@@ -1,0 +1,176 @@
+//! A world without machines: virtual time, a cluster that takes over after a while, clients that count.
+
+use super::*;
+use crate::error::{Error, Problem};
+use crate::verify::sample;
+
+/// The fake. What goes wrong in it is set before a run.
+pub(super) struct Fake {
+    pub lab: Lab,
+    pub now: u64,
+    /// Who serves; nobody while a takeover is under way.
+    pub active: Option<&'static str>,
+    /// Who serves next, and when.
+    pub next: Option<(u64, &'static str)>,
+    pub off: Vec<String>,
+    pub faults: Vec<FaultRecord>,
+    pub healed: Vec<FaultRecord>,
+    pub loads: Vec<Workload>,
+    pub running: bool,
+    pub notes: Vec<String>,
+    pub orders: Vec<Order>,
+    /// How long a takeover takes; none never happens.
+    pub takes: Option<Duration>,
+    pub effective: Option<bool>,
+    pub refuses: bool,
+    pub interrupt_at: Option<u64>,
+    pub finished: bool,
+    pub history: History,
+    pub slowness: Slowness,
+}
+
+impl Fake {
+    pub fn new() -> Self {
+        Self {
+            lab: sample::lab(),
+            now: 0,
+            active: Some("node1"),
+            next: None,
+            off: Vec::new(),
+            faults: Vec::new(),
+            healed: Vec::new(),
+            loads: Vec::new(),
+            running: false,
+            notes: Vec::new(),
+            orders: Vec::new(),
+            takes: Some(Duration::from_secs(8)),
+            effective: Some(true),
+            refuses: false,
+            interrupt_at: None,
+            finished: false,
+            history: History {
+                leftovers: Some(Vec::new()),
+                ..History::default()
+            },
+            slowness: Slowness::NONE,
+        }
+    }
+
+    fn other(node: &str) -> &'static str {
+        if node == "node1" { "node2" } else { "node1" }
+    }
+}
+
+impl World for Fake {
+    fn lab(&self) -> &Lab {
+        &self.lab
+    }
+    fn slowness(&self) -> Slowness {
+        self.slowness
+    }
+    fn now_us(&self) -> u64 {
+        self.now
+    }
+    fn observe(&mut self) -> Result<Observation> {
+        if let Some((at, node)) = self.next
+            && self.now >= at
+        {
+            self.active = Some(node);
+            self.next = None;
+        }
+        let generation = self.now / 1_000_000;
+        let mut seen = sample::observation(
+            &self.lab,
+            self.now,
+            self.active.unwrap_or("nobody"),
+            generation,
+            generation,
+        );
+        for node in &self.off {
+            seen.nodes.insert(
+                node.clone(),
+                NodeView {
+                    machine: Some(crate::hypervisor::DomainState::Off),
+                    status: None,
+                },
+            );
+        }
+        Ok(seen)
+    }
+    fn pass(&mut self, time: Duration) -> Result<()> {
+        self.now += time.as_micros() as u64;
+        match self.interrupt_at {
+            Some(at) if self.now >= at => Err(Error::Interrupted),
+            _ => Ok(()),
+        }
+    }
+    fn inject(&mut self, fault: &Fault) -> Result<FaultRecord> {
+        let mut record = fault.record(self.faults.len() as u64, self.now);
+        record.effective = self.effective;
+        if let Fault::PowerOff(t) = fault {
+            self.off.push(t.node.clone());
+            if self.active == Some(&t.node) {
+                self.active = None;
+                self.next = self
+                    .takes
+                    .map(|d| (self.now + d.as_micros() as u64, Self::other(&t.node)));
+            }
+        }
+        self.faults.push(record.clone());
+        Ok(record)
+    }
+    fn heal(&mut self, which: &Heal) -> Result<Vec<FaultRecord>> {
+        let now = self.now;
+        let (mut on, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.faults)
+            .into_iter()
+            .partition(|f| which.covers(f));
+        self.faults = rest;
+        on.iter_mut().for_each(|f| f.end_us = Some(now));
+        self.off.clear();
+        self.healed.extend(on.clone());
+        Ok(on)
+    }
+    fn operate(&mut self, order: &Order) -> Result<Answer> {
+        self.orders.push(order.clone());
+        if !self.refuses {
+            self.active = None;
+            let to = if order.args["to"] == "node1" { "node1" } else { "node2" };
+            self.next = Some((self.now + 1_000_000, to));
+        }
+        Ok(Answer {
+            done: !self.refuses,
+            seen: if self.refuses {
+                "the copy is Suspended".into()
+            } else {
+                "moved".into()
+            },
+        })
+    }
+    fn load(&mut self, workload: &Workload) -> Result<()> {
+        if self.running {
+            return Err(Error::Operation(Problem::new("start twice")));
+        }
+        self.running = true;
+        self.loads.push(workload.clone());
+        Ok(())
+    }
+    fn stop_load(&mut self) -> Result<()> {
+        self.running = false;
+        Ok(())
+    }
+    fn progress(&self) -> Progress {
+        Progress {
+            acks: self.now / 50_000,
+            ..Progress::default()
+        }
+    }
+    fn note(&mut self, draft: Draft) {
+        self.notes.push(draft.kind);
+    }
+    fn finish(&mut self) -> Result<History> {
+        assert!(!self.running, "the final reads come after the last operation");
+        assert!(self.faults.is_empty(), "the final reads come after the last heal");
+        self.finished = true;
+        Ok(self.history.clone())
+    }
+}

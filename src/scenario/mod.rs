@@ -1,0 +1,223 @@
+//! Scenario files and their runner. A scenario runs against a [`World`]: the machines are one, the simulator is another.
+
+#[cfg(test)]
+mod docs_test;
+mod expect;
+pub mod expression;
+#[cfg(test)]
+mod fake;
+mod file;
+pub mod mail;
+mod raw;
+mod roles;
+mod run;
+#[cfg(test)]
+mod run_tests;
+mod suite;
+#[cfg(test)]
+mod tests;
+
+pub use crate::verify::{History, NodeView, Observation};
+pub use expect::Expectation;
+pub use file::{Action, Require, Rules, Scenario, Step, parse};
+pub use roles::{ROLES, Roles};
+pub use run::{Run, run};
+pub use suite::{Options, Worlds, names, run_all, select};
+
+use crate::error::Result;
+use crate::event::Draft;
+use crate::fault::Fault;
+use crate::spec::Lab;
+use crate::units::{Rate, Size, Span};
+use crate::verify::FaultRecord;
+use crate::wait::Slowness;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What a scenario acts on and looks at. Time may be virtual: the runner never sleeps by itself.
+pub trait World {
+    /// The resolved lab.
+    fn lab(&self) -> &Lab;
+    /// How slow this machine is; 1 in a simulator. Every wait is scaled by it.
+    fn slowness(&self) -> Slowness;
+    /// Microseconds since the run's journal began.
+    fn now_us(&self) -> u64;
+    /// Looks at every node. A node that does not answer is in it without a status; that is no error.
+    fn observe(&mut self) -> Result<Observation>;
+    /// Lets time pass. Ends early with `Interrupted` where the person asked for it.
+    fn pass(&mut self, time: Duration) -> Result<()>;
+    /// Makes a fault happen.
+    fn inject(&mut self, fault: &Fault) -> Result<FaultRecord>;
+    /// Undoes faults that are still on and returns their closed records.
+    fn heal(&mut self, which: &Heal) -> Result<Vec<FaultRecord>>;
+    /// Gives the runtime an order of the pack's contract. That it refuses is an outcome, not an error.
+    fn operate(&mut self, order: &Order) -> Result<Answer>;
+    /// Starts the clients; a workload that runs already is replaced.
+    fn load(&mut self, workload: &Workload) -> Result<()>;
+    /// Stops the clients and returns when the last operation is in the journal.
+    fn stop_load(&mut self) -> Result<()>;
+    /// What the clients counted so far.
+    fn progress(&self) -> Progress;
+    /// Puts an event of the runner into the run's journal.
+    fn note(&mut self, draft: Draft);
+    /// The final reads and all that was journalled. Faults and observations that the runner made are its own to add.
+    fn finish(&mut self) -> Result<History>;
+}
+
+/// Which faults to undo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Heal {
+    /// Every one.
+    All,
+    /// Those of this kind.
+    Kind(crate::fault::Kind),
+    /// The one of this number.
+    Id(u64),
+}
+
+impl Heal {
+    /// Whether it is meant.
+    pub fn covers(&self, record: &FaultRecord) -> bool {
+        match self {
+            Heal::All => true,
+            Heal::Kind(k) => record.kind == k.word(),
+            Heal::Id(id) => record.id == *id,
+        }
+    }
+}
+
+/// An order to the runtime, in the words of the pack's contract.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// `move`, `stop`, `start`, `suspend`, `resume`, `reseed`, `set`.
+    pub verb: Verb,
+    /// The node that is asked; the active (or any that answers) where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<String>,
+    /// Further words of the order, resolved: `to` = node, `comment`, `group`, or a setting and its value.
+    #[serde(default)]
+    pub args: BTreeMap<String, String>,
+}
+
+/// The operator's verbs (CONTRACTS "Runtime → tool").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verb {
+    /// Planned handoff of the service to another member (`to`).
+    Move,
+    /// Stops the service; sticky.
+    Stop,
+    /// Starts it again.
+    Start,
+    /// Suspends a copy.
+    Suspend,
+    /// Resumes a copy.
+    Resume,
+    /// Seeds a copy anew.
+    Reseed,
+    /// Changes settings of the cluster.
+    Set,
+}
+
+impl Verb {
+    /// Their words.
+    pub const NAMES: [&'static str; 7] = ["move", "stop", "start", "suspend", "resume", "reseed", "set"];
+
+    /// The verb of this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        serde_json::from_value(serde_json::Value::String(word.to_owned())).ok()
+    }
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verb::Move => "move",
+            Verb::Stop => "stop",
+            Verb::Start => "start",
+            Verb::Suspend => "suspend",
+            Verb::Resume => "resume",
+            Verb::Reseed => "reseed",
+            Verb::Set => "set",
+        }
+    }
+}
+
+/// What the runtime answered to an [`Order`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Whether it was done.
+    pub done: bool,
+    /// The runtime's own words.
+    pub seen: String,
+}
+
+/// Clients to run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Workload {
+    /// What they do.
+    pub kind: WorkloadKind,
+    /// Operations a second, all clients together.
+    pub rate: Rate,
+    /// Bytes of a message.
+    pub size: Size,
+    /// Clients, each with its own mailbox.
+    pub clients: u8,
+    /// After this long without an answer an operation is given up.
+    pub deadline: Span,
+    /// How many of a hundred operations are of which kind.
+    pub mix: Mix,
+    /// Seed of every choice.
+    pub seed: u64,
+}
+
+/// Kinds of workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkloadKind {
+    /// SMTP, LMTP and POP3.
+    Mail,
+}
+
+/// Shares of the operations, relative to their sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mix {
+    /// SMTP to the hub.
+    pub submit: u32,
+    /// LMTP to the service address.
+    pub deliver: u32,
+    /// POP3.
+    pub read: u32,
+    /// POP3 with DELE.
+    pub delete: u32,
+}
+
+impl Default for Mix {
+    fn default() -> Self {
+        Self {
+            submit: 45,
+            deliver: 40,
+            read: 10,
+            delete: 5,
+        }
+    }
+}
+
+/// Counters of the clients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Operations begun.
+    pub begun: u64,
+    /// Acknowledged `submit` and `deliver`.
+    pub acks: u64,
+    /// Acknowledged by the store itself: `deliver`, `read`, `delete`.
+    pub store_answers: u64,
+    /// Refused or never arrived.
+    pub failed: u64,
+    /// Neither.
+    pub unknown: u64,
+    /// Not begun because all clients were busy: the load was less than asked for.
+    pub shed: u64,
+}

@@ -1,0 +1,179 @@
+//! Who is who: roles become machines at the step that names them.
+
+use crate::error::{Error, Problem, Result};
+use crate::fault::{Fault, Target};
+use crate::spec::{Lab, NodeRole, known};
+use crate::verify::Observation;
+
+/// The roles that a scenario may name, each with who has it.
+pub const ROLES: [(&str, &str); 9] = [
+    ("active", "the member that serves now"),
+    ("passive", "the other member"),
+    (
+        "quorum-owner",
+        "the member that owns the quorum resource, as all members say",
+    ),
+    ("non-owner", "the other member"),
+    ("witness", "the machine with the share `witness`"),
+    ("hub", "the hub, where the lab has one"),
+    ("a", "the member that served when the scenario began"),
+    ("b", "the other member"),
+    ("survivor", "the member that the last fault did not hit"),
+];
+
+/// Their words.
+pub(super) fn role_words<'a>() -> impl Iterator<Item = &'a str> {
+    ROLES.iter().map(|(role, _)| *role)
+}
+
+/// Name of the share that holds the third vote.
+const WITNESS_SHARE: &str = "witness";
+
+/// What is known of who is who in one scenario.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roles {
+    nodes: Vec<String>,
+    members: Vec<String>,
+    hubs: Vec<String>,
+    witness: Option<String>,
+    a: Option<String>,
+    b: Option<String>,
+    /// Members that the last fault hit.
+    hit: Vec<String>,
+    closed: Option<u64>,
+}
+
+impl Roles {
+    /// Of this lab; `a` and `b` are not known yet.
+    pub fn of(lab: &Lab) -> Self {
+        let with = |role| lab.with_role(role).map(|n| n.name.to_string()).collect();
+        Self {
+            nodes: lab.nodes.iter().map(|n| n.name.to_string()).collect(),
+            members: with(NodeRole::Member),
+            hubs: with(NodeRole::Hub),
+            witness: lab
+                .shares
+                .iter()
+                .find(|s| s.name.as_str() == WITNESS_SHARE)
+                .map(|s| s.host.to_string()),
+            ..Self::default()
+        }
+    }
+
+    /// The last generation that was closed when the scenario began; none where no copy answered then.
+    pub(super) fn closed_at_begin(&self) -> Option<u64> {
+        self.closed
+    }
+
+    /// Fixes `a` and `b`: active and passive as the scenario begins; and what was closed by then.
+    pub fn begin(&mut self, seen: &Observation) {
+        let copies = seen.statuses().flat_map(|(_, s)| &s.copies);
+        self.closed = copies.map(|c| c.generated.max(c.inspected)).max();
+        self.a = seen.active().map(str::to_owned);
+        self.b = self.a.as_ref().and_then(|a| self.other(a).ok());
+    }
+
+    /// Remembers whom a fault hit, for `survivor`.
+    pub fn hit(&mut self, fault: &Fault) {
+        let hit: Vec<String> = fault
+            .nodes()
+            .into_iter()
+            .filter(|n| self.members.iter().any(|m| m == n))
+            .map(str::to_owned)
+            .collect();
+        if !hit.is_empty() {
+            self.hit = hit;
+        }
+    }
+
+    /// The machine that a word means now.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where there is no such role or node; [`Error::Operation`] where nobody has the role now.
+    pub fn resolve(&self, word: &str, seen: &Observation) -> Result<Target> {
+        let nobody = |seen: &str| Error::Operation(Problem::new("find the node of a role").on(word).seen(seen));
+        let node = match word {
+            "active" => seen.active().ok_or_else(|| nobody(&who_serves(seen)))?.to_owned(),
+            "passive" => self.other(seen.active().ok_or_else(|| nobody(&who_serves(seen)))?)?,
+            "quorum-owner" => owner(seen).ok_or_else(|| nobody("the members do not name one owner"))?,
+            "non-owner" => self.other(&owner(seen).ok_or_else(|| nobody("the members do not name one owner"))?)?,
+            "witness" => self
+                .witness
+                .clone()
+                .ok_or_else(|| nobody("the lab has no share `witness`"))?,
+            "hub" => match self.hubs.as_slice() {
+                [hub] => hub.clone(),
+                [] => return Err(nobody("the lab has no hub")),
+                _ => return Err(nobody("the lab has more than one hub")),
+            },
+            "a" => self
+                .a
+                .clone()
+                .ok_or_else(|| nobody("nobody served when the scenario began"))?,
+            "b" => self
+                .b
+                .clone()
+                .ok_or_else(|| nobody("nobody served when the scenario began"))?,
+            "survivor" => {
+                let mut left = self.members.iter().filter(|m| !self.hit.contains(m));
+                match (left.next(), left.next()) {
+                    (Some(one), None) if !self.hit.is_empty() => one.clone(),
+                    _ => return Err(nobody("the last fault did not leave exactly one member alone")),
+                }
+            }
+            name if self.nodes.iter().any(|n| n == name) => {
+                return Ok(Target {
+                    role: None,
+                    node: name.to_owned(),
+                });
+            }
+            other => {
+                let names = role_words().chain(self.nodes.iter().map(String::as_str));
+                return Err(Error::Usage(
+                    Problem::new("find the node")
+                        .on(format!("`{}`", other.escape_debug()))
+                        .seen("it is neither a role nor a node")
+                        .remedy(known(other, names)),
+                ));
+            }
+        };
+        Ok(Target {
+            role: Some(word.to_owned()),
+            node,
+        })
+    }
+
+    fn other(&self, than: &str) -> Result<String> {
+        let mut others = self.members.iter().filter(|m| *m != than);
+        match (others.next(), others.next()) {
+            (Some(one), None) => Ok(one.clone()),
+            _ => Err(Error::Operation(
+                Problem::new("find the other member")
+                    .on(than)
+                    .seen("the lab does not have exactly two"),
+            )),
+        }
+    }
+}
+
+/// The owner on whom all members agree that name one.
+fn owner(seen: &Observation) -> Option<String> {
+    let mut owners = seen
+        .statuses()
+        .filter_map(|(_, s)| s.cluster.as_ref()?.quorum_owner.as_deref());
+    let first = owners.next()?;
+    owners.all(|o| o == first).then(|| first.to_owned())
+}
+
+fn who_serves(seen: &Observation) -> String {
+    let serving: Vec<&str> = seen
+        .nodes
+        .iter()
+        .filter(|(_, v)| v.serves())
+        .map(|(n, _)| n.as_str())
+        .collect();
+    match serving.as_slice() {
+        [] => "nobody serves".to_owned(),
+        many => format!("{} say that they serve", many.join(" and ")),
+    }
+}

@@ -1,0 +1,340 @@
+//! One scenario against one world, from "is it healthy?" to the verdict.
+
+use super::expect::Expectation;
+use super::expression::View;
+use super::roles::Roles;
+use super::{Action, Heal, Order, Scenario, Step, World};
+use crate::error::{Error, Problem, Result};
+use crate::event::{Draft, Severity, Source};
+use crate::units::Span;
+use crate::verify::{self, Check, Context, FaultRecord, History, Observation, ScenarioReport, Verdict};
+use serde_json::json;
+use std::time::Duration;
+
+/// How long a lab may take until it is healthy before the first step, and drained after the last one. Unscaled.
+const SETTLE: Span = Span::secs(90);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// What became of a scenario.
+#[derive(Debug)]
+pub struct Run {
+    /// The verdict and all that it rests on.
+    pub report: ScenarioReport,
+    /// What the run left behind.
+    pub history: History,
+}
+
+/// Runs a scenario. Faults are undone and clients stopped whatever happens.
+///
+/// # Errors
+/// [`Error::Interrupted`] where the person wanted it to end; a world that fails otherwise makes the scenario *unknown*.
+pub fn run(world: &mut dyn World, scenario: &Scenario, seed: u64) -> Result<Run> {
+    let began_us = world.now_us();
+    let mut runner = Runner {
+        roles: Roles::of(world.lab()),
+        world,
+        seed,
+        began_us,
+        observations: Vec::new(),
+        faults: Vec::new(),
+        checks: Vec::new(),
+        interrupted: false,
+    };
+    runner.note(
+        "scenario.begin",
+        json!({"id": scenario.id, "title": scenario.title, "seed": seed}),
+    );
+    runner.steps(scenario);
+    let history = runner.end()?;
+    let context = Context::of(runner.world.lab(), runner.world.slowness());
+    let mut report = verify::judge(
+        scenario.judged(),
+        &history,
+        &context,
+        std::mem::take(&mut runner.checks),
+    );
+    report.seconds = runner.world.now_us().saturating_sub(began_us) as f64 / 1e6;
+    runner.note(
+        "scenario.end",
+        json!({"id": scenario.id, "verdict": report.verdict, "why": report.why}),
+    );
+    Ok(Run { report, history })
+}
+
+impl Scenario {
+    /// What of it the verdict rests on.
+    pub fn judged(&self) -> verify::Judged<'_> {
+        verify::Judged {
+            id: &self.id,
+            title: &self.title,
+            invariants: &self.invariants,
+            forbid: &self.forbid,
+            acks: self.require.acks,
+            closed_generations: self.require.closed_generations,
+            role_changes: self.require.role_changes,
+        }
+    }
+}
+
+struct Runner<'a> {
+    world: &'a mut dyn World,
+    roles: Roles,
+    seed: u64,
+    began_us: u64,
+    observations: Vec<Observation>,
+    /// Every fault; those that are still on have no end.
+    faults: Vec<FaultRecord>,
+    checks: Vec<Check>,
+    interrupted: bool,
+}
+
+/// How a step ended that did not go well.
+enum Broken {
+    /// The lab did not do what it must do.
+    Failed(String),
+    /// Nothing can be said.
+    Unclear(String),
+    /// The person wants to stop.
+    Interrupted,
+}
+
+impl From<Error> for Broken {
+    fn from(e: Error) -> Self {
+        match e {
+            Error::Interrupted => Broken::Interrupted,
+            e => Broken::Unclear(e.to_string()),
+        }
+    }
+}
+
+impl Runner<'_> {
+    fn steps(&mut self, scenario: &Scenario) {
+        if self.world.lab().runtime.is_some() {
+            let ready = self.expect(&Expectation::HEALTHY, SETTLE).map_err(|e| match e {
+                Broken::Failed(seen) => Broken::Unclear(format!("the lab was not healthy to begin with: {seen}")),
+                other => other,
+            });
+            if !self.check("begin", "the lab is healthy", ready) {
+                return;
+            }
+            if let Some(seen) = self.observations.last() {
+                self.roles.begin(seen);
+            }
+        }
+        for (i, step) in scenario.steps.iter().enumerate() {
+            let name = format!("step {}", i + 1);
+            self.note(
+                "step.begin",
+                json!({"step": i + 1, "line": step.line, "text": step.text}),
+            );
+            let done = self.step(step);
+            let well = self.check(&name, &step.text, done);
+            let last = self.checks.last();
+            let data = json!({"step": i + 1, "verdict": last.map(|c| c.verdict), "seen": last.map(|c| &c.detail)});
+            self.note("step.end", data);
+            if !well {
+                return;
+            }
+        }
+    }
+
+    /// Keeps how a step went; false where the rest makes no sense.
+    fn check(&mut self, id: &str, text: &str, done: Result<String, Broken>) -> bool {
+        let (verdict, detail) = match done {
+            Ok(seen) => (Verdict::Pass, seen),
+            Err(Broken::Failed(seen)) => (Verdict::Fail, seen),
+            Err(Broken::Unclear(seen)) => (Verdict::Unknown, seen),
+            Err(Broken::Interrupted) => {
+                self.interrupted = true;
+                return false;
+            }
+        };
+        self.checks.push(Check {
+            id: id.to_owned(),
+            text: text.to_owned(),
+            verdict,
+            detail,
+        });
+        verdict == Verdict::Pass
+    }
+
+    fn step(&mut self, step: &Step) -> Result<String, Broken> {
+        match &step.action {
+            Action::Load(workload) => {
+                let mut workload = workload.clone();
+                workload.seed = self.seed;
+                self.world.load(&workload)?;
+                Ok(format!("{} clients", workload.clients))
+            }
+            Action::StopLoad => {
+                self.world.stop_load()?;
+                Ok(format!("{} operations", self.world.progress().begun))
+            }
+            Action::Wait(time) => {
+                self.world.pass(time.duration())?;
+                Ok(format!("{time} passed"))
+            }
+            Action::Until(condition, within) => {
+                let seen = self.wait(*within, |runner, seen| {
+                    let progress = runner.world.progress();
+                    Ok(condition.holds(View {
+                        observation: seen,
+                        progress: &progress,
+                        roles: &runner.roles,
+                    }))
+                });
+                // Without it the scenario was never brought to where it can say something.
+                seen.map_err(|e| match e {
+                    Broken::Failed(seen) => Broken::Unclear(seen),
+                    other => other,
+                })
+            }
+            Action::Fault(words) => {
+                let seen = self.look()?;
+                let fault = words.resolve(self.world.lab(), &|word| self.roles.resolve(word, &seen))?;
+                let record = self.world.inject(&fault)?;
+                self.roles.hit(&fault);
+                let detail = match (record.effective, fault.nodes().as_slice()) {
+                    (Some(false), _) => "injected, but no effect is proven".to_owned(),
+                    (_, []) => "injected".to_owned(),
+                    (_, nodes) => format!("injected on {}", nodes.join(" and ")),
+                };
+                self.faults.push(record);
+                Ok(detail)
+            }
+            Action::Heal(which) => Ok(format!("{} undone", self.heal(which)?)),
+            Action::Expect(expectation, within) => self.expect(expectation, *within),
+            Action::Operate {
+                verb,
+                on,
+                args,
+                refused,
+            } => {
+                let seen = self.look()?;
+                let who = |word: &str| self.roles.resolve(word, &seen).map(|t| t.node);
+                let mut args = args.clone();
+                if let Some(to) = args.get_mut("to") {
+                    *to = who(to)?;
+                }
+                let on = on.as_deref().map(who).transpose()?;
+                let order = Order { verb: *verb, on, args };
+                let answer = self.world.operate(&order)?;
+                self.note("operator.order", json!({"order": order, "answer": answer}));
+                match (answer.done, refused) {
+                    (true, false) | (false, true) => Ok(answer.seen),
+                    (true, true) => Err(Broken::Failed(format!(
+                        "it was done, and had to be refused: {}",
+                        answer.seen
+                    ))),
+                    (false, false) => Err(Broken::Failed(answer.seen)),
+                }
+            }
+        }
+    }
+
+    fn expect(&mut self, expectation: &Expectation, within: Span) -> Result<String, Broken> {
+        self.wait(within, |runner, seen| {
+            expectation.met(runner.world.lab(), &runner.roles, seen)
+        })
+    }
+
+    /// Looks until `met` says yes or the scaled time has passed; says what was seen last.
+    fn wait(
+        &mut self,
+        within: Span,
+        met: impl Fn(&Self, &Observation) -> Result<(bool, String)>,
+    ) -> Result<String, Broken> {
+        let time = self.world.slowness().scale(within.duration());
+        let until = self.world.now_us().saturating_add(time.as_micros() as u64);
+        loop {
+            let seen = self.look()?;
+            let (is_met, shown) = met(self, &seen)?;
+            if is_met {
+                return Ok(shown);
+            }
+            if self.world.now_us() >= until {
+                return Err(Broken::Failed(format!("not within {}: {shown}", Span(time))));
+            }
+            self.world.pass(PAUSE)?;
+        }
+    }
+
+    fn look(&mut self) -> Result<Observation> {
+        let seen = self.world.observe()?;
+        self.observations.push(seen.clone());
+        Ok(seen)
+    }
+
+    fn heal(&mut self, which: &Heal) -> Result<usize> {
+        let healed = self.world.heal(which)?;
+        let count = healed.len();
+        for record in healed {
+            match self.faults.iter_mut().find(|f| f.id == record.id) {
+                Some(ours) => *ours = record,
+                None => self.faults.push(record),
+            }
+        }
+        Ok(count)
+    }
+
+    /// Stops clients, undoes faults, waits until nothing is on its way, and takes the final reads.
+    fn end(&mut self) -> Result<History> {
+        let stopped = self.world.stop_load();
+        let healed = self.heal(&Heal::All);
+        for (what, result) in [
+            ("the clients stop", stopped),
+            ("the faults are undone", healed.map(drop)),
+        ] {
+            if let Err(e) = result {
+                self.check("end", what, Err(e.into()));
+            }
+        }
+        if self.interrupted {
+            return Err(Error::Interrupted);
+        }
+        if self.world.lab().runtime.is_some() {
+            let drained = self.expect(&Expectation::DRAINED, SETTLE).map_err(|e| match e {
+                Broken::Failed(seen) => Broken::Unclear(format!("the final reads came too early: {seen}")),
+                other => other,
+            });
+            self.check("end", "nothing is on its way", drained);
+        }
+        if self.interrupted {
+            return Err(Error::Interrupted);
+        }
+        let mut history = match self.world.finish() {
+            Ok(history) => history,
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(e) => {
+                self.check("end", "the final reads", Err(e.into()));
+                History::default()
+            }
+        };
+        history.from_us = self.began_us;
+        history.faults.retain(|f| f.begin_us >= self.began_us);
+        history.observations.append(&mut self.observations);
+        history.observations.sort_by_key(|o| o.t_us);
+        for record in std::mem::take(&mut self.faults) {
+            if !history.faults.iter().any(|f| f.id == record.id) {
+                history.faults.push(record);
+            }
+        }
+        history.faults.sort_by_key(|f| f.id);
+        Ok(history)
+    }
+
+    fn note(&mut self, kind: &str, data: serde_json::Value) {
+        self.world
+            .note(Draft::new(Source::Tool, kind).severity(Severity::Info).data(data));
+    }
+}
+
+/// The problem of a scenario that could not be run at all.
+pub(super) fn not_run(scenario: &Scenario, why: &Error) -> ScenarioReport {
+    let problem = Problem::new("run the scenario").on(&scenario.id).seen(why);
+    ScenarioReport {
+        why: Some(problem.to_string()),
+        ..ScenarioReport::empty(&scenario.id, &scenario.title, Verdict::Unknown)
+    }
+}

@@ -1,0 +1,238 @@
+//! The runner against a world without machines.
+
+use super::fake::Fake;
+use super::suite::Worlds;
+use super::*;
+use crate::error::Error;
+use crate::spec;
+use crate::verify::sample::{self, Change, Plan};
+use crate::verify::{RunReport, ScenarioReport, Verdict};
+use std::path::Path;
+
+fn scenario(steps: &str, rest: &str) -> Scenario {
+    let lab = spec::example("ccr");
+    let text = format!("id = \"X\"\ntitle = \"x\"\nsteps = [\n{steps}\n]\n{rest}");
+    let rules = Rules {
+        host_names: false,
+        lab: &lab,
+    };
+    parse("x.toml", &text, rules).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn ran(world: &mut Fake, steps: &str) -> ScenarioReport {
+    run(world, &scenario(steps, ""), 7).unwrap().report
+}
+
+const FAILOVER: &str = r#"
+  { workload = "mail", rate = "20/s" },
+  { until = "copies.inspected >= 3", within = "30s" },
+  { fault = "power-off", on = "active" },
+  { expect = "service-online", on = "survivor", within = "30s" },
+  { wait = "5s" },
+  { heal = "all" },
+  { expect = "healthy", within = "60s" },
+"#;
+
+#[test]
+fn a_failover_runs_to_its_end() {
+    let mut world = Fake::new();
+    let run = run(&mut world, &scenario(FAILOVER, ""), 7).unwrap();
+    assert_eq!(run.report.verdict, Verdict::Pass, "{:?}", run.report.why);
+    assert_eq!(world.active, Some("node2"));
+    assert_eq!(world.loads[0].seed, 7);
+    assert_eq!(run.history.faults.len(), 1);
+    let fault = &run.history.faults[0];
+    assert_eq!(fault.target, serde_json::json!({"role": "active", "node": "node1"}));
+    assert_eq!(
+        fault.begin_us, 3_000_000,
+        "the fault came as soon as three generations were inspected"
+    );
+    assert!(
+        fault.end_us.unwrap() >= 16_000_000,
+        "the heal came 5 s after the takeover"
+    );
+    assert!(world.finished && !world.running);
+    assert!(run.history.observations.windows(2).all(|w| w[0].t_us <= w[1].t_us));
+    assert_eq!(run.report.checks.iter().filter(|c| c.id.starts_with("step")).count(), 7);
+    assert!(world.notes.contains(&"step.begin".to_owned()));
+}
+
+#[test]
+fn what_never_comes_fails_and_is_healed() {
+    let mut world = Fake::new();
+    world.takes = None;
+    let report = ran(&mut world, FAILOVER);
+    assert_eq!(report.verdict, Verdict::Fail);
+    assert!(report.why.unwrap().contains("not within 30 s"));
+    assert!(world.healed.len() == 1 && world.finished);
+}
+
+#[test]
+fn a_slow_machine_has_more_time() {
+    let mut world = Fake::new();
+    world.takes = Some(Duration::from_secs(70));
+    assert_eq!(ran(&mut world, FAILOVER).verdict, Verdict::Fail);
+    let mut world = Fake::new();
+    world.takes = Some(Duration::from_secs(70));
+    world.slowness = Slowness::new(3.0);
+    assert_eq!(ran(&mut world, FAILOVER).verdict, Verdict::Pass);
+}
+
+#[test]
+fn a_condition_that_is_never_met_leaves_it_open() {
+    let mut world = Fake::new();
+    let report = ran(
+        &mut world,
+        r#"{ until = "copies.inspected >= 300", within = "10s" }, { fault = "power-off", on = "active" }"#,
+    );
+    assert_eq!(report.verdict, Verdict::Unknown);
+    assert!(world.healed.is_empty(), "the steps behind it are not done");
+}
+
+#[test]
+fn a_fault_without_effect_leaves_it_open() {
+    for effective in [Some(false), None] {
+        let mut world = Fake::new();
+        world.effective = effective;
+        let report = ran(&mut world, FAILOVER);
+        assert_eq!(report.verdict, Verdict::Unknown, "{effective:?}");
+        assert!(report.why.unwrap().starts_with("fault 0"));
+    }
+}
+
+#[test]
+fn a_lab_that_is_not_healthy_is_not_judged() {
+    let mut world = Fake::new();
+    world.off.push("node2".into());
+    let report = ran(&mut world, FAILOVER);
+    assert_eq!(report.verdict, Verdict::Unknown);
+    assert!(report.why.unwrap().contains("not healthy to begin with"));
+    assert!(world.loads.is_empty());
+}
+
+#[test]
+fn moves_name_members_and_refusals_can_be_what_is_wanted() {
+    let mut world = Fake::new();
+    let there_and_back = r#"
+      { move = "b" }, { expect = "service-online", on = "b" },
+      { move = "passive", comment = "back" }, { expect = "service-online", on = "a" },
+    "#;
+    assert_eq!(ran(&mut world, there_and_back).verdict, Verdict::Pass);
+    let to: Vec<&str> = world.orders.iter().map(|o| o.args["to"].as_str()).collect();
+    assert_eq!(to, ["node2", "node1"]);
+    for (refuses, wanted, verdict) in [
+        (true, true, Verdict::Pass),
+        (true, false, Verdict::Fail),
+        (false, true, Verdict::Fail),
+    ] {
+        let mut world = Fake::new();
+        world.refuses = refuses;
+        let step = format!("{{ operate = \"move\", to = \"passive\", refused = {wanted} }}");
+        assert_eq!(ran(&mut world, &step).verdict, verdict, "{refuses} {wanted}");
+    }
+}
+
+#[test]
+fn an_interruption_heals_and_ends() {
+    let mut world = Fake::new();
+    world.interrupt_at = Some(6_000_000);
+    let e = run(&mut world, &scenario(FAILOVER, ""), 7).unwrap_err();
+    assert!(matches!(e, Error::Interrupted));
+    assert!(!world.running && world.faults.is_empty() && world.healed.len() == 1);
+}
+
+#[test]
+fn a_role_that_nobody_has_leaves_it_open() {
+    let mut world = Fake::new();
+    let report = ran(&mut world, r#"{ fault = "power-off", on = "survivor" }"#);
+    assert_eq!(report.verdict, Verdict::Unknown);
+    assert!(report.why.unwrap().contains("survivor"));
+}
+
+struct Fakes(Vec<Fake>);
+
+impl Worlds for Fakes {
+    fn open(&mut self, _: &Scenario, folder: &Path) -> Result<Box<dyn World>> {
+        assert!(folder.is_dir());
+        if self.0.is_empty() {
+            return Err(Error::Host(
+                crate::error::Problem::new("start the lab").seen("no memory"),
+            ));
+        }
+        Ok(Box::new(self.0.remove(0)))
+    }
+    fn close(&mut self, _: Box<dyn World>) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn options(folder: &Path) -> Options {
+    Options {
+        seed: 7,
+        accel: "tcg".into(),
+        on: "machines".into(),
+        repeat: 1,
+        folder: folder.join("run"),
+    }
+}
+
+#[test]
+fn a_run_leaves_a_folder_with_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    let mut world = Fake::new();
+    world.history = sample::history(&Plan::new(&[Change::PowerOff]));
+    // The faults of the fake world are its own; those of the sample would have other numbers.
+    world.history.faults.clear();
+    let all = [
+        scenario(FAILOVER, "invariants = [\"I1\", \"I4\"]"),
+        scenario("{ wait = \"1s\" }", ""),
+    ];
+    let lab = sample::lab();
+    let report = run_all(&mut Fakes(vec![world]), &lab, &all[..1], &options).unwrap();
+    assert_eq!(report.verdict, Verdict::Pass, "{:?}", report.scenarios[0].why);
+    let run = &options.folder;
+    let read: RunReport = serde_json::from_slice(&std::fs::read(run.join(names::VERDICT)).unwrap()).unwrap();
+    assert_eq!(read, report);
+    for name in [
+        names::EVENTS,
+        names::OPS,
+        names::OBSERVATIONS,
+        names::DUMPS,
+        names::SCENARIO,
+        names::VERDICT,
+    ] {
+        assert!(run.join("X").join(name).metadata().unwrap().len() > 2, "{name}");
+    }
+    assert!(
+        std::fs::read_to_string(run.join(names::JUNIT))
+            .unwrap()
+            .contains("<testsuite ")
+    );
+    assert!(
+        std::fs::read_to_string(run.join(names::REPORT))
+            .unwrap()
+            .contains("</html>")
+    );
+    let again = run_all(&mut Fakes(Vec::new()), &lab, &all, &options).unwrap_err();
+    assert_eq!(again.exit_code(), 2, "a run is never overwritten");
+}
+
+#[test]
+fn a_world_that_cannot_be_made_leaves_its_scenario_open_and_the_others_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.repeat = 2;
+    let report = run_all(
+        &mut Fakes(vec![Fake::new()]),
+        &sample::lab(),
+        &[scenario("{ wait = \"1s\" }", "")],
+        &options,
+    )
+    .unwrap();
+    let verdicts: Vec<Verdict> = report.scenarios.iter().map(|s| s.verdict).collect();
+    assert_eq!(verdicts, [Verdict::Pass, Verdict::Unknown]);
+    assert!(report.scenarios[1].why.as_ref().unwrap().contains("no memory"));
+    assert_eq!(report.verdict, Verdict::Unknown);
+    assert!(options.folder.join("X.2").is_dir());
+}

@@ -1,0 +1,233 @@
+//! Several scenarios, one after the other, and the folder that a run leaves.
+
+use super::run::{not_run, run};
+use super::{History, Rules, Scenario, World, parse};
+use crate::error::{Error, IoContext, Problem, Result};
+use crate::lab::files::Home;
+use crate::report;
+use crate::spec::{Lab, Source, known};
+use crate::verify::{RunReport, ScenarioReport, Verdict};
+use fs_err as fs;
+use serde::Serialize;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Where worlds come from: a lab that is up, a fork for each scenario, or a simulator.
+pub trait Worlds {
+    /// A world for this scenario. `folder` is its own; the client's journal is written there as it happens.
+    fn open(&mut self, scenario: &Scenario, folder: &Path) -> Result<Box<dyn World>>;
+    /// The scenario has ended; what `open` made is removed.
+    fn close(&mut self, world: Box<dyn World>) -> Result<()>;
+    /// Hears what became of each scenario, for progress.
+    fn ended(&mut self, report: &ScenarioReport) {
+        let _ = report;
+    }
+}
+
+/// What a run is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// `kvm` or `tcg`.
+    pub accel: String,
+    /// `machines` or `sim`.
+    pub on: String,
+    /// How often each scenario is run; each time with another seed.
+    pub repeat: u32,
+    /// The run's folder; made, and must not be there yet.
+    pub folder: PathBuf,
+}
+
+/// Names in a run's folder; documented in `docs/files.md`.
+pub mod names {
+    /// The event journal of a scenario.
+    pub const EVENTS: &str = "events.jsonl";
+    /// The client's journal of a scenario.
+    pub const OPS: &str = "ops.jsonl";
+    /// Every look at the lab, one a line.
+    pub const OBSERVATIONS: &str = "observations.jsonl";
+    /// The final reads.
+    pub const DUMPS: &str = "dumps.json";
+    /// The scenario as it was written.
+    pub const SCENARIO: &str = "scenario.toml";
+    /// The verdict: of a scenario in its folder, of the run in the run's.
+    pub const VERDICT: &str = "verdict.json";
+    /// The run for CI systems.
+    pub const JUNIT: &str = "junit.xml";
+    /// The run for people.
+    pub const REPORT: &str = "report.html";
+}
+
+/// The scenarios of a lab: those named, in that order, else all, in the order of their files.
+///
+/// # Errors
+/// [`Error::Usage`] where a name is unknown or two files have one id; [`Error::Invalid`] where a file is.
+pub fn select(source: &Source, lab: &Lab, ids: &[String]) -> Result<Vec<Scenario>> {
+    let rules = Rules { host_names: false, lab };
+    let mut all: Vec<Scenario> = Vec::new();
+    for (path, text) in source.toml_files("scenarios")? {
+        let name = path.display().to_string();
+        let scenario = parse(&name, &text, rules)?;
+        if all.iter().any(|s| s.id == scenario.id) {
+            return Err(Error::Usage(
+                Problem::new("read the scenarios")
+                    .on(name)
+                    .seen(format!("`{}` is there twice", scenario.id)),
+            ));
+        }
+        all.push(scenario);
+    }
+    if ids.is_empty() {
+        return Ok(all);
+    }
+    ids.iter()
+        .map(|id| own(id, lab).unwrap_or_else(|| named(id, &all)))
+        .collect()
+}
+
+/// A person's own file, named by its path.
+fn own(path: &str, lab: &Lab) -> Option<Result<Scenario>> {
+    let is_path = path.ends_with(".toml") || path.contains('/');
+    is_path.then(|| {
+        let text =
+            fs::read_to_string(path).map_err(|e| Error::Usage(Problem::new("read the scenario").on(path).seen(e)))?;
+        parse(path, &text, Rules { host_names: true, lab })
+    })
+}
+
+fn named(id: &str, all: &[Scenario]) -> Result<Scenario> {
+    all.iter()
+        .find(|s| s.id.eq_ignore_ascii_case(id))
+        .cloned()
+        .ok_or_else(|| {
+            Error::Usage(
+                Problem::new("find the scenario")
+                    .on(format!("`{}`", id.escape_debug()))
+                    .seen("the lab has no such scenario")
+                    .remedy(known(id, all.iter().map(|s| s.id.as_str()))),
+            )
+        })
+}
+
+/// Runs the scenarios and writes the run's folder. A scenario that cannot be run is *unknown*; the others are run.
+///
+/// # Errors
+/// [`Error::Interrupted`], and where the folder cannot be written.
+pub fn run_all(worlds: &mut dyn Worlds, lab: &Lab, scenarios: &[Scenario], options: &Options) -> Result<RunReport> {
+    if options.folder.exists() {
+        return Err(Error::Usage(
+            Problem::new("make the run's folder")
+                .on(options.folder.display())
+                .seen("it is there already"),
+        ));
+    }
+    Home::private_dir(&options.folder)?;
+    let mut pages = Vec::new();
+    for scenario in scenarios {
+        for turn in 0..options.repeat.max(1) {
+            let name = if turn == 0 {
+                scenario.id.clone()
+            } else {
+                format!("{}.{}", scenario.id, turn + 1)
+            };
+            let folder = options.folder.join(name);
+            Home::private_dir(&folder)?;
+            let seed = options.seed.wrapping_add(u64::from(turn));
+            let (report, history) = one(worlds, scenario, seed, &folder)?;
+            worlds.ended(&report);
+            write_scenario(&folder, scenario, &report, &history)?;
+            pages.push((report, history, scenario));
+        }
+    }
+    let report = RunReport {
+        lab: lab.name.to_string(),
+        seed: options.seed,
+        accel: options.accel.clone(),
+        on: options.on.clone(),
+        verdict: pages
+            .iter()
+            .map(|(r, ..)| r.verdict)
+            .fold(Verdict::Skipped, Verdict::and),
+        scenarios: pages.iter().map(|(r, ..)| r.clone()).collect(),
+    };
+    write_json(&options.folder.join(names::VERDICT), &report)?;
+    write(&options.folder.join(names::JUNIT), report::junit(&report)?.as_bytes())?;
+    let pages: Vec<report::Page<'_>> = pages
+        .iter()
+        .map(|(report, history, scenario)| report::Page {
+            report,
+            history,
+            scenario: &scenario.text,
+        })
+        .collect();
+    write(
+        &options.folder.join(names::REPORT),
+        report::html(lab, &report, &pages)?.as_bytes(),
+    )?;
+    Ok(report)
+}
+
+fn one(worlds: &mut dyn Worlds, scenario: &Scenario, seed: u64, folder: &Path) -> Result<(ScenarioReport, History)> {
+    let unknown = |e: Error| match e {
+        Error::Interrupted => Err(e),
+        e => Ok((not_run(scenario, &e), History::default())),
+    };
+    let mut world = match worlds.open(scenario, folder) {
+        Ok(world) => world,
+        Err(e) => return unknown(e),
+    };
+    let ended = run(&mut *world, scenario, seed);
+    let closed = worlds.close(world);
+    match (ended, closed) {
+        (Ok(run), Ok(())) => Ok((run.report, run.history)),
+        (Ok(run), Err(e)) => {
+            let mut report = run.report;
+            report.verdict = report.verdict.and(Verdict::Unknown);
+            report.why.get_or_insert(e.to_string());
+            Ok((report, run.history))
+        }
+        (Err(e), Ok(())) => unknown(e),
+        (Err(e), Err(also)) => unknown(e.with_rollback([also.to_string()])),
+    }
+}
+
+fn write_scenario(folder: &Path, scenario: &Scenario, report: &ScenarioReport, history: &History) -> Result<()> {
+    write_lines(&folder.join(names::EVENTS), &history.events)?;
+    let ops = folder.join(names::OPS);
+    // The clients wrote it as it happened; a simulator has none.
+    if !ops.exists() {
+        write_lines(&ops, &history.ops)?;
+    }
+    write_lines(&folder.join(names::OBSERVATIONS), &history.observations)?;
+    write_json(&folder.join(names::DUMPS), &history.dumps)?;
+    write(&folder.join(names::SCENARIO), scenario.text.as_bytes())?;
+    write_json(&folder.join(names::VERDICT), report)
+}
+
+fn write_lines<T: Serialize>(path: &Path, lines: &[T]) -> Result<()> {
+    let mut text = Vec::new();
+    for line in lines {
+        serde_json::to_writer(&mut text, line).expect("a line is plain data");
+        text.push(b'\n');
+    }
+    write(path, &text)
+}
+
+fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let mut text = serde_json::to_vec_pretty(value).expect("it is plain data");
+    text.push(b'\n');
+    write(path, &text)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut f| f.write_all(bytes))
+        .tried("write the file", path.display())
+}

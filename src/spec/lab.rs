@@ -1,0 +1,386 @@
+//! The resolved lab: every default filled in, every address given. What all rooms below the lab file work with.
+
+use super::NetworkRole;
+use crate::units::{Name, Size, Span};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+/// A lab, ready to be planned. Order is the lab file's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lab {
+    /// Its name.
+    pub name: Name,
+    /// What a person reads.
+    pub title: String,
+    /// The networks.
+    pub networks: Vec<Network>,
+    /// The machines.
+    pub nodes: Vec<Node>,
+    /// Disks that several machines have open at once.
+    pub shared_disks: Vec<SharedDisk>,
+    /// SMB shares.
+    pub shares: Vec<Share>,
+    /// The runtime; none is a lab of bare machines.
+    pub runtime: Option<Runtime>,
+    /// What a failover is held against.
+    pub limits: Limits,
+    /// blake3 of the lab file's text, hexadecimal.
+    pub digest: String,
+}
+
+impl Lab {
+    /// The node of this name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.iter().find(|n| n.name.as_str() == name)
+    }
+    /// The network of this name.
+    pub fn network(&self, name: &str) -> Option<&Network> {
+        self.networks.iter().find(|n| n.name.as_str() == name)
+    }
+    /// The nodes of this role.
+    pub fn with_role(&self, role: NodeRole) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(move |n| n.role == Some(role))
+    }
+}
+
+/// A lab network: one Ethernet segment of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its name.
+    pub name: Name,
+    /// Its subnet.
+    pub subnet: Subnet,
+    /// What it may carry.
+    pub role: NetworkRole,
+    /// Whether machines reach the internet through it.
+    pub internet: bool,
+    /// Largest IP packet in bytes.
+    pub mtu: u16,
+    /// The workstation's own address on it (the subnet's second host address).
+    pub workstation: Ipv4Addr,
+}
+
+/// An IPv4 subnet, written `10.77.1.0/24`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Subnet {
+    /// Network address.
+    pub base: Ipv4Addr,
+    /// Length of the prefix, 8 to 29.
+    pub prefix: u8,
+}
+
+/// What a machine does in a failover lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeRole {
+    /// One of the cluster's members.
+    Member,
+    /// Transport, and usually host of the witness share.
+    Hub,
+}
+
+/// A machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name, also its host name.
+    pub name: Name,
+    /// Its role; none in a lab without a runtime.
+    pub role: Option<NodeRole>,
+    /// The image's name: `debian-12`.
+    pub image: Name,
+    /// Memory.
+    pub memory: Size,
+    /// Processors.
+    pub vcpus: u8,
+    /// Its ports on lab networks, in order: the guest sees eth1, eth2 … (eth0 is the tool's `mgmt`).
+    pub nics: Vec<Nic>,
+    /// MAC of the `mgmt` port, which belongs to the tool and is in no rendered configuration of the lab.
+    pub mgmt_mac: Mac,
+    /// Its own data disks, in order.
+    pub disks: Vec<LocalDisk>,
+    /// Further Debian packages, which go into the image.
+    pub packages: Vec<String>,
+    /// Files to write before the first boot: path in the guest → content.
+    pub files: BTreeMap<String, String>,
+    /// Commands to run once, in order, after the first boot; each an argument vector.
+    pub run: Vec<Vec<String>>,
+}
+
+impl Node {
+    /// Its address on `network`.
+    pub fn address(&self, network: &str) -> Option<Ipv4Addr> {
+        self.nics
+            .iter()
+            .find(|n| n.network.as_str() == network)
+            .map(|n| n.address)
+    }
+}
+
+/// A machine's port on a lab network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Nic {
+    /// The network.
+    pub network: Name,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its MAC.
+    pub mac: Mac,
+    /// Name of the interface in the guest, `eth1`.
+    pub interface: String,
+}
+
+/// An Ethernet address, written `52:54:00:01:00:0b`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Mac(pub [u8; 6]);
+
+/// A disk of one machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LocalDisk {
+    /// Its name; mounted at `/NAME` by the pack or found by its serial.
+    pub name: Name,
+    /// Its size.
+    pub size: Size,
+    /// Its serial in the guest.
+    pub serial: String,
+}
+
+/// A disk that several machines have open at once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SharedDisk {
+    /// Its name.
+    pub name: Name,
+    /// Its size.
+    pub size: Size,
+    /// The machines.
+    pub shared_by: Vec<Name>,
+    /// Its serial in each of them.
+    pub serial: String,
+}
+
+/// An SMB share on one of the machines.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Its name.
+    pub name: Name,
+    /// The machine that serves it.
+    pub host: Name,
+}
+
+/// The runtime to deploy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Runtime {
+    /// The pack: `ccr`.
+    pub kind: Name,
+    /// The Cluster Group.
+    pub cluster: Endpoint,
+    /// The service group.
+    pub service: Endpoint,
+    /// What the pack declares as settings, defaults filled in. Spans are milliseconds, sizes bytes.
+    pub settings: BTreeMap<String, serde_json::Value>,
+}
+
+/// A name with an address that moves with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// The name.
+    pub name: Name,
+    /// The address.
+    pub address: Ipv4Addr,
+}
+
+/// What I8 and the benchmarks hold a failover against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// From the fault until the survivor knows.
+    pub detect: Span,
+    /// From then until the survivor may serve.
+    pub arbitrate: Span,
+    /// From then until its first answer.
+    pub mount: Span,
+}
+
+impl std::fmt::Display for Mac {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl std::str::FromStr for Mac {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let bad = || format!("`{}` is no Ethernet address", s.escape_debug());
+        let mut mac = [0; 6];
+        let mut parts = s.split(':');
+        for byte in &mut mac {
+            let part = parts
+                .next()
+                .filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))
+                .ok_or_else(bad)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
+        }
+        if parts.next().is_some() {
+            Err(bad())
+        } else {
+            Ok(Mac(mac))
+        }
+    }
+}
+
+impl Subnet {
+    /// Whether `a` is a host address of this subnet (not its first, not its last).
+    pub fn has_host(self, a: Ipv4Addr) -> bool {
+        let (a, first) = (u32::from(a), u32::from(self.base));
+        first < a && a < self.last()
+    }
+    /// The `n`th address counted from the subnet's first; outside it where the subnet is smaller.
+    pub fn nth(self, n: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.base).wrapping_add(n))
+    }
+    /// Whether the two share an address.
+    pub fn overlaps(self, other: Subnet) -> bool {
+        u32::from(self.base) <= other.last() && u32::from(other.base) <= self.last()
+    }
+    /// Its broadcast address.
+    fn last(self) -> u32 {
+        u32::from(self.base) | self.host_bits()
+    }
+    fn host_bits(self) -> u32 {
+        u32::MAX >> self.prefix
+    }
+}
+
+impl std::fmt::Display for Subnet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.base, self.prefix)
+    }
+}
+
+impl std::str::FromStr for Subnet {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let bad = || format!("`{}` is no subnet: write it like `10.77.1.0/24`", s.escape_debug());
+        let (base, prefix) = s.split_once('/').ok_or_else(bad)?;
+        let base: Ipv4Addr = base.parse().map_err(|_| bad())?;
+        let prefix: u8 = prefix.parse().map_err(|_| bad())?;
+        if !(8..=29).contains(&prefix) {
+            return Err(format!("the prefix of `{}` must be 8 to 29", s.escape_debug()));
+        }
+        let subnet = Subnet { base, prefix };
+        if u32::from(base) & subnet.host_bits() != 0 {
+            return Err(format!("`{}` has bits set behind its prefix", s.escape_debug()));
+        }
+        Ok(subnet)
+    }
+}
+
+macro_rules! text_serde {
+    ($t:ty, $pattern:literal) => {
+        impl Serialize for $t {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $t {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+        impl schemars::JsonSchema for $t {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($t).into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({"type": "string", "pattern": $pattern})
+            }
+        }
+    };
+}
+text_serde!(Mac, "^([0-9a-f]{2}:){5}[0-9a-f]{2}$");
+text_serde!(Subnet, r"^[0-9]+(\.[0-9]+){3}/[0-9]+$");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_subnet_knows_its_hosts() {
+        let s: Subnet = "10.77.1.0/29".parse().unwrap();
+        let host = |last| s.has_host(Ipv4Addr::new(10, 77, 1, last));
+        assert!(!host(0) && host(1) && host(6) && !host(7) && !host(8));
+        assert_eq!(s.nth(3), Ipv4Addr::new(10, 77, 1, 3));
+    }
+
+    #[test]
+    fn subnets_at_the_end_of_the_address_space() {
+        let top: Subnet = "255.0.0.0/8".parse().unwrap();
+        let last: Subnet = "255.255.255.248/29".parse().unwrap();
+        assert!(top.overlaps(last) && last.overlaps(top));
+        assert!(last.has_host(Ipv4Addr::new(255, 255, 255, 254)) && !last.has_host(Ipv4Addr::BROADCAST));
+        assert_eq!(
+            last.nth(11),
+            Ipv4Addr::new(0, 0, 0, 3),
+            "outside, and no rule takes it for inside"
+        );
+        assert!(!last.has_host(last.nth(11)));
+    }
+
+    #[test]
+    fn no_subnets() {
+        for bad in [
+            "",
+            "/",
+            "10.0.0.0",
+            "10.0.0.0/7",
+            "10.0.0.0/30",
+            "10.0.0.1/24",
+            "10.0.0.0/-1",
+            "10.0.0/24",
+            "a/24",
+            "10.0.0.0/24/",
+        ] {
+            assert!(bad.parse::<Subnet>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_ethernet_addresses() {
+        assert_eq!("52:54:00:01:00:0b".parse(), Ok(Mac([0x52, 0x54, 0, 1, 0, 0x0b])));
+        for bad in [
+            "",
+            "52:54:00:01:00",
+            "52:54:00:01:00:0b:00",
+            "5:54:00:01:00:0b",
+            "52:54:00:01:00:zz",
+            "+1:54:00:01:00:0b",
+            "é:54:00:01:00:0b",
+        ] {
+            assert!(bad.parse::<Mac>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn overlapping_is_sharing_an_address(a: u32, b: u32, pa in 8u8..30, pb in 8u8..30, near: bool) {
+            let b = if near { a ^ (b & 0xffff) } else { b };
+            let subnet = |base: u32, prefix: u8| Subnet { base: (base & !(u32::MAX >> prefix)).into(), prefix };
+            let (x, y) = (subnet(a, pa), subnet(b, pb));
+            let shared = x.has_host(y.nth(1)) || y.has_host(x.nth(1)) || x.base == y.base;
+            prop_assert_eq!(x.overlaps(y), shared);
+            prop_assert_eq!(x.overlaps(y), y.overlaps(x));
+            prop_assert_eq!(x.to_string().parse(), Ok(x));
+        }
+        #[test]
+        fn what_is_printed_is_read_back(bytes: [u8; 6]) {
+            prop_assert_eq!(Mac(bytes).to_string().parse(), Ok(Mac(bytes)));
+        }
+        #[test]
+        fn garbage_never_panics(s in "\\PC*") {
+            let _ = (s.parse::<Subnet>(), s.parse::<Mac>());
+        }
+    }
+}

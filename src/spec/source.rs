@@ -1,0 +1,165 @@
+//! Where a lab's files are: a folder, `labs/NAME` in the current folder, or compiled into the tool.
+
+use super::known;
+use crate::error::{Error, IoContext, Problem, Result};
+use crate::units::Name;
+use include_dir::{Dir, include_dir};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Name of the lab file in its folder.
+pub const LAB_FILE: &str = "lab.toml";
+
+/// Largest file of a lab that is read: a person writes kilobytes.
+const FILE_MAX: u64 = 1 << 20;
+
+static EMBEDDED: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/labs");
+
+/// A lab's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// On disk.
+    Folder(PathBuf),
+    /// Compiled into the tool.
+    Embedded(Name),
+}
+
+/// The labs that are compiled into the tool, by name.
+pub fn embedded() -> Vec<Name> {
+    let mut names: Vec<Name> = EMBEDDED
+        .dirs()
+        .filter(|d| d.get_file(d.path().join(LAB_FILE)).is_some())
+        .filter_map(|d| d.path().to_str()?.parse().ok())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The lab that a person means by `LAB` on the command line: a folder with a lab.toml, else `labs/LAB` in the folder
+/// `here`, else one compiled into the tool. Without `LAB` the folder `here`. Labs that are up are somebody else's business.
+///
+/// # Errors
+/// [`Error::Usage`] where there is none, with the names that are known.
+pub fn find(arg: Option<&str>, here: &Path) -> Result<Source> {
+    let Some(arg) = arg else {
+        return if here.join(LAB_FILE).is_file() {
+            Ok(Source::Folder(here.to_owned()))
+        } else {
+            Err(no_lab("in the current folder", "name a lab", here))
+        };
+    };
+    let folder = here.join(arg);
+    if folder.join(LAB_FILE).is_file() {
+        return Ok(Source::Folder(folder));
+    }
+    let Ok(name) = arg.parse::<Name>() else {
+        return Err(no_lab(
+            arg.escape_debug(),
+            "name a folder with a lab.toml, or a lab by its name",
+            here,
+        ));
+    };
+    let own = here.join("labs").join(name.as_str());
+    if own.join(LAB_FILE).is_file() {
+        return Ok(Source::Folder(own));
+    }
+    if embedded().contains(&name) {
+        return Ok(Source::Embedded(name));
+    }
+    Err(no_lab(
+        &name,
+        &known(&name, names(here).iter().map(|n| n.as_str())),
+        here,
+    ))
+}
+
+fn no_lab(on: impl std::fmt::Display, remedy: &str, here: &Path) -> Error {
+    let names: Vec<String> = names(here).iter().map(Name::to_string).collect();
+    let seen = format!("no {LAB_FILE} there; labs by name: {}", names.join(", "));
+    Error::Usage(Problem::new("find the lab").on(on).seen(seen).remedy(remedy))
+}
+
+/// Labs that can be named from the folder `here`.
+fn names(here: &Path) -> Vec<Name> {
+    let mut names = embedded();
+    let entries = std::fs::read_dir(here.join("labs")).into_iter().flatten().flatten();
+    let own = entries.filter(|e| e.path().join(LAB_FILE).is_file());
+    names.extend(own.filter_map(|e| e.file_name().to_str()?.parse().ok()));
+    names.sort();
+    names.dedup();
+    names
+}
+
+impl Source {
+    /// What a person reads in reports: the path of the lab file.
+    pub fn file_name(&self) -> String {
+        match self {
+            Source::Folder(dir) => dir.join(LAB_FILE).display().to_string(),
+            Source::Embedded(name) => format!("(built in) labs/{name}/{LAB_FILE}"),
+        }
+    }
+
+    /// The text of the lab file.
+    pub fn lab_file(&self) -> Result<String> {
+        self.read(Path::new(LAB_FILE))
+    }
+
+    /// The text of a file of the lab, by its path in the lab's folder.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where it is not there, is no regular file, is no UTF-8 or larger than 1 MiB.
+    pub fn read(&self, path: &Path) -> Result<String> {
+        let refuse = |seen: &str| {
+            let file = self.file_name().replace(LAB_FILE, &path.display().to_string());
+            Error::Usage(Problem::new("read the file").on(file).seen(seen))
+        };
+        let bytes = match self {
+            Source::Embedded(name) => {
+                let file = EMBEDDED.get_file(Path::new(name.as_str()).join(path));
+                file.ok_or_else(|| refuse("there is no such file"))?.contents().to_vec()
+            }
+            Source::Folder(dir) => read_bounded(&dir.join(path)).map_err(|e| refuse(&e.to_string()))?,
+        };
+        String::from_utf8(bytes).map_err(|_| refuse("it is no UTF-8 text"))
+    }
+
+    /// Files of a folder of the lab that end in `.toml`: path in the lab's folder and text, by name. None where there is no such folder.
+    pub fn toml_files(&self, folder: &str) -> Result<Vec<(PathBuf, String)>> {
+        let mut paths: Vec<PathBuf> = match self {
+            Source::Embedded(name) => {
+                let root = Path::new(name.as_str());
+                let files = EMBEDDED.get_dir(root.join(folder)).into_iter().flat_map(Dir::files);
+                let within = |f: &include_dir::File<'_>| f.path().strip_prefix(root).map(Path::to_owned).ok();
+                files.filter_map(within).collect()
+            }
+            Source::Folder(dir) => {
+                let entries = match std::fs::read_dir(dir.join(folder)) {
+                    Ok(entries) => entries,
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+                    Err(e) => return Err(e).tried("list the folder", dir.join(folder).display()),
+                };
+                entries
+                    .flatten()
+                    .map(|e| Path::new(folder).join(e.file_name()))
+                    .collect()
+            }
+        };
+        paths.retain(|p| p.extension().is_some_and(|e| e == "toml"));
+        paths.sort();
+        paths.into_iter().map(|p| Ok((p.clone(), self.read(&p)?))).collect()
+    }
+}
+
+/// Of a regular file only: a pipe would block, a device never end.
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let refuse = |text: &str| Err(std::io::Error::other(text.to_owned()));
+    if !std::fs::metadata(path)?.is_file() {
+        return refuse("it is no regular file");
+    }
+    let mut bytes = Vec::new();
+    fs_err::File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_MAX {
+        return refuse("it is larger than 1 MiB");
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,373 @@
+//! From a history to a verdict: the invariants, the evidence, the forbidden patterns, the figures.
+
+use super::{
+    BadJournal, Check, Forbidden, History, InvariantId, InvariantReport, Loss, Op, OpKind, ScenarioReport, Takeover,
+    Timings, Verdict, bounds, durability, once, single, takeovers,
+};
+use crate::event::Event;
+use crate::spec::{Lab, Limits, NodeRole};
+use crate::wait::Slowness;
+use ccr_contract::dump::{Dump, Message};
+use ccr_contract::event::kind;
+use std::collections::BTreeMap;
+
+/// A supervisor died, and another one went on with its machines.
+const ADOPTED: &str = "supervisor.adopted";
+
+/// What a history is judged with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Context {
+    /// What a failover is held against.
+    pub limits: Limits,
+    /// How slow the machine was.
+    pub slowness: Slowness,
+    /// The members.
+    pub members: Vec<String>,
+    /// The hubs.
+    pub hubs: Vec<String>,
+}
+
+impl Context {
+    /// Of this lab on this machine.
+    pub fn of(lab: &Lab, slowness: Slowness) -> Self {
+        let with = |role| lab.with_role(role).map(|n| n.name.to_string()).collect();
+        Self {
+            limits: lab.limits,
+            slowness,
+            members: with(NodeRole::Member),
+            hubs: with(NodeRole::Hub),
+        }
+    }
+}
+
+/// What of a scenario its verdict rests on.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its title.
+    pub title: &'a str,
+    /// The invariants to check.
+    pub invariants: &'a [InvariantId],
+    /// What must not be seen.
+    pub forbid: &'a [Forbidden],
+    /// Acknowledged writes without which nothing can be said.
+    pub acks: u64,
+    /// Closed generations before the first fault without which nothing can be said.
+    pub closed_generations: u64,
+    /// Takeovers without which nothing can be said.
+    pub role_changes: u64,
+}
+
+/// A history with everything that more than one checker asks for worked out once.
+#[derive(Debug)]
+pub struct Evidence<'a> {
+    /// The history.
+    pub history: &'a History,
+    /// What it is judged with.
+    pub context: &'a Context,
+    /// Its operations.
+    pub ops: Vec<Op<'a>>,
+    /// Its takeovers.
+    pub takeovers: Vec<Takeover>,
+    /// The member that served at the end.
+    pub last_active: Option<String>,
+}
+
+impl<'a> Evidence<'a> {
+    /// Works it out.
+    ///
+    /// # Errors
+    /// Where the client's journal contradicts itself.
+    pub fn of(history: &'a History, context: &'a Context) -> Result<Self, BadJournal> {
+        let takeovers = takeovers(history);
+        let last_active = history
+            .observations
+            .iter()
+            .rev()
+            .find_map(|o| o.active().map(str::to_owned));
+        Ok(Self {
+            ops: history.operations()?,
+            takeovers,
+            last_active,
+            history,
+            context,
+        })
+    }
+
+    /// The final read of the store that served at the end.
+    pub fn final_store(&self) -> Option<&'a Dump> {
+        let node = self.last_active.as_deref()?;
+        self.history.dumps.iter().find(|d| d.node == node)
+    }
+
+    /// Its messages by key.
+    pub fn stored(&self) -> Option<BTreeMap<&'a str, Vec<&'a Message>>> {
+        let mut stored: BTreeMap<&str, Vec<&Message>> = BTreeMap::new();
+        for message in self.final_store()?.groups.iter().flat_map(|g| &g.messages) {
+            if let Some(key) = &message.key {
+                stored.entry(key).or_default().push(message);
+            }
+        }
+        Some(stored)
+    }
+
+    /// Events of this kind in this run.
+    pub fn events(&self, kind: &str) -> impl Iterator<Item = &'a Event> {
+        let from = self.history.from_us;
+        self.history
+            .events
+            .iter()
+            .filter(move |e| e.kind == kind && e.t_us >= from)
+    }
+}
+
+/// Checks one invariant.
+pub fn check(id: InvariantId, history: &History, context: &Context) -> InvariantReport {
+    let found = match Evidence::of(history, context) {
+        Err(BadJournal(why)) => Finding::unknown(format!("the client's journal contradicts itself: {why}")),
+        Ok(evidence) => match id {
+            InvariantId::I1 => single::check(&evidence),
+            InvariantId::I2 => durability::planned(&evidence),
+            InvariantId::I3 => durability::lossy(&evidence),
+            InvariantId::I4 => once::check(&evidence),
+            InvariantId::I8 => bounds::check(&evidence),
+            InvariantId::I12 => once::clean(&evidence),
+        },
+    };
+    InvariantReport {
+        id: id.word().to_owned(),
+        verdict: found.verdict,
+        detail: found.detail,
+    }
+}
+
+/// What a checker found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub verdict: Verdict,
+    pub detail: String,
+}
+
+impl Finding {
+    pub fn pass(detail: impl Into<String>) -> Self {
+        Self::new(Verdict::Pass, detail)
+    }
+    pub fn fail(detail: impl Into<String>) -> Self {
+        Self::new(Verdict::Fail, detail)
+    }
+    pub fn unknown(detail: impl Into<String>) -> Self {
+        Self::new(Verdict::Unknown, detail)
+    }
+    fn new(verdict: Verdict, detail: impl Into<String>) -> Self {
+        Self {
+            verdict,
+            detail: detail.into(),
+        }
+    }
+    /// A failure that lists some of what was found wrong, a pass where nothing was.
+    pub fn of(wrong: &[String], well: impl FnOnce() -> String) -> Self {
+        const SHOWN: usize = 5;
+        if wrong.is_empty() {
+            return Self::pass(well());
+        }
+        let mut detail = wrong.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
+        if wrong.len() > SHOWN {
+            detail.push_str(&format!("; and {} more", wrong.len() - SHOWN));
+        }
+        Self::fail(detail)
+    }
+}
+
+/// The figures of a run; what cannot be known is left out.
+pub fn measure(history: &History, context: &Context) -> (Timings, Loss) {
+    match Evidence::of(history, context) {
+        Ok(evidence) => (bounds::timings(&evidence), durability::loss(&evidence)),
+        Err(_) => (Timings::default(), Loss::default()),
+    }
+}
+
+/// The verdict over a scenario: `steps` are what the runner saw itself.
+pub fn judge(scenario: Judged<'_>, history: &History, context: &Context, steps: Vec<Check>) -> ScenarioReport {
+    let (timings, loss) = measure(history, context);
+    let mut checks = steps;
+    checks.extend(dark(history));
+    checks.extend(requirements(&scenario, history, context, &loss));
+    checks.extend(history.faults.iter().map(fault));
+    checks.extend(scenario.forbid.iter().map(|f| forbidden(f, history, context)));
+    let invariants: Vec<InvariantReport> = scenario
+        .invariants
+        .iter()
+        .map(|i| check(*i, history, context))
+        .collect();
+    let parts = checks
+        .iter()
+        .map(|c| (c.verdict, format!("{}: {}", c.id, c.detail)))
+        .chain(
+            invariants
+                .iter()
+                .map(|i| (i.verdict, format!("{}: {}", i.id, i.detail))),
+        );
+    // A scenario without any check has shown nothing.
+    let verdict = parts
+        .clone()
+        .map(|(v, _)| v)
+        .reduce(Verdict::and)
+        .map_or(Verdict::Unknown, |v| {
+            if v == Verdict::Skipped { Verdict::Unknown } else { v }
+        });
+    let why = (verdict != Verdict::Pass).then(|| {
+        parts
+            .into_iter()
+            .find(|(v, _)| *v == verdict)
+            .map_or_else(|| "nothing was checked".to_owned(), |(_, why)| why)
+    });
+    ScenarioReport {
+        verdict,
+        why,
+        timings,
+        loss,
+        faults: history.faults.clone(),
+        invariants,
+        checks,
+        ..ScenarioReport::empty(scenario.id, scenario.title, verdict)
+    }
+}
+
+/// Less than required is unknown: the run proves nothing.
+fn requirements(scenario: &Judged<'_>, history: &History, context: &Context, loss: &Loss) -> Vec<Check> {
+    let closed = closed_before_fault(history);
+    let changes = Evidence::of(history, context).map_or(0, |e| e.takeovers.len() as u64);
+    [
+        ("acks", scenario.acks, loss.acked, "acknowledged messages"),
+        (
+            "closed-generations",
+            scenario.closed_generations,
+            closed,
+            "generations closed before the first fault",
+        ),
+        (
+            "role-changes",
+            scenario.role_changes,
+            changes,
+            "takeovers by another node",
+        ),
+    ]
+    .into_iter()
+    .filter(|(_, wanted, ..)| *wanted > 0)
+    .map(|(name, wanted, found, what)| Check {
+        id: format!("require {name}"),
+        text: format!("at least {wanted} {what}"),
+        verdict: if found >= wanted {
+            Verdict::Pass
+        } else {
+            Verdict::Unknown
+        },
+        detail: format!("{found} {what}"),
+    })
+    .collect()
+}
+
+/// By the nodes' events, and where these are less by what the copies were seen to be told of.
+fn closed_before_fault(history: &History) -> u64 {
+    let first = history.faults.iter().map(|f| f.begin_us).min().unwrap_or(u64::MAX);
+    let events = history
+        .events
+        .iter()
+        .filter(|e| e.kind == kind::LOG_CLOSED && (history.from_us..=first).contains(&e.t_us))
+        .count() as u64;
+    let generated = |o: &super::Observation| {
+        o.statuses()
+            .flat_map(|(_, s)| s.copies.iter().map(|c| c.generated))
+            .max()
+    };
+    let mut seen = history
+        .observations
+        .iter()
+        .filter(|o| o.t_us <= first)
+        .filter_map(generated);
+    let grown = seen
+        .next()
+        .map_or(0, |a| seen.next_back().map_or(0, |z| z.saturating_sub(a)));
+    events.max(grown)
+}
+
+/// While there was no supervisor, the networks were dark: what happened then is nobody's fault but the tool's.
+fn dark(history: &History) -> Option<Check> {
+    let adopted = history
+        .events
+        .iter()
+        .find(|e| e.kind == ADOPTED && e.t_us >= history.from_us)?;
+    Some(Check {
+        id: "networks".to_owned(),
+        text: "the networks were never dark".to_owned(),
+        verdict: Verdict::Unknown,
+        detail: format!(
+            "a new supervisor adopted the machines at {:.3} s",
+            adopted.t_us as f64 / 1e6
+        ),
+    })
+}
+
+/// A fault with no proven effect makes the run unknown.
+fn fault(f: &super::FaultRecord) -> Check {
+    Check {
+        id: format!("fault {}", f.id),
+        text: format!("{} took effect", f.kind),
+        verdict: if f.effective == Some(true) {
+            Verdict::Pass
+        } else {
+            Verdict::Unknown
+        },
+        detail: match f.effective {
+            Some(true) => "proven".to_owned(),
+            Some(false) => "the evidence says that it had no effect".to_owned(),
+            None => "there is no evidence of an effect".to_owned(),
+        },
+    }
+}
+
+/// Whether something that must not be seen was seen.
+pub fn forbidden(what: &Forbidden, history: &History, context: &Context) -> Check {
+    let found = match (what, Evidence::of(history, context)) {
+        (_, Err(BadJournal(why))) => Finding::unknown(why),
+        (Forbidden::SplitBrain, Ok(e)) => single::split_brain(&e),
+        (Forbidden::RoleChange, Ok(e)) => match e.takeovers.first() {
+            Some(t) => Finding::fail(format!("{} took over in epoch {}", t.node, t.epoch)),
+            None => none_seen(&e),
+        },
+        (Forbidden::QuorumLost, Ok(e)) => by_event(&e, kind::QUORUM_LOST),
+        (Forbidden::CopyFailed, Ok(e)) => by_event(&e, kind::COPY_FAILED),
+        (Forbidden::Event(kind), Ok(e)) => by_event(&e, kind),
+    };
+    Check {
+        id: format!("forbid {}", what.word()),
+        text: format!("no {}", what.word()),
+        verdict: found.verdict,
+        detail: found.detail,
+    }
+}
+
+fn by_event(e: &Evidence<'_>, kind: &str) -> Finding {
+    match e.events(kind).next() {
+        Some(event) => {
+            let node = event.node.as_deref().unwrap_or("the tool");
+            Finding::fail(format!("{kind} on {node} at {:.3} s", event.t_us as f64 / 1e6))
+        }
+        None => none_seen(e),
+    }
+}
+
+/// Not having seen something means nothing where nobody looked.
+fn none_seen(e: &Evidence<'_>) -> Finding {
+    if e.history.observations.iter().all(|o| o.statuses().next().is_none()) {
+        Finding::unknown("no node was ever seen")
+    } else {
+        Finding::pass("not seen")
+    }
+}
+
+/// Whether an operation writes.
+pub(super) fn writes(op: &Op<'_>) -> bool {
+    matches!(op.kind, OpKind::Submit | OpKind::Deliver)
+}

@@ -1,0 +1,227 @@
+//! I2 and I3: what was acknowledged is there, or was allowed to be lost.
+
+use super::check::{Evidence, Finding, writes};
+use super::{Loss, Op, OpKind, Outcome, Takeover, Verdict};
+use ccr_contract::dump::Message;
+use ccr_contract::event::kind;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the final reads say of the acknowledged operations.
+struct Books<'a> {
+    stored: BTreeMap<&'a str, Vec<&'a Message>>,
+    /// Keys that a hub still holds.
+    queued: BTreeSet<&'a str>,
+    /// Keys that were deleted and acknowledged, with the operation.
+    deleted: BTreeMap<&'a str, &'a Op<'a>>,
+    /// Keys whose deletion may have happened.
+    perhaps_deleted: BTreeSet<&'a str>,
+}
+
+impl<'a> Books<'a> {
+    fn of(e: &'a Evidence<'a>) -> Option<Self> {
+        let deletes = || e.ops.iter().filter(|o| o.kind == OpKind::Delete);
+        Some(Self {
+            stored: e.stored()?,
+            queued: e
+                .history
+                .dumps
+                .iter()
+                .flat_map(|d| &d.queued)
+                .filter_map(|q| q.key.as_deref())
+                .collect(),
+            deleted: deletes().filter(|o| o.acked()).map(|o| (o.key, o)).collect(),
+            perhaps_deleted: deletes()
+                .filter(|o| o.outcome == Outcome::Unknown)
+                .map(|o| o.key)
+                .collect(),
+        })
+    }
+
+    /// Acknowledged, not deleted, not stored.
+    fn missing(&self, op: &Op<'_>) -> bool {
+        !self.stored.contains_key(op.key)
+            && !self.deleted.contains_key(op.key)
+            && !self.perhaps_deleted.contains(op.key)
+    }
+}
+
+/// The takeover that may have lost what this answer acknowledged; the survivor's last inspected generation where known.
+enum Fate {
+    /// No takeover without a handoff came after it.
+    Kept,
+    /// The survivor had it.
+    Inspected,
+    /// The survivor did not have it.
+    NotInspected,
+    /// It cannot be said.
+    Unclear(String),
+}
+
+fn fate(e: &Evidence<'_>, op: &Op<'_>) -> Fate {
+    let Some(by) = op.by else {
+        return Fate::Unclear(format!("the answer to operation {} does not say where it is", op.op));
+    };
+    let Some(lossy) = e.takeovers.iter().find(|t| !t.planned && t.epoch > by.epoch) else {
+        return Fate::Kept;
+    };
+    match inspected(e, lossy, &by.stream) {
+        Some(last) if by.generation <= last => Fate::Inspected,
+        Some(_) => Fate::NotInspected,
+        None => Fate::Unclear(format!("what {} had inspected is not known", lossy.node)),
+    }
+}
+
+/// The last generation of the group that this stream belongs to.
+fn inspected(e: &Evidence<'_>, t: &Takeover, stream: &str) -> Option<u64> {
+    let in_dumps = e
+        .history
+        .dumps
+        .iter()
+        .flat_map(|d| &d.groups)
+        .find(|g| g.logs.iter().any(|l| l.stream == stream) || g.messages.iter().any(|m| m.stream == stream));
+    let in_events = || {
+        let closed = e
+            .events(kind::LOG_CLOSED)
+            .find(|c| c.data.get("stream").is_some_and(|s| s == stream))?;
+        closed.data.get("group")?.as_str()
+    };
+    match in_dumps.map(|g| g.group.as_str()).or_else(in_events) {
+        Some(group) => t.inspected.get(group).copied(),
+        // With one group only, there is no doubt.
+        None if t.inspected.len() == 1 => t.inspected.values().next().copied(),
+        None => None,
+    }
+}
+
+/// I2.
+pub(super) fn planned(e: &Evidence<'_>) -> Finding {
+    let moves = e.takeovers.iter().filter(|t| t.planned).count();
+    if moves == 0 {
+        return Finding::unknown("no planned move was carried out");
+    }
+    let Some(books) = Books::of(e) else {
+        return Finding::unknown("there is no final read of the active node");
+    };
+    let mut wrong = Vec::new();
+    let (mut kept, mut unclear) = (0u64, Vec::new());
+    for op in e.ops.iter().filter(|o| o.acked() && writes(o)) {
+        // What a failover may lose is I3's business.
+        match (op.kind, fate(e, op)) {
+            (OpKind::Submit, _) | (_, Fate::Kept | Fate::Inspected) => {}
+            (_, Fate::NotInspected) => continue,
+            (_, Fate::Unclear(why)) => {
+                unclear.push(why);
+                continue;
+            }
+        }
+        if !books.missing(op) {
+            kept += 1;
+        } else if op.kind == OpKind::Submit && books.queued.contains(op.key) {
+            unclear.push(format!("{} is still in a hub's queue", op.key));
+        } else {
+            wrong.push(format!("{:?} {} was acknowledged and is missing", op.kind, op.key));
+        }
+    }
+    conclude(wrong, &unclear, kept, || {
+        format!("{kept} acknowledged messages are there after {moves} planned moves")
+    })
+}
+
+/// I3, for `submit` and `deliver` apart.
+pub(super) fn lossy(e: &Evidence<'_>) -> Finding {
+    let Some(lossy) = e.takeovers.iter().find(|t| !t.planned) else {
+        return Finding::unknown("no failover happened");
+    };
+    let Some(books) = Books::of(e) else {
+        return Finding::unknown("there is no final read of the active node");
+    };
+    let mut wrong = Vec::new();
+    let mut unclear = Vec::new();
+    let (mut kept, mut lost, mut submits) = (0u64, 0u64, 0u64);
+    for op in e.ops.iter().filter(|o| o.acked() && o.kind == OpKind::Deliver) {
+        match (books.missing(op), fate(e, op)) {
+            (_, Fate::Unclear(why)) => unclear.push(why),
+            (true, Fate::NotInspected) => lost += 1,
+            (true, _) => wrong.push(format!(
+                "deliver {} was acknowledged, inspected, and is missing",
+                op.key
+            )),
+            // Exactly: what the survivor did not have it cannot have.
+            (false, Fate::NotInspected) if books.stored.contains_key(op.key) => {
+                wrong.push(format!(
+                    "deliver {} is there, though {} had not inspected it",
+                    op.key, lossy.node
+                ));
+            }
+            (false, _) => kept += 1,
+        }
+    }
+    // What left the dumpster later had been asked for by then.
+    let evicted = e.events(kind::HUB_EVICTED).any(|v| v.t_us <= lossy.t_us);
+    for op in e.ops.iter().filter(|o| o.acked() && o.kind == OpKind::Submit) {
+        if !books.missing(op) {
+            submits += 1;
+        } else if books.queued.contains(op.key) {
+            unclear.push(format!("submit {} is still in a hub's queue", op.key));
+        } else if evicted {
+            unclear.push(format!(
+                "submit {} is missing, and the dumpster was too small for some",
+                op.key
+            ));
+        } else {
+            wrong.push(format!("submit {} was acknowledged and is missing", op.key));
+        }
+    }
+    wrong.extend(undeleted(e, &books));
+    conclude(wrong, &unclear, kept + lost + submits, || {
+        format!(
+            "submit: none of {submits} missing; deliver: {kept} there, {lost} lost, all {lost} in generations that {} had not \
+             inspected",
+            lossy.node
+        )
+    })
+}
+
+/// A deletion that was acknowledged in a generation that was kept must have stayed.
+fn undeleted(e: &Evidence<'_>, books: &Books<'_>) -> Vec<String> {
+    books
+        .deleted
+        .iter()
+        .filter(|(key, _)| books.stored.contains_key(*key))
+        // Generation 0: there was nothing to delete.
+        .filter(|(_, op)| op.by.is_some_and(|by| by.generation > 0))
+        .filter(|(_, op)| matches!(fate(e, op), Fate::Kept | Fate::Inspected))
+        .map(|(key, op)| format!("{key} was deleted by operation {} and is there", op.op))
+        .collect()
+}
+
+fn conclude(wrong: Vec<String>, unclear: &[String], counted: u64, well: impl FnOnce() -> String) -> Finding {
+    let found = Finding::of(&wrong, well);
+    if found.verdict == Verdict::Fail {
+        return found;
+    }
+    match unclear.first() {
+        Some(why) if unclear.len() == 1 => Finding::unknown(why.clone()),
+        Some(why) => Finding::unknown(format!("{why}; and {} more", unclear.len() - 1)),
+        None if counted == 0 => Finding::unknown("nothing was acknowledged"),
+        None => found,
+    }
+}
+
+/// What became of what was acknowledged.
+pub(super) fn loss(e: &Evidence<'_>) -> Loss {
+    let acked: Vec<&Op<'_>> = e.ops.iter().filter(|o| o.acked() && writes(o)).collect();
+    let books = Books::of(e);
+    let missing = |b: &Books<'_>| acked.iter().filter(|o| b.missing(o)).count() as u64;
+    let twice = |b: &Books<'_>| b.stored.values().filter(|m| m.len() > 1).count() as u64;
+    let redelivered = e
+        .events(kind::HUB_REDELIVERY)
+        .filter_map(|e| e.data.get("count")?.as_u64());
+    Loss {
+        acked: acked.len() as u64,
+        lost: books.as_ref().map_or(0, missing),
+        redelivered: redelivered.sum(),
+        duplicated: books.as_ref().map_or(0, twice),
+        lost_logs: e.takeovers.iter().filter(|t| !t.planned).map(|t| t.lost_logs).sum(),
+    }
+}

@@ -1,0 +1,196 @@
+//! What a run left behind: the only input of the checkers.
+
+use super::{FaultRecord, OpKind, OpLine, Outcome};
+use crate::event::Event;
+use crate::hypervisor::DomainState;
+use ccr_contract::dump::Dump;
+use ccr_contract::reply::By;
+use ccr_contract::status::{ClusterState, Hub, Service, ServiceState, Status};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Everything that is known about a run, on one clock: microseconds since its journal began.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// When the run began. Events before it are kept for what they say of the state that it began in, and judged by nobody.
+    #[serde(default)]
+    pub from_us: u64,
+    /// The client's journal, in the order it was written.
+    pub ops: Vec<OpLine>,
+    /// The final reads, one for each node that answered.
+    pub dumps: Vec<Dump>,
+    /// The event journal.
+    pub events: Vec<Event>,
+    /// The faults, undone, with their proof.
+    pub faults: Vec<FaultRecord>,
+    /// Every look at the lab, in order.
+    pub observations: Vec<Observation>,
+    /// What `down` and the heals left behind that was not there before; null where nobody looked.
+    #[serde(default)]
+    pub leftovers: Option<Vec<String>>,
+}
+
+/// One look at the whole lab.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Observation {
+    /// When it was complete, microseconds since the journal began.
+    pub t_us: u64,
+    /// Each node, by name.
+    pub nodes: BTreeMap<String, NodeView>,
+}
+
+/// One node in an [`Observation`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// What the hypervisor says of the machine; null where it was not asked.
+    pub machine: Option<DomainState>,
+    /// What the node says of itself; null where it did not answer.
+    pub status: Option<Status>,
+}
+
+impl NodeView {
+    /// Its service group, as this node sees it.
+    pub fn service(&self) -> Option<&Service> {
+        self.status.as_ref()?.service.as_ref()
+    }
+    /// Whether this node says that it serves by itself.
+    pub fn serves(&self) -> bool {
+        self.status.as_ref().is_some_and(|s| {
+            s.service.as_ref().is_some_and(|v| {
+                v.active.as_deref() == Some(&s.node)
+                    && matches!(v.state, ServiceState::Online | ServiceState::PartiallyOnline)
+            })
+        })
+    }
+    /// Where it stands in the cluster.
+    pub fn cluster_state(&self) -> Option<ClusterState> {
+        Some(self.status.as_ref()?.cluster.as_ref()?.state)
+    }
+    /// Its transport.
+    pub fn hub(&self) -> Option<&Hub> {
+        self.status.as_ref()?.hub.as_ref()
+    }
+}
+
+impl Observation {
+    /// The statuses that were answered, by node.
+    pub fn statuses(&self) -> impl Iterator<Item = (&str, &Status)> {
+        self.nodes
+            .iter()
+            .filter_map(|(n, v)| Some((n.as_str(), v.status.as_ref()?)))
+    }
+    /// The one node that says that it serves; none where nobody or more than one does.
+    pub fn active(&self) -> Option<&str> {
+        let mut serving = self.nodes.iter().filter(|(_, v)| v.serves()).map(|(n, _)| n.as_str());
+        let first = serving.next()?;
+        serving.next().is_none().then_some(first)
+    }
+}
+
+/// An operation: its two lines joined.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Op<'a> {
+    /// Its number.
+    pub op: u64,
+    /// The client.
+    pub client: &'a str,
+    /// What it did.
+    pub kind: OpKind,
+    /// The message's key.
+    pub key: &'a str,
+    /// Whose mailbox.
+    pub mailbox: &'a str,
+    /// When it was written down, before the first byte left.
+    pub begin_us: u64,
+    /// When it ended; none where no line says so.
+    pub end_us: Option<u64>,
+    /// How it ended; unknown where no line says so.
+    pub outcome: Outcome,
+    /// Who answered.
+    pub by: Option<&'a By>,
+    /// The last reply, or the cause.
+    pub seen: &'a str,
+    /// Of `read`: keys that the mailbox held.
+    pub keys: &'a [String],
+    /// Of `read`: keys whose content was not what had been sent.
+    pub damaged: &'a [String],
+}
+
+impl Op<'_> {
+    /// Acknowledged.
+    pub fn acked(&self) -> bool {
+        self.outcome == Outcome::Ok
+    }
+    /// Acknowledged by the store itself, not by a queue.
+    pub fn store_answer(&self) -> Option<&By> {
+        self.by.filter(|_| self.acked() && self.kind != OpKind::Submit)
+    }
+}
+
+/// A journal that contradicts itself: nothing can be concluded from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadJournal(pub String);
+
+impl History {
+    /// The operations, in the order of their invocation.
+    pub fn operations(&self) -> Result<Vec<Op<'_>>, BadJournal> {
+        let mut ops: Vec<Op<'_>> = Vec::new();
+        let mut at: BTreeMap<u64, usize> = BTreeMap::new();
+        for line in &self.ops {
+            match line {
+                OpLine::Invoke {
+                    op,
+                    client,
+                    kind,
+                    key,
+                    mailbox,
+                    t_us,
+                } => {
+                    if at.insert(*op, ops.len()).is_some() {
+                        return Err(BadJournal(format!("operation {op} begins twice")));
+                    }
+                    ops.push(Op {
+                        op: *op,
+                        client,
+                        kind: *kind,
+                        key,
+                        mailbox,
+                        begin_us: *t_us,
+                        end_us: None,
+                        outcome: Outcome::Unknown,
+                        by: None,
+                        seen: "",
+                        keys: &[],
+                        damaged: &[],
+                    });
+                }
+                OpLine::Complete {
+                    op,
+                    outcome,
+                    by,
+                    seen,
+                    keys,
+                    damaged,
+                    t_us,
+                } => {
+                    let Some(o) = at.get(op).map(|i| &mut ops[*i]) else {
+                        return Err(BadJournal(format!("operation {op} ends and never began")));
+                    };
+                    if o.end_us.is_some() {
+                        return Err(BadJournal(format!("operation {op} ends twice")));
+                    }
+                    if *t_us < o.begin_us {
+                        return Err(BadJournal(format!("operation {op} ends before it begins")));
+                    }
+                    o.end_us = Some(*t_us);
+                    o.outcome = *outcome;
+                    o.by = by.as_ref();
+                    o.seen = seen;
+                    o.keys = keys.as_deref().unwrap_or_default();
+                    o.damaged = damaged.as_deref().unwrap_or_default();
+                }
+            }
+        }
+        Ok(ops)
+    }
+}

@@ -1,0 +1,644 @@
+//! Every checker has a history in which it must fail, and one in which it must not say anything.
+
+use super::sample::{Change, Plan, history};
+use super::*;
+use crate::wait::Slowness;
+use ccr_contract::event::kind;
+use ccr_contract::reply::By;
+use proptest::prelude::*;
+use serde_json::json;
+
+fn context() -> Context {
+    Context::of(&sample::lab(), Slowness::NONE)
+}
+
+fn verdict(id: InvariantId, h: &History) -> Verdict {
+    check(id, h, &context()).verdict
+}
+
+fn detail(id: InvariantId, h: &History) -> String {
+    check(id, h, &context()).detail
+}
+
+fn failover() -> History {
+    history(&Plan::new(&[Change::PowerOff]))
+}
+
+fn there_and_back() -> History {
+    history(&Plan::new(&[Change::Planned, Change::Planned]))
+}
+
+use InvariantId::*;
+
+/// The acknowledged operations of a kind: number, key, who answered.
+fn acked(h: &History, wanted: OpKind) -> Vec<(u64, String, Option<By>)> {
+    let ops = h.operations().unwrap();
+    let found = ops.iter().filter(|o| o.kind == wanted && o.acked());
+    found.map(|o| (o.op, o.key.to_owned(), o.by.cloned())).collect()
+}
+
+fn remove(h: &mut History, key: &str) {
+    for m in h.dumps.iter_mut().flat_map(|d| &mut d.groups).map(|g| &mut g.messages) {
+        m.retain(|m| m.key.as_deref() != Some(key));
+    }
+}
+
+fn stored(h: &History, key: &str) -> bool {
+    h.dumps[0].groups[0]
+        .messages
+        .iter()
+        .any(|m| m.key.as_deref() == Some(key))
+}
+
+/// The line that completes an operation.
+fn complete(h: &mut History, number: u64) -> &mut OpLine {
+    h.ops
+        .iter_mut()
+        .find(|l| matches!(l, OpLine::Complete { op, .. } if *op == number))
+        .unwrap()
+}
+
+fn deleted(h: &History, key: &str) -> bool {
+    acked(h, OpKind::Delete).iter().any(|(_, k, _)| k == key)
+}
+
+#[test]
+fn healthy_histories_pass() {
+    let h = failover();
+    for id in [I1, I3, I4, I8, I12] {
+        assert_eq!(verdict(id, &h), Verdict::Pass, "{id:?}: {}", detail(id, &h));
+    }
+    let h = there_and_back();
+    for id in [I1, I2, I4, I8, I12] {
+        assert_eq!(verdict(id, &h), Verdict::Pass, "{id:?}: {}", detail(id, &h));
+    }
+    let h = history(&Plan::new(&[]));
+    for id in [I1, I4, I8, I12] {
+        assert_eq!(verdict(id, &h), Verdict::Pass, "{id:?}: {}", detail(id, &h));
+    }
+}
+
+#[test]
+fn the_sample_loses_something() {
+    // Otherwise the tests of I3 would show nothing.
+    let (timings, loss) = measure(&failover(), &context());
+    assert!(loss.lost > 0 && loss.redelivered > 0, "{loss:?}");
+    assert_eq!(timings.detect_ms, Some(6_100));
+    assert_eq!(timings.arbitrate_ms, Some(1_600));
+    assert_eq!(timings.mount_ms, Some(300));
+    assert!(timings.first_ack_ms.unwrap() >= 8_000, "{timings:?}");
+    assert!(timings.outage_ms.unwrap() >= 8_000, "{timings:?}");
+    let t = takeovers(&failover());
+    assert_eq!(t.len(), 1);
+    assert!(!t[0].planned && t[0].node == "node2" && t[0].from == "node1");
+    let t = takeovers(&there_and_back());
+    assert!(t.len() == 2 && t.iter().all(|t| t.planned), "{t:?}");
+}
+
+#[test]
+fn without_evidence_nothing_is_said() {
+    let empty = History::default();
+    for id in [I1, I2, I3, I4, I8, I12] {
+        assert_eq!(verdict(id, &empty), Verdict::Unknown, "{id:?}");
+    }
+    assert_eq!(verdict(I2, &failover()), Verdict::Unknown, "there was no move");
+    assert_eq!(
+        verdict(I3, &there_and_back()),
+        Verdict::Unknown,
+        "there was no failover"
+    );
+    for id in [I3, I4] {
+        let mut h = failover();
+        h.dumps.clear();
+        assert_eq!(verdict(id, &h), Verdict::Unknown, "{id:?}");
+    }
+    let mut h = failover();
+    h.events
+        .retain(|e| !e.kind.starts_with("copy.") && e.kind != kind::LOG_CLOSED);
+    assert_eq!(
+        verdict(I3, &h),
+        Verdict::Unknown,
+        "what the survivor had inspected is not known"
+    );
+    let mut h = failover();
+    h.events.retain(|e| e.kind != kind::MEMBER_DOWN);
+    assert_eq!(verdict(I8, &h), Verdict::Unknown);
+    let mut h = failover();
+    let (op, ..) = acked(&h, OpKind::Deliver)[0].clone();
+    if let OpLine::Complete { by, .. } = complete(&mut h, op) {
+        *by = None;
+    }
+    assert_eq!(verdict(I1, &h), Verdict::Unknown, "an answer that does not say by whom");
+}
+
+#[test]
+fn the_log_that_a_survivor_opens_says_what_it_had() {
+    let mut h = failover();
+    let known = takeovers(&h)[0].inspected.clone();
+    let at = h.events.iter().position(|e| e.kind == kind::MOUNTED).unwrap();
+    let opened = crate::event::Event {
+        kind: "log.opened".into(),
+        data: json!({"group": "First", "stream": "3f6a", "generation": known["First"] + 1, "epoch": 4}),
+        ..h.events[at].clone()
+    };
+    h.events.insert(at, opened);
+    h.events.retain(|e| !e.kind.starts_with("copy."));
+    assert_eq!(takeovers(&h)[0].inspected, known);
+    assert_eq!(verdict(I3, &h), Verdict::Pass);
+}
+
+#[test]
+fn what_happened_before_the_run_is_not_judged() {
+    let plan = Plan::new(&[Change::PowerOff]);
+    let mut h = history(&plan);
+    let c = context();
+    h.from_us = h.events.iter().rfind(|e| e.kind == kind::ONLINE).unwrap().t_us + 1;
+    h.observations.retain(|o| o.t_us >= h.from_us);
+    assert_eq!(takeovers(&h), []);
+    assert_eq!(forbidden(&Forbidden::RoleChange, &h, &c).verdict, Verdict::Pass);
+    assert_eq!(
+        forbidden(&Forbidden::parse("service.online").unwrap(), &h, &c).verdict,
+        Verdict::Pass
+    );
+}
+
+#[test]
+fn a_store_that_knows_none_of_the_messages_proves_nothing() {
+    let mut h = failover();
+    for m in h
+        .dumps
+        .iter_mut()
+        .flat_map(|d| &mut d.groups)
+        .flat_map(|g| &mut g.messages)
+    {
+        let key = m.key.as_mut().unwrap();
+        key.truncate(key.len() - 1);
+    }
+    // Keys that were cut short are strangers; nothing of what was sent is there.
+    assert_eq!(verdict(I4, &h), Verdict::Unknown);
+    assert_eq!(verdict(I3, &h), Verdict::Fail);
+}
+
+#[test]
+fn a_supervisor_that_died_leaves_it_open() {
+    let mut h = failover();
+    h.events.push(crate::event::Event {
+        kind: "supervisor.adopted".into(),
+        src: crate::event::Source::Tool,
+        ..h.events[0].clone()
+    });
+    let report = judge(judged(&[I1], &[]), &h, &context(), Vec::new());
+    assert_eq!(report.verdict, Verdict::Unknown);
+    assert!(report.why.unwrap().starts_with("networks"));
+}
+
+#[test]
+fn a_second_active_is_seen() {
+    let h = failover();
+    let delivers = acked(&h, OpKind::Deliver);
+    let last = delivers.last().unwrap().clone();
+    // The old active answers once more, in its own epoch, after the new one.
+    let mut late = h.clone();
+    if let OpLine::Complete { by: Some(by), .. } = complete(&mut late, last.0) {
+        *by = By {
+            node: "node1".into(),
+            epoch: 3,
+            ..by.clone()
+        };
+    }
+    assert_eq!(verdict(I1, &late), Verdict::Fail);
+    assert_eq!(
+        forbidden(&Forbidden::SplitBrain, &late, &context()).verdict,
+        Verdict::Fail
+    );
+    // Two nodes in one epoch.
+    let mut both = h.clone();
+    if let OpLine::Complete { by: Some(by), .. } = complete(&mut both, last.0) {
+        by.node = "node1".into();
+    }
+    assert_eq!(verdict(I1, &both), Verdict::Fail);
+    assert_eq!(forbidden(&Forbidden::SplitBrain, &h, &context()).verdict, Verdict::Pass);
+}
+
+#[test]
+fn two_that_say_that_they_serve_are_a_split_brain_only_when_it_lasts() {
+    let mut h = failover();
+    let serve = |o: &mut Observation| {
+        for node in ["node1", "node2"] {
+            let status = o.nodes.get_mut(node).unwrap().status.as_mut().unwrap();
+            status.service.as_mut().unwrap().active = Some(node.into());
+        }
+    };
+    serve(&mut h.observations[3]);
+    assert_eq!(forbidden(&Forbidden::SplitBrain, &h, &context()).verdict, Verdict::Pass);
+    serve(&mut h.observations[4]);
+    assert_eq!(forbidden(&Forbidden::SplitBrain, &h, &context()).verdict, Verdict::Fail);
+    assert_eq!(
+        forbidden(&Forbidden::SplitBrain, &History::default(), &context()).verdict,
+        Verdict::Unknown
+    );
+}
+
+#[test]
+fn a_lost_ack_is_seen() {
+    let h = failover();
+    let find = |kind| acked(&h, kind).into_iter().find(|(_, k, _)| stored(&h, k)).unwrap().1;
+    for kind in [OpKind::Submit, OpKind::Deliver] {
+        let mut damaged = h.clone();
+        remove(&mut damaged, &find(kind));
+        assert_eq!(verdict(I3, &damaged), Verdict::Fail, "{kind:?}");
+    }
+    let h = there_and_back();
+    for kind in [OpKind::Submit, OpKind::Deliver] {
+        let key = acked(&h, kind).into_iter().find(|(_, k, _)| stored(&h, k)).unwrap().1;
+        let mut damaged = h.clone();
+        remove(&mut damaged, &key);
+        assert_eq!(verdict(I2, &damaged), Verdict::Fail, "{kind:?}");
+    }
+}
+
+#[test]
+fn what_had_to_be_lost_and_is_there_is_seen() {
+    let mut h = failover();
+    let lost = acked(&h, OpKind::Deliver)
+        .into_iter()
+        .find(|(_, k, by)| !stored(&h, k) && !deleted(&h, k) && by.is_some())
+        .unwrap();
+    let mut ghost = h.dumps[0].groups[0].messages[0].clone();
+    ghost.key = Some(lost.1);
+    for d in h.dumps.iter_mut().take(2) {
+        d.groups[0].messages.push(ghost.clone());
+    }
+    assert_eq!(verdict(I3, &h), Verdict::Fail);
+}
+
+#[test]
+fn a_deletion_that_came_undone_is_seen() {
+    let mut h = there_and_back();
+    let (_, key, by) = acked(&h, OpKind::Delete)[0].clone();
+    let mut ghost = h.dumps[0].groups[0].messages[0].clone();
+    ghost.key = Some(key);
+    ghost.generation = by.unwrap().generation;
+    let mut f = failover();
+    f.ops = h.ops.clone();
+    for d in h.dumps.iter_mut().take(2) {
+        d.groups[0].messages.push(ghost.clone());
+    }
+    // I3 speaks of failovers: make one of the moves one.
+    for e in h.events.iter_mut().filter(|e| e.kind == kind::MOVE) {
+        e.id = None;
+    }
+    assert_eq!(verdict(I3, &h), Verdict::Fail, "{}", detail(I3, &h));
+}
+
+#[test]
+fn a_message_in_the_queue_at_the_end_is_not_yet_lost() {
+    let mut h = failover();
+    let key = acked(&h, OpKind::Submit)
+        .into_iter()
+        .find(|(_, k, _)| stored(&h, k))
+        .unwrap()
+        .1;
+    remove(&mut h, &key);
+    h.dumps[2].queued.push(ccr_contract::dump::Queued {
+        key: Some(key),
+        hub_id: "h1".into(),
+        mailbox: "m1".into(),
+    });
+    assert_eq!(verdict(I3, &h), Verdict::Unknown);
+}
+
+#[test]
+fn a_duplicate_a_stranger_and_a_damaged_message_are_seen() {
+    let h = failover();
+    let add = |h: &History, change: &dyn Fn(&mut ccr_contract::dump::Message)| {
+        let mut h = h.clone();
+        let mut m = h.dumps[0].groups[0].messages[0].clone();
+        change(&mut m);
+        for d in h.dumps.iter_mut().take(2) {
+            d.groups[0].messages.push(m.clone());
+        }
+        h
+    };
+    assert_eq!(verdict(I4, &add(&h, &|_| {})), Verdict::Fail, "twice");
+    let stranger = add(&h, &|m| m.key = Some("9999.m1.r7@failoverlab.test".into()));
+    assert_eq!(verdict(I4, &stranger), Verdict::Fail, "never sent");
+    let other = add(&h, &|m| m.key = Some("9999.m1.r6@failoverlab.test".into()));
+    assert_eq!(verdict(I4, &other), Verdict::Pass, "of an earlier run");
+    let ops = h.operations().unwrap();
+    let refused = ops
+        .iter()
+        .find(|o| o.kind == OpKind::Deliver && o.outcome == Outcome::Fail)
+        .unwrap();
+    let ghost = add(&h, &|m| m.key = Some(refused.key.to_owned()));
+    assert_eq!(verdict(I4, &ghost), Verdict::Fail, "refused and yet there");
+    let wrong_box = {
+        let mut h = h.clone();
+        for d in h.dumps.iter_mut().take(2) {
+            d.groups[0].messages[0].mailbox = "somebody".into();
+        }
+        h
+    };
+    assert_eq!(verdict(I4, &wrong_box), Verdict::Fail);
+    let mut damaged_read = h.clone();
+    let (op, ..) = acked(&h, OpKind::Read)[0].clone();
+    if let OpLine::Complete { damaged, .. } = complete(&mut damaged_read, op) {
+        *damaged = Some(vec!["1.m1.r7@failoverlab.test".into()]);
+    }
+    assert_eq!(verdict(I4, &damaged_read), Verdict::Fail);
+}
+
+#[test]
+fn a_phase_that_took_too_long_is_seen() {
+    for from in [kind::MEMBER_DOWN, kind::ARBITRATION_WON, kind::ONLINE] {
+        let mut h = failover();
+        let first = h.events.iter().position(|e| e.kind == from).unwrap();
+        for e in &mut h.events[first..] {
+            e.t_us += 20_000_000;
+        }
+        assert_eq!(verdict(I8, &h), Verdict::Fail, "{from}: {}", detail(I8, &h));
+        let slow = Context {
+            slowness: Slowness::new(5.0),
+            ..context()
+        };
+        assert_eq!(
+            check(I8, &h, &slow).verdict,
+            Verdict::Pass,
+            "a slow machine has more time"
+        );
+    }
+    let mut quiet = history(&Plan::new(&[]));
+    // A minute without an operation, then one operation in that minute.
+    let late = |l: &OpLine| matches!(l, OpLine::Invoke { t_us, .. } if *t_us > 4_000_000);
+    let first = quiet.ops.iter().position(late).unwrap();
+    let OpLine::Invoke { op: from, .. } = quiet.ops[first] else {
+        panic!()
+    };
+    for line in &mut quiet.ops {
+        match line {
+            OpLine::Invoke { op, t_us, .. } | OpLine::Complete { op, t_us, .. } if *op >= from => *t_us += 60_000_000,
+            _ => {}
+        }
+    }
+    assert_eq!(verdict(I8, &quiet), Verdict::Pass, "nobody asked meanwhile");
+    let asked = quiet
+        .ops
+        .iter()
+        .position(|l| matches!(l, OpLine::Invoke { t_us, .. } if *t_us > 60_000_000))
+        .unwrap();
+    quiet.ops.insert(
+        asked,
+        OpLine::Invoke {
+            op: 100_000,
+            client: "m9".into(),
+            kind: OpKind::Read,
+            key: "m9".into(),
+            mailbox: "m9".into(),
+            t_us: 10_000_000,
+        },
+    );
+    assert_eq!(verdict(I8, &quiet), Verdict::Fail);
+}
+
+#[test]
+fn what_is_left_behind_is_seen() {
+    let mut h = failover();
+    h.leftovers = Some(vec!["rule fault-0-0".into()]);
+    assert_eq!(verdict(I12, &h), Verdict::Fail);
+}
+
+#[test]
+fn a_journal_that_contradicts_itself_proves_nothing() {
+    let h = failover();
+    let mut twice = h.clone();
+    twice.ops.push(h.ops[0].clone());
+    let mut headless = h.clone();
+    headless.ops.retain(|l| !matches!(l, OpLine::Invoke { op: 0, .. }));
+    for bad in [twice, headless] {
+        for id in [I1, I2, I3, I4, I8] {
+            assert_eq!(verdict(id, &bad), Verdict::Unknown, "{id:?}");
+        }
+    }
+}
+
+fn judged<'a>(invariants: &'a [InvariantId], forbid: &'a [Forbidden]) -> Judged<'a> {
+    Judged {
+        id: "F05",
+        title: "x",
+        invariants,
+        forbid,
+        acks: 50,
+        closed_generations: 3,
+        role_changes: 1,
+    }
+}
+
+#[test]
+fn a_run_is_judged_by_all_of_it() {
+    let scenario = judged(&[I1, I3, I4, I8], &[Forbidden::SplitBrain]);
+    let h = failover();
+    let report = judge(scenario, &h, &context(), Vec::new());
+    assert_eq!((report.verdict, &report.why), (Verdict::Pass, &None));
+    assert_eq!(report.invariants.len(), 4);
+}
+
+#[test]
+fn a_fault_that_did_nothing_makes_the_run_unknown() {
+    let scenario = judged(&[I1], &[]);
+    for effective in [Some(false), None] {
+        let mut h = failover();
+        h.faults[0].effective = effective;
+        let report = judge(scenario, &h, &context(), Vec::new());
+        assert_eq!(report.verdict, Verdict::Unknown);
+        assert!(report.why.unwrap().starts_with("fault 0"));
+    }
+}
+
+#[test]
+fn less_than_required_is_unknown() {
+    let h = failover();
+    for scenario in [
+        Judged {
+            acks: 100_000,
+            ..judged(&[I1], &[])
+        },
+        Judged {
+            closed_generations: 1000,
+            ..judged(&[I1], &[])
+        },
+        Judged {
+            role_changes: 2,
+            ..judged(&[I1], &[])
+        },
+    ] {
+        let report = judge(scenario, &h, &context(), Vec::new());
+        assert_eq!(report.verdict, Verdict::Unknown, "{:?}", report.why);
+    }
+    let nothing = Judged {
+        acks: 0,
+        closed_generations: 0,
+        role_changes: 0,
+        ..judged(&[], &[])
+    };
+    let mut no_faults = failover();
+    no_faults.faults.clear();
+    assert_eq!(
+        judge(nothing, &no_faults, &context(), Vec::new()).verdict,
+        Verdict::Unknown
+    );
+}
+
+#[test]
+fn a_failed_step_fails_the_run_though_all_invariants_hold() {
+    let step = Check {
+        id: "step 4".into(),
+        text: "expect service-online".into(),
+        verdict: Verdict::Fail,
+        detail: "not within 30 s".into(),
+    };
+    let report = judge(judged(&[I1], &[]), &failover(), &context(), vec![step]);
+    assert_eq!(report.verdict, Verdict::Fail);
+    assert_eq!(report.why.as_deref(), Some("step 4: not within 30 s"));
+}
+
+#[test]
+fn forbidden_events_are_seen() {
+    let mut h = failover();
+    let c = context();
+    assert_eq!(forbidden(&Forbidden::RoleChange, &h, &c).verdict, Verdict::Fail);
+    assert_eq!(forbidden(&Forbidden::QuorumLost, &h, &c).verdict, Verdict::Pass);
+    h.events.push(crate::event::Event {
+        kind: kind::QUORUM_LOST.into(),
+        data: json!({}),
+        ..h.events[0].clone()
+    });
+    assert_eq!(forbidden(&Forbidden::QuorumLost, &h, &c).verdict, Verdict::Fail);
+    let own = Forbidden::parse("log.closed").unwrap();
+    assert_eq!(forbidden(&own, &h, &c).verdict, Verdict::Fail);
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![Just(Change::Planned), Just(Change::PowerOff)]
+}
+
+fn plan() -> impl Strategy<Value = Plan> {
+    (
+        any::<u64>(),
+        5u64..30,
+        3u64..10,
+        proptest::collection::vec(change(), 0..3),
+    )
+        .prop_map(|(seed, rate, stretch, changes)| Plan {
+            seed,
+            rate,
+            stretch,
+            changes,
+        })
+}
+
+/// Damage to a history; each must be caught by the named invariant. None where this history has no place for it.
+fn damage(h: &mut History, which: usize, pick: usize) -> Option<InvariantId> {
+    let failover = takeovers(h).iter().any(|t| !t.planned);
+    let choose = |v: Vec<(u64, String, Option<By>)>| -> Option<(u64, String, Option<By>)> {
+        (!v.is_empty()).then(|| v[pick % v.len()].clone())
+    };
+    let there = |h: &History, kind| -> Vec<_> { acked(h, kind).into_iter().filter(|(_, k, _)| stored(h, k)).collect() };
+    let durability = if failover { I3 } else { I2 };
+    let changed = !takeovers(h).is_empty();
+    match which {
+        // An acknowledged submit is dropped.
+        0 => {
+            let (_, key, _) = choose(there(h, OpKind::Submit))?;
+            remove(h, &key);
+            changed.then_some(durability)
+        }
+        // An acknowledged deliver that had to be kept is dropped.
+        1 => {
+            let (_, key, _) = choose(there(h, OpKind::Deliver))?;
+            remove(h, &key);
+            changed.then_some(durability)
+        }
+        // A message is there twice.
+        2 => {
+            let (_, key, _) = choose(there(h, OpKind::Submit))?;
+            for d in h.dumps.iter_mut().take(2) {
+                let messages = &mut d.groups[0].messages;
+                let twin = messages.iter().find(|m| m.key.as_ref() == Some(&key))?.clone();
+                messages.push(twin);
+            }
+            Some(I4)
+        }
+        // The answers of two epochs change their places.
+        3 => {
+            let mut answers = acked(h, OpKind::Deliver);
+            answers.retain(|(.., by)| by.is_some());
+            let (first, last) = (answers.first()?.clone(), answers.last()?.clone());
+            if first.2.as_ref()?.epoch == last.2.as_ref()?.epoch {
+                return None;
+            }
+            for (op, other) in [(first.0, last.2), (last.0, first.2)] {
+                if let OpLine::Complete { by, .. } = complete(h, op) {
+                    *by = other;
+                }
+            }
+            Some(I1)
+        }
+        // The other member answers in the same epoch.
+        4 => {
+            let (op, ..) = choose(acked(h, OpKind::Deliver))?;
+            if let OpLine::Complete { by: Some(by), .. } = complete(h, op) {
+                by.node = if by.node == "node1" {
+                    "node2".into()
+                } else {
+                    "node1".into()
+                };
+            }
+            // With a single answer in its epoch there is no second active.
+            let by = complete_by(h, op)?;
+            let same = acked(h, OpKind::Deliver)
+                .into_iter()
+                .filter(|(.., b)| b.as_ref().is_some_and(|b| b.epoch == by.epoch));
+            (same.count() > 1).then_some(I1)
+        }
+        // A message that nobody sent.
+        5 => {
+            for d in h.dumps.iter_mut().take(2) {
+                let mut m = d.groups[0].messages.first()?.clone();
+                m.key = Some("77777.m1.r7@failoverlab.test".into());
+                d.groups[0].messages.push(m);
+            }
+            Some(I4)
+        }
+        // Something is left behind.
+        _ => {
+            h.leftovers = Some(vec!["machine node1".into()]);
+            Some(I12)
+        }
+    }
+}
+
+fn complete_by(h: &History, number: u64) -> Option<By> {
+    h.ops.iter().find_map(|l| match l {
+        OpLine::Complete { op, by, .. } if *op == number => by.clone(),
+        _ => None,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn healthy_histories_pass_and_every_damage_is_caught(plan in plan(), which in 0usize..7, pick in any::<usize>()) {
+        let h = history(&plan);
+        for id in [I1, I2, I3, I4, I8, I12] {
+            prop_assert_ne!(verdict(id, &h), Verdict::Fail, "{:?}: {}", id, detail(id, &h));
+        }
+        for id in [I1, I4, I8, I12] {
+            prop_assert_eq!(verdict(id, &h), Verdict::Pass, "{:?}: {}", id, detail(id, &h));
+        }
+        let mut damaged = h.clone();
+        if let Some(id) = damage(&mut damaged, which, pick) {
+            prop_assert_eq!(verdict(id, &damaged), Verdict::Fail, "damage {} by {:?}: {}", which, id, detail(id, &damaged));
+        }
+    }
+}

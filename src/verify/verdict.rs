@@ -1,0 +1,188 @@
+//! Verdicts and the document of `verify --json` (CONTRACTS "Verify's JSON").
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What can be said of a check, a scenario or a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It holds.
+    Pass,
+    /// It is violated.
+    Fail,
+    /// The evidence is not enough to say.
+    Unknown,
+    /// It was not run, with the reason.
+    Skipped,
+}
+
+impl Verdict {
+    /// The verdict over both: fail, then unknown, then pass, then skipped.
+    #[must_use]
+    pub fn and(self, other: Verdict) -> Verdict {
+        let rank = |v| match v {
+            Verdict::Fail => 3,
+            Verdict::Unknown => 2,
+            Verdict::Pass => 1,
+            Verdict::Skipped => 0,
+        };
+        if rank(self) >= rank(other) { self } else { other }
+    }
+
+    /// The exit code that a run with this verdict ends with.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Verdict::Pass => 0,
+            Verdict::Fail => 1,
+            Verdict::Unknown | Verdict::Skipped => 3,
+        }
+    }
+}
+
+/// The one document on stdout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// The lab.
+    pub lab: String,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// `kvm` or `tcg`.
+    pub accel: String,
+    /// `machines` or `sim`.
+    pub on: String,
+    /// Over all scenarios.
+    pub verdict: Verdict,
+    /// Each scenario.
+    pub scenarios: Vec<ScenarioReport>,
+}
+
+/// One scenario's result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScenarioReport {
+    /// Its id.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// Over all its invariants, expectations, requirements and faults.
+    pub verdict: Verdict,
+    /// Why it is not a pass.
+    pub why: Option<String>,
+    /// How long it took.
+    pub seconds: f64,
+    /// Phases of the failover, in milliseconds; null where it had none.
+    pub timings: Timings,
+    /// What was lost.
+    pub loss: Loss,
+    /// The faults, as resolved, with their proof.
+    pub faults: Vec<FaultRecord>,
+    /// The invariants.
+    pub invariants: Vec<InvariantReport>,
+    /// Everything else that the verdict rests on: steps, expectations, evidence that was required, forbidden patterns.
+    #[serde(default)]
+    pub checks: Vec<Check>,
+}
+
+impl ScenarioReport {
+    /// A report with a verdict and nothing else.
+    pub fn empty(id: &str, title: &str, verdict: Verdict) -> Self {
+        Self {
+            id: id.to_owned(),
+            title: title.to_owned(),
+            verdict,
+            why: None,
+            seconds: 0.0,
+            timings: Timings::default(),
+            loss: Loss::default(),
+            faults: Vec::new(),
+            invariants: Vec::new(),
+            checks: Vec::new(),
+        }
+    }
+}
+
+/// Something that had to be so, and is no invariant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// `step 4`, `require acks`, `forbid split-brain`, `fault 2`.
+    pub id: String,
+    /// What it says.
+    pub text: String,
+    /// Whether it was so.
+    pub verdict: Verdict,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// Phases of a failover, in milliseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timings {
+    /// From the fault until the survivor knows.
+    pub detect_ms: Option<u64>,
+    /// From then until it may serve.
+    pub arbitrate_ms: Option<u64>,
+    /// From then until the store is mounted.
+    pub mount_ms: Option<u64>,
+    /// From the fault until the first store answer of the new active.
+    pub first_ack_ms: Option<u64>,
+    /// Longest time without a successful store answer to a client that kept trying.
+    pub outage_ms: Option<u64>,
+}
+
+/// What became of acknowledged operations.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Acknowledged writes.
+    pub acked: u64,
+    /// Acknowledged and missing at the end.
+    pub lost: u64,
+    /// Delivered again by a hub after the failover.
+    pub redelivered: u64,
+    /// In the store more than once.
+    pub duplicated: u64,
+    /// Generations that the survivor had not inspected.
+    pub lost_logs: u64,
+}
+
+/// A fault as it happened (CONTRACTS "Faults").
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FaultRecord {
+    /// Number in the run.
+    pub id: u64,
+    /// Its word: `power-off`, `cut`.
+    pub kind: String,
+    /// The target, as resolved: `{"role":"active","node":"node1"}`.
+    pub target: Value,
+    /// When it took effect, microseconds since the journal began.
+    pub begin_us: u64,
+    /// When it was undone.
+    pub end_us: Option<u64>,
+    /// Evidence: counters, states, the instant of the suspend.
+    pub proof: Value,
+    /// Whether the evidence proves an effect; false or null makes the scenario unknown.
+    pub effective: Option<bool>,
+}
+
+/// One invariant's verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvariantReport {
+    /// `I1` …
+    pub id: String,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What was counted, or what broke it.
+    pub detail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Verdict::*;
+
+    #[test]
+    fn a_fail_outweighs_an_unknown_and_an_unknown_a_pass() {
+        assert_eq!(Pass.and(Unknown), Unknown);
+        assert_eq!(Unknown.and(Fail), Fail);
+        assert_eq!(Skipped.and(Pass), Pass);
+        assert_eq!([Pass, Fail, Unknown].map(super::Verdict::exit_code), [0, 1, 3]);
+    }
+}

@@ -1,0 +1,101 @@
+//! The words of a scenario that are about its verdict.
+
+use serde::{Deserialize, Serialize};
+
+/// An invariant that can be checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum InvariantId {
+    /// Single active.
+    I1,
+    /// Durability over a planned move.
+    I2,
+    /// Durability over a failover that may lose.
+    I3,
+    /// Exactly once.
+    I4,
+    /// Bounded time.
+    I8,
+    /// Clean lab.
+    I12,
+}
+
+impl InvariantId {
+    /// Their words.
+    pub const NAMES: [&'static str; 6] = ["I1", "I2", "I3", "I4", "I8", "I12"];
+
+    /// The invariant of this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "I1" => Self::I1,
+            "I2" => Self::I2,
+            "I3" => Self::I3,
+            "I4" => Self::I4,
+            "I8" => Self::I8,
+            "I12" => Self::I12,
+            _ => return None,
+        })
+    }
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+
+    /// What it says, in one line.
+    pub fn statement(self) -> &'static str {
+        match self {
+            Self::I1 => "No two nodes acknowledge clients at the same time; epochs only rise.",
+            Self::I2 => "After a planned move every acknowledged message is there.",
+            Self::I3 => {
+                "A failover loses exactly what the survivor had not inspected, and nothing that was transported."
+            }
+            Self::I4 => "No message is there twice, and none that was never sent.",
+            Self::I8 => "Detection, arbitration and mount each end in their time.",
+            Self::I12 => "The lab is as it was before.",
+        }
+    }
+}
+
+/// What must not be seen in a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Forbidden {
+    /// Two members serve at the same time.
+    SplitBrain,
+    /// The service comes online on another node.
+    RoleChange,
+    /// A member loses quorum.
+    QuorumLost,
+    /// A copy fails.
+    CopyFailed,
+    /// Any event of this kind.
+    Event(String),
+}
+
+impl Forbidden {
+    /// Their words; the kind of an event, which has a dot, is one too.
+    pub const NAMES: [&'static str; 4] = ["split-brain", "role-change", "quorum-lost", "copy-failed"];
+
+    /// What a file names.
+    pub fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "split-brain" => Self::SplitBrain,
+            "role-change" => Self::RoleChange,
+            "quorum-lost" => Self::QuorumLost,
+            "copy-failed" => Self::CopyFailed,
+            kind if kind.contains('.') => Self::Event(kind.to_owned()),
+            _ => return None,
+        })
+    }
+
+    /// Its word.
+    pub fn word(&self) -> &str {
+        match self {
+            Self::SplitBrain => "split-brain",
+            Self::RoleChange => "role-change",
+            Self::QuorumLost => "quorum-lost",
+            Self::CopyFailed => "copy-failed",
+            Self::Event(kind) => kind,
+        }
+    }
+}

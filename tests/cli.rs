@@ -1,0 +1,44 @@
+//! The command line, without machines: transcripts of the built tool, and the commands that the pages name.
+
+use std::path::Path;
+
+/// `tests/cmd/*.trycmd`: what a person types and what comes back, exit code and all.
+#[test]
+fn transcripts() {
+    let home = tempfile::tempdir().unwrap();
+    trycmd::TestCases::new()
+        .env("FAILOVERLAB_HOME", home.path().display().to_string())
+        .env("NO_COLOR", "1")
+        .case("tests/cmd/*.trycmd");
+}
+
+/// Every `failoverlab …` in README.md and docs/ is a command line that the tool takes.
+#[test]
+fn the_pages_name_commands_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|e| e.unwrap().path());
+    let mut seen = 0;
+    for page in docs
+        .chain([root.join("README.md")])
+        .filter(|p| p.extension().is_some_and(|e| e == "md"))
+    {
+        for line in std::fs::read_to_string(&page).unwrap().lines() {
+            let Some(command) = line.trim_start().strip_prefix("$ failoverlab ") else {
+                continue;
+            };
+            let command = command
+                .split(" #")
+                .next()
+                .unwrap_or_default()
+                .split(" | ")
+                .next()
+                .unwrap_or_default();
+            let argv = std::iter::once("failoverlab").chain(command.split_whitespace());
+            if let Err(e) = failoverlab::cli::command().try_get_matches_from(argv) {
+                panic!("{}: `{line}`: {e}", page.display());
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "only {seen} command lines were found");
+}

@@ -1,0 +1,47 @@
+//! `labs/ccr`: the cluster, end to end.
+
+use super::Test;
+use super::tool::{Tool, ports, same};
+
+pub const TRIALS: &[(&str, Test)] = &[
+    ("ccr_comes_up_healthy", up),
+    ("ccr_control_move_and_power_loss_pass", verify),
+    ("ccr_down_leaves_nothing", down),
+];
+
+fn up(tool: &Tool) -> Result<(), String> {
+    tool.ok(&["up", "ccr"])?;
+    let status = tool.json(&["status", "ccr"])?;
+    same("why it is not healthy", status["unhealthy"].as_str(), None)?;
+    let again = tool.json(&["up", "ccr"])?;
+    same("steps of a second up", again["steps"].as_u64(), Some(0))
+}
+
+fn verify(tool: &Tool) -> Result<(), String> {
+    let out = tool.run(&[
+        "verify",
+        "ccr",
+        "--scenario",
+        "F00",
+        "--scenario",
+        "F01",
+        "--scenario",
+        "F05",
+        "--seed",
+        "7",
+        "--json",
+    ])?;
+    let report: serde_json::Value = serde_json::from_slice(&out.stdout).map_err(|e| format!("{e}: {out:?}"))?;
+    for s in report["scenarios"].as_array().into_iter().flatten() {
+        eprintln!("  {} {} {} {}", s["id"], s["verdict"], s["why"], s["timings"]);
+    }
+    same("scenarios", report["scenarios"].as_array().map(Vec::len), Some(3))?;
+    same("verdict", report["verdict"].as_str(), Some("pass"))?;
+    same("exit code", out.status.code(), Some(0))
+}
+
+fn down(tool: &Tool) -> Result<(), String> {
+    let ports = ports(&tool.record("ccr")?);
+    tool.ok(&["down", "ccr"])?;
+    same("leftovers", tool.leftovers(&ports), Vec::new())
+}
