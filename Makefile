@@ -4,13 +4,16 @@ SHELL := /bin/bash
 CARGO ?= cargo
 PREFIX ?= /usr/local
 
-.PHONY: help bootstrap build demo test test-units test-machines soak bench lint sim install clean-labs
+.PHONY: help bootstrap bootstrap-tests build demo test test-units test-machines soak bench lint sim install clean-labs
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 bootstrap: ## install the Debian packages that are missing (lists them and asks; YES=1 does not ask)
 	@scripts/bootstrap
+
+bootstrap-tests:
+	@scripts/bootstrap tests
 
 build: bootstrap ## target/release/failoverlab and the static ccrd beside it
 	$(CARGO) build --locked --release
@@ -19,16 +22,16 @@ build: bootstrap ## target/release/failoverlab and the static ccrd beside it
 demo: build ## bring up the lab ccr, run F00, F01 and F05, print the verdicts, remove the lab
 	target/release/failoverlab verify ccr --scenario F00 --scenario F01 --scenario F05
 
-test: bootstrap ## the tests of CI, machines included
+test: bootstrap-tests ## the tests of CI, machines included
 	scripts/test ci
 
-test-units: bootstrap ## the tests that need no machine
+test-units: bootstrap-tests ## the tests that need no machine
 	scripts/test units
 
-test-machines: bootstrap ## the tests that need machines
+test-machines: bootstrap-tests ## the tests that need machines
 	scripts/test machines
 
-soak: build ## everything that is too long for CI
+soak: bootstrap-tests build ## everything that is too long for CI
 	scripts/test soak
 
 bench: build ## one line for each figure; ONLY=name runs one

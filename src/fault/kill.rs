@@ -3,6 +3,7 @@
 use super::{Process, Signal, Site};
 use crate::error::{Error, Problem, Result};
 use crate::guest::{Command, Output, Remote};
+use crate::process::Stat;
 use crate::verify::FaultRecord;
 use crate::wait::{Deadline, Probe, wait_until};
 use serde_json::{Value, json};
@@ -10,14 +11,6 @@ use std::time::Duration;
 
 /// Finding, signalling and looking again are a few commands in the guest.
 const ACT: Duration = Duration::from_secs(20);
-
-/// A process and when it began, in the kernel's ticks since boot: a number that is used again is another process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Found {
-    pid: u32,
-    began: u64,
-    state: char,
-}
 
 pub(super) fn send(site: &dyn Site, p: &Process, record: &mut FaultRecord) -> Result<()> {
     let deadline = Deadline::scaled(ACT, site.slowness());
@@ -38,7 +31,7 @@ pub(super) fn send(site: &dyn Site, p: &Process, record: &mut FaultRecord) -> Re
     record.begin_us = site.journal().now_us();
     let hit = wait_until("see the signal work", deadline, || {
         let now = find(&mut *guest, &p.process, deadline)?;
-        let left: Vec<&Found> = now
+        let left: Vec<&Stat> = now
             .iter()
             .filter(|n| victims.iter().any(|v| (v.pid, v.began) == (n.pid, n.began)) && !done(n.state, p.signal))
             .collect();
@@ -108,7 +101,7 @@ fn word(signal: Signal) -> &'static str {
 }
 
 /// Every process of this name. The guests have no pgrep, so their /proc is searched.
-fn find(guest: &mut dyn Remote, name: &str, deadline: Deadline) -> Result<Vec<Found>> {
+fn find(guest: &mut dyn Remote, name: &str, deadline: Deadline) -> Result<Vec<Stat>> {
     let search = Command::new([
         "find",
         "/proc",
@@ -142,19 +135,8 @@ fn find(guest: &mut dyn Remote, name: &str, deadline: Deadline) -> Result<Vec<Fo
     )?;
     Ok(String::from_utf8_lossy(&stats.stdout)
         .lines()
-        .filter_map(stat)
+        .filter_map(Stat::parse)
         .collect())
-}
-
-/// A line of `/proc/PID/stat`: the name stands in parentheses and may hold anything.
-fn stat(line: &str) -> Option<Found> {
-    let pid = line.split_once(' ')?.0.parse().ok()?;
-    let rest: Vec<&str> = line.rsplit_once(") ")?.1.split(' ').collect();
-    Some(Found {
-        pid,
-        state: rest.first()?.chars().next()?,
-        began: rest.get(19)?.parse().ok()?,
-    })
 }
 
 /// The systemd service that a process belongs to.
@@ -170,7 +152,7 @@ fn unit(guest: &mut dyn Remote, pid: u32, deadline: Deadline) -> Option<String> 
 }
 
 /// `kill` is a part of the shell here; the script is constant and gets words, not text.
-fn signal(guest: &mut dyn Remote, to: &[Found], name: &str, deadline: Deadline) -> Result<()> {
+fn signal(guest: &mut dyn Remote, to: &[Stat], name: &str, deadline: Deadline) -> Result<()> {
     let pids = to.iter().map(|f| f.pid.to_string());
     let argv = ["sh", "-c", "s=$1; shift; kill -s \"$s\" -- \"$@\"", "kill", name].map(str::to_owned);
     let out = guest.exec(&Command::new(argv.into_iter().chain(pids)), deadline)?;
@@ -187,25 +169,4 @@ fn succeeded(out: Output, what: &str, on: &str) -> Result<()> {
         out.status,
         seen.trim()
     ))))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_with_parentheses_does_not_shift_the_fields() {
-        let line = "42 (a) b) (c) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 777 1 2 3";
-        assert_eq!(
-            stat(line),
-            Some(Found {
-                pid: 42,
-                began: 777,
-                state: 'S'
-            })
-        );
-        for bad in ["", "x (a) S", "42 (a", "42 (a) S 1 2"] {
-            assert_eq!(stat(bad), None, "{bad}");
-        }
-    }
 }

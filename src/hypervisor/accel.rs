@@ -7,6 +7,7 @@ use super::Accel;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::image::Image;
 use crate::image::run::{end_group, find_program, for_each_line, missing};
+use crate::process::Stat;
 use crate::wait::{Deadline, Slowness};
 use serde::{Deserialize, Serialize};
 use std::os::unix::process::CommandExt;
@@ -304,7 +305,7 @@ fn watch(child: &mut Child, begin: Instant, patience: Patience) -> Boot {
             Ok((true, line)) if line.contains(PANIC) => {
                 return Boot::Booted {
                     wall_ms: begin.elapsed().as_millis() as u64,
-                    cpu_ms: cpu_ms(child.id()).unwrap_or(begin.elapsed().as_millis() as u64),
+                    cpu_ms: Stat::of(child.id()).map_or(begin.elapsed(), |s| s.cpu()).as_millis() as u64,
                 };
             }
             Ok((true, line)) => guest = if line.is_empty() { guest } else { line },
@@ -326,14 +327,6 @@ fn watch(child: &mut Child, begin: Instant, patience: Patience) -> Boot {
             }
         }
     }
-}
-
-/// Processor time of a process, its guest's included (proc(5): utime and stime).
-fn cpu_ms(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
-    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
-    Some(ticks * 1000 / rustix::param::clock_ticks_per_second())
 }
 
 fn verdict(accel: Accel, (wall_ms, cpu_ms): (u64, u64), why: &str) -> AccelVerdict {
@@ -504,7 +497,5 @@ mod tests {
     fn more_processor_time_than_the_reference_is_slowness() {
         assert_eq!(verdict(Accel::Tcg, (9000, 4800), "x").slowness.factor(), 2.0);
         assert_eq!(verdict(Accel::Tcg, (9000, 60_000), "x").slowness.factor(), 5.0);
-        assert!(cpu_ms(std::process::id()).is_some());
-        assert_eq!(cpu_ms(0), None);
     }
 }

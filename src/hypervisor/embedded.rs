@@ -3,6 +3,7 @@
 use super::memory::Image;
 use super::{Described, Domain, DomainEvent, DomainState, Hypervisor, Listener, edit, ffi};
 use crate::error::{Error, IoContext, Problem, Result};
+use crate::process;
 use crate::wait::{Deadline, Probe, wait_until};
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -140,7 +141,7 @@ impl Embedded {
     /// The process id in libvirt's pid file, where that process lives.
     fn pid(&self, name: &str) -> Option<u32> {
         let text = std::fs::read_to_string(self.root.join("run/qemu").join(format!("{name}.pid"))).ok()?;
-        text.trim().parse().ok().filter(|&pid| alive(pid))
+        text.trim().parse().ok().filter(|&pid| process::runs(pid))
     }
 
     /// Has QEMU write the memory of a suspended domain to a file from which libvirt restores it.
@@ -250,7 +251,7 @@ impl Hypervisor for Embedded {
         }
         let Some(pid) = pid else { return Ok(()) };
         wait_until(&format!("end the process of {name}"), Deadline::after(GONE), || {
-            Ok(if alive(pid) {
+            Ok(if process::runs(pid) {
                 Probe::NotYet(format!("process {pid} is still there"))
             } else {
                 Probe::Ready(())
@@ -443,16 +444,6 @@ fn uri(root: &Path) -> String {
     uri
 }
 
-/// Whether a process runs; one that ended and was not reaped does not.
-fn alive(pid: u32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        return false;
-    };
-    // The state follows the name, which is in parentheses and may hold anything.
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
-}
-
 fn is(e: &virt::error::Error, code: ErrorNumber) -> bool {
     e.code().is_known_and(|c| c == code)
 }
@@ -529,22 +520,6 @@ mod tests {
             uri(Path::new("/run/a b&c=%/é")),
             "qemu:///embed?root=/run/a%20b%26c%3D%25/%C3%A9"
         );
-    }
-
-    #[test]
-    fn a_zombie_is_not_alive() {
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        wait_until("see it end", Deadline::after(Duration::from_secs(10)), || {
-            Ok(if alive(child.id()) {
-                Probe::NotYet("alive".into())
-            } else {
-                Probe::Ready(())
-            })
-        })
-        .unwrap();
-        assert!(Path::new(&format!("/proc/{}", child.id())).exists());
-        child.wait().unwrap();
-        assert!(alive(std::process::id()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Orphans of libvirt: its QEMU processes are daemons, and whoever inherits a daemon must reap it.
 
 use crate::error::{IoContext, Result};
+use crate::process::Stat;
 use crate::wait::{Deadline, Probe, wait_until};
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions};
 use std::sync::OnceLock;
@@ -52,12 +53,15 @@ fn reap_orphans() -> usize {
 /// Whether `pid`, a child of ours, was started by somebody else.
 ///
 /// What we (or libvirt within us) fork is in our session or leads its own. A child that is in a third session is a daemon whose
-/// parent ended: nobody in this process waits for it, so reaping it takes nothing away from libvirt's own `waitpid`.
+/// parent ended: nobody in this process waits for it, so reaping it takes nothing away from libvirt's own `waitpid`. Read from
+/// /proc: getsid(2) answers 0 where our leader lives outside this process namespace (a container's), which is no process id.
 fn inherited(pid: Pid) -> bool {
-    let Ok(session) = rustix::process::getsid(Some(pid)) else {
-        return false;
-    };
-    session != pid && rustix::process::getsid(None).is_ok_and(|ours| ours != session)
+    let session = |pid: u32| Stat::of(pid).map(|s| s.session);
+    let pid = pid.as_raw_pid().unsigned_abs();
+    match (session(pid), session(std::process::id())) {
+        (Some(its), Some(ours)) => its != pid && its != ours,
+        _ => false,
+    }
 }
 
 fn children() -> Vec<Pid> {

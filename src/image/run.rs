@@ -325,17 +325,16 @@ mod tests {
             .unwrap_err();
         assert!(e.to_string().contains("time ran out"), "{e}");
         assert!(begin.elapsed() < Duration::from_secs(20));
-        let pid: i32 = pids[0].parse().unwrap();
+        let pid: u32 = pids[0].parse().unwrap();
         crate::wait::wait_until(
             "see the grandchild end",
             Deadline::after(Duration::from_secs(10)),
             || {
-                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
                 // Where nobody reaps orphans it stays as a zombie.
-                Ok(if stat.is_empty() || stat.contains(") Z ") {
-                    crate::wait::Probe::Ready(())
+                Ok(if crate::process::runs(pid) {
+                    crate::wait::Probe::NotYet(format!("{pid} runs"))
                 } else {
-                    crate::wait::Probe::NotYet(stat)
+                    crate::wait::Probe::Ready(())
                 })
             },
         )

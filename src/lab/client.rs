@@ -4,6 +4,7 @@ use super::files::{Home, LabFiles};
 use super::protocol::{Greeting, LINE_MAX, PROTO, Reply, Request, Verb, build, error_of};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::Event;
+use crate::process::Stat;
 use crate::wait::{Deadline, Probe, wait_until};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -249,12 +250,10 @@ fn last_line(files: &LabFiles) -> String {
 /// Waits until the supervisor's process is gone: after `down` nothing of the lab is left.
 pub fn wait_gone(pid: u32, within: Duration) -> Result<()> {
     wait_until("see the supervisor end", Deadline::after(within), || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         // A zombie is gone but for its parent's glance.
-        let state = stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
-        Ok(match state {
-            None | Some('Z' | 'X') => Probe::Ready(()),
-            Some(s) => Probe::NotYet(format!("process {pid} in state {s}")),
+        Ok(match Stat::of(pid).filter(Stat::runs) {
+            None => Probe::Ready(()),
+            Some(s) => Probe::NotYet(format!("process {pid} in state {}", s.state)),
         })
     })
 }
