@@ -384,4 +384,6 @@ pub(super) fn live(mut to: Box<dyn Write + Send>, interfaces: Interfaces) -> Res
 }
 
 #[cfg(test)]
+pub(crate) mod read;
+#[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 //! A connection is handed out as one end of a unix stream pair: a plain descriptor that can be read and written with
 //! deadlines, given to tokio, or passed to another process. Its buffers are bounded on both sides.
 
+mod acks;
 pub mod device;
 pub mod neighbours;
 mod stack;

@@ -1,5 +1,6 @@
 //! The network card of the workstation's TCP/IP stack: IP packets on one side, Ethernet frames on the other.
 
+use super::acks::Acks;
 use super::neighbours::Neighbours;
 use crate::fabric::frame;
 use crate::fabric::inside::Inside;
@@ -19,6 +20,7 @@ pub struct Card {
     pub cable: Inside,
     /// Its ARP.
     pub neighbours: Neighbours,
+    acks: Acks,
     mac: Mac,
     mtu: usize,
     rx: VecDeque<Box<[u8]>>,
@@ -32,6 +34,7 @@ impl Card {
         Self {
             cable,
             neighbours: Neighbours::new(address, mac),
+            acks: Acks::default(),
             mac,
             mtu: usize::from(mtu),
             rx: VecDeque::new(),
@@ -71,7 +74,8 @@ impl Card {
 
     /// Puts on the cable what the stack and ARP have to say. What the cable does not take is lost, as on a wire.
     pub fn put_out(&mut self, now: u64) {
-        for packet in self.tx.drain(..) {
+        for mut packet in self.tx.drain(..) {
+            self.acks.mend(&mut packet);
             self.neighbours.outgoing(&packet, now, &mut self.frames);
         }
         self.neighbours.tick(now, &mut self.frames);

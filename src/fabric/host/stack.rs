@@ -27,6 +27,8 @@ const BUFFER: usize = 64 << 10;
 const PEER_GONE: SmolDuration = SmolDuration::from_secs(120);
 /// How long a connection whose client is gone may take to end in order.
 const LINGER: Duration = Duration::from_secs(10);
+/// How long a connection that ended in order answers a peer that did not hear the last acknowledgement.
+const LAST_ACKS: Duration = Duration::from_secs(1);
 /// Local ports, as of IANA.
 const PORTS: std::ops::RangeInclusive<u16> = 49152..=65535;
 const WAKE: u64 = u64::MAX;
@@ -391,9 +393,10 @@ fn serve(c: &mut Connection, s: &mut Socket<'static>, card: &Card, failed: &[Ipv
         let _ = c.ours.shutdown(Shutdown::Write);
     }
     let done = c.client_done && c.peer_done && s.send_queue() == 0;
-    if done && c.until.is_none() {
+    if done {
         // Only acknowledgements are left.
-        c.until = Some(Instant::now() + Duration::from_secs(1));
+        let soon = Instant::now() + LAST_ACKS;
+        c.until = Some(c.until.map_or(soon, |u| u.min(soon)));
     }
     let late = c.until.is_some_and(|u| u <= Instant::now());
     if late && !done {

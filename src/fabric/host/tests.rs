@@ -39,7 +39,7 @@ fn lab() -> (Fabric, Arc<LabHost>, peer::Cables) {
 mod peer {
     use super::*;
     use crate::fabric::{PortAssignment, PortConfig};
-    use smoltcp::iface::{Config, Interface, SocketSet};
+    use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet};
     use smoltcp::phy::{DeviceCapabilities, Medium, RxToken, TxToken};
     use smoltcp::socket::tcp;
     use smoltcp::time::Instant as At;
@@ -138,6 +138,25 @@ mod peer {
         }
     }
 
+    /// Makes the last socket of the set the only one that listens.
+    fn listen(sockets: &mut SocketSet<'_>, all: &mut Vec<(SocketHandle, bool)>) {
+        let last = all.len().saturating_sub(1);
+        for (i, (h, _)) in all.iter().enumerate() {
+            let s = sockets.get_mut::<tcp::Socket<'_>>(*h);
+            match s.state() {
+                tcp::State::Listen if i == last => return,
+                // Its connection was reset before it began.
+                tcp::State::Listen => s.abort(),
+                _ => {}
+            }
+        }
+        let buffer = || tcp::SocketBuffer::new(vec![0; 16384]);
+        let mut s = tcp::Socket::new(buffer(), buffer());
+        s.listen(25).unwrap();
+        // Sockets are never removed, so that a new one is behind all others.
+        all.push((sockets.add(s), false));
+    }
+
     fn serve(mut wire: Wire, node: &str, kind: Kind, announce: bool, stop: &AtomicBool) {
         let mac = port("", node).mac;
         if announce {
@@ -151,24 +170,24 @@ mod peer {
         let mut iface = Interface::new(config, &mut wire, now());
         iface.update_ip_addrs(|a| a.push(IpCidr::new(SERVER.into(), 24)).unwrap());
         let mut sockets = SocketSet::new(Vec::new());
-        let buffer = || tcp::SocketBuffer::new(vec![0; 16384]);
-        let all: Vec<_> = (0..64)
-            .map(|_| sockets.add(tcp::Socket::new(buffer(), buffer())))
-            .collect();
-        let mut greeted = vec![false; all.len()];
+        let mut all: Vec<(SocketHandle, bool)> = Vec::new();
         while !stop.load(Ordering::Relaxed) {
-            for (i, h) in all.iter().enumerate() {
-                let s = sockets.get_mut::<tcp::Socket<'_>>(*h);
-                if !s.is_open() {
-                    s.listen(25).unwrap();
-                    greeted[i] = false;
+            // One packet at a time, and always exactly one listener, behind all others: a SYN that comes again belongs
+            // to the socket that has its connection, which smoltcp finds only where no listener stands before it.
+            loop {
+                listen(&mut sockets, &mut all);
+                if let PollIngressSingleResult::None = iface.poll_ingress_single(now(), &mut wire, &mut sockets) {
+                    break;
                 }
+            }
+            for (h, greeted) in &mut all {
+                let s = sockets.get_mut::<tcp::Socket<'_>>(*h);
                 if kind == Kind::Deaf {
                     continue;
                 }
-                if s.can_send() && !greeted[i] && kind == Kind::Echo {
+                if s.can_send() && !*greeted && kind == Kind::Echo {
                     s.send_slice(node.as_bytes()).unwrap();
-                    greeted[i] = true;
+                    *greeted = true;
                 }
                 if s.can_recv() && kind == Kind::Reset {
                     s.abort();
@@ -183,8 +202,7 @@ mod peer {
                     s.close();
                 }
             }
-            // After the listening: a connection that comes first must not be refused.
-            iface.poll(now(), &mut wire, &mut sockets);
+            while let PollResult::SocketStateChanged = iface.poll_egress(now(), &mut wire, &mut sockets) {}
             let ms = rustix::event::Timespec {
                 tv_sec: 0,
                 tv_nsec: 1_000_000,
