@@ -131,14 +131,6 @@ impl Store {
         if !next || Some(h.stream) != self.stream || scan.records.is_empty() {
             return;
         }
-        if scan.torn.is_some() {
-            let data = [
-                ("group", self.name.as_str().into()),
-                ("generation", h.generation.into()),
-                ("bytes", ((bytes.len() - scan.used) as u64).into()),
-            ];
-            ctx.warn(kind::LOG_TORN, &data);
-        }
         self.index.apply(&scan);
         self.applied = h.generation;
         let file = self.file(".log");
@@ -396,11 +388,14 @@ impl Store {
         self.writer.as_ref().map_or(0, |w| w.generation)
     }
 
-    /// Stops writing. Nobody is acknowledged any more. What the open log holds stays on the disk.
+    /// Stops writing. Nobody is acknowledged any more. What the open log holds stays on the disk, and leaves the index: it
+    /// is part of the stream only when it is closed.
     pub fn dismount(&mut self) {
-        self.mounting = None;
+        let drained = self.is_drained();
+        let mounting = self.mounting.take().is_some();
         if let Some(w) = self.writer.take() {
             self.leftover = Some(w.len);
         }
+        self.stale |= mounting || !drained;
     }
 }
