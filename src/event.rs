@@ -135,9 +135,15 @@ pub fn compact_wall_time() -> String {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_secs());
-    let (year, month, day) = civil((now / 86_400) as i64);
-    let (h, m, s) = (now / 3600 % 24, now / 60 % 60, now % 60);
-    format!("{year:04}{month:02}{day:02}T{h:02}{m:02}{s:02}")
+    let text = wall_time(now);
+    text.replace(['-', ':'], "").replace(' ', "T")
+}
+
+/// A wall time (UTC) for people, from seconds since 1970: `2026-11-20 11:45:00`.
+pub fn wall_time(seconds: u64) -> String {
+    let (year, month, day) = civil((seconds / 86_400) as i64);
+    let (h, m, s) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02} {h:02}:{m:02}:{s:02}")
 }
 
 /// The date of a day counted from 1970-01-01 (Howard Hinnant's `civil_from_days`).

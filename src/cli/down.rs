@@ -3,10 +3,8 @@
 use super::progress::Terminal;
 use super::target::{self, LabArg};
 use super::{Ended, output};
-use crate::lab::client::{Client, wait_gone};
 use crate::lab::files::Home;
-use crate::lab::protocol::Verb;
-use std::time::Duration;
+use crate::lab::fork;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -33,14 +31,6 @@ pub fn run(home: &Home, args: Args) -> Ended {
 
 /// Takes `instance` down; whether there was anything.
 pub fn down(home: &Home, instance: &str) -> crate::error::Result<bool> {
-    let files = home.lab(instance);
-    if !files.state.is_dir() && Client::find(&files)?.is_none() {
-        return Ok(false);
-    }
     let mut terminal = Terminal::new();
-    let mut client = Client::find_or_start(home, instance)?;
-    let pid = client.greeting().pid;
-    client.ask(Verb::Down, |e| terminal.show(e))?;
-    wait_gone(pid, Duration::from_secs(20))?;
-    Ok(true)
+    fork::take_down(home, instance, |e| terminal.show(e))
 }

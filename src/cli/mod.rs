@@ -1,5 +1,6 @@
 //! One file for each verb; no logic: parse, ask the rooms below, print.
 
+mod checkpoint;
 mod completions;
 mod console;
 mod cp;
@@ -7,12 +8,15 @@ mod doctor;
 mod down;
 mod exec;
 mod fault;
+mod fork;
 mod image;
 mod logs;
 mod ls;
 mod output;
 mod pause;
 mod progress;
+mod prune;
+mod restore;
 mod status;
 mod supervise;
 mod target;
@@ -60,6 +64,14 @@ enum Verb {
     Cp(cp::Args),
     /// Check this host: what is missing and how to mend it
     Doctor(doctor::Args),
+    /// Keep a running lab as a checkpoint; list, show and remove checkpoints
+    Checkpoint(checkpoint::Args),
+    /// Bring a lab back to the instant of a checkpoint
+    Restore(restore::Args),
+    /// Make independent copies of a running lab or a checkpoint: NAME@1, NAME@2, …
+    Fork(fork::Args),
+    /// Remove the checkpoints that `up` kept and nobody needs
+    Prune(prune::Args),
     /// Suspend all machines of a lab
     Pause(pause::Args),
     /// Let all machines of a lab run again
@@ -115,6 +127,10 @@ fn run(verb: Verb) -> Ended {
         Verb::Logs(a) => logs::run(&home, a),
         Verb::Cp(a) => cp::run(&home, a),
         Verb::Doctor(a) => doctor::run(&home, a),
+        Verb::Checkpoint(a) => checkpoint::run(&home, a),
+        Verb::Restore(a) => restore::run(&home, a),
+        Verb::Fork(a) => fork::run(&home, a),
+        Verb::Prune(a) => prune::run(&home, a),
         Verb::Pause(a) => pause::pause(&home, a),
         Verb::Resume(a) => pause::resume(&home, a),
         Verb::Image(a) => image::run(&home, a),
@@ -185,6 +201,12 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.0.store(true, std::sync::atomic::Ordering::Relaxed);
     }
+}
+
+/// A supervisor's answer as the type that it must be.
+fn understood<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> crate::error::Result<T> {
+    serde_json::from_value(answer)
+        .map_err(|e| Error::Bug(crate::error::Problem::new("understand the supervisor's answer").seen(e)))
 }
 
 /// The error for an unknown name, with the known ones.

@@ -6,6 +6,7 @@ use crate::lab::files::Home;
 use crate::lab::record::Record;
 use crate::lab::wish;
 use crate::spec;
+use crate::units::Name;
 
 /// The argument that names a lab.
 #[derive(Debug, Clone, clap::Args)]
@@ -13,6 +14,15 @@ pub struct LabArg {
     /// A folder with a lab.toml, a running lab (NAME or NAME@N), a folder under labs/, or a built-in lab
     #[arg(value_name = "LAB")]
     pub lab: Option<String>,
+}
+
+impl LabArg {
+    /// From an argument that has to be there.
+    pub fn of(name: &str) -> Self {
+        Self {
+            lab: Some(name.to_owned()),
+        }
+    }
 }
 
 /// A lab that has been made, wholly or in part.
@@ -55,6 +65,14 @@ pub fn instance(home: &Home, arg: &LabArg) -> Result<String> {
     }
     let source = source(home, arg)?;
     Ok(wish::read(&source)?.lab.name.to_string())
+}
+
+/// The name of the lab that `arg` means, for what belongs to a lab and its forks together: `ccr` for `ccr@2`.
+pub fn lab_name(home: &Home, arg: &LabArg) -> Result<Name> {
+    let instance = instance(home, arg)?;
+    let name = instance.split('@').next().unwrap_or_default();
+    name.parse()
+        .map_err(|seen: String| Error::Usage(Problem::new("find the lab").on(name.escape_debug()).seen(seen)))
 }
 
 /// The lab's folder that `arg` means. A lab that is up is found by its name from anywhere.

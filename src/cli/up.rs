@@ -9,6 +9,7 @@ use crate::hypervisor::Accel;
 use crate::lab::client::Client;
 use crate::lab::files::Home;
 use crate::lab::protocol::{UpArgs, Verb};
+use crate::lab::record::Wish;
 use crate::lab::{observe, wish};
 use crate::spec::{self, Source};
 use serde_json::Value;
@@ -31,6 +32,9 @@ pub struct Args {
     /// Leave what was made when `up` fails, for a look
     #[arg(long)]
     keep: bool,
+    /// Boot the machines, even where a checkpoint of the same lab could be brought back
+    #[arg(long)]
+    cold: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -43,7 +47,7 @@ pub fn run(home: &Home, args: Args) -> Ended {
         eprintln!("warning: {}", warning.message);
     }
     if args.dry_run {
-        let plan = observe::plan(home, &loaded.lab)?;
+        let plan = observe::plan(home, &loaded.lab, args.seed, args.cold)?;
         if args.json {
             output::json(&plan)?;
         } else {
@@ -55,8 +59,9 @@ pub fn run(home: &Home, args: Args) -> Ended {
         accel: args.accel,
         seed: args.seed,
         keep: args.keep,
+        cold: args.cold,
     };
-    let up = up(home, &source, loaded.lab, &options)?;
+    let up = carry_out(home, decide(home, &source, loaded.lab, &options)?, &options)?;
     if args.json {
         output::json(&up)?;
     } else {
@@ -88,17 +93,22 @@ pub struct Options {
     pub seed: u64,
     /// Leave what was made when it fails.
     pub keep: bool,
+    /// Boot in any case.
+    pub cold: bool,
 }
 
-/// Brings the lab up and shows how it goes; what `--json` prints.
-pub fn up(home: &Home, source: &Source, lab: spec::Lab, options: &Options) -> Result<Value> {
-    let instance = lab.name.to_string();
+/// What was decided before the supervisor is asked, and what shows how it goes.
+pub struct Decided {
+    /// What is asked for.
+    pub wish: Wish,
+    terminal: Arc<Mutex<Terminal>>,
+    interrupted: Arc<AtomicBool>,
+}
+
+/// Decides everything that is decided on the workstation; builds the image where it is missing.
+pub fn decide(home: &Home, source: &Source, lab: spec::Lab, options: &Options) -> Result<Decided> {
     observe::same_lab(home, &lab)?;
     let terminal = Arc::new(Mutex::new(Terminal::new()));
-    let show = {
-        let terminal = terminal.clone();
-        move |e: &crate::event::Event| terminal.lock().expect("no bar panics").show(e)
-    };
     let interrupted = Arc::new(AtomicBool::new(false));
     on_interrupt({
         let interrupted = interrupted.clone();
@@ -106,23 +116,40 @@ pub fn up(home: &Home, source: &Source, lab: spec::Lab, options: &Options) -> Re
     })?;
     let journal = Journal::in_memory();
     journal.listen({
-        let show = show.clone();
+        let terminal = terminal.clone();
         move |e| {
-            show(e);
+            show(&terminal, e);
             true
         }
     });
     let wish = wish::decide(home, source, lab, options.accel, options.seed, &journal, &interrupted)?;
+    Ok(Decided {
+        wish,
+        terminal,
+        interrupted,
+    })
+}
+
+fn show(terminal: &Mutex<Terminal>, e: &crate::event::Event) {
+    terminal.lock().expect("no bar panics").show(e);
+}
+
+/// Brings the lab up and shows how it goes; what `--json` prints.
+pub fn carry_out(home: &Home, decided: Decided, options: &Options) -> Result<Value> {
+    let Decided {
+        wish,
+        terminal,
+        interrupted,
+    } = decided;
+    let instance = wish.lab.name.to_string();
     let mut client = Client::find_or_start(home, &instance)?;
-    let hang_up = client.hang_up()?;
-    let watch = super::Watch::over(interrupted, hang_up)?;
-    let result = client.ask(
-        Verb::Up(Box::new(UpArgs {
-            wish,
-            keep: options.keep,
-        })),
-        show,
-    );
+    let watch = super::Watch::over(interrupted, client.hang_up()?)?;
+    let args = UpArgs {
+        wish,
+        keep: options.keep,
+        cold: options.cold,
+    };
+    let result = client.ask(Verb::Up(Box::new(args)), |e| show(&terminal, e));
     drop(watch);
     let mut terminal = terminal.lock().expect("no bar panics");
     terminal.clear();

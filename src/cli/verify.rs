@@ -1,4 +1,4 @@
-//! `verify`: run scenarios against a lab and judge them. Makes the lab where it is not up, and then removes it again.
+//! `verify`: run scenarios, each on a fork of the healthy lab, and judge them. Removes what it made.
 
 use super::progress::Terminal;
 use super::target::LabArg;
@@ -6,11 +6,15 @@ use super::{Ended, down, on_interrupt, output, up};
 use crate::error::{Error, Problem, Result};
 use crate::event::Journal;
 use crate::hypervisor::Accel;
+use crate::lab::checkpoint::Store;
 use crate::lab::files::Home;
+use crate::lab::protocol::RestoreArgs;
 use crate::lab::record::Record;
 use crate::lab::world::MachineWorlds;
+use crate::lab::{admission, observe};
 use crate::report;
 use crate::scenario::{self, Scenario};
+use crate::spec::{Lab, Source};
 use crate::verify::RunReport;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,9 +42,12 @@ pub struct Args {
     /// Hardware virtualisation or emulation, where the lab is not up yet
     #[arg(long, value_enum)]
     accel: Option<Accel>,
-    /// Leave the lab up where it was made for this run
+    /// Leave the forks of scenarios that did not pass, for a look
     #[arg(long)]
     keep: bool,
+    /// How many scenarios run side by side; where absent, as many as cores and memory carry
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
     /// Print the verdicts as one JSON document
     #[arg(long)]
     json: bool,
@@ -69,22 +76,13 @@ pub fn run(home: &Home, args: Args) -> Ended {
                 .seen("there is none"),
         ));
     }
-    let instance = lab.name.to_string();
-    let was_up = Record::load(&home.lab(&instance).record())?.is_some_and(|r| r.complete);
-    let options = up::Options {
-        accel: args.accel,
-        seed: args.seed,
-        keep: false,
-    };
-    up::up(home, &source, lab, &options)?;
     let folder = args
         .out
         .clone()
-        .unwrap_or_else(|| home.runs().join(folder_name(&instance)));
-    let judged = judge(home, &instance, &scenarios, &args, &folder);
-    if !was_up && !args.keep {
-        down::down(home, &instance)?;
-    }
+        .unwrap_or_else(|| home.runs().join(folder_name(&lab.name)));
+    let jobs = admission::jobs(&lab, args.jobs);
+    let from = healthy(home, &source, lab, &args)?;
+    let judged = judge(home, from, &scenarios, &args, jobs, &folder);
     let report = judged?;
     if args.json {
         output::json(&report)?;
@@ -96,11 +94,43 @@ pub fn run(home: &Home, args: Args) -> Ended {
     Ok(report.verdict.exit_code())
 }
 
+/// A checkpoint of the healthy lab, from which each scenario gets a fork: the one that is kept, or a new one. A lab that is up only for
+/// this is taken down again.
+fn healthy(home: &Home, source: &Source, lab: Lab, args: &Args) -> Result<RestoreArgs> {
+    let name = lab.name.clone();
+    let was_up = Record::load(&home.lab(&name).record())?.is_some();
+    let options = up::Options {
+        accel: args.accel,
+        seed: args.seed,
+        keep: false,
+        cold: false,
+    };
+    let decided = up::decide(home, source, lab, &options)?;
+    let checkpoint = observe::warm_name(&decided.wish.input_key);
+    let store = Store::of(home, &name);
+    let fit = || store.get(&checkpoint).and_then(|c| c.verify());
+    if fit().is_err() {
+        if was_up {
+            return Err(Error::Usage(
+                Problem::new("fork the lab")
+                    .on(&name)
+                    .seen("it is up, but what went into it has changed since, or nothing was kept when it was healthy")
+                    .remedy(format!("failoverlab down {name}, then verify again")),
+            ));
+        }
+        up::carry_out(home, decided, &options)?;
+        down::down(home, &name)?;
+        fit()?;
+    }
+    Ok(RestoreArgs { lab: name, checkpoint })
+}
+
 fn judge(
     home: &Home,
-    instance: &str,
+    from: RestoreArgs,
     scenarios: &[Scenario],
     args: &Args,
+    jobs: usize,
     folder: &std::path::Path,
 ) -> Result<RunReport> {
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -114,16 +144,17 @@ fn judge(
         terminal.show(e);
         true
     });
-    let mut worlds = MachineWorlds::new(home, instance, interrupted, journal)?;
-    let record = worlds.record().clone();
+    let worlds = MachineWorlds::new(home, from, interrupted, journal, args.keep)?;
+    let record = worlds.record();
     let options = scenario::Options {
         seed: args.seed,
         accel: format!("{:?}", record.wish.accel).to_lowercase(),
         on: "machines".into(),
         repeat: args.repeat,
         folder: folder.to_owned(),
+        jobs,
     };
-    scenario::run_all(&mut worlds, &record.wish.lab, scenarios, &options)
+    scenario::run_all(&worlds, &record.wish.lab, scenarios, &options)
 }
 
 /// Sorts by time: `20261120T120000-ccr`.

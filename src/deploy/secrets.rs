@@ -1,8 +1,8 @@
 //! Secrets of a lab: made once, kept 0600 beside its keys, never on a command line.
 
 use super::Pack;
-use crate::error::{Error, IoContext, Problem, Result};
-use crate::guest::keys::write_private;
+use crate::error::{Error, Problem, Result};
+use crate::guest::keys::made_once;
 use crate::lab::files::Home;
 use rand::Rng;
 use std::collections::BTreeMap;
@@ -37,23 +37,18 @@ impl Secrets {
 
 fn one(folder: &Path, name: &str) -> Result<String> {
     let path = folder.join(format!("secret-{name}"));
-    match fs_err::read_to_string(&path) {
-        Ok(text) if text.len() == LENGTH && text.bytes().all(|b| b.is_ascii_alphanumeric()) => Ok(text),
-        Ok(_) => Err(Error::Operation(
-            Problem::new("read the secret")
-                .on(path.display())
-                .seen("it is not one that failoverlab made")
-                .remedy("take the lab down and up again: `down` removes its secrets, `up` makes new ones"),
-        )),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let secret: String = rand::rng()
-                .sample_iter(rand::distr::Alphanumeric)
-                .take(LENGTH)
-                .map(char::from)
-                .collect();
-            write_private(&path, secret.as_bytes())?;
-            Ok(secret)
-        }
-        Err(e) => Err(e).tried("read the secret", path.display()),
+    let make = || {
+        let letters = rand::rng().sample_iter(rand::distr::Alphanumeric);
+        Ok(letters.take(LENGTH).map(char::from).collect())
+    };
+    let text = made_once(&path, make)?;
+    if text.len() == LENGTH && text.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return Ok(text);
     }
+    Err(Error::Operation(
+        Problem::new("read the secret")
+            .on(path.display())
+            .seen("it is not one that failoverlab made")
+            .remedy("take the lab down and up again: `down` removes its secrets, `up` makes new ones"),
+    ))
 }

@@ -63,11 +63,8 @@ impl Keys {
 
 /// The pair whose private half is at `path` and whose public half is beside it.
 fn pair(path: &Path, comment: &str) -> Result<KeyPair> {
-    let private = match fs_err::read_to_string(path) {
-        Ok(text) => PrivateKey::from_openssh(&text).map_err(|e| broken(path, &e.to_string()))?,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => make(path, comment)?,
-        Err(e) => return Err(e).tried("read the key", path.display()),
-    };
+    let text = made_once(path, || make(path, comment))?;
+    let private = PrivateKey::from_openssh(&text).map_err(|e| broken(path, &e.to_string()))?;
     let public = private
         .public_key()
         .to_openssh()
@@ -85,12 +82,31 @@ fn pair(path: &Path, comment: &str) -> Result<KeyPair> {
     })
 }
 
-fn make(path: &Path, comment: &str) -> Result<PrivateKey> {
+fn make(path: &Path, comment: &str) -> Result<String> {
     let pair = Ed25519Keypair::from_seed(&rand::random());
     let key = PrivateKey::new(pair.into(), comment).tried("make the key", path.display())?;
     let text = key.to_openssh(LineEnding::LF).tried("write the key", path.display())?;
-    write_private(path, text.as_bytes())?;
-    Ok(key)
+    Ok(text.to_string())
+}
+
+/// The text at `path`; where there is none, what `make` gives, kept 0600. The machines of a lab are prepared side by side: whoever is
+/// first makes it, and everybody gets that one.
+pub(crate) fn made_once(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<String> {
+    let read = || fs_err::read_to_string(path);
+    match read() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        other => return other.tried("read the file", path.display()),
+    }
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(dir).tried("make a file in", dir.display())?;
+    file.write_all(make()?.as_bytes())
+        .tried("write the file", path.display())?;
+    match file.persist_noclobber(path) {
+        Err(e) if e.error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(e.error).tried("write the file", path.display())
+        }
+        _ => read().tried("read the file", path.display()),
+    }
 }
 
 fn broken(path: &Path, seen: &str) -> Error {
@@ -152,6 +168,23 @@ mod tests {
             seen += 1;
         }
         assert_eq!(seen, 9);
+    }
+
+    #[test]
+    fn machines_that_are_prepared_side_by_side_get_the_same_keys() {
+        for _ in 0..20 {
+            let (_dir, files) = lab();
+            let begin = std::sync::Barrier::new(4);
+            let each = || {
+                begin.wait();
+                Keys::ensure(&files, ["node1", "node2"]).unwrap()
+            };
+            let all: Vec<Keys> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(each)).collect();
+                threads.into_iter().map(|t| t.join().unwrap()).collect()
+            });
+            assert!(all.iter().all(|k| *k == all[0]));
+        }
     }
 
     #[test]

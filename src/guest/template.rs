@@ -3,14 +3,14 @@
 //! A value in a `.toml` file is written as a TOML value, quotes included. Every other file is made of lines (networkd, systemd,
 //! smb.conf, hosts), whose escaping differs from key to key: there a value with anything but harmless characters is refused.
 
-use crate::error::{Error, Problem, Result};
+use crate::error::{Error, IoContext, Problem, Result};
 use crate::units::Name;
 use include_dir::{Dir, include_dir};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior};
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/templates");
 
@@ -34,6 +34,39 @@ pub(crate) fn read(path: &str) -> Result<String> {
         .and_then(|f| f.contents_utf8())
         .map(str::to_owned)
         .ok_or_else(|| Error::Usage(Problem::new("find the template").on(format!("{OVERRIDES}/{path}"))))
+}
+
+/// Digest of the files that win over the embedded templates; these are part of the tool.
+pub(crate) fn overrides_digest() -> Result<blake3::Hash> {
+    let mut files = Vec::new();
+    list(Path::new(OVERRIDES), &mut files)?;
+    files.sort();
+    let mut hash = blake3::Hasher::new();
+    for path in files {
+        let content = fs_err::read(&path).tried("read the template", path.display())?;
+        for part in [path.as_os_str().as_encoded_bytes(), &content] {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+    }
+    Ok(hash.finalize())
+}
+
+/// Every file below `dir`, which need not be there. Links are not followed into folders.
+fn list(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = match fs_err::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.tried("list the templates", dir.display())?,
+    };
+    for entry in entries {
+        let entry = entry.tried("list the templates", dir.display())?;
+        if entry.file_type().tried("list the templates", dir.display())?.is_dir() {
+            list(&entry.path(), files)?;
+        } else {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
 }
 
 /// The folders below `templates/`, embedded or in the current folder, that hold a file of this name.

@@ -83,6 +83,20 @@ pub struct Remembered {
 }
 
 impl Remembered {
+    /// Version of QEMU.
+    pub fn qemu(&self) -> &str {
+        &self.host[1]
+    }
+
+    /// What machines would use, where enough was probed to know.
+    pub fn accel(&self) -> Option<Accel> {
+        match (&self.kvm, &self.tcg) {
+            (Some(Boot::Booted { .. }), _) => Some(Accel::Kvm),
+            (_, Some(Boot::Booted { .. })) => Some(Accel::Tcg),
+            _ => None,
+        }
+    }
+
     /// What `cache` remembers of this host as it is now. Nothing where the file is of another host, absent or damaged.
     pub fn read(cache: &Path, host: &[String; 3]) -> Self {
         std::fs::read(cache)

@@ -20,7 +20,7 @@ pub use embedded::{Embedded, log_environment};
 pub use fake::{Fake, FakeDomain, Kind};
 pub use machine::*;
 pub use reaper::become_subreaper;
-pub use template::NAMESPACE;
+pub use template::{NAMESPACE, TRANSLATED};
 
 use crate::error::{Error, Problem, Result};
 use std::time::Duration;

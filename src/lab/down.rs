@@ -7,6 +7,13 @@ use crate::event::Step;
 impl Engine {
     /// Ends machines and networks. Best effort in order: all failures are told, nothing is skipped because of one.
     pub(super) fn down(&self) -> Result<()> {
+        self.end_machines()?;
+        self.forget();
+        Ok(())
+    }
+
+    /// Ends every machine that is there.
+    pub(super) fn end_machines(&self) -> Result<()> {
         self.channels.stop();
         let mut failures = Vec::new();
         if self.files.root().is_dir() {
@@ -33,7 +40,6 @@ impl Engine {
             });
         }
         if failures.is_empty() {
-            self.forget();
             return Ok(());
         }
         Err(Error::Operation(

@@ -95,7 +95,11 @@ impl Engine {
                 .severity(Severity::Warning)
                 .data(json!({"text": format!("{running} machines adopted; the networks were dark"), "dark_since_us": since})),
         );
-        if record.complete {
+        if let Some(from) = &record.restoring {
+            let e = super::saved::half_restored(&self.instance, from);
+            let draft = Draft::new(Source::Tool, "lab.half-restored").severity(Severity::Warning);
+            self.journal.emit(draft.data(json!({"text": e.to_string()})));
+        } else if record.complete {
             self.channels.follow(&record);
         }
         Ok(())
@@ -115,6 +119,15 @@ impl Engine {
     pub fn perform(&self, verb: Verb, cancel: &Cancel) -> Result<Value> {
         match verb {
             Verb::Up(args) => self.changing(|| self.up(*args, cancel)),
+            Verb::Checkpoint { name } => self.changing(|| self.checkpoint(&name, None)).map(|c| plain(c.meta)),
+            Verb::Restore(args) => self
+                .changing(|| {
+                    let returned = self.restore(&args, cancel)?;
+                    let record = self.record()?;
+                    self.wait_healthy(&record, cancel)?;
+                    Ok(returned)
+                })
+                .map(plain),
             Verb::Down => self.changing(|| self.down().map(|()| Value::Null)),
             Verb::Status => self.status().map(plain),
             Verb::Pause => self.changing(|| self.pause()).map(plain),
@@ -162,8 +175,23 @@ impl Engine {
         self.kept().fabric.clone().ok_or_else(|| self.not_up())
     }
 
-    pub(super) fn keep_fabric(&self, fabric: Fabric) {
-        self.kept().fabric = Some(Arc::new(fabric));
+    pub(super) fn keep_fabric(&self, fabric: Fabric) -> Arc<Fabric> {
+        let fabric = Arc::new(fabric);
+        self.kept().fabric = Some(fabric.clone());
+        fabric
+    }
+
+    /// Ends the networks: no machine is there any more.
+    pub(super) fn darken(&self) {
+        self.kept().fabric = None;
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        self.kept().standing.clone()
+    }
+
+    pub(super) fn keep_standing(&self, standing: Standing) {
+        self.kept().standing = standing;
     }
 
     /// Forgets everything: the lab is gone.
@@ -246,7 +274,10 @@ impl Engine {
             accel: record.wish.accel,
             slowness: record.wish.slowness.factor(),
             t_us: self.journal.now_us(),
-            unhealthy: super::health::unhealthy(lab, &machines),
+            unhealthy: match &record.restoring {
+                Some(from) => Some(super::saved::half_restored(&self.instance, from).to_string()),
+                None => super::health::unhealthy(lab, &machines),
+            },
             machines,
             faults: kept.standing.faults.clone(),
             dark: kept.dark.clone(),

@@ -1,19 +1,22 @@
 //! A running lab: supervisor, state on disk, lifecycle.
 //!
-//! The CLI ([`client`]) talks to the [`supervisor`], which keeps one [`engine`]; `up`, `down`, `channel` and `standing` are
+//! The CLI ([`client`]) talks to the [`supervisor`], which keeps one [`engine`]; `up`, `down`, `saved`, `channel` and `standing` are
 //! parts of that engine. [`files`] names everything on disk, [`record`] is what is remembered, [`protocol`] what is said.
 
+pub mod admission;
 mod channel;
 pub mod checkpoint;
 pub mod client;
 mod down;
 pub mod engine;
 pub mod files;
+pub mod fork;
 pub mod health;
 mod machines;
 pub mod observe;
 pub mod protocol;
 pub mod record;
+pub mod saved;
 mod standing;
 pub mod supervisor;
 mod up;

@@ -1,17 +1,19 @@
 //! What there is of a lab, as the plan wants to know it: asked by the supervisor for `up`, and from outside for `--dry-run`.
 
+use super::checkpoint::Store;
 use super::client::Client;
 use super::files::{Home, LabFiles};
 use super::protocol::{LabStatus, Verb};
 use super::record::Record;
 use super::wish;
 use crate::error::{Error, Problem, Result};
-use crate::hypervisor::DomainState;
+use crate::hypervisor::{self, DomainState};
 use crate::plan::{self, Observed, Plan};
 use crate::spec::Lab;
+use crate::units::Name;
 
 /// The plan of `up`, without making anything. A supervisor that runs is asked; none is started.
-pub fn plan(home: &Home, lab: &Lab) -> Result<Plan> {
+pub fn plan(home: &Home, lab: &Lab, seed: u64, cold: bool) -> Result<Plan> {
     same_lab(home, lab)?;
     let files = home.lab(&lab.name);
     let (store, key) = wish::image_key(home, lab)?;
@@ -25,8 +27,41 @@ pub fn plan(home: &Home, lab: &Lab) -> Result<Plan> {
         (None, _) => Observed::default(),
     };
     observed.image = store.find(&key)?.is_some();
+    if let Some(accel) = hypervisor::accel::remembered(&home.accel()).and_then(|r| r.accel()) {
+        let key = wish::input_key(home, lab, &key.digest, &wish::programs(home, lab)?, accel, seed)?;
+        warm(home, lab, &key, cold, &mut observed);
+    }
     Ok(plan::up(lab, &observed))
 }
+
+/// What the checkpoints have to do with `up`: a lab that is not there comes back from the one with its input key, and one that has to
+/// boot is kept where there is none.
+pub(super) fn warm(home: &Home, lab: &Lab, input_key: &str, cold: bool, observed: &mut Observed) {
+    let name = warm_name(input_key);
+    let found = Store::of(home, &lab.name).find(&name).ok().flatten();
+    match found.filter(|c| c.meta.input_key.as_deref() == Some(input_key)) {
+        Some(_) if !observed.files && !cold => observed.restore = Some(name),
+        Some(_) => {}
+        None => observed.keep = Some(name),
+    }
+}
+
+/// Name of the checkpoint of a healthy lab into which went what this key stands for.
+pub fn warm_name(input_key: &str) -> Name {
+    let short = input_key.get(..WARM_DIGITS).unwrap_or(input_key);
+    format!("{WARM}{short}")
+        .parse()
+        .expect("a prefix and hexadecimal digits")
+}
+
+/// Whether a checkpoint of this name was kept by `up`, not by a person.
+pub fn is_warm(name: &Name) -> bool {
+    let digits = name.as_str().strip_prefix(WARM);
+    digits.is_some_and(|d| d.len() == WARM_DIGITS && d.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+const WARM: &str = "warm-";
+const WARM_DIGITS: usize = 12;
 
 /// Refuses a lab whose name is taken by one that is up from another file.
 pub fn same_lab(home: &Home, lab: &Lab) -> Result<()> {
@@ -78,6 +113,7 @@ fn on_disk(record: &Record, files: &LabFiles) -> Observed {
         disks: nodes().filter(|n| files.node(n).root_overlay().is_file()).collect(),
         credentials: nodes().filter(|n| files.node(n).credentials().is_dir()).collect(),
         deployed: nodes().filter(|_| record.complete).collect(),
+        restore: record.restoring.clone(),
         ..Observed::default()
     }
 }

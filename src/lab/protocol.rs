@@ -8,6 +8,7 @@ use crate::error::{Error, Problem};
 use crate::event::Event;
 use crate::fabric::Rule;
 use crate::fault::Fault;
+use crate::units::Name;
 use crate::verify::{NodeView, Observation};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -57,6 +58,13 @@ pub struct Request {
 pub enum Verb {
     /// Make what is missing; ends when the lab is healthy.
     Up(Box<UpArgs>),
+    /// Keep the lab as a checkpoint of this name: the answer is its `Meta`.
+    Checkpoint {
+        /// Name of the checkpoint.
+        name: Name,
+    },
+    /// Bring the lab, or a new fork, back to the instant of a checkpoint.
+    Restore(RestoreArgs),
     /// Remove everything that carries the lab's label, then end.
     Down,
     /// Machines, networks and what the runtime says: [`LabStatus`].
@@ -106,6 +114,8 @@ impl Verb {
     pub fn word(&self) -> &'static str {
         match self {
             Verb::Up(_) => "up",
+            Verb::Checkpoint { .. } => "checkpoint",
+            Verb::Restore(_) => "restore",
             Verb::Down => "down",
             Verb::Status => "status",
             Verb::Pause => "pause",
@@ -129,6 +139,17 @@ pub struct UpArgs {
     pub wish: super::record::Wish,
     /// Leave what was made when `up` fails, for a look.
     pub keep: bool,
+    /// Boot, even where a checkpoint could be brought back.
+    pub cold: bool,
+}
+
+/// Which checkpoint to come back from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RestoreArgs {
+    /// The lab that it is of.
+    pub lab: Name,
+    /// Its name.
+    pub checkpoint: Name,
 }
 
 /// A line of the supervisor after its greeting.

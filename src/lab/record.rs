@@ -3,8 +3,10 @@
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::hypervisor::{Accel, DiskFormat};
 use crate::spec::Lab;
+use crate::units::Name;
 use crate::wait::Slowness;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -24,6 +26,10 @@ pub struct Wish {
     pub image: ImageRef,
     /// Seed of every random choice.
     pub seed: u64,
+    /// blake3 of the tool and of each program of the pack.
+    pub programs: BTreeMap<String, String>,
+    /// Digest of everything that goes into the lab: see [`super::wish::input_key`].
+    pub input_key: String,
 }
 
 /// A base image on this host.
@@ -58,6 +64,12 @@ pub struct Record {
     pub ports: Vec<crate::fabric::PortAssignment>,
     /// Whether `up` reached the end once.
     pub complete: bool,
+    /// The checkpoint that it was brought back from last.
+    #[serde(default)]
+    pub restored_from: Option<Name>,
+    /// The checkpoint that it is being brought back from: set before anything is touched, so that it can be done again.
+    #[serde(default)]
+    pub restoring: Option<Name>,
 }
 
 /// What was chosen for one machine.

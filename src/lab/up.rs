@@ -1,8 +1,9 @@
 //! `up`: carries out the plan, undoes what it made where a step fails.
 
+use super::checkpoint::Store;
 use super::engine::Engine;
 use super::machines;
-use super::protocol::UpArgs;
+use super::protocol::{RestoreArgs, UpArgs};
 use super::record::{Record, Wish};
 use super::supervisor::Cancel;
 use crate::deploy;
@@ -12,7 +13,7 @@ use crate::guest;
 use crate::hypervisor::{DiskFormat, DomainState};
 use crate::image::qemu_img::QemuImg;
 use crate::plan::{self, Action, Observed, Plan};
-use crate::spec::Node;
+use crate::spec::{Lab, Node};
 use crate::wait::{Deadline, Probe, wait_until};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -21,8 +22,6 @@ use std::time::Duration;
 
 /// The longest that a machine may take from its start until SSH answers, on a fast host (measured: 13 s alone under TCG).
 const BOOT: Duration = Duration::from_secs(120);
-/// After this long without an answer a machine is started once more, on a fast host: four times what a boot takes.
-const FIRST_BOOT: Duration = Duration::from_secs(75);
 /// The longest that installing the runtime on one machine may take, on a fast host.
 const DEPLOY: Duration = Duration::from_secs(90);
 /// The longest that the cluster may take from the last deployed node until it is healthy, on a fast host.
@@ -34,14 +33,18 @@ impl Engine {
         super::observe::same_lab(&self.home, &args.wish.lab)?;
         let before = self.try_record();
         let begun = std::time::Instant::now();
-        let observed = self.observed(before.as_deref())?;
+        let mut observed = self.observed(before.as_deref())?;
+        self.consider_warm(&args, &mut observed);
         let plan = plan::up(&args.wish.lab, &observed);
         if plan.steps.is_empty() {
             return Ok(json!({"steps": 0, "seconds": 0.0}));
         }
-        let made = self
-            .prepare(before, args.wish)
-            .and_then(|record| self.carry_out(&record, &plan, cancel));
+        let made = if observed.restore.is_some() {
+            self.carry_out(&args.wish.lab, &plan, cancel)
+        } else {
+            self.prepare(before, args.wish)
+                .and_then(|record| self.carry_out(&record.wish.lab, &plan, cancel))
+        };
         match made {
             Ok(()) => {
                 let record = self.record()?;
@@ -68,6 +71,23 @@ impl Engine {
         Ok(super::observe::of(record, &self.status()?, &self.files))
     }
 
+    /// Whether to come back from a checkpoint instead of a boot. A damaged one is not fit: the lab boots, and it is kept anew.
+    fn consider_warm(&self, args: &UpArgs, observed: &mut Observed) {
+        if observed.files {
+            return;
+        }
+        let (lab, key) = (&args.wish.lab, &args.wish.input_key);
+        super::observe::warm(&self.home, lab, key, args.cold, observed);
+        let Some(name) = observed.restore.clone() else { return };
+        if let Err(e) = Store::of(&self.home, &lab.name).get(&name).and_then(|c| c.verify()) {
+            let draft = Draft::new(Source::Tool, "checkpoint.unfit").severity(Severity::Warning);
+            self.journal()
+                .emit(draft.data(json!({"text": format!("the lab boots: {e}")})));
+            observed.restore = None;
+            observed.keep = Some(name);
+        }
+    }
+
     /// Chooses ports and names for a lab that is new; lights its networks.
     fn prepare(&self, before: Option<Arc<Record>>, wish: Wish) -> Result<Arc<Record>> {
         if let Some(record) = before {
@@ -82,6 +102,8 @@ impl Engine {
             machines,
             ports: Vec::new(),
             complete: false,
+            restored_from: None,
+            restoring: None,
             wish,
         };
         let fabric = self.start_fabric(&record, Vec::new())?;
@@ -91,7 +113,7 @@ impl Engine {
     }
 
     /// Runs the plan's steps, each as soon as those it waits for are done. The first failure stops the rest.
-    fn carry_out(&self, record: &Record, plan: &Plan, cancel: &Cancel) -> Result<()> {
+    fn carry_out(&self, lab: &Lab, plan: &Plan, cancel: &Cancel) -> Result<()> {
         let mut waiting: Vec<&plan::Step> = plan.steps.iter().collect();
         let mut done: BTreeSet<&str> = BTreeSet::new();
         let mut failed: Option<Error> = None;
@@ -105,7 +127,7 @@ impl Engine {
                         if ready {
                             let (tell, step) = (tell.clone(), *step);
                             scope.spawn(move || {
-                                let result = self.act(record, step, cancel);
+                                let result = self.act(lab, step, cancel);
                                 drop(tell.send((step.id.as_str(), result)));
                             });
                             running += 1;
@@ -138,27 +160,32 @@ impl Engine {
         }
     }
 
-    fn act(&self, record: &Record, step: &plan::Step, cancel: &Cancel) -> Result<()> {
+    fn act(&self, lab: &Lab, step: &plan::Step, cancel: &Cancel) -> Result<()> {
         cancel.check()?;
-        let node = || {
-            let name = step.on.as_deref().unwrap_or_default();
-            record
-                .wish
-                .lab
-                .node(name)
-                .ok_or_else(|| Error::Bug(Problem::new("find the step's node").on(name)))
-        };
+        let on = step.on.as_deref().unwrap_or_default();
+        let unknown = |what: &str| Error::Bug(Problem::new(format!("find the step's {what}")).on(on));
+        let node = || lab.node(on).ok_or_else(|| unknown("node"));
+        let name = || on.parse().map_err(|_| unknown("checkpoint"));
+        if step.action == Action::Restore {
+            let (lab, checkpoint) = (lab.name.clone(), name()?);
+            return self.restore(&RestoreArgs { lab, checkpoint }, cancel).map(drop);
+        }
+        let record = self.record()?;
         match step.action {
             // Done before the supervisor was asked, or with the record.
-            Action::BuildImage | Action::StartSupervisor | Action::StartNetwork => Ok(()),
-            Action::MakeSharedDisk => self.make_shared_disk(record, step.on.as_deref().unwrap_or_default()),
-            Action::MakeDisks => self.make_disks(record, node()?),
-            Action::MakeCredentials => self.make_credentials(record, node()?),
-            Action::StartMachine => self.start_machine(record, node()?),
+            Action::BuildImage | Action::StartSupervisor | Action::StartNetwork | Action::Restore => Ok(()),
+            Action::MakeSharedDisk => self.make_shared_disk(&record, on),
+            Action::MakeDisks => self.make_disks(&record, node()?),
+            Action::MakeCredentials => self.credentials(&record, node()?).map(drop),
+            Action::StartMachine => self.start_machine(&record, node()?),
             Action::ResumeMachine => self.hypervisor()?.resume(&node()?.name),
-            Action::WaitReady => self.wait_ready(record, node()?, cancel),
-            Action::Deploy => self.deploy(record, node()?, cancel),
-            Action::WaitHealthy => self.wait_healthy(record, cancel),
+            Action::WaitReady => self.wait_ready(&record, node()?, cancel),
+            Action::Deploy => self.deploy(&record, node()?, cancel),
+            Action::WaitHealthy => self.wait_healthy(&record, cancel),
+            Action::Checkpoint => {
+                self.keep_warm(&record, &name()?);
+                Ok(())
+            }
         }
     }
 
@@ -186,10 +213,6 @@ impl Engine {
             .tried("make the shared disk", path.display())
     }
 
-    fn make_credentials(&self, record: &Record, node: &Node) -> Result<()> {
-        self.credentials(record, node).map(drop)
-    }
-
     fn start_machine(&self, record: &Record, node: &Node) -> Result<()> {
         let step = Step::begin(self.journal(), "start", Some(&node.name), "creating the machine");
         let mut created = self.create_machine(record, &node.name);
@@ -214,47 +237,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Waits until a machine answers. One that does not by then is started once more, and the journal says so: about one boot in
-    /// twenty-five under emulation comes up without its key and stays so, whatever one waits.
     fn wait_ready(&self, record: &Record, node: &Node, cancel: &Cancel) -> Result<()> {
         let step = Step::begin(self.journal(), "boot", Some(&node.name), "waiting for SSH");
-        let record = self.try_record().unwrap_or_else(|| Arc::new(record.clone()));
-        let ready = match self.answers(&record, node, FIRST_BOOT, cancel, &step) {
-            Err(Error::Operation(p)) => {
-                let text = format!("did not answer, started once more: {p}");
-                let draft = Draft::new(Source::Tool, "boot.again")
-                    .node(node.name.as_str())
-                    .severity(Severity::Warning);
-                self.journal().emit(draft.data(json!({ "text": text })));
-                self.hypervisor()?.destroy(&node.name)?;
-                self.create_machine(&record, &node.name)?;
-                self.answers(&record, node, BOOT, cancel, &step)
-            }
-            other => other,
-        }?;
-        step.done(&match ready.failed.as_slice() {
-            [] => "answers SSH".to_owned(),
-            failed => format!("answers SSH; failed units: {}", failed.join(", ")),
-        });
-        Ok(())
-    }
-
-    fn answers(
-        &self,
-        record: &Record,
-        node: &Node,
-        within: Duration,
-        cancel: &Cancel,
-        step: &Step,
-    ) -> Result<guest::Ready> {
         let way = super::channel::way(&self.files, record, &node.name)?;
-        let deadline = Deadline::scaled(within, record.wish.slowness);
+        let deadline = Deadline::scaled(BOOT, record.wish.slowness);
         let (_, ready) = guest::wait_ready(&way, deadline, &mut |seen| {
             step.say(seen);
             self.alive(&node.name)?;
             cancel.check()
         })?;
-        Ok(ready)
+        step.done(&match ready.failed.as_slice() {
+            [] => "answers SSH".to_owned(),
+            failed => format!("answers SSH; failed units: {}", failed.join(", ")),
+        });
+        Ok(())
     }
 
     /// A machine that went away will never answer: no use in waiting for the deadline.
@@ -286,7 +282,6 @@ impl Engine {
 
     fn deploy(&self, record: &Record, node: &Node, cancel: &Cancel) -> Result<()> {
         let step = Step::begin(self.journal(), "deploy", Some(&node.name), "installing");
-        let record = self.try_record().unwrap_or_else(|| Arc::new(record.clone()));
         let pack = super::channel::pack(&record)?;
         let deadline = Deadline::scaled(DEPLOY, record.wish.slowness);
         let mut remote = self.channels.connect(&record, &node.name, deadline)?;
@@ -311,7 +306,7 @@ impl Engine {
         Ok(())
     }
 
-    fn wait_healthy(&self, record: &Record, cancel: &Cancel) -> Result<()> {
+    pub(super) fn wait_healthy(&self, record: &Record, cancel: &Cancel) -> Result<()> {
         if record.wish.lab.runtime.is_none() {
             return Ok(());
         }

@@ -3,12 +3,14 @@
 use super::files::Home;
 use super::record::{ImageRef, Wish};
 use crate::deploy::{self, Artifacts, Pack};
-use crate::error::{Error, Problem, Result};
+use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Journal, Step};
+use crate::guest::template;
 use crate::hypervisor::{Accel, accel};
 use crate::image::{Image, ImageKey, Recipe, Store};
 use crate::spec::{self, Context, Lab, Loaded, Source};
-use crate::units::Size;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 /// What lab files are checked against on this host.
@@ -19,7 +21,7 @@ pub fn context() -> Result<Context> {
             .iter()
             .map(|kind| Pack::load(kind).map(|p| p.settings))
             .collect::<Result<_>>()?,
-        host_memory: host_memory(),
+        host_memory: super::admission::host_memory(),
     })
 }
 
@@ -37,14 +39,6 @@ pub fn read(source: &Source) -> Result<Loaded> {
             ..context()?
         },
     )
-}
-
-/// What this host can give to machines, where the kernel says.
-fn host_memory() -> Option<Size> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(Size(kib << 10))
 }
 
 /// The store and the key of the image that the lab's machines boot; it may not be built yet.
@@ -76,9 +70,8 @@ pub fn decide(
     journal: &Journal,
     cancel: &AtomicBool,
 ) -> Result<Wish> {
-    let pack = lab.runtime.as_ref().map(|r| Pack::load(&r.kind)).transpose()?;
-    // Before anything is made: the supervisor will look in the same place.
-    Artifacts::beside_executable(pack.as_ref(), home.lab(&lab.name).keys())?;
+    // Before anything is made: the supervisor will look for them in the same place.
+    let programs = programs(home, &lab)?;
     for dir in [&home.cache, &home.state, &home.runtime] {
         Home::private_dir(dir)?;
     }
@@ -87,7 +80,10 @@ pub fn decide(
     let step = Step::begin(journal, "accel", None, "find out how machines run on this host");
     let verdict = accel::probe(&image, &home.accel(), force)?;
     step.done(&verdict.detail);
+    let input_key = input_key(home, &lab, &image.digest, &programs, verdict.accel, seed)?;
     Ok(Wish {
+        input_key,
+        programs,
         lab,
         source: source.file_name(),
         accel: verdict.accel,
@@ -95,6 +91,41 @@ pub fn decide(
         image: image_ref(&image),
         seed,
     })
+}
+
+/// Name of the tool itself among the [`programs`].
+pub const TOOL: &str = "failoverlab";
+
+/// Digests of the tool and of each program that its pack brings into the lab.
+pub fn programs(home: &Home, lab: &Lab) -> Result<BTreeMap<String, String>> {
+    let pack = lab.runtime.as_ref().map(|r| Pack::load(&r.kind)).transpose()?;
+    let mut all = Artifacts::beside_executable(pack.as_ref(), home.lab(&lab.name).keys())?.programs;
+    let tool = std::env::current_exe().tried("find the tool's own executable", "")?;
+    all.insert(TOOL.to_owned(), tool);
+    let digest = |(name, path): (String, PathBuf)| {
+        let mut hash = blake3::Hasher::new();
+        fs_err::File::open(&path)
+            .and_then(|file| hash.update_reader(file).map(drop))
+            .tried("read the program", path.display())?;
+        Ok((name, hash.finalize().to_hex().to_string()))
+    };
+    all.into_iter().map(digest).collect()
+}
+
+/// Digest of everything that goes into a lab: its file, the image, the tool with its templates, the runtime's programs, QEMU and
+/// how it runs machines, the seed. A healthy lab with the same key is as good as a new one.
+pub fn input_key(
+    home: &Home,
+    lab: &Lab,
+    image: &str,
+    programs: &BTreeMap<String, String>,
+    accel: Accel,
+    seed: u64,
+) -> Result<String> {
+    let templates = template::overrides_digest()?.to_hex().to_string();
+    let qemu = accel::remembered(&home.accel()).map(|r| r.qemu().to_owned());
+    let all = serde_json::to_vec(&(lab, image, programs, templates, accel, seed, qemu)).expect("a lab is plain data");
+    Ok(blake3::hash(&all).to_hex().to_string())
 }
 
 fn image_ref(image: &Image) -> ImageRef {

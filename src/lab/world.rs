@@ -1,11 +1,13 @@
-//! The real machines as a scenario's [`World`]: acts and looks through the lab's supervisor.
+//! The real machines as a scenario's [`World`]: a fork of the lab, acted on and looked at through its supervisor.
 
+use super::checkpoint::Store;
 use super::client::{Client, LabStream};
 use super::files::Home;
-use super::protocol::{LabStatus, Verb};
+use super::fork;
+use super::protocol::{LabStatus, RestoreArgs, Verb};
 use super::record::Record;
 use crate::error::{Error, IoContext, Problem, Result};
-use crate::event::{Draft, Event, Journal, JournalHead, Source, Step};
+use crate::event::{Draft, Event, Journal, JournalHead, Severity, Source, Step};
 use crate::fault::Fault;
 use crate::scenario::mail::{Dial, Endpoints, Load, OpJournal, Wire};
 use crate::scenario::{
@@ -13,7 +15,7 @@ use crate::scenario::{
 };
 use crate::spec::{Lab, NodeRole};
 use crate::verify::{FaultRecord, ScenarioReport, Verdict};
-use crate::wait::{Deadline, Probe, Slowness, wait_until};
+use crate::wait::{Deadline, Slowness};
 use serde_json::Value;
 use std::io;
 use std::net::SocketAddrV4;
@@ -24,95 +26,82 @@ use std::time::Duration;
 
 /// How often a passing of time looks whether the person wants to stop.
 const GLANCE: Duration = Duration::from_millis(100);
-/// The longest that a lab may take to be healthy before a scenario begins, on a fast host.
-const SETTLE: Duration = Duration::from_secs(120);
 
-/// Worlds on one lab that is up, one after the other: each begins when the lab is healthy and no fault is in force.
+/// A fork for each scenario, from one checkpoint of a healthy lab.
 pub struct MachineWorlds {
     home: Home,
-    instance: String,
+    from: RestoreArgs,
     record: Record,
     interrupted: Arc<AtomicBool>,
     journal: Journal,
+    keep: bool,
 }
 
 impl std::fmt::Debug for MachineWorlds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MachineWorlds")
-            .field("instance", &self.instance)
+            .field("from", &self.from)
             .finish_non_exhaustive()
     }
 }
 
 impl MachineWorlds {
-    /// Worlds on `instance`; `interrupted` ends a scenario early. What is waited for is told to `journal`.
-    pub fn new(home: &Home, instance: &str, interrupted: Arc<AtomicBool>, journal: Journal) -> Result<Self> {
-        let Some(record) = Record::load(&home.lab(instance).record())? else {
-            return Err(Error::Usage(
-                Problem::new("run a scenario on the lab")
-                    .on(instance)
-                    .seen("it is not up"),
-            ));
-        };
+    /// Worlds from a checkpoint; `interrupted` ends a scenario early, `keep` leaves the forks of those that did not pass. What is
+    /// waited for is told to `journal`.
+    pub fn new(
+        home: &Home,
+        from: RestoreArgs,
+        interrupted: Arc<AtomicBool>,
+        journal: Journal,
+        keep: bool,
+    ) -> Result<Self> {
+        let checkpoint = Store::of(home, &from.lab).get(&from.checkpoint)?;
         Ok(Self {
             home: home.clone(),
-            instance: instance.to_owned(),
-            record,
+            record: super::saved::record(&checkpoint)?,
+            from,
             interrupted,
             journal,
+            keep,
         })
     }
 
-    /// The lab's record.
+    /// The record of the lab that is forked.
     pub fn record(&self) -> &Record {
         &self.record
-    }
-
-    fn settle(&self, scenario: &str) -> Result<()> {
-        let step = Step::begin(&self.journal, scenario, None, "waiting until the lab is healthy");
-        let mut client = Client::find_or_start(&self.home, &self.instance)?;
-        let _: Vec<FaultRecord> = client.get(Verb::Heal { id: None })?;
-        wait_until(
-            "begin with a healthy lab",
-            Deadline::scaled(SETTLE, self.record.wish.slowness),
-            || {
-                if self.interrupted.load(Ordering::Relaxed) {
-                    return Err(Error::Interrupted);
-                }
-                let status: LabStatus = client.get(Verb::Status)?;
-                Ok(match status.unhealthy {
-                    None => Probe::Ready(()),
-                    Some(why) => {
-                        step.say(&why);
-                        Probe::NotYet(why)
-                    }
-                })
-            },
-        )?;
-        step.done("the lab is healthy");
-        Ok(())
     }
 }
 
 impl Worlds for MachineWorlds {
-    fn open(&mut self, scenario: &Scenario, folder: &Path) -> Result<Box<dyn World>> {
-        self.settle(&scenario.id)?;
-        let (record, interrupted) = (self.record.clone(), self.interrupted.clone());
-        Ok(Box::new(MachineWorld::enter(
-            &self.home,
-            &self.instance,
-            record,
-            folder,
-            interrupted,
-        )?))
+    fn open(&self, scenario: &Scenario, folder: &Path) -> Result<Box<dyn World>> {
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        let instance = fork::claim(&self.home, &self.from.lab)?;
+        let step = Step::begin(&self.journal, &scenario.id, None, &format!("bringing back {instance}"));
+        fork::bring_back(&self.home, &instance, &self.from, |_| {})?;
+        step.done(&format!("{instance} is healthy"));
+        let enter = || {
+            let record = Record::load(&self.home.lab(&instance).record())?.unwrap_or_else(|| self.record.clone());
+            MachineWorld::enter(
+                &self.home,
+                &instance,
+                record,
+                folder,
+                self.interrupted.clone(),
+                self.keep,
+            )
+        };
+        match enter() {
+            Ok(world) => Ok(Box::new(world)),
+            Err(e) => {
+                let failure = fork::take_down(&self.home, &instance, |_| {}).err();
+                Err(e.with_rollback(failure.map(|f| f.to_string())))
+            }
+        }
     }
 
-    fn close(&mut self, world: Box<dyn World>) -> Result<()> {
-        drop(world);
-        Ok(())
-    }
-
-    fn ended(&mut self, report: &ScenarioReport) {
+    fn ended(&self, report: &ScenarioReport) {
         let why = report.why.as_deref().map(|w| format!(": {w}")).unwrap_or_default();
         let text = format!("{} is {:?}{why}", report.id, report.verdict).to_lowercase();
         let data = serde_json::json!({"step": report.id, "text": text, "ok": report.verdict == Verdict::Pass, "seconds": report.seconds});
@@ -120,7 +109,7 @@ impl Worlds for MachineWorlds {
     }
 }
 
-/// One scenario on a lab that is up.
+/// One scenario on a fork of its own.
 #[derive(Debug)]
 pub struct MachineWorld {
     home: Home,
@@ -133,6 +122,7 @@ pub struct MachineWorld {
     /// What must be added to a time of the lab's journal to get one of the run's, in microseconds.
     shift_us: i64,
     interrupted: Arc<AtomicBool>,
+    keep: bool,
     load: Option<Load>,
     /// Of the workloads that were stopped.
     counted: Progress,
@@ -141,7 +131,14 @@ pub struct MachineWorld {
 
 impl MachineWorld {
     /// A world on `instance`. The client's journal is written in `folder` as it happens; `interrupted` ends a passing of time early.
-    fn enter(home: &Home, instance: &str, record: Record, folder: &Path, interrupted: Arc<AtomicBool>) -> Result<Self> {
+    fn enter(
+        home: &Home,
+        instance: &str,
+        record: Record,
+        folder: &Path,
+        interrupted: Arc<AtomicBool>,
+        keep: bool,
+    ) -> Result<Self> {
         let journal = Journal::in_memory();
         let events = Arc::new(Mutex::new(Vec::new()));
         journal.listen({
@@ -164,6 +161,7 @@ impl MachineWorld {
             events,
             shift_us,
             interrupted,
+            keep,
             load: None,
             counted: Progress::default(),
             loads: 0,
@@ -346,6 +344,16 @@ impl World for MachineWorld {
 
     fn note(&mut self, draft: Draft) {
         self.journal.emit(draft);
+    }
+
+    fn end(self: Box<Self>, passed: bool) -> Result<()> {
+        if self.keep && !passed {
+            let text = format!("{} is left for a look", self.instance);
+            let draft = Draft::new(Source::Tool, "fork.kept").severity(Severity::Warning);
+            self.journal.emit(draft.data(serde_json::json!({ "text": text })));
+            return Ok(());
+        }
+        fork::take_down(&self.home, &self.instance, |_| {}).map(drop)
     }
 
     fn finish(&mut self) -> Result<History> {

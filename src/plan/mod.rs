@@ -1,9 +1,7 @@
 //! Pure: a lab and what is there of it → ordered steps, each with its reason. Carried out by `lab`.
 
-mod down;
 mod up;
 
-pub use down::{Undo, down};
 pub use up::{Action, up};
 
 use crate::units::Name;
@@ -38,6 +36,11 @@ pub struct Observed {
     pub paused: BTreeSet<Name>,
     /// Machines on which what they run was installed.
     pub deployed: BTreeSet<Name>,
+    /// A checkpoint to come back from instead of a boot: of a healthy lab into which the same things went, or one from which
+    /// somebody began to come back.
+    pub restore: Option<Name>,
+    /// What a healthy lab shall be kept as, so that the next one comes back from there.
+    pub keep: Option<Name>,
 }
 
 impl Observed {
@@ -53,18 +56,18 @@ impl Observed {
 
 /// Steps in an order in which they can be carried out; those that do not wait for each other may run at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Plan<A = Action> {
+pub struct Plan {
     /// The steps.
-    pub steps: Vec<Step<A>>,
+    pub steps: Vec<Step>,
 }
 
 /// One step of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Step<A = Action> {
+pub struct Step {
     /// Unique in the plan: `start-machine:node1`.
     pub id: String,
     /// What is done.
-    pub action: A,
+    pub action: Action,
     /// To what: a node, network, disk or image. `None`: to the lab.
     pub on: Option<String>,
     /// Why it has to be done.
@@ -73,19 +76,13 @@ pub struct Step<A = Action> {
     pub after: Vec<String>,
 }
 
-/// A kind of step.
-pub trait Word {
-    /// Its name, as in `--json`: `start-machine`.
-    fn word(&self) -> &'static str;
-}
-
-impl<A: Word> Plan<A> {
+impl Plan {
     fn new() -> Self {
         Self { steps: Vec::new() }
     }
 
     /// Appends a step and gives back its id. Waits only for what is in the plan already: so there is no cycle.
-    fn add(&mut self, action: A, on: Option<&str>, reason: impl Into<String>, after: Vec<String>) -> String {
+    fn add(&mut self, action: Action, on: Option<&str>, reason: impl Into<String>, after: Vec<String>) -> String {
         let id = on.map_or_else(|| action.word().to_owned(), |on| format!("{}:{on}", action.word()));
         debug_assert!(
             after.iter().all(|a| self.steps.iter().any(|s| s.id == *a)),
@@ -111,7 +108,7 @@ impl<A: Word> Plan<A> {
         if self.is_empty() {
             return "nothing to do\n".to_owned();
         }
-        let on = |s: &Step<A>| s.on.clone().unwrap_or_default();
+        let on = |s: &Step| s.on.clone().unwrap_or_default();
         let words = self.steps.iter().map(|s| s.action.word().len()).max().unwrap_or(0);
         let names = self.steps.iter().map(|s| on(s).len()).max().unwrap_or(0);
         let mut text = String::new();

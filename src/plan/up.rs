@@ -1,7 +1,8 @@
 //! What `up` has to do.
 
-use super::{Observed, Plan, Word};
+use super::{Observed, Plan};
 use crate::spec::{Lab, Node};
+use crate::units::Name;
 use serde::Serialize;
 
 /// What a step of `up` does.
@@ -30,10 +31,15 @@ pub enum Action {
     Deploy,
     /// Waits until the runtime says that all is well.
     WaitHealthy,
+    /// Brings the whole lab back from a checkpoint.
+    Restore,
+    /// Keeps the lab as a checkpoint.
+    Checkpoint,
 }
 
-impl Word for Action {
-    fn word(&self) -> &'static str {
+impl Action {
+    /// Its name, as in `--json`: `start-machine`.
+    pub fn word(self) -> &'static str {
         match self {
             Action::BuildImage => "build-image",
             Action::StartSupervisor => "start-supervisor",
@@ -46,6 +52,8 @@ impl Word for Action {
             Action::WaitReady => "wait-ready",
             Action::Deploy => "deploy",
             Action::WaitHealthy => "wait-healthy",
+            Action::Restore => "restore",
+            Action::Checkpoint => "checkpoint",
         }
     }
 }
@@ -53,11 +61,12 @@ impl Word for Action {
 /// The steps from what is there to a lab that is up; none where it is.
 pub fn up(lab: &Lab, seen: &Observed) -> Plan {
     let mut plan = Plan::new();
+    if let Some(checkpoint) = &seen.restore {
+        restore(&mut plan, lab, seen, checkpoint);
+        return plan;
+    }
     let image = build_image(&mut plan, lab, seen);
-    let ground = (!seen.supervisor)
-        .then(|| plan.add(Action::StartSupervisor, None, "nothing runs this lab yet", Vec::new()))
-        .into_iter()
-        .collect::<Vec<_>>();
+    let ground = start_supervisor(&mut plan, seen);
     for network in lab.networks.iter().filter(|n| !seen.networks.contains(&n.name)) {
         let reason = format!("{} carries no frames yet", network.subnet);
         plan.add(Action::StartNetwork, Some(&network.name), reason, ground.clone());
@@ -79,9 +88,38 @@ pub fn up(lab: &Lab, seen: &Observed) -> Plan {
         } else {
             format!("{} has to form", runtime.cluster.name)
         };
-        plan.add(Action::WaitHealthy, None, reason, last);
+        last = vec![plan.add(Action::WaitHealthy, None, reason, last)];
+    }
+    if let Some(name) = seen.keep.as_ref().filter(|_| !seen.complete) {
+        plan.add(
+            Action::Checkpoint,
+            Some(name),
+            "so that the next `up` comes back from here",
+            last,
+        );
     }
     plan
+}
+
+fn start_supervisor(plan: &mut Plan, seen: &Observed) -> Vec<String> {
+    (!seen.supervisor)
+        .then(|| plan.add(Action::StartSupervisor, None, "nothing runs this lab yet", Vec::new()))
+        .into_iter()
+        .collect()
+}
+
+fn restore(plan: &mut Plan, lab: &Lab, seen: &Observed, checkpoint: &Name) {
+    let ground = start_supervisor(plan, seen);
+    let reason = if seen.files {
+        "it was cut short"
+    } else {
+        "everything that goes into the lab is as it was when this was kept"
+    };
+    let restored = plan.add(Action::Restore, Some(checkpoint), reason, ground);
+    if let Some(runtime) = &lab.runtime {
+        let reason = format!("{} has to find itself as it was", runtime.cluster.name);
+        plan.add(Action::WaitHealthy, None, reason, vec![restored]);
+    }
 }
 
 fn build_image(plan: &mut Plan, lab: &Lab, seen: &Observed) -> Option<String> {

@@ -167,6 +167,10 @@ impl World for Fake {
     fn note(&mut self, draft: Draft) {
         self.notes.push(draft.kind);
     }
+    fn end(self: Box<Self>, _: bool) -> Result<()> {
+        Ok(())
+    }
+
     fn finish(&mut self) -> Result<History> {
         assert!(!self.running, "the final reads come after the last operation");
         assert!(self.faults.is_empty(), "the final reads come after the last heal");

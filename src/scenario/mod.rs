@@ -63,6 +63,8 @@ pub trait World {
     fn note(&mut self, draft: Draft);
     /// The final reads and all that was journalled. Faults and observations that the runner made are its own to add.
     fn finish(&mut self) -> Result<History>;
+    /// The scenario is over: what was made for it is removed. `passed`: nobody will want to look at it.
+    fn end(self: Box<Self>, passed: bool) -> Result<()>;
 }
 
 /// Which faults to undo.

@@ -8,6 +8,7 @@ use crate::spec;
 use crate::verify::sample::{self, Change, Plan};
 use crate::verify::{RunReport, ScenarioReport, Verdict};
 use std::path::Path;
+use std::sync::Mutex;
 
 fn scenario(steps: &str, rest: &str) -> Scenario {
     let lab = spec::example("ccr");
@@ -149,20 +150,24 @@ fn a_role_that_nobody_has_leaves_it_open() {
     assert!(report.why.unwrap().contains("survivor"));
 }
 
-struct Fakes(Vec<Fake>);
+struct Fakes(Mutex<Vec<Fake>>);
+
+impl Fakes {
+    fn new(worlds: Vec<Fake>) -> Self {
+        Self(Mutex::new(worlds))
+    }
+}
 
 impl Worlds for Fakes {
-    fn open(&mut self, _: &Scenario, folder: &Path) -> Result<Box<dyn World>> {
+    fn open(&self, _: &Scenario, folder: &Path) -> Result<Box<dyn World>> {
         assert!(folder.is_dir());
-        if self.0.is_empty() {
+        let mut worlds = self.0.lock().unwrap();
+        if worlds.is_empty() {
             return Err(Error::Host(
                 crate::error::Problem::new("start the lab").seen("no memory"),
             ));
         }
-        Ok(Box::new(self.0.remove(0)))
-    }
-    fn close(&mut self, _: Box<dyn World>) -> Result<()> {
-        Ok(())
+        Ok(Box::new(worlds.remove(0)))
     }
 }
 
@@ -173,6 +178,7 @@ fn options(folder: &Path) -> Options {
         on: "machines".into(),
         repeat: 1,
         folder: folder.join("run"),
+        jobs: 1,
     }
 }
 
@@ -189,7 +195,7 @@ fn a_run_leaves_a_folder_with_everything() {
         scenario("{ wait = \"1s\" }", ""),
     ];
     let lab = sample::lab();
-    let report = run_all(&mut Fakes(vec![world]), &lab, &all[..1], &options).unwrap();
+    let report = run_all(&Fakes::new(vec![world]), &lab, &all[..1], &options).unwrap();
     assert_eq!(report.verdict, Verdict::Pass, "{:?}", report.scenarios[0].why);
     let run = &options.folder;
     let read: RunReport = serde_json::from_slice(&std::fs::read(run.join(names::VERDICT)).unwrap()).unwrap();
@@ -214,7 +220,7 @@ fn a_run_leaves_a_folder_with_everything() {
             .unwrap()
             .contains("</html>")
     );
-    let again = run_all(&mut Fakes(Vec::new()), &lab, &all, &options).unwrap_err();
+    let again = run_all(&Fakes::new(Vec::new()), &lab, &all, &options).unwrap_err();
     assert_eq!(again.exit_code(), 2, "a run is never overwritten");
 }
 
@@ -224,7 +230,7 @@ fn a_world_that_cannot_be_made_leaves_its_scenario_open_and_the_others_run() {
     let mut options = options(dir.path());
     options.repeat = 2;
     let report = run_all(
-        &mut Fakes(vec![Fake::new()]),
+        &mut Fakes::new(vec![Fake::new()]),
         &sample::lab(),
         &[scenario("{ wait = \"1s\" }", "")],
         &options,

@@ -12,15 +12,14 @@ use serde::Serialize;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Where worlds come from: a lab that is up, a fork for each scenario, or a simulator.
-pub trait Worlds {
+/// Where worlds come from: a fork of a lab for each scenario, or a simulator.
+pub trait Worlds: Sync {
     /// A world for this scenario. `folder` is its own; the client's journal is written there as it happens.
-    fn open(&mut self, scenario: &Scenario, folder: &Path) -> Result<Box<dyn World>>;
-    /// The scenario has ended; what `open` made is removed.
-    fn close(&mut self, world: Box<dyn World>) -> Result<()>;
+    fn open(&self, scenario: &Scenario, folder: &Path) -> Result<Box<dyn World>>;
     /// Hears what became of each scenario, for progress.
-    fn ended(&mut self, report: &ScenarioReport) {
+    fn ended(&self, report: &ScenarioReport) {
         let _ = report;
     }
 }
@@ -38,6 +37,34 @@ pub struct Options {
     pub repeat: u32,
     /// The run's folder; made, and must not be there yet.
     pub folder: PathBuf,
+    /// How many scenarios run side by side.
+    pub jobs: usize,
+}
+
+/// One scenario of a run, on its way.
+struct Turn<'a> {
+    scenario: &'a Scenario,
+    seed: u64,
+    folder: PathBuf,
+}
+
+impl Options {
+    /// Every scenario as often as it is to be run, each with a folder of its own.
+    fn turns<'a>(&self, scenarios: &'a [Scenario]) -> Vec<Turn<'a>> {
+        let turn = |scenario: &'a Scenario, n: u32| Turn {
+            scenario,
+            seed: self.seed.wrapping_add(u64::from(n)),
+            folder: self.folder.join(match n {
+                0 => scenario.id.clone(),
+                n => format!("{}.{}", scenario.id, n + 1),
+            }),
+        };
+        let times = self.repeat.max(1);
+        scenarios
+            .iter()
+            .flat_map(|s| (0..times).map(move |n| turn(s, n)))
+            .collect()
+    }
 }
 
 /// Names in a run's folder; documented in `docs/files.md`.
@@ -115,7 +142,7 @@ fn named(id: &str, all: &[Scenario]) -> Result<Scenario> {
 ///
 /// # Errors
 /// [`Error::Interrupted`], and where the folder cannot be written.
-pub fn run_all(worlds: &mut dyn Worlds, lab: &Lab, scenarios: &[Scenario], options: &Options) -> Result<RunReport> {
+pub fn run_all(worlds: &dyn Worlds, lab: &Lab, scenarios: &[Scenario], options: &Options) -> Result<RunReport> {
     if options.folder.exists() {
         return Err(Error::Usage(
             Problem::new("make the run's folder")
@@ -124,23 +151,15 @@ pub fn run_all(worlds: &mut dyn Worlds, lab: &Lab, scenarios: &[Scenario], optio
         ));
     }
     Home::private_dir(&options.folder)?;
-    let mut pages = Vec::new();
-    for scenario in scenarios {
-        for turn in 0..options.repeat.max(1) {
-            let name = if turn == 0 {
-                scenario.id.clone()
-            } else {
-                format!("{}.{}", scenario.id, turn + 1)
-            };
-            let folder = options.folder.join(name);
-            Home::private_dir(&folder)?;
-            let seed = options.seed.wrapping_add(u64::from(turn));
-            let (report, history) = one(worlds, scenario, seed, &folder)?;
-            worlds.ended(&report);
-            write_scenario(&folder, scenario, &report, &history)?;
-            pages.push((report, history, scenario));
-        }
-    }
+    let turns = options.turns(scenarios);
+    let ended = side_by_side(options.jobs, &turns, |turn| {
+        Home::private_dir(&turn.folder)?;
+        let (report, history) = one(worlds, turn)?;
+        worlds.ended(&report);
+        write_scenario(&turn.folder, turn.scenario, &report, &history)?;
+        Ok((report, history, turn.scenario))
+    });
+    let pages = ended.into_iter().collect::<Result<Vec<_>>>()?;
     let report = RunReport {
         lab: lab.name.to_string(),
         seed: options.seed,
@@ -169,17 +188,46 @@ pub fn run_all(worlds: &mut dyn Worlds, lab: &Lab, scenarios: &[Scenario], optio
     Ok(report)
 }
 
-fn one(worlds: &mut dyn Worlds, scenario: &Scenario, seed: u64, folder: &Path) -> Result<(ScenarioReport, History)> {
+/// Does `work` for each item, in their order, on so many threads; the results are in the items' order. The first failure lets what has
+/// begun end and nothing more begin: what did not is missing at the end.
+fn side_by_side<T: Sync, R: Send>(jobs: usize, items: &[T], work: impl Fn(&T) -> Result<R> + Sync) -> Vec<Result<R>> {
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let worker = || {
+        let mut mine = Vec::new();
+        while !failed.load(Ordering::Relaxed) {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(i) else { break };
+            let done = work(item);
+            failed.fetch_or(done.is_err(), Ordering::Relaxed);
+            mine.push((i, done));
+        }
+        mine
+    };
+    let mut all: Vec<(usize, Result<R>)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs.clamp(1, items.len().max(1)))
+            .map(|_| scope.spawn(worker))
+            .collect();
+        let joined = threads
+            .into_iter()
+            .map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        joined.flatten().collect()
+    });
+    all.sort_by_key(|(i, _)| *i);
+    all.into_iter().map(|(_, done)| done).collect()
+}
+
+fn one(worlds: &dyn Worlds, turn: &Turn<'_>) -> Result<(ScenarioReport, History)> {
     let unknown = |e: Error| match e {
         Error::Interrupted => Err(e),
-        e => Ok((not_run(scenario, &e), History::default())),
+        e => Ok((not_run(turn.scenario, &e), History::default())),
     };
-    let mut world = match worlds.open(scenario, folder) {
+    let mut world = match worlds.open(turn.scenario, &turn.folder) {
         Ok(world) => world,
         Err(e) => return unknown(e),
     };
-    let ended = run(&mut *world, scenario, seed);
-    let closed = worlds.close(world);
+    let ended = run(&mut *world, turn.scenario, turn.seed);
+    let closed = world.end(ended.as_ref().is_ok_and(|run| run.report.verdict == Verdict::Pass));
     match (ended, closed) {
         (Ok(run), Ok(())) => Ok((run.report, run.history)),
         (Ok(run), Err(e)) => {
@@ -230,4 +278,33 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         .open(path)
         .and_then(|mut f| f.write_all(bytes))
         .tried("write the file", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use std::sync::{Barrier, Mutex};
+
+    #[test]
+    fn scenarios_run_side_by_side_and_are_told_in_order() {
+        // Each waits for the two others: it ends only where three really run at once.
+        let together = Barrier::new(3);
+        let done = side_by_side(3, &[3, 1, 2, 6, 5, 4], |n| {
+            together.wait();
+            Ok(n * 10)
+        });
+        assert_eq!(done.into_iter().collect::<Result<Vec<_>>>().unwrap(), [30, 10, 20, 60, 50, 40]);
+    }
+
+    #[test]
+    fn after_a_failure_nothing_more_begins() {
+        let begun = Mutex::new(Vec::new());
+        let done = side_by_side(1, &[1, 2, 3], |n| {
+            begun.lock().unwrap().push(*n);
+            if *n == 2 { Err(Error::Interrupted) } else { Ok(*n) }
+        });
+        assert_eq!(*begun.lock().unwrap(), [1, 2]);
+        assert!(matches!(done.as_slice(), [Ok(1), Err(Error::Interrupted)]));
+    }
 }

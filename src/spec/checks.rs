@@ -529,17 +529,13 @@ pub(super) fn not_enough_memory(v: &View<'_>) -> Vec<Finding> {
     let Some(host) = v.context.host_memory else {
         return Vec::new();
     };
-    let wanted = v
-        .lab
-        .nodes
-        .iter()
-        .fold(0u64, |sum, n| sum.saturating_add(n.memory.bytes()));
+    let wanted = v.lab.host_memory().bytes();
     if wanted <= host.bytes() {
         return Vec::new();
     }
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     let message = format!(
-        "{} machines want {} MiB of memory, this host can give {} MiB",
+        "{} machines and what runs them want {} MiB of memory, this host can give {} MiB",
         v.lab.nodes.len(),
         mib(wanted),
         host.bytes() >> 20

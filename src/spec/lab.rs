@@ -29,7 +29,21 @@ pub struct Lab {
     pub digest: String,
 }
 
+/// What a machine takes of the host beside its own memory: QEMU, and the code that it translates under emulation
+/// ([`crate::hypervisor::TRANSLATED`]).
+const BESIDE_MACHINE: Size = Size::mib(200);
+/// What a lab's supervisor takes at most (`supervisor-rest` in docs/bench.md).
+const SUPERVISOR: Size = Size::mib(64);
+
 impl Lab {
+    /// What the lab takes of the host's memory when it is up.
+    pub fn host_memory(&self) -> Size {
+        let machines = self.nodes.iter().fold(0u64, |sum, n| {
+            sum.saturating_add(n.memory.bytes())
+                .saturating_add(BESIDE_MACHINE.bytes())
+        });
+        Size(machines.saturating_add(SUPERVISOR.bytes()))
+    }
     /// The node of this name.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.iter().find(|n| n.name.as_str() == name)

@@ -120,7 +120,7 @@ pub mod kind {
     pub const LOG_OPENED: &str = "log.opened";
     /// A generation was closed (`group`, `stream`, `generation`, `epoch`, `checksum`).
     pub const LOG_CLOSED: &str = "log.closed";
-    /// A torn tail was cut during recovery (`group`, `bytes` cut, `left`).
+    /// A torn tail was cut during recovery (`group`, `generation`, `bytes`).
     pub const LOG_TORN: &str = "log.torn";
     /// Closed generations were removed (`group`, `through`).
     pub const LOG_TRUNCATED: &str = "log.truncated";

@@ -36,7 +36,7 @@ impl std::fmt::Debug for Return<'_> {
 }
 
 /// How it went.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Returned {
     /// From the first machine's resumption to the last one's, microseconds.
     pub skew_us: u64,
@@ -47,7 +47,7 @@ pub struct Returned {
 }
 
 /// How it went with one machine.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ReturnedNode {
     /// Its name.
     pub name: String,

@@ -290,8 +290,8 @@ const CASES: &[Case] = &[
     },
     Case {
         rule: "not-enough-memory",
-        fires: &[("256 MiB", "342 MiB")],
-        quiet: &[("256 MiB", "341 MiB")],
+        fires: &[("256 MiB", "462 MiB")],
+        quiet: &[("256 MiB", "461 MiB")],
     },
 ];
 
@@ -321,7 +321,7 @@ fn edited(edits: &[Edit]) -> String {
 fn context(case: &Case) -> Context {
     Context {
         images: ["debian-12", "debian-13"].map(|n| n.parse().unwrap()).into(),
-        host_memory: (case.rule != "too-many").then_some(Size(1 << 30)),
+        host_memory: (case.rule != "too-many").then_some(Size(2 << 30)),
         ..example_context()
     }
 }

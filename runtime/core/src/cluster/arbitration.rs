@@ -204,7 +204,7 @@ impl Cluster {
             self.witness.probing = true;
             self.witness.probe_at = ctx.after_ms(self.settings.witness_check_ms);
             // Nothing hangs on a probe but its own verdict: it may take longer than a claim, two tries and all.
-            let patience = self.timeout_us().max(self.settings.witness_check_ms * 1000 / 2);
+            let patience = self.timeout_us().max(self.settings.witness_check_ms * 1000);
             ctx.witness(Pending::Witness(Step::Probe), WitnessAction::Probe, patience);
         }
     }

@@ -26,8 +26,6 @@ use lease::{Lease, MAX_UNSEEN_PAUSE_US};
 use record::{Record, Saved};
 use std::collections::VecDeque;
 
-/// Agreed records that are remembered, for operators who wait for theirs.
-const AGREED_KEPT: usize = 16;
 /// The file with the record.
 pub const CLUSTER_FILE: &str = "cluster.json";
 
@@ -42,8 +40,6 @@ pub struct Report {
     pub wants_lease: bool,
     /// Whether the service was handed over here.
     pub released: bool,
-    /// Whether every hub has said that it delivers again.
-    pub redelivered: bool,
     /// The storage groups.
     pub groups: Vec<GroupView>,
 }
@@ -63,8 +59,6 @@ pub struct Cluster {
     incarnation: u64,
     saved: Saved,
     saving: Option<Saved>,
-    /// The last records that a majority agreed to while this node looked on.
-    agreed: VecDeque<record::RecordId>,
     peer: Peer,
     seq: u64,
     sent: VecDeque<(u64, Now)>,
@@ -109,7 +103,6 @@ impl Cluster {
                 seen: 0,
             },
             saving: None,
-            agreed: VecDeque::new(),
             peer: Peer::new(config),
             seq: 0,
             sent: VecDeque::new(),
@@ -125,7 +118,6 @@ impl Cluster {
                 service_epoch: 0,
                 wants_lease: false,
                 released: false,
-                redelivered: false,
                 groups: Vec::new(),
             },
         }
@@ -153,10 +145,6 @@ impl Cluster {
     /// Whether a majority is known to have it.
     pub fn committed(&self) -> bool {
         self.saved.committed && self.saving.is_none()
-    }
-    /// Whether a majority has agreed to exactly this record.
-    pub fn has_agreed(&self, id: &record::RecordId) -> bool {
-        self.agreed.contains(id)
     }
     /// Whether this node is in a cluster that has a majority.
     pub fn is_up(&self) -> bool {
@@ -243,10 +231,6 @@ impl Cluster {
         self.saved = saved;
         self.beat_now = true;
         if committed_now {
-            self.agreed.push_back(self.saved.record.id.clone());
-            if self.agreed.len() > AGREED_KEPT {
-                self.agreed.pop_front();
-            }
             self.tell_record(ctx);
         }
     }
@@ -256,7 +240,7 @@ impl Cluster {
         if !self.started {
             return;
         }
-        let same = |r: &Report| (r.service, r.service_epoch, r.wants_lease, r.released, r.redelivered);
+        let same = |r: &Report| (r.service, r.service_epoch, r.wants_lease, r.released);
         let inspected = |r: &Report| {
             r.groups
                 .iter()

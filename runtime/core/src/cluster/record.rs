@@ -53,9 +53,6 @@ pub struct Record {
     /// was never compared with the logs of that epoch does not know what it lacks.
     #[serde(default)]
     pub served: Vec<u64>,
-    /// Whether the hubs must deliver again what a predecessor may have lost: not all of them have said yet that they will.
-    #[serde(default)]
-    pub redeliver: bool,
     /// What the operator wants of the service.
     pub intent: Intent,
     /// The member that an operator evicted.
@@ -76,7 +73,6 @@ impl Record {
             owner_epoch: 0,
             clean: false,
             served: Vec::new(),
-            redeliver: false,
             intent: Intent::Started,
             evicted: None,
             settings: BTreeMap::new(),
@@ -109,7 +105,6 @@ impl Record {
         self.owner = owner.to_owned();
         self.owner_epoch = self.id.epoch;
         self.clean = clean;
-        self.redeliver |= !clean;
         self
     }
 }

@@ -123,7 +123,7 @@ impl Member {
             Command::Mount { group } => {
                 let found = group.as_deref().is_none_or(|g| self.stores.iter().any(|s| s.name == g));
                 let unmounted = self.stores.iter().zip(&self.copies).filter(|(s, _)| !s.mounted());
-                let problem = unmounted.filter_map(|(s, c)| c.mountable(s, true).err()).next();
+                let problem = unmounted.filter_map(|(s, c)| c.mountable(s).err()).next();
                 if !found {
                     Reply::Denied("no such storage group".into())
                 } else if let Some(why) = problem {
@@ -213,11 +213,9 @@ impl Member {
         let mut waiting = std::mem::take(&mut self.operators.agreeing);
         waiting.retain(|(asker, id, text, until)| {
             let now = &self.cluster.record().id;
-            let reply = if self.cluster.has_agreed(id) {
+            let reply = if self.cluster.committed() && now.covers(id) {
                 Reply::Done(text.clone())
-            } else if self.cluster.committed() && now != id && now.covers(id) {
-                Reply::Denied("another decision of the cluster was first: look at its status, and try again".into())
-            } else if self.ctx.due(*until) {
+            } else if self.ctx.due(*until) || (self.cluster.committed() && now.epoch > id.epoch) {
                 Reply::Denied("no majority has agreed to it yet".into())
             } else {
                 return true;

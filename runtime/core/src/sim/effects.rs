@@ -164,10 +164,7 @@ impl World {
         }
         let answer = self.share.request(self.now, i, session, action);
         let result = match answer {
-            Answer::Opened(content) => {
-                self.truths.opened(i);
-                WitnessResult::Opened(content)
-            }
+            Answer::Opened(content) => WitnessResult::Opened(content),
             Answer::Held => WitnessResult::Held,
             Answer::Done => WitnessResult::Done,
             Answer::Bad => WitnessResult::Failed("STATUS_FILE_CLOSED".into()),
@@ -239,19 +236,10 @@ impl World {
                     Reply::Refused { why, .. } => Ok(LmtpReply { code: 451, text: why }),
                     other => Err(format!("{other:?}")),
                 };
-                if let Some((step, _)) = self.cut_at_answer.take_if(|(_, who)| *who == i) {
-                    self.cut_off(step, i);
+                if self.passes(PUBLIC, i, hub) {
+                    let us = self.packet_us();
+                    self.at(us, Happening::Input(hub, life, Input::LmtpDone { op, result }));
                 }
-                let answer = Happening::Answer {
-                    hub,
-                    life,
-                    op,
-                    from: i,
-                    on_since: self.machines[i].on_since,
-                    since: self.now,
-                    result,
-                };
-                self.at(0, answer);
             }
         }
     }

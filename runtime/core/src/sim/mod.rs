@@ -3,24 +3,20 @@
 
 mod check;
 mod clients;
-mod counters;
 mod disk;
 mod effects;
 pub mod plan;
-mod reads;
 mod rng;
 mod share;
-mod truth;
 mod world;
 
 use ccr_contract::config::{Config, DatabaseFailure, Network, Peer, Role, Settings, Witness};
-use ccr_contract::status::{CopyStatus, NetworkRole};
-pub use counters::Counters;
+use ccr_contract::status::NetworkRole;
+pub use check::Counters;
 use plan::{Plan, WINDOW_US};
 use rng::Rng;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-pub use truth::Phases;
 use world::World;
 
 /// When the clients begin.
@@ -37,26 +33,10 @@ pub struct Outcome {
     pub broken: Option<(&'static str, String)>,
     /// What happened.
     pub counters: Counters,
-    /// How long the phases of its failovers took.
-    pub phases: Phases,
     /// The plan that was run.
     pub plan: Plan,
     /// The timeline, where one was asked for.
     pub trace: Vec<String>,
-}
-
-impl Outcome {
-    /// What the run did too little of to prove anything; none when it did enough.
-    pub fn thin(&self) -> Option<String> {
-        let c = &self.counters;
-        let least = [
-            ("operations", c.operations, 300),
-            ("closed generations", c.closed_generations, 10),
-            ("faults", c.faults, 3),
-        ];
-        let few = least.iter().find(|(_, n, least)| n < least);
-        few.map(|(what, n, least)| format!("{n} {what} instead of {least}"))
-    }
 }
 
 /// Runs the history of a seed.
@@ -83,7 +63,6 @@ pub fn run_plan(seed: u64, plan: Plan, trace: bool) -> Outcome {
         seed,
         broken: world.checks.broken,
         counters: world.checks.counters,
-        phases: world.truths.phases,
         plan,
         trace: world.trace.unwrap_or_default(),
     }
@@ -222,14 +201,7 @@ impl World {
         use crate::io::Command;
         let group = None;
         if why.contains("Failed") {
-            let status = (0..2).filter_map(|i| self.ask_status(i)).flat_map(|s| s.copies);
-            let failed: std::collections::BTreeSet<String> = status
-                .filter(|c| c.status == CopyStatus::Failed)
-                .map(|c| c.group)
-                .collect();
-            for group in failed {
-                self.order(usize::MAX, 0, Command::Reseed { group: Some(group) });
-            }
+            self.order(usize::MAX, 0, Command::Reseed { group });
         } else if why.contains("PartiallyOnline") {
             // First the database that is there; where that is none, back to the node that has one.
             self.mended += 1;

@@ -22,8 +22,6 @@ pub enum Who {
 pub enum What {
     /// The power goes, and comes back at the end.
     PowerOff(Who),
-    /// The same, in the middle of a write.
-    PowerOffMidWrite(Who),
     /// The daemon is killed; its supervisor starts it again.
     Kill(Who),
     /// The machine or the process stands still.
@@ -36,9 +34,6 @@ pub enum What {
     Partition(Way),
     /// Everything of one member is cut.
     Isolate(Who),
-    /// Everything of the active member is cut at the moment when it answers a hub; the answer is not lost, it comes after
-    /// the healing, when another one serves perhaps.
-    LateAnswer,
     /// The share's server is stopped.
     ShareDown,
     /// The share's server is started anew: its locks are gone.
@@ -184,8 +179,7 @@ fn draw_what(rng: &mut Rng) -> What {
     let way = *rng.pick(&[Way::Both, Way::Both, Way::Out, Way::In]);
     let pause = *rng.pick(&[Pause::Machine, Pause::Machine, Pause::Process]);
     match rng.range(0, 100) {
-        0..8 => What::PowerOff(who),
-        8..14 => What::PowerOffMidWrite(who),
+        0..14 => What::PowerOff(who),
         14..20 => What::Kill(who),
         20..32 => What::Pause(who, pause),
         32..35 => What::CutPrivate,
@@ -193,8 +187,7 @@ fn draw_what(rng: &mut Rng) -> What {
         41..50 => What::Partition(way),
         50..56 => What::Isolate(who),
         56..59 => What::ShareDown,
-        59..61 => What::ShareRestart,
-        61..62 => What::LateAnswer,
+        59..62 => What::ShareRestart,
         62..65 => What::HubOff(rng.range(0, 2) as usize),
         65..68 => What::BadNetwork,
         68..70 => What::DiskFails(who),
@@ -214,15 +207,6 @@ fn draw_what(rng: &mut Rng) -> What {
     }
 }
 
-/// Everything of one member, both ways.
-fn around(i: usize) -> Vec<(usize, usize, usize)> {
-    let mut cuts = vec![(PRIVATE, 0, 1), (PRIVATE, 1, 0)];
-    for j in (0..=CLIENTS).filter(|j| *j != i) {
-        cuts.extend([(PUBLIC, i, j), (PUBLIC, j, i)]);
-    }
-    cuts
-}
-
 impl World {
     fn who(&self, who: Who) -> usize {
         match who {
@@ -234,6 +218,7 @@ impl World {
 
     pub(super) fn begin_step(&mut self, n: usize) {
         let step = self.plan.steps[n].clone();
+        let places = CLIENTS + 1;
         self.note(|| format!("STEP {n} {:?} for {} s", step.what, step.for_us / 1_000_000));
         let mut cuts = Vec::new();
         let mut hit = None;
@@ -252,15 +237,6 @@ impl World {
                 self.checks.counters.power_offs += 1;
                 self.stop_daemon(i, true);
             }
-            What::PowerOffMidWrite(who) => {
-                let i = self.who(who);
-                hit = Some(i);
-                self.checks.counters.power_offs += 1;
-                self.machines[i].doomed = self.machines[i].powered;
-                let life = self.machines[i].life;
-                self.at(3_000_000.min(step.for_us / 2), Happening::Doom(i, life));
-            }
-            What::LateAnswer => self.cut_at_answer = Some((n, self.workload.service_at)),
             What::BothOff => {
                 self.stop_daemon(0, true);
                 self.stop_daemon(1, true);
@@ -284,12 +260,15 @@ impl World {
             What::CutPrivate => both(PRIVATE, 0, 1, Way::Both),
             What::CutPublic(who, way) => {
                 let i = self.who(who);
-                (0..=CLIENTS).filter(|j| *j != i).for_each(|j| both(PUBLIC, i, j, way));
+                (0..places).filter(|j| *j != i).for_each(|j| both(PUBLIC, i, j, way));
             }
             What::Partition(way) => [PUBLIC, PRIVATE].into_iter().for_each(|n| both(n, 0, 1, way)),
             What::Isolate(who) => {
                 let i = self.who(who);
-                cuts.extend(around(i));
+                both(PRIVATE, 0, 1, Way::Both);
+                (0..places)
+                    .filter(|j| *j != i)
+                    .for_each(|j| both(PUBLIC, i, j, Way::Both));
             }
             What::ShareDown => self.share.down = true,
             What::ShareRestart => self.share.restarted(),
@@ -358,26 +337,12 @@ impl World {
         self.plan.undo[n] = cuts;
         self.plan.hit[n] = hit;
         self.share_contact();
-        self.look();
-        let wait = match step.what {
-            What::Force(_) => 25_000_000,
-            // Its own end comes after its cut.
-            What::LateAnswer => 20_000_000,
-            _ => step.for_us,
+        let wait = if matches!(step.what, What::Force(_)) {
+            25_000_000
+        } else {
+            step.for_us
         };
         self.at(wait, Happening::Undo(n));
-    }
-
-    /// The cuts of a step that waited for its moment.
-    pub(super) fn cut_off(&mut self, n: usize, i: usize) {
-        self.note(|| format!("CUT {n}: everything of {i}"));
-        self.cuts.extend(around(i));
-        self.plan.undo[n] = around(i);
-        self.share_contact();
-        self.look();
-        // Long enough for the other one to take over, short enough for the hub to wait.
-        let us = self.rng.range(8_700_000, 9_700_000);
-        self.at(us, Happening::Undo(n));
     }
 
     fn hurt_log(&mut self, who: Who, delete: bool) {
@@ -408,8 +373,7 @@ impl World {
             }
         }
         match step.what {
-            What::LateAnswer => self.cut_at_answer = None,
-            What::PowerOff(_) | What::PowerOffMidWrite(_) | What::HubOff(_) => {
+            What::PowerOff(_) | What::HubOff(_) => {
                 if let Some(i) = self.plan.hit[n] {
                     self.power_on(i);
                 }
@@ -447,7 +411,6 @@ impl World {
             _ => {}
         }
         self.share_contact();
-        self.look();
     }
 
     /// Everything works again.
@@ -458,19 +421,16 @@ impl World {
         self.note(|| "HEAL".into());
         self.cuts.clear();
         (self.loss, self.delay_us, self.throttled) = (0, 2_000, false);
-        self.cut_at_answer = None;
         if self.share.down {
             self.share.restarted();
         }
         for i in 0..self.machines.len() {
             self.machines[i].disk.capacity = None;
             self.machines[i].disk.fail_next = false;
-            self.machines[i].doomed = false;
             self.resume(i);
             self.power_on(i);
         }
         self.share_contact();
-        self.look();
     }
 
     /// An operator asks member `i`, or the other one where that is down.

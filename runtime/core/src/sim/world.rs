@@ -5,7 +5,6 @@ use super::clients::Workload;
 use super::disk::Disk;
 use super::rng::Rng;
 use super::share::Share;
-use super::truth::Truths;
 use crate::io::{Boot, ConnId, Input, Node, Now, OpId, ReqId, WitnessAction, node};
 use ccr_contract::config::Config;
 use std::cmp::Reverse;
@@ -46,7 +45,7 @@ pub struct Machine {
     /// The pause it is in, and since when.
     pub paused: Option<(Pause, u64)>,
     /// When it was switched on.
-    pub(super) on_since: u64,
+    on_since: u64,
     /// How long its boot-time clock has stood still since.
     stood_us: u64,
     /// How fast its clock is, in parts per million.
@@ -54,8 +53,6 @@ pub struct Machine {
     /// By how much its RTC is off.
     pub rtc_offset_us: i64,
     inbox: Vec<Input>,
-    /// The power goes as soon as it is in the middle of a write.
-    pub doomed: bool,
     /// Whether the service address is up here.
     pub has_address: bool,
     session: u64,
@@ -89,26 +86,6 @@ pub enum Happening {
     Step(usize),
     /// The end of a step's fault.
     Undo(usize),
-    /// The power goes at last, where it has not yet.
-    Doom(usize, u64),
-    /// The store's answer reaches the hub: who waits for it, who sent it, in which life of the machine, since when it is
-    /// under way.
-    Answer {
-        /// The hub.
-        hub: usize,
-        /// Its life.
-        life: u64,
-        /// The hub's operation.
-        op: OpId,
-        /// The member.
-        from: usize,
-        /// When that one was switched on.
-        on_since: u64,
-        /// When the answer left.
-        since: u64,
-        /// What it says.
-        result: Result<crate::io::LmtpReply, String>,
-    },
     /// Look at everything.
     Poll,
     /// A machine comes back.
@@ -184,8 +161,6 @@ pub struct World {
     pub delay_us: u64,
     /// How often an operator had to mend a dismounted database.
     pub mended: u64,
-    /// The step that cuts a member off as soon as it answers a hub.
-    pub cut_at_answer: Option<(usize, usize)>,
     /// Whether log shipping is held up.
     pub throttled: bool,
     /// The witness share, on the first hub.
@@ -194,14 +169,10 @@ pub struct World {
     pub(super) witness_open: BTreeMap<(usize, u64, OpId), bool>,
     pub(super) waiters: BTreeMap<(usize, ReqId), Waiter>,
     next_req: u64,
-    /// The times and policies of every node.
-    pub settings: std::rc::Rc<ccr_contract::config::Settings>,
     /// The workload.
     pub workload: Workload,
     /// The invariants.
     pub checks: Checks,
-    /// What is really so.
-    pub truths: Truths,
     /// The plan's steps, as far as they are still to come or to be undone.
     pub plan: super::plan::Plan,
     /// Told when something of interest happens.
@@ -226,14 +197,12 @@ impl World {
                 skew_ppm: rng.range(0, 401) as i64 - 200,
                 rtc_offset_us: rng.range(0, 7_200_000_000) as i64 - 3_600_000_000,
                 inbox: Vec::new(),
-                doomed: false,
                 has_address: false,
                 session: 0,
                 wake: 0,
             })
             .collect();
         let checks = Checks::new(&machines[0].config);
-        let settings = std::rc::Rc::new(machines[0].config.settings.clone());
         let mut world = Self {
             now: 0,
             queue: BinaryHeap::new(),
@@ -244,17 +213,14 @@ impl World {
             loss: 0,
             delay_us: 2_000,
             mended: 0,
-            cut_at_answer: None,
             throttled: false,
             share: Share::default(),
             streams: Vec::new(),
             witness_open: BTreeMap::new(),
             waiters: BTreeMap::new(),
             next_req: 1,
-            settings,
             workload,
             checks,
-            truths: Truths::default(),
             plan,
             trace: trace.then(Vec::new),
         };
@@ -359,11 +325,7 @@ impl World {
                     }
                     return;
                 }
-                let done = self.machines[i].disk.complete();
-                if self.machines[i].doomed && self.machines[i].disk.mid_write() {
-                    return self.stop_daemon(i, true);
-                }
-                if let Some((op, result)) = done {
+                if let Some((op, result)) = self.machines[i].disk.complete() {
                     self.disk_next(i);
                     self.input(i, life, Input::DiskDone { op, result });
                 }
@@ -382,44 +344,8 @@ impl World {
             Happening::GiveUp(op, step) => self.client_gives_up(op, step),
             Happening::Step(i) => self.begin_step(i),
             Happening::Undo(i) => self.undo_step(i),
-            Happening::Doom(i, life) => {
-                if self.machines[i].life == life && self.machines[i].doomed {
-                    self.stop_daemon(i, true);
-                }
-            }
-            Happening::Answer {
-                hub,
-                life,
-                op,
-                from,
-                on_since,
-                since,
-                result,
-            } => {
-                if self.machines[from].on_since != on_since || !self.machines[from].powered {
-                    return;
-                }
-                if self.passes(PUBLIC, from, hub) && self.kernel_runs(from) {
-                    let us = self.packet_us();
-                    self.at(us, Happening::Input(hub, life, Input::LmtpDone { op, result }));
-                } else if self.now - since < STREAM_DIES_US {
-                    // TCP tries again.
-                    let again = Happening::Answer {
-                        hub,
-                        life,
-                        op,
-                        from,
-                        on_since,
-                        since,
-                        result,
-                    };
-                    self.at(200_000, again);
-                }
-            }
             Happening::Poll => {
-                self.share_contact();
-                let settings = self.settings.clone();
-                self.check_phases(&settings);
+                self.poll();
                 self.at(250_000, Happening::Poll);
             }
             Happening::PowerOn(i) => self.power_on(i),
@@ -438,7 +364,6 @@ impl World {
         }
         if let (Input::Datagram { bytes, .. }, None, true) = (&input, m.paused, i < 2) {
             self.checks.heartbeat(i, bytes);
-            self.heard(i);
         }
         let m = &mut self.machines[i];
         if m.paused.is_some() {
@@ -504,7 +429,6 @@ impl World {
         };
         m.node = Some(node(m.config.clone(), boot));
         let life = m.life;
-        self.look();
         self.at(1_000, Happening::Input(i, life, Input::Start));
     }
 
@@ -517,7 +441,6 @@ impl World {
         }
         m.life += 1;
         m.paused = None;
-        m.doomed = false;
         m.inbox.clear();
         m.session += 1;
         m.has_address = m.has_address && !power;
@@ -543,8 +466,6 @@ impl World {
         }
         self.drop_waiters(i);
         self.checks.forgot(i);
-        self.truths.ended(self.now, i);
-        self.look();
     }
 
     /// Stops a machine or a daemon without ending it.
@@ -553,7 +474,6 @@ impl World {
         if m.powered && m.node.is_some() && m.paused.is_none() {
             m.paused = Some((kind, self.now));
         }
-        self.look();
     }
     /// Lets it go on: what queued meanwhile comes at once, in any order of sources.
     pub fn resume(&mut self, i: usize) {
@@ -564,7 +484,6 @@ impl World {
         }
         let life = m.life;
         let mut inbox = std::mem::take(&mut m.inbox);
-        self.look();
         // Clients first, as often as not: theirs is the answer that must not leave.
         if self.rng.chance(60) {
             inbox.sort_by_key(|input| !matches!(input, Input::Client { .. } | Input::DiskDone { .. }));

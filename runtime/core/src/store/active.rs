@@ -131,6 +131,14 @@ impl Store {
         if !next || Some(h.stream) != self.stream || scan.records.is_empty() {
             return;
         }
+        if scan.torn.is_some() {
+            let data = [
+                ("group", self.name.as_str().into()),
+                ("generation", h.generation.into()),
+                ("bytes", ((bytes.len() - scan.used) as u64).into()),
+            ];
+            ctx.warn(kind::LOG_TORN, &data);
+        }
         self.index.apply(&scan);
         self.applied = h.generation;
         let file = self.file(".log");
@@ -388,14 +396,11 @@ impl Store {
         self.writer.as_ref().map_or(0, |w| w.generation)
     }
 
-    /// Stops writing. Nobody is acknowledged any more. What the open log holds stays on the disk, and leaves the index: it
-    /// is part of the stream only when it is closed.
+    /// Stops writing. Nobody is acknowledged any more. What the open log holds stays on the disk.
     pub fn dismount(&mut self) {
-        let drained = self.is_drained();
-        let mounting = self.mounting.take().is_some();
+        self.mounting = None;
         if let Some(w) = self.writer.take() {
             self.leftover = Some(w.len);
         }
-        self.stale |= mounting || !drained;
     }
 }

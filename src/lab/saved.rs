@@ -1,0 +1,240 @@
+//! The supervisor's side of checkpoints: makes them of its lab, and comes back from one, in place or as a fork.
+
+use super::checkpoint::{self, About, Checkpoint, Live, Return, Returned, Store};
+use super::engine::Engine;
+use super::machines;
+use super::observe::is_warm;
+use super::protocol::{RestoreArgs, build};
+use super::record::Record;
+use super::standing::Standing;
+use super::supervisor::Cancel;
+use super::wish;
+use crate::error::{Error, IoContext, Problem, Result};
+use crate::event::{Draft, Severity, Source, Step};
+use crate::image::qemu_img::QemuImg;
+use crate::units::{Name, Size};
+use serde_json::json;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What the checkpoints that `up` keeps of one lab may take on the disk together; the oldest that nobody needs go first.
+const WARM_BUDGET: Size = Size(4 << 30);
+
+impl Engine {
+    /// Keeps the lab as the checkpoint `name`; it goes on in the same processes.
+    pub(super) fn checkpoint(&self, name: &Name, input_key: Option<String>) -> Result<Checkpoint> {
+        let record = self.record()?;
+        if let Some(from) = &record.restoring {
+            return Err(half_restored(&record.instance, from));
+        }
+        let lab = &record.wish.lab;
+        super::admission::checkpoint(&self.home, lab)?;
+        let step = Step::begin(self.journal(), "checkpoint", None, "saving all machines at one instant");
+        let fabric = self.fabric()?;
+        let live = Live {
+            hypervisor: self.hypervisor()?,
+            fabric: &*fabric,
+            lab,
+            files: &self.files,
+            qemu_img: &QemuImg::default(),
+            slowness: record.wish.slowness,
+        };
+        let about = About {
+            name: name.clone(),
+            input_key,
+            tool: format!("{} {}", build(), record.wish.programs[wish::TOOL]),
+            ccrd: record.wish.programs.get("ccrd").cloned(),
+            seed: record.wish.seed,
+            parent: record.restored_from.as_ref().map(ToString::to_string),
+            record: serde_json::to_value(&*record).expect("a record is plain data"),
+            standing: serde_json::to_value(self.standing()).expect("faults are plain data"),
+        };
+        let made = checkpoint::create(&live, &Store::of(&self.home, &lab.name), about);
+        // They stood still for a moment, whatever came of it.
+        for node in &lab.nodes {
+            self.channels.clock_jumped(&node.name);
+        }
+        let made = made?;
+        step.done(&format!(
+            "kept as {name}; the machines stood still for {:.2} s",
+            made.meta.pause_us as f64 / 1e6
+        ));
+        Ok(made)
+    }
+
+    /// Keeps a healthy lab for the next `up`, and makes room. The lab is up: what fails here is told, no more.
+    pub(super) fn keep_warm(&self, record: &Record, name: &Name) {
+        let store = Store::of(&self.home, &record.wish.lab.name);
+        let keep = || -> Result<()> {
+            // One that is there and was not found fit to come back from.
+            if store.find(name).map_or(true, |found| found.is_some()) {
+                store.rm(name, |_| None)?;
+            }
+            self.checkpoint(name, Some(record.wish.input_key.clone()))?;
+            self.prune_warm(&store, name)
+        };
+        if let Err(e) = keep() {
+            self.journal().emit(
+                Draft::new(Source::Tool, "checkpoint.not-kept")
+                    .severity(Severity::Warning)
+                    .data(json!({"text": format!("the next `up` will boot: {e}")})),
+            );
+        }
+    }
+
+    fn prune_warm(&self, store: &Store, newest: &Name) -> Result<()> {
+        let lab = self.record()?.wish.lab.name.clone();
+        let users = users(&self.home, &lab);
+        store.prune(WARM_BUDGET, |name| {
+            if name == newest || !is_warm(name) {
+                return Some("somebody kept it".into());
+            }
+            users(name)
+        })?;
+        Ok(())
+    }
+
+    /// Brings the lab back to the instant of a checkpoint: in place of what runs, or as a new lab or fork of this name.
+    ///
+    /// The checkpoint is compared with its digests before anything is touched. A new lab that cannot come back goes away again; one
+    /// that was there is marked, so that the same can be tried again.
+    pub(super) fn restore(&self, args: &RestoreArgs, cancel: &Cancel) -> Result<Returned> {
+        let step = Step::begin(
+            self.journal(),
+            "restore",
+            None,
+            "comparing the checkpoint with its digests",
+        );
+        let checkpoint = Store::of(&self.home, &args.lab).get(&args.checkpoint)?;
+        checkpoint.verify()?;
+        cancel.check()?;
+        let before = self.try_record();
+        let fresh = before.is_none();
+        let returned = self.come_back(&checkpoint, before, &step).map_err(|e| {
+            if fresh {
+                let failures = self.down().err().map(|e| e.to_string());
+                e.with_rollback(failures)
+            } else {
+                e
+            }
+        })?;
+        step.done(&format!(
+            "machines go on as of {}; the networks kept frames for {:.2} s",
+            args.checkpoint,
+            returned.held_us as f64 / 1e6
+        ));
+        Ok(returned)
+    }
+
+    fn come_back(&self, checkpoint: &Checkpoint, before: Option<Arc<Record>>, step: &Step) -> Result<Returned> {
+        let name = &checkpoint.meta.name;
+        let mut record = self.record_of(checkpoint, before.as_deref())?;
+        self.files
+            .check_socket_paths(record.wish.lab.nodes.iter().map(|n| n.name.as_str()))?;
+        // From here on there is no way back to what ran, only forward.
+        self.keep(Record {
+            restoring: Some(name.clone()),
+            ..before.as_deref().unwrap_or(&record).clone()
+        })?;
+        if before.is_some() {
+            step.say("ending the machines");
+            self.end_machines()?;
+            self.darken();
+        }
+        step.say("putting disks and keys in place");
+        checkpoint::unpack(checkpoint, &self.files, &QemuImg::default())?;
+        let fabric = self.start_fabric(&record, checkpoint.meta.rules.clone())?;
+        record.ports = fabric.ports();
+        let fabric = self.keep_fabric(fabric);
+        let standing: Standing = serde_json::from_value(checkpoint.meta.standing.clone())
+            .map_err(|e| Error::Operation(Problem::new("read the faults in force").on(name).seen(e)))?;
+        standing.save(&self.files)?;
+        self.keep_standing(standing);
+        let machines = record.wish.lab.nodes.iter().map(|node| {
+            let credentials = self.credentials(&record, node)?;
+            machines::machine(&record, &self.files, node, credentials)
+                .ok_or_else(|| Error::Bug(Problem::new("find the machine's record").on(&node.name)))
+        });
+        let machines = machines.collect::<Result<Vec<_>>>()?;
+        step.say("restoring the machines' memory");
+        let returned = checkpoint::bring_back(
+            checkpoint,
+            Return {
+                hypervisor: self.hypervisor()?,
+                fabric: &*fabric,
+                machines,
+                slowness: record.wish.slowness,
+            },
+        )?;
+        let record = self.keep(record)?;
+        self.journal()
+            .emit(Draft::new(Source::Tool, "lab.restored").data(json!({"from": name, "returned": returned})));
+        self.channels.follow(&record);
+        Ok(returned)
+    }
+
+    /// The record of a lab that is brought back: what was asked for then, on this host's ports as they are now.
+    fn record_of(&self, checkpoint: &Checkpoint, before: Option<&Record>) -> Result<Record> {
+        let mut record = record(checkpoint)?;
+        record.instance = self.instance.clone();
+        record.restored_from = Some(checkpoint.meta.name.clone());
+        record.restoring = None;
+        record.machines = match before {
+            Some(b) => b.machines.clone(),
+            None => machines::choose(&record.wish)?,
+        };
+        record.ports = before.map(|b| b.ports.clone()).unwrap_or_default();
+        for path in [&record.wish.image.disk, &record.wish.image.kernel] {
+            fs_err::metadata(path).tried("find the image that the checkpoint stands on", path.display())?;
+        }
+        Ok(record)
+    }
+}
+
+/// The record of the lab that a checkpoint is of, as it was then.
+pub fn record(checkpoint: &Checkpoint) -> Result<Record> {
+    serde_json::from_value(checkpoint.meta.record.clone()).map_err(|e| {
+        Error::Operation(
+            Problem::new("read the checkpoint's record")
+                .on(&checkpoint.meta.name)
+                .seen(e),
+        )
+    })
+}
+
+/// Says who needs a checkpoint of `lab`: a lab or fork that was brought back from it.
+pub fn users<'a>(home: &'a super::files::Home, lab: &'a Name) -> impl Fn(&Name) -> Option<String> + 'a {
+    move |name| {
+        let instances = instances(&home.labs());
+        instances.into_iter().find(|i| {
+            let record = Record::load(&home.lab(i).record()).ok().flatten();
+            record.is_some_and(|r| {
+                r.wish.lab.name == *lab
+                    && [&r.restored_from, &r.restoring]
+                        .into_iter()
+                        .flatten()
+                        .any(|n| n == name)
+            })
+        })
+    }
+}
+
+fn instances(labs: &Path) -> Vec<String> {
+    fs_err::read_dir(labs)
+        .into_iter()
+        .flatten()
+        .filter_map(|e| e.ok()?.file_name().into_string().ok())
+        .collect()
+}
+
+/// The error of a lab that is between two states.
+pub(super) fn half_restored(instance: &str, from: &Name) -> Error {
+    Error::Operation(
+        Problem::new("use the lab")
+            .on(instance)
+            .seen(format!("it was being brought back from {from} when that was cut short"))
+            .remedy(format!(
+                "failoverlab up {instance} (tries again) or failoverlab down {instance}"
+            )),
+    )
+}
