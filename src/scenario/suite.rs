@@ -294,7 +294,10 @@ mod tests {
             together.wait();
             Ok(n * 10)
         });
-        assert_eq!(done.into_iter().collect::<Result<Vec<_>>>().unwrap(), [30, 10, 20, 60, 50, 40]);
+        assert_eq!(
+            done.into_iter().collect::<Result<Vec<_>>>().unwrap(),
+            [30, 10, 20, 60, 50, 40]
+        );
     }
 
     #[test]

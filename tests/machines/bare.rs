@@ -9,8 +9,12 @@ pub const TRIALS: &[(&str, Test)] = &[
     ("bare_block_written_on_one_member_is_read_on_the_other", shared_disk),
     ("bare_networks_carry_frames_and_a_cut_stops_them", networks),
     ("bare_no_secret_is_in_the_process_list", process_list),
+    ("bare_a_checkpoint_brings_everything_back", checkpoint),
+    ("bare_a_fork_has_nothing_in_common_with_the_lab", fork),
+    ("bare_a_restore_that_was_cut_short_is_finished", cut_short),
     ("bare_a_killed_supervisor_is_replaced_and_adopts_the_machines", adopt),
     ("bare_down_leaves_nothing", down),
+    ("bare_comes_back_instead_of_booting", warm),
     ("bare_an_interrupted_up_leaves_nothing", interrupted),
 ];
 
@@ -29,41 +33,202 @@ fn up(tool: &Tool) -> Result<(), String> {
 }
 
 fn shared_disk(tool: &Tool) -> Result<(), String> {
+    let (a, b) = sharers(tool)?;
+    let mark = format!("written-{}", std::process::id());
+    write_block(tool, &a, &mark)?;
+    same("block 7", read_block(tool, &b)?, mark)
+}
+
+/// Two machines that have the shared disk.
+fn sharers(tool: &Tool) -> Result<(String, String), String> {
     let record = tool.record("bare")?;
-    let disk = &record["wish"]["lab"]["shared_disks"][0];
-    let serial = disk["serial"].as_str().ok_or("no shared disk in the record")?;
-    let by: Vec<&str> = disk["shared_by"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|n| n.as_str())
-        .collect();
-    let [a, b, ..] = by.as_slice() else {
-        return Err(format!("shared by {by:?}"));
-    };
-    let device = format!("/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_{serial}");
+    let by = &record["wish"]["lab"]["shared_disks"][0]["shared_by"];
+    match (by[0].as_str(), by[1].as_str()) {
+        (Some(a), Some(b)) => Ok((a.to_owned(), b.to_owned())),
+        _ => Err(format!("shared by {by}")),
+    }
+}
+
+/// The shared disk as `node` sees it, found by its serial.
+fn shared_device(tool: &Tool, node: &str) -> Result<String, String> {
+    let record = tool.record("bare")?;
+    let serial = record["wish"]["lab"]["shared_disks"][0]["serial"]
+        .as_str()
+        .ok_or("no shared disk in the record")?;
     let find = format!(
         "for d in /sys/block/sd*; do [ \"$(cat $d/device/vpd_pg80 | tr -dc a-z0-9-)\" = {serial} ] && echo /dev/${{d##*/}}; done"
     );
-    let dev = |node: &str| -> Result<String, String> {
-        let out = tool.exec("bare", node, &["sh", "-c", &find])?;
-        match out.trim() {
-            "" => Err(format!("{node} has no disk of serial {serial} ({device})")),
-            d => Ok(d.to_owned()),
-        }
-    };
-    let mark = format!("written-{}", std::process::id());
+    match tool.exec("bare", node, &["sh", "-c", &find])?.trim() {
+        "" => Err(format!("{node} has no disk of serial {serial}")),
+        device => Ok(device.to_owned()),
+    }
+}
+
+fn write_block(tool: &Tool, node: &str, mark: &str) -> Result<(), String> {
     let write = format!(
         "printf %-4096s {mark} | dd of={} bs=4096 count=1 seek=7 oflag=direct conv=notrunc status=none",
-        dev(a)?
+        shared_device(tool, node)?
     );
-    tool.exec("bare", a, &["sh", "-c", &write])?;
-    let read = format!("dd if={} bs=4096 count=1 skip=7 iflag=direct status=none", dev(b)?);
+    tool.exec("bare", node, &["sh", "-c", &write]).map(drop)
+}
+
+fn read_block(tool: &Tool, node: &str) -> Result<String, String> {
+    let device = shared_device(tool, node)?;
+    let read = format!("dd if={device} bs=4096 count=1 skip=7 iflag=direct status=none");
+    Ok(tool.exec("bare", node, &["sh", "-c", &read])?.trim().to_owned())
+}
+
+/// Block, file, processes and a wrong clock are as they were; the machines were not booted again.
+fn checkpoint(tool: &Tool) -> Result<(), String> {
+    let (a, b) = sharers(tool)?;
+    write_block(tool, &a, "before")?;
+    tool.exec("bare", &a, &["sh", "-c", "echo before > /root/note; date -s '+1 hour'"])?;
+    let boot = |node: &str| tool.exec("bare", node, &["cat", "/proc/sys/kernel/random/boot_id"]);
+    let booted = (boot(&a)?, boot(&b)?);
+    let processes = pids(&tool.json(&["status", "bare"])?);
+    let made = tool.json(&["checkpoint", "create", "bare", "one"])?;
+    eprintln!("  stood still for {} µs", made["pause_us"]);
+    same("QEMU's processes", pids(&tool.json(&["status", "bare"])?), processes)?;
+
+    write_block(tool, &b, "after")?;
+    tool.exec(
+        "bare",
+        &a,
+        &["sh", "-c", "echo after > /root/note; sync; date -s '-1 hour'"],
+    )?;
+    let back = tool.json(&["restore", "bare", "one"])?;
+    eprintln!("  {back}");
+    for node in [&a, &b] {
+        same("block 7 after the restore", read_block(tool, node)?.as_str(), "before")?;
+    }
     same(
-        "block 7",
-        tool.exec("bare", b, &["sh", "-c", &read])?.trim(),
-        mark.as_str(),
+        "the file",
+        tool.exec("bare", &a, &["cat", "/root/note"])?.trim(),
+        "before",
+    )?;
+    same("boot ids", (boot(&a)?, boot(&b)?), booted)?;
+    let ahead = clock(tool, &a)? - host_clock();
+    if !(3595.0..3605.0).contains(&ahead) {
+        return Err(format!(
+            "{a} was an hour ahead at the checkpoint, it is {ahead} s ahead"
+        ));
+    }
+    for node in back["returned"]["nodes"].as_array().into_iter().flatten() {
+        let off = node["clock_error_us"].as_i64().ok_or("a clock was not set")?;
+        if off.abs() > 500_000 {
+            return Err(format!("the clock of {} is {off} µs off", node["name"]));
+        }
+    }
+    networks(tool)
+}
+
+fn clock(tool: &Tool, node: &str) -> Result<f64, String> {
+    let said = tool.exec("bare", node, &["date", "+%s.%N"])?;
+    said.trim().parse().map_err(|e| format!("{said}: {e}"))
+}
+
+fn host_clock() -> f64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0.0, |d| d.as_secs_f64())
+}
+
+/// A fork has the same addresses and nothing else in common with the lab.
+fn fork(tool: &Tool) -> Result<(), String> {
+    let (a, b) = sharers(tool)?;
+    let made = tool.json(&["fork", "bare", "--from", "one"])?;
+    same("the fork's name", made[0].as_str(), Some("bare@1"))?;
+    tool.exec("bare@1", &a, &["sh", "-c", "echo fork > /root/note"])?;
+    same(
+        "the lab's file",
+        tool.exec("bare", &a, &["cat", "/root/note"])?.trim(),
+        "before",
+    )?;
+    let address = tool.record("bare")?["wish"]["lab"]["nodes"][1]["nics"][0]["address"]
+        .as_str()
+        .map(str::to_owned)
+        .ok_or("no address in the record")?;
+    let reaches = |lab: &str| -> Result<bool, String> {
+        let out = tool.run(&["exec", lab, &a, "--", "ping", "-c", "2", "-W", "2", &address])?;
+        Ok(out.status.success())
+    };
+    tool.ok(&["fault", "bare", "cut", "--on", &b])?;
+    same(
+        "across a cut in the lab, and in its fork",
+        (reaches("bare")?, reaches("bare@1")?),
+        (false, true),
+    )?;
+    tool.ok(&["heal", "bare"])?;
+    let refused = tool.run(&["checkpoint", "rm", "bare", "one"])?;
+    same("removing what a fork stands on", refused.status.code(), Some(2))?;
+    for machine in tool.json(&["status", "bare@1"])?["machines"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        let node = machine["node"].as_str().unwrap_or_default();
+        let taken = on_disk(&tool.home.join("state/labs/bare@1/nodes").join(node));
+        if taken > 5 << 20 {
+            return Err(format!("{node} of a fork at rest takes {taken} bytes"));
+        }
+    }
+    let ports = ports(&tool.record("bare@1")?);
+    tool.ok(&["down", "bare@1"])?;
+    let left = tool.leftovers(&ports);
+    same(
+        "leftovers of the fork",
+        left.iter().filter(|l| l.contains("bare@1")).count(),
+        0,
     )
+}
+
+/// Bytes that `dir` takes by itself: frozen layers are links to what the checkpoint has.
+fn on_disk(dir: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|e| e.metadata().ok())
+        .filter(|m| m.is_file() && m.nlink() == 1)
+        .map(|m| m.blocks() * 512)
+        .sum()
+}
+
+/// The supervisor dies in the middle of a restore: the lab says so, and `up` brings it to where it was going.
+fn cut_short(tool: &Tool) -> Result<(), String> {
+    let supervisor = supervisor(tool)?;
+    let mut restoring = tool
+        .command(&["restore", "bare", "one"])
+        .spawn()
+        .map_err(|e| e.to_string())?;
+    wait_for("the machines to end", Duration::from_secs(30), || {
+        let record = tool.record("bare")?;
+        match record["restoring"].as_str() {
+            Some("one") => Ok(()),
+            _ => Err("nothing is being restored".into()),
+        }
+    })?;
+    kill(supervisor)?;
+    let status = restoring.wait().map_err(|e| e.to_string())?;
+    same("a restore whose supervisor died succeeds", status.success(), false)?;
+    let status = tool.json(&["status", "bare"])?;
+    let why = status["unhealthy"].as_str().unwrap_or_default();
+    if !why.contains("brought back from one") {
+        return Err(format!("status says: {status}"));
+    }
+    tool.ok(&["up", "bare"])?;
+    let (a, b) = sharers(tool)?;
+    for node in [&a, &b] {
+        same(
+            "block 7 after the second try",
+            read_block(tool, node)?.as_str(),
+            "before",
+        )?;
+    }
+    let machines = tool
+        .processes()
+        .iter()
+        .filter(|(_, c)| c.contains("qemu-system"))
+        .count();
+    same("machines", machines, 3)
 }
 
 fn networks(tool: &Tool) -> Result<(), String> {
@@ -122,27 +287,34 @@ fn process_list(tool: &Tool) -> Result<(), String> {
 
 fn adopt(tool: &Tool) -> Result<(), String> {
     let before = tool.json(&["status", "bare"])?;
-    let supervisor = tool.json(&["ls"])?[0]["supervisor"]
-        .as_u64()
-        .ok_or("no supervisor in ls")?;
-    let pid = rustix::process::Pid::from_raw(supervisor as i32).ok_or("no pid")?;
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).map_err(|e| e.to_string())?;
-    wait_for("the supervisor to die", Duration::from_secs(10), || {
-        let gone = tool.processes().iter().all(|(p, _)| u64::from(*p) != supervisor);
-        if gone { Ok(()) } else { Err("it lives".into()) }
-    })?;
+    kill(supervisor(tool)?)?;
     let after = tool.json(&["status", "bare"])?;
-    let pids = |s: &serde_json::Value| -> Vec<Option<u64>> {
-        s["machines"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|m| m["pid"].as_u64())
-            .collect()
-    };
     same("QEMU's processes", pids(&after), pids(&before))?;
     same("dark times told", after["dark"].as_array().map(Vec::len), Some(1))?;
     networks(tool)
+}
+
+fn supervisor(tool: &Tool) -> Result<u32, String> {
+    let pid = tool.json(&["ls"])?[0]["supervisor"].as_u64();
+    pid.and_then(|p| p.try_into().ok()).ok_or("no supervisor in ls".into())
+}
+
+/// Ends a process at once, and returns when it is gone.
+fn kill(pid: u32) -> Result<(), String> {
+    let target = rustix::process::Pid::from_raw(pid as i32).ok_or("no pid")?;
+    rustix::process::kill_process(target, rustix::process::Signal::KILL).map_err(|e| e.to_string())?;
+    wait_for("the process to end", Duration::from_secs(10), || {
+        if failoverlab::process::runs(pid) {
+            Err("it lives".into())
+        } else {
+            Ok(())
+        }
+    })
+}
+
+fn pids(status: &serde_json::Value) -> Vec<Option<u64>> {
+    let machines = status["machines"].as_array().into_iter().flatten();
+    machines.map(|m| m["pid"].as_u64()).collect()
 }
 
 fn down(tool: &Tool) -> Result<(), String> {
@@ -156,8 +328,34 @@ fn down(tool: &Tool) -> Result<(), String> {
     same("a second down", again.trim(), "bare: was not up")
 }
 
+/// The second `up` of the same lab restores what the first one kept; another seed is another lab, and so boots.
+fn warm(tool: &Tool) -> Result<(), String> {
+    let steps = |args: &[&str]| -> Result<Vec<String>, String> {
+        let plan = tool.json(&[&["up", "bare", "--dry-run"], args].concat())?;
+        let steps = plan["steps"].as_array().into_iter().flatten();
+        Ok(steps.filter_map(|s| s["action"].as_str().map(str::to_owned)).collect())
+    };
+    same(
+        "the steps",
+        steps(&[])?,
+        vec!["start-supervisor".to_owned(), "restore".to_owned()],
+    )?;
+    for other in [&["--cold"][..], &["--seed", "99"]] {
+        let boots = steps(other)?.iter().any(|s| s == "start-machine");
+        same("it boots", boots, true)?;
+    }
+    let up = tool.json(&["up", "bare"])?;
+    eprintln!("  {} s", up["seconds"]);
+    same("steps done", up["steps"].as_u64(), Some(1))?;
+    networks(tool)?;
+    down(tool)
+}
+
 fn interrupted(tool: &Tool) -> Result<(), String> {
-    let mut child = tool.command(&["up", "bare"]).spawn().map_err(|e| e.to_string())?;
+    let mut child = tool
+        .command(&["up", "bare", "--cold"])
+        .spawn()
+        .map_err(|e| e.to_string())?;
     wait_for("a machine to start", Duration::from_secs(60), || {
         match tool.processes().iter().any(|(_, c)| c.contains("qemu-system")) {
             true => Ok(()),

@@ -4,15 +4,24 @@ use super::Test;
 use super::tool::{Tool, ports, same};
 
 pub const TRIALS: &[(&str, Test)] = &[
-    ("ccr_comes_up_healthy", up),
-    ("ccr_control_move_and_power_loss_pass", verify),
+    ("ccr_control_move_and_power_loss_pass_on_forks", verify),
+    ("ccr_comes_back_healthy_and_without_a_regroup", up),
     ("ccr_down_leaves_nothing", down),
 ];
 
+/// The checkpoint that `verify` made is what the lab comes back from: the service is online where it was, in the same epoch.
 fn up(tool: &Tool) -> Result<(), String> {
-    tool.ok(&["up", "ccr"])?;
+    let steps = tool.json(&["up", "ccr"])?["steps"].as_u64();
+    same("steps of a lab that comes back", steps, Some(2))?;
     let status = tool.json(&["status", "ccr"])?;
     same("why it is not healthy", status["unhealthy"].as_str(), None)?;
+    let events = std::fs::read_to_string(tool.home.join("state/labs/ccr/events.jsonl")).map_err(|e| e.to_string())?;
+    if let Some(regroup) = events
+        .lines()
+        .find(|l| l.contains("cluster.regroup") || l.contains("cluster.arbitration"))
+    {
+        return Err(format!("the cluster did not just go on: {regroup}"));
+    }
     let again = tool.json(&["up", "ccr"])?;
     same("steps of a second up", again["steps"].as_u64(), Some(0))
 }
@@ -37,7 +46,8 @@ fn verify(tool: &Tool) -> Result<(), String> {
     }
     same("scenarios", report["scenarios"].as_array().map(Vec::len), Some(3))?;
     same("verdict", report["verdict"].as_str(), Some("pass"))?;
-    same("exit code", out.status.code(), Some(0))
+    same("exit code", out.status.code(), Some(0))?;
+    same("leftovers", tool.leftovers(&[]), Vec::new())
 }
 
 fn down(tool: &Tool) -> Result<(), String> {

@@ -5,22 +5,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// The labs that the tests bring up.
-const LABS: [&str; 2] = ["bare", "ccr"];
-
 /// The tool, and where it keeps everything.
+#[derive(Debug)]
 pub struct Tool {
     exe: PathBuf,
     pub home: PathBuf,
 }
 
 impl Tool {
-    /// `FAILOVERLAB_HOME`, else a short folder that stays: the image in it is built once.
+    /// The tool is `FAILOVERLAB_EXE`, else the one that was built with the tests. Its home is `FAILOVERLAB_HOME`, else a short folder that stays: the image in it is built once.
     pub fn find() -> Self {
         let uid = rustix::process::getuid().as_raw();
         let home = std::env::var_os("FAILOVERLAB_HOME").map_or_else(|| format!("/tmp/flt-{uid}").into(), PathBuf::from);
         Self {
-            exe: env!("CARGO_BIN_EXE_failoverlab").into(),
+            exe: std::env::var_os("FAILOVERLAB_EXE")
+                .map_or_else(|| env!("CARGO_BIN_EXE_failoverlab").into(), PathBuf::from),
             home,
         }
     }
@@ -30,7 +29,8 @@ impl Tool {
         let mut c = Command::new(&self.exe);
         c.args(args)
             .env("FAILOVERLAB_HOME", &self.home)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            // Labs and templates are those of the tool, not of a folder that this user may not be able to read.
+            .current_dir("/")
             .stdin(Stdio::null());
         c
     }
@@ -123,7 +123,8 @@ impl Tool {
 
     /// Nothing of a failed test stays.
     pub fn clean_up(&self) {
-        for lab in LABS {
+        let labs = self.json(&["ls"]).unwrap_or_default();
+        for lab in labs.as_array().into_iter().flatten().filter_map(|l| l["lab"].as_str()) {
             let _ = self.run(&["down", lab]);
         }
     }
