@@ -282,9 +282,9 @@ impl Engine {
 
     fn deploy(&self, record: &Record, node: &Node, cancel: &Cancel) -> Result<()> {
         let step = Step::begin(self.journal(), "deploy", Some(&node.name), "installing");
-        let pack = super::channel::pack(&record)?;
+        let pack = super::channel::pack(record)?;
         let deadline = Deadline::scaled(DEPLOY, record.wish.slowness);
-        let mut remote = self.channels.connect(&record, &node.name, deadline)?;
+        let mut remote = self.channels.connect(record, &node.name, deadline)?;
         let artifacts = deploy::Artifacts::beside_executable(pack.as_ref(), self.files.keys())?;
         let report = deploy::deploy(
             &mut *remote,
