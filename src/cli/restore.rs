@@ -2,6 +2,7 @@
 
 use super::target::{self, LabArg};
 use super::{Ended, output};
+use crate::lab::checkpoint::Store;
 use crate::lab::files::Home;
 use crate::lab::protocol::RestoreArgs;
 use crate::units::Name;
@@ -24,6 +25,8 @@ pub fn run(home: &Home, args: Args) -> Ended {
         lab: target::lab_name(home, &arg)?,
         checkpoint: args.name,
     };
+    // Before a supervisor is started for nothing.
+    Store::of(home, &restore.lab).get(&restore.checkpoint)?;
     let began = std::time::Instant::now();
     let returned = super::fork::bring_back(home, &instance, &restore)?;
     let seconds = began.elapsed().as_secs_f64();

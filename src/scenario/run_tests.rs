@@ -230,7 +230,7 @@ fn a_world_that_cannot_be_made_leaves_its_scenario_open_and_the_others_run() {
     let mut options = options(dir.path());
     options.repeat = 2;
     let report = run_all(
-        &mut Fakes::new(vec![Fake::new()]),
+        &Fakes::new(vec![Fake::new()]),
         &sample::lab(),
         &[scenario("{ wait = \"1s\" }", "")],
         &options,
