@@ -1,5 +1,7 @@
 //! The command line, without machines: transcripts of the built tool, and the commands that the pages name.
 
+mod on_disk;
+
 use std::path::Path;
 
 /// `tests/cmd/*.trycmd`: what a person types and what comes back, exit code and all.
@@ -10,6 +12,19 @@ fn transcripts() {
         .env("FAILOVERLAB_HOME", home.path().display().to_string())
         .env("NO_COLOR", "1")
         .case("tests/cmd/*.trycmd");
+}
+
+/// `tests/cmd/up/*.trycmd`: the same with the lab `ccr` up, as far as files go. Nothing of it may start a supervisor.
+#[test]
+fn transcripts_of_a_lab_that_is_up() {
+    let home = tempfile::tempdir().unwrap();
+    on_disk::lab(home.path(), "ccr", Vec::new());
+    trycmd::TestCases::new()
+        .env("FAILOVERLAB_HOME", home.path().display().to_string())
+        .env("NO_COLOR", "1")
+        .case("tests/cmd/up/*.trycmd")
+        .run();
+    assert!(!home.path().join("run/ccr/s").exists(), "a supervisor was started");
 }
 
 /// Every `failoverlab …` in README.md and docs/ is a command line that the tool takes.

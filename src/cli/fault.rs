@@ -2,22 +2,22 @@
 
 use super::target::{LabArg, running};
 use super::{Ended, output};
-use crate::fault::{Target, Words};
+use crate::fault::{Kind, Target, Words};
 use crate::lab::files::Home;
 use crate::lab::protocol::{LabStatus, Verb};
-use crate::scenario::{Observation, Roles};
+use crate::scenario::{Observation, Roles, is_role};
 use crate::verify::FaultRecord;
 
 #[derive(Debug, clap::Args)]
 pub struct FaultArgs {
     /// The lab (as for the other verbs)
     lab: String,
-    /// What to do: power-off, power-on, freeze, resume, link-down, link-up, cut, kill
+    #[arg(help = format!("What to do: {}", Kind::ALL.map(Kind::word).join(", ")))]
     kind: String,
     /// Whom it hits: a node or a role (active, passive, quorum-owner, non-owner, witness, hub)
     #[arg(long)]
     on: Option<String>,
-    /// Its parameters
+    /// Its parameters; docs/scenarios.md has those of each kind
     #[arg(value_name = "KEY=VALUE")]
     parameters: Vec<String>,
     /// Print the record as JSON
@@ -40,16 +40,15 @@ pub struct HealArgs {
 pub fn fault(home: &Home, args: FaultArgs) -> Ended {
     let words = Words::from_arguments(&args.kind, args.on, &args.parameters)?;
     let lab = running(home, &LabArg { lab: Some(args.lab) })?;
-    let mut client = lab.client(home)?;
     let spec = &lab.record.wish.lab;
-    // A role is whoever has it now; a node is itself and needs no look.
-    let roles = words.names().iter().any(|n| spec.node(n).is_none());
+    let known = Roles::of(spec);
+    // A role is whoever has it now; a node is itself and needs no look, and an unknown word none at all.
+    let roles = words.names().into_iter().any(|n| spec.node(n).is_none() && is_role(n));
     let seen = if roles {
-        Observation::from(client.get::<LabStatus>(Verb::Status)?)
+        Observation::from(lab.client(home)?.get::<LabStatus>(Verb::Status)?)
     } else {
         Observation::default()
     };
-    let known = Roles::of(spec);
     let fault = words.resolve(spec, &|name| match spec.node(name) {
         Some(n) => Ok(Target {
             role: None,
@@ -57,7 +56,8 @@ pub fn fault(home: &Home, args: FaultArgs) -> Ended {
         }),
         None => known.resolve(name, &seen),
     })?;
-    let record: FaultRecord = client.get(Verb::Fault(fault))?;
+    let mut client = lab.client(home)?;
+    let record: FaultRecord = client.get(Verb::Fault(Box::new(fault)))?;
     if args.json {
         output::json(&record)?;
     } else {

@@ -1,5 +1,6 @@
 //! One file for each verb; no logic: parse, ask the rooms below, print.
 
+mod capture;
 mod checkpoint;
 mod completions;
 mod console;
@@ -9,6 +10,7 @@ mod down;
 mod exec;
 mod fault;
 mod fork;
+mod forward;
 mod image;
 mod logs;
 mod ls;
@@ -86,6 +88,10 @@ enum Verb {
     Fault(fault::FaultArgs),
     /// Undo faults
     Heal(fault::HealArgs),
+    /// Write what passes the networks' ports as pcapng, dropped frames included
+    Capture(capture::Args),
+    /// Bring addresses of a lab to ports of 127.0.0.1
+    Forward(forward::Args),
     /// Run scenarios against a lab and judge them
     Verify(verify::Args),
     /// Keep one lab (started by the other verbs)
@@ -141,6 +147,8 @@ fn run(verb: Verb) -> Ended {
         Verb::Completions(a) => completions::run(a),
         Verb::Fault(a) => fault::fault(&home, a),
         Verb::Heal(a) => fault::heal(&home, a),
+        Verb::Capture(a) => capture::run(&home, a),
+        Verb::Forward(a) => forward::run(&home, a),
         Verb::Verify(a) => verify::run(&home, a),
         Verb::Supervise(a) => supervise::run(&home, a),
     }

@@ -17,6 +17,11 @@ pub fn text_out(text: &str) -> Result<()> {
     }
 }
 
+/// A remark for a person, on stderr: stdout is for results.
+pub fn remark(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// The error for a person: what was tried, on what, what was seen last, what to do.
 pub fn error(e: &Error) {
     let _ = writeln!(std::io::stderr(), "{}", render(e));

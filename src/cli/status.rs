@@ -2,8 +2,9 @@
 
 use super::target::{LabArg, running};
 use super::{Ended, output};
+use crate::fabric;
 use crate::lab::files::Home;
-use crate::lab::protocol::{LabStatus, MachineStatus, Verb};
+use crate::lab::protocol::{LabStatus, MachineStatus, Networks, Verb};
 use ccr_contract::status::{Copy, Status};
 use std::fmt::Write;
 
@@ -11,6 +12,9 @@ use std::fmt::Write;
 pub struct Args {
     #[command(flatten)]
     lab: LabArg,
+    /// The networks instead: cables, rules in force, what they carried and lost
+    #[arg(long)]
+    network: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -18,6 +22,16 @@ pub struct Args {
 
 pub fn run(home: &Home, args: Args) -> Ended {
     let lab = running(home, &args.lab)?;
+    if args.network {
+        let state: Networks = lab.client(home)?.get(Verb::Counters)?;
+        if args.json {
+            output::json(&state)?;
+        } else {
+            let text = fabric::picture(&lab.record.wish.lab, &state.rules, &state.counters);
+            output::text_out(text.trim_end())?;
+        }
+        return Ok(0);
+    }
     let status: LabStatus = lab.client(home)?.get(Verb::Status)?;
     if args.json {
         output::json(&status)?;

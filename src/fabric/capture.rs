@@ -6,11 +6,12 @@ use super::PortId;
 use super::engine::{Direction, Tap};
 use super::pcapng::{self, Packet};
 use crate::error::{IoContext, Result};
+use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes after which records are handed to the writer.
@@ -37,6 +38,11 @@ pub struct RingConfig {
 }
 
 impl RingConfig {
+    /// At `path`, as large as every lab's: some minutes of a busy lab.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path, bytes: 32 << 20 }
+    }
+
     /// The older half.
     pub fn older(&self) -> PathBuf {
         self.path.with_extension("old.pcapng")
@@ -44,7 +50,7 @@ impl RingConfig {
 }
 
 /// Which ports a capture is about; all where absent.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaptureFilter {
     /// Only this network.
     pub network: Option<String>,
@@ -60,7 +66,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Records that the output was too slow for.
+    /// Records that the output was too slow for; the next one that it takes says so in its comment.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
@@ -105,6 +111,14 @@ impl Interfaces {
     }
 }
 
+/// What a writer is given.
+pub(super) enum Chunk {
+    /// Whole records, to be appended.
+    Records(Vec<u8>),
+    /// The ring is to be copied as it is now.
+    Copy(PathBuf, Sender<std::io::Result<()>>),
+}
+
 /// Records on their way to one writer.
 pub(super) struct Sink {
     interfaces: Vec<Option<u32>>,
@@ -113,9 +127,11 @@ pub(super) struct Sink {
     flush: u64,
     buffer: Vec<u8>,
     since: u64,
+    /// Records in the buffer.
+    records: u64,
     /// Records that were left out since the last one that was not.
     skipped: u64,
-    out: SyncSender<Vec<u8>>,
+    out: SyncSender<Chunk>,
     stop: Arc<AtomicBool>,
     lost: Arc<AtomicU64>,
 }
@@ -163,6 +179,22 @@ impl Recorder {
     pub fn add(&mut self, sink: Sink) {
         self.sinks.push(sink);
     }
+
+    /// Hands over what `capture` still waits for, and ends it.
+    pub fn end(&mut self, capture: &Capture) {
+        for mut s in self.sinks.extract_if(.., |s| Arc::ptr_eq(&s.stop, &capture.stop)) {
+            s.hand_over();
+        }
+    }
+
+    /// Has the ring copied to `to`, all that passed until now; the writer says when it is done. False without a ring.
+    pub fn copy_ring(&mut self, to: PathBuf, done: Sender<std::io::Result<()>>) -> bool {
+        let Some(ring) = self.sinks.iter_mut().find(|s| s.budget.is_some()) else {
+            return false;
+        };
+        ring.hand_over();
+        ring.out.try_send(Chunk::Copy(to, done)).is_ok()
+    }
 }
 
 impl Tap for Recorder {
@@ -177,6 +209,7 @@ impl Tap for Recorder {
             if s.buffer.is_empty() {
                 s.since = now;
             }
+            s.records += 1;
             let remark = remark(dropped, std::mem::take(&mut s.skipped));
             let inbound = direction == Direction::In;
             let (time, snap, comment) = (self.epoch + now, s.snap, remark.as_deref());
@@ -223,7 +256,7 @@ impl Tap for Recorder {
 
 impl std::ops::Drop for Recorder {
     fn drop(&mut self) {
-        for s in self.sinks.iter_mut().filter(|s| !s.buffer.is_empty()) {
+        for s in &mut self.sinks {
             s.hand_over();
         }
     }
@@ -231,7 +264,7 @@ impl std::ops::Drop for Recorder {
 
 impl Sink {
     /// The ring.
-    fn ring(interfaces: Interfaces, out: SyncSender<Vec<u8>>) -> Self {
+    fn ring(interfaces: Interfaces, out: SyncSender<Chunk>) -> Self {
         let budget = Some(Budget {
             left: RING_BURST,
             at: 0,
@@ -245,7 +278,7 @@ impl Sink {
     }
 
     /// A capture of whole frames.
-    fn live(interfaces: Interfaces, out: SyncSender<Vec<u8>>) -> Self {
+    fn live(interfaces: Interfaces, out: SyncSender<Chunk>) -> Self {
         Self {
             interfaces: interfaces.of,
             snap: usize::MAX,
@@ -253,6 +286,7 @@ impl Sink {
             flush: LIVE_FLUSH,
             buffer: Vec::new(),
             since: 0,
+            records: 0,
             skipped: 0,
             out,
             stop: Arc::default(),
@@ -261,13 +295,16 @@ impl Sink {
     }
 
     fn hand_over(&mut self) {
+        if self.buffer.is_empty() {
+            return;
+        }
         let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK + 4096));
-        match self.out.try_send(chunk) {
+        let records = std::mem::take(&mut self.records);
+        match self.out.try_send(Chunk::Records(chunk)) {
             Ok(()) => {}
-            Err(TrySendError::Full(c)) => {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-                self.buffer = c;
-                self.buffer.clear();
+            Err(TrySendError::Full(_)) => {
+                self.lost.fetch_add(records, Ordering::Relaxed);
+                self.skipped += records;
             }
             // The writer ended: its output is closed.
             Err(TrySendError::Disconnected(_)) => self.stop.store(true, Ordering::Relaxed),
@@ -286,7 +323,7 @@ fn remark(dropped: Option<&str>, skipped: u64) -> Option<String> {
 
 /// Starts the ring's writer. The files of a process before stay until the ring comes round.
 pub(super) fn ring(config: &RingConfig, interfaces: Interfaces) -> Result<Sink> {
-    let (out, chunks) = sync_channel::<Vec<u8>>(CHUNKS);
+    let (out, chunks) = sync_channel(CHUNKS);
     let mut files = Ring {
         config: config.clone(),
         head: interfaces.head(RING_SNAP),
@@ -301,8 +338,11 @@ pub(super) fn ring(config: &RingConfig, interfaces: Interfaces) -> Result<Sink> 
         .name("ring".into())
         .spawn(move || {
             for chunk in chunks {
-                // A full disk must not stop the lab: the ring has a hole then.
-                let _ = files.write(&chunk);
+                match chunk {
+                    // A full disk must not stop the lab: the ring has a hole then.
+                    Chunk::Records(records) => drop(files.write(&records)),
+                    Chunk::Copy(to, done) => drop(done.send(files.copy(&to))),
+                }
             }
         })
         .tried("start the capture's thread", "")?;
@@ -345,6 +385,21 @@ impl Ring {
     }
 }
 
+impl Ring {
+    /// Both halves one behind the other: a capture of two sections, which every reader takes.
+    fn copy(&self, to: &Path) -> std::io::Result<()> {
+        let mut out = private(to)?;
+        for half in [&self.config.older(), &self.config.path] {
+            match std::fs::File::open(half) {
+                Ok(mut file) => drop(std::io::copy(&mut file, &mut out)?),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
 fn private(path: &Path) -> std::io::Result<std::fs::File> {
     use std::os::unix::fs::OpenOptionsExt;
     std::fs::OpenOptions::new()
@@ -357,7 +412,7 @@ fn private(path: &Path) -> std::io::Result<std::fs::File> {
 
 /// Starts the writer of a capture.
 pub(super) fn live(mut to: Box<dyn Write + Send>, interfaces: Interfaces) -> Result<(Sink, Capture)> {
-    let (out, chunks): (_, Receiver<Vec<u8>>) = sync_channel(CHUNKS);
+    let (out, chunks): (_, Receiver<Chunk>) = sync_channel(CHUNKS);
     let head = interfaces.head(0);
     std::thread::Builder::new()
         .name("capture".into())
@@ -367,8 +422,10 @@ pub(super) fn live(mut to: Box<dyn Write + Send>, interfaces: Interfaces) -> Res
                 to.write_all(&head)?;
                 to.flush()?;
                 for chunk in chunks {
-                    to.write_all(&chunk)?;
-                    to.flush()?;
+                    if let Chunk::Records(records) = chunk {
+                        to.write_all(&records)?;
+                        to.flush()?;
+                    }
                 }
                 Ok(())
             };

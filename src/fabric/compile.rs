@@ -182,7 +182,9 @@ impl Compiled {
             let network = names.network(rule)?;
             names.port(rule, network, &rule.from)?;
             names.port(rule, network, &rule.to)?;
-            if let Some(why) = impair::nonsense(rule) {
+            let loop_back = rule.from != ANY && rule.from == rule.to;
+            let both = loop_back.then(|| format!("its sender and receiver are both `{}`", rule.from));
+            if let Some(why) = both.or_else(|| impair::nonsense(&rule.effect)) {
                 return Err(refused(rule, why, "docs/fabric.md has every effect with its bounds"));
             }
         }

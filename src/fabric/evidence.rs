@@ -1,7 +1,6 @@
 //! What counters prove: what happened between two looks, and which rules did nothing. Pure.
 
 use super::{Counters, PortCounters, RuleCounters};
-use std::fmt::Write;
 
 impl Counters {
     /// One port's counters.
@@ -79,45 +78,6 @@ impl Counters {
         self.port(network, node)
             .map_or(0, |p| p.host_drops_in + p.host_drops_out)
     }
-
-    /// The live state for a person: each network with its cables and what they lost, then the rules.
-    pub fn picture(&self) -> String {
-        let mut out = String::new();
-        let mut network = "";
-        let width = self.ports.iter().map(|p| p.node.len()).max().unwrap_or(0);
-        for p in &self.ports {
-            if p.network != network {
-                network = &p.network;
-                let _ = writeln!(out, "{network}");
-            }
-            let _ = write!(
-                out,
-                "  {:width$} >{:>10} in {:>10} out",
-                p.node, p.frames_in, p.frames_out
-            );
-            let losses = [
-                ("dropped in", p.dropped_in),
-                ("dropped out", p.dropped_out),
-                ("foreign", p.foreign),
-                ("malformed", p.malformed),
-                ("overflow", p.overflow),
-                ("storm", p.storm),
-                ("host-drops", p.host_drops_in + p.host_drops_out),
-            ];
-            for (name, n) in losses.iter().filter(|(_, n)| *n > 0) {
-                let _ = write!(out, "  {name} {n}");
-            }
-            out.push('\n');
-        }
-        if !self.rules.is_empty() {
-            let _ = writeln!(out, "rules (revision {})", self.revision);
-        }
-        for r in &self.rules {
-            let idle = if r.matched == 0 { "  matched nothing yet" } else { "" };
-            let _ = writeln!(out, "  {}: {} matched, {} dropped{idle}", r.id, r.matched, r.dropped);
-        }
-        out
-    }
 }
 
 #[cfg(test)]
@@ -167,15 +127,6 @@ mod tests {
         assert_eq!(
             counters(0, vec![rule("a", 1)], vec![]).since(&before).rules,
             [rule("a", 1)]
-        );
-    }
-
-    #[test]
-    fn a_picture_names_what_was_lost() {
-        let text = counters(25, vec![rule("cut-1", 0)], vec![]).picture();
-        assert_eq!(
-            text,
-            "n\n  a >        25 in          0 out  host-drops 25\nrules (revision 3)\n  cut-1: 0 matched, 0 dropped  matched nothing yet\n"
         );
     }
 }

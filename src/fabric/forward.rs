@@ -1,18 +1,16 @@
 //! A lab address on a loopback port: a person's own mail program works through a failover.
 
-use super::host::ClientNet;
 use crate::error::{Error, Problem, Result};
-use crate::wait::Deadline;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long a client waits for the lab before it is turned away.
-const CONNECT: Duration = Duration::from_secs(30);
+/// Opens a connection into the lab: what is read from it, and what is written to it.
+pub type Dial = dyn Fn() -> Result<(BufReader<UnixStream>, UnixStream)> + Send + Sync;
 
 /// Connections from a loopback port to an address in the lab. Dropping it closes the port; open connections go on.
 #[derive(Debug)]
@@ -30,8 +28,8 @@ struct State {
 }
 
 impl Forward {
-    /// Listens on 127.0.0.1:`listen` (0: any free port) for connections to `to`.
-    pub fn start(listen: u16, to: SocketAddrV4, net: Arc<dyn ClientNet>) -> Result<Self> {
+    /// Listens on 127.0.0.1:`listen` (0: any free port) and carries each connection to one that `dial` opens.
+    pub fn start(listen: u16, dial: Arc<Dial>) -> Result<Self> {
         let wrong = |e: io::Error| {
             Error::Operation(
                 Problem::new("listen for connections into the lab")
@@ -51,9 +49,9 @@ impl Forward {
                 }
                 // A client that was gone before it was accepted, or no descriptor left: the next one may fare better.
                 let Ok(client) = client else { continue };
-                let (net, state) = (net.clone(), shared.clone());
+                let (dial, state) = (dial.clone(), shared.clone());
                 let serve = std::thread::Builder::new().name("forward".into()).spawn(move || {
-                    let ok = splice(client, to, &*net).is_ok();
+                    let ok = splice(client, &*dial).is_ok();
                     let counter = if ok { &state.served } else { &state.failed };
                     counter.fetch_add(1, Ordering::Relaxed);
                 });
@@ -99,13 +97,13 @@ impl Drop for Forward {
 }
 
 /// Carries one connection; a client whose lab side cannot be reached sees its connection closed.
-fn splice(client: TcpStream, to: SocketAddrV4, net: &dyn ClientNet) -> io::Result<()> {
-    let lab = net.connect(to, Deadline::after(CONNECT)).map_err(io::Error::other)?;
-    let (c, l) = (client.try_clone()?, lab.try_clone()?);
+fn splice(client: TcpStream, dial: &Dial) -> io::Result<()> {
+    let (from_lab, to_lab) = dial().map_err(io::Error::other)?;
+    let c = client.try_clone()?;
     let up = std::thread::Builder::new()
         .name("forward".into())
-        .spawn(move || copy(c, l, |l: &UnixStream| l.shutdown(Shutdown::Write)))?;
-    let down = copy(lab, client, |c: &TcpStream| c.shutdown(Shutdown::Write));
+        .spawn(move || copy(c, to_lab, |l: &UnixStream| l.shutdown(Shutdown::Write)))?;
+    let down = copy(from_lab, client, |c: &TcpStream| c.shutdown(Shutdown::Write));
     up.join()
         .map_err(|_| io::Error::other("a copying thread ended"))?
         .and(down)
@@ -122,24 +120,21 @@ fn copy<R: Read, W: Write>(mut from: R, mut to: W, end: impl Fn(&W) -> io::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fabric::ConnectError;
-    use crate::wait::{Probe, wait_until};
+    use crate::wait::{Deadline, Probe, wait_until};
 
     /// A lab whose every address answers in capitals.
-    struct Shouting;
-    impl ClientNet for Shouting {
-        fn connect(&self, to: SocketAddrV4, _: Deadline) -> std::result::Result<UnixStream, ConnectError> {
-            if to.port() == 1 {
-                return Err(ConnectError::Refused(to));
-            }
-            let (mut ours, theirs) = UnixStream::pair().map_err(|e| ConnectError::Failed(e.to_string()))?;
-            std::thread::spawn(move || {
-                let mut text = String::new();
-                ours.read_to_string(&mut text).unwrap();
-                ours.write_all(text.to_uppercase().as_bytes()).unwrap();
-            });
-            Ok(theirs)
-        }
+    fn shouting() -> Result<(BufReader<UnixStream>, UnixStream)> {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            ours.read_to_string(&mut text).unwrap();
+            ours.write_all(text.to_uppercase().as_bytes()).unwrap();
+        });
+        Ok((BufReader::new(theirs.try_clone().unwrap()), theirs))
+    }
+
+    fn nobody() -> Result<(BufReader<UnixStream>, UnixStream)> {
+        Err(Error::Operation(Problem::new("connect into the lab")))
     }
 
     fn ask(f: &Forward) -> String {
@@ -153,15 +148,15 @@ mod tests {
 
     #[test]
     fn a_loopback_port_leads_into_the_lab() {
-        let f = Forward::start(0, "10.77.1.21:25".parse().unwrap(), Arc::new(Shouting)).unwrap();
+        let f = Forward::start(0, Arc::new(shouting)).unwrap();
         assert!(f.address().ip().is_loopback());
         assert_eq!(ask(&f), "HELO");
-        let taken = Forward::start(f.address().port(), "10.77.1.21:25".parse().unwrap(), Arc::new(Shouting));
+        let taken = Forward::start(f.address().port(), Arc::new(shouting));
         assert_eq!(taken.unwrap_err().exit_code(), 5);
         let at = f.address();
         drop(f);
         assert!(TcpStream::connect(at).is_err());
-        let f = Forward::start(0, "10.77.1.21:1".parse().unwrap(), Arc::new(Shouting)).unwrap();
+        let f = Forward::start(0, Arc::new(nobody)).unwrap();
         assert_eq!(ask(&f), "");
         wait_until("count", Deadline::after(Duration::from_secs(5)), || {
             let c = f.counts();

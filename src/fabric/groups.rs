@@ -3,6 +3,7 @@
 use super::rules::{ANY, Effect, Match, Proto, Rule};
 use crate::error::{Error, Problem, Result};
 use crate::spec::Lab;
+use serde::{Deserialize, Serialize};
 
 /// SMB: what the witness is reached by.
 const WITNESS_PORT: u16 = 445;
@@ -14,7 +15,7 @@ pub struct Topology {
 }
 
 /// One direction between two nodes, or between a node and everybody (`*`), on one network.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Path {
     /// The network.
     pub network: String,
@@ -25,7 +26,7 @@ pub struct Path {
 }
 
 /// Which way a fault works, seen from the first node named.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ways {
     /// Both.
@@ -58,7 +59,7 @@ impl Topology {
     }
 
     /// `node` apart from everybody, the workstation included.
-    pub fn isolate(&self, node: &str, ways: Ways, on: Option<&str>) -> Result<Vec<Path>> {
+    pub fn isolate(&self, node: &str, ways: Ways, on: &[&str]) -> Result<Vec<Path>> {
         self.known("isolate a node", node)?;
         self.collect("isolate a node", on, |nodes| {
             nodes.iter().any(|n| n == node).then(|| both(node, ANY, ways))
@@ -66,7 +67,7 @@ impl Topology {
     }
 
     /// `a` apart from `b`.
-    pub fn between(&self, a: &str, b: &str, ways: Ways, on: Option<&str>) -> Result<Vec<Path>> {
+    pub fn between(&self, a: &str, b: &str, ways: Ways, on: &[&str]) -> Result<Vec<Path>> {
         const WHAT: &str = "part two nodes";
         self.known(WHAT, a)?;
         self.known(WHAT, b)?;
@@ -84,14 +85,14 @@ impl Topology {
     }
 
     /// Every node of one side apart from every node of the others. Nodes (and the workstation) on no side reach all.
-    pub fn partition(&self, sides: &[Vec<String>], on: Option<&str>) -> Result<Vec<Path>> {
+    pub fn partition(&self, sides: &[Vec<String>], on: &[&str]) -> Result<Vec<Path>> {
         const WHAT: &str = "partition the lab";
         let wrong = |why: &str| {
             usage(
                 WHAT,
                 &describe(sides),
                 why.into(),
-                "name at least two sides, like `node1 | node2,hub`".into(),
+                "name at least two sides, like `node1/node2,hub`".into(),
             )
         };
         if sides.len() < 2 || sides.iter().any(Vec::is_empty) {
@@ -120,7 +121,7 @@ impl Topology {
     }
 
     /// Everybody apart from everybody.
-    pub fn switch_dead(&self, on: Option<&str>) -> Result<Vec<Path>> {
+    pub fn switch_dead(&self, on: &[&str]) -> Result<Vec<Path>> {
         self.collect("kill a switch", on, |_| Some(vec![(ANY.to_owned(), ANY.to_owned())]))
     }
 
@@ -128,43 +129,48 @@ impl Topology {
     fn collect(
         &self,
         what: &str,
-        on: Option<&str>,
+        on: &[&str],
         f: impl Fn(&[String]) -> Option<Vec<(String, String)>>,
     ) -> Result<Vec<Path>> {
-        if let Some(on) = on
-            && !self.networks.iter().any(|(n, _)| n == on)
-        {
+        if let Some(unknown) = on.iter().find(|on| !self.networks.iter().any(|(n, _)| n == *on)) {
             let known: Vec<&str> = self.networks.iter().map(|(n, _)| n.as_str()).collect();
             return Err(usage(
                 what,
-                on,
-                "there is no such network".into(),
-                format!("networks: {}", known.join(", ")),
+                unknown,
+                format!("there is no network `{}`", unknown.escape_debug()),
+                format!("the networks are {}", known.join(", ")),
             ));
         }
         let mut paths = Vec::new();
-        for (network, nodes) in self.networks.iter().filter(|(n, _)| on.is_none_or(|on| on == n)) {
+        for (network, nodes) in &self.networks {
+            let named = on.contains(&network.as_str());
             let found = f(nodes).unwrap_or_default();
-            paths.extend(found.into_iter().map(|(from, to)| Path {
-                network: network.clone(),
-                from,
-                to,
-            }));
+            if named && found.is_empty() {
+                return Err(self.apart(what, network));
+            }
+            if named || on.is_empty() {
+                paths.extend(found.into_iter().map(|(from, to)| Path {
+                    network: network.clone(),
+                    from,
+                    to,
+                }));
+            }
         }
         if paths.is_empty() {
-            let each: Vec<String> = self
-                .networks
-                .iter()
-                .map(|(n, nodes)| format!("{n}: {}", nodes.join(" ")))
-                .collect();
-            return Err(usage(
-                what,
-                on.unwrap_or("any network"),
-                "they share no such network".into(),
-                each.join("; "),
-            ));
+            return Err(self.apart(what, "any network"));
         }
         Ok(paths)
+    }
+
+    /// The error for machines that are not, or not all, on a network.
+    fn apart(&self, what: &str, network: &str) -> Error {
+        let each: Vec<String> = self
+            .networks
+            .iter()
+            .map(|(n, nodes)| format!("{n}: {}", nodes.join(" ")))
+            .collect();
+        let seen = format!("not all of them are on {network}");
+        usage(what, network, seen, each.join("; "))
     }
 
     fn known(&self, what: &str, node: &str) -> Result<()> {
@@ -197,7 +203,7 @@ fn both(a: &str, b: &str, ways: Ways) -> Vec<(String, String)> {
 }
 
 fn describe(sides: &[Vec<String>]) -> String {
-    sides.iter().map(|s| s.join(",")).collect::<Vec<_>>().join(" | ")
+    sides.iter().map(|s| s.join(",")).collect::<Vec<_>>().join("/")
 }
 
 fn usage(what: &str, on: &str, seen: String, remedy: String) -> Error {
@@ -213,10 +219,10 @@ pub fn witness() -> Match {
     }
 }
 
-/// One rule for each path; their ids begin with `id`.
+/// One rule for each path; their ids begin with `id` and a colon.
 pub fn rules(id: &str, paths: &[Path], matches: &Match, effect: &Effect, seed: u64) -> Vec<Rule> {
     let rule = |p: &Path| Rule {
-        id: format!("{id}:{}:{}>{}", p.network, p.from, p.to),
+        id: rule_id(id, p),
         network: p.network.clone(),
         from: p.from.clone(),
         to: p.to.clone(),
@@ -225,6 +231,11 @@ pub fn rules(id: &str, paths: &[Path], matches: &Match, effect: &Effect, seed: u
         seed,
     };
     paths.iter().map(rule).collect()
+}
+
+/// The id that [`rules`] gives the rule of a path.
+pub fn rule_id(id: &str, p: &Path) -> String {
+    format!("{id}:{}:{}>{}", p.network, p.from, p.to)
 }
 
 #[cfg(test)]
@@ -251,18 +262,18 @@ mod tests {
     fn situations() {
         let t = topology();
         assert_eq!(
-            text(&t.isolate("node1", Ways::Both, None).unwrap()),
+            text(&t.isolate("node1", Ways::Both, &[]).unwrap()),
             ["public:node1>*", "public:*>node1", "private:node1>*", "private:*>node1"]
         );
-        assert_eq!(text(&t.isolate("hub", Ways::In, None).unwrap()), ["public:*>hub"]);
+        assert_eq!(text(&t.isolate("hub", Ways::In, &[]).unwrap()), ["public:*>hub"]);
         assert_eq!(
-            text(&t.between("node1", "node2", Ways::Out, Some("private")).unwrap()),
+            text(&t.between("node1", "node2", Ways::Out, &["private"]).unwrap()),
             ["private:node1>node2"]
         );
-        assert_eq!(text(&t.switch_dead(Some("public")).unwrap()), ["public:*>*"]);
+        assert_eq!(text(&t.switch_dead(&["public"]).unwrap()), ["public:*>*"]);
         let sides = [vec!["node1".to_owned()], vec!["node2".to_owned(), "hub".to_owned()]];
         assert_eq!(
-            text(&t.partition(&sides, None).unwrap()),
+            text(&t.partition(&sides, &[]).unwrap()),
             [
                 "public:node1>node2",
                 "public:node2>node1",
@@ -285,21 +296,21 @@ mod tests {
         };
         let mut all = rules(
             "iso",
-            &t.isolate("node1", Ways::Both, None).unwrap(),
+            &t.isolate("node1", Ways::Both, &[]).unwrap(),
             &Match::default(),
             &Effect::cut(),
             1,
         );
         all.extend(rules(
             "w",
-            &t.between("node1", "hub", Ways::Both, None).unwrap(),
+            &t.between("node1", "hub", Ways::Both, &[]).unwrap(),
             &witness(),
             &Effect::cut(),
             1,
         ));
         all.extend(rules(
             "dead",
-            &t.switch_dead(None).unwrap(),
+            &t.switch_dead(&[]).unwrap(),
             &Match::default(),
             &Effect::cut(),
             1,
@@ -316,20 +327,20 @@ mod tests {
                 .collect::<Vec<Vec<String>>>()
         };
         let cases = [
-            (t.isolate("node9", Ways::Both, None), "node1, node2"),
+            (t.isolate("node9", Ways::Both, &[]), "node1, node2"),
             (
-                t.isolate("node1", Ways::Both, Some("pubic")),
-                "networks: public, private",
+                t.isolate("node1", Ways::Both, &["pubic"]),
+                "the networks are public, private",
             ),
-            (t.isolate("hub", Ways::Both, Some("private")), "private: node1 node2"),
-            (t.between("node1", "node1", Ways::Both, None), "two nodes"),
+            (t.isolate("hub", Ways::Both, &["private"]), "private: node1 node2"),
+            (t.between("node1", "node1", Ways::Both, &[]), "two nodes"),
             (
-                t.between("hub", "node1", Ways::Both, Some("private")),
+                t.between("hub", "node1", Ways::Both, &["private"]),
                 "private: node1 node2",
             ),
-            (t.partition(&s(&[&["node1"]]), None), "two sides"),
-            (t.partition(&s(&[&["node1"], &["node1"]]), None), "two sides"),
-            (t.partition(&s(&[&["node1"], &["x\n"]]), None), "nodes: hub"),
+            (t.partition(&s(&[&["node1"]]), &[]), "two sides"),
+            (t.partition(&s(&[&["node1"], &["node1"]]), &[]), "two sides"),
+            (t.partition(&s(&[&["node1"], &["x\n"]]), &[]), "nodes: hub"),
         ];
         for (r, remedy) in cases {
             let e = r.unwrap_err();

@@ -1,7 +1,7 @@
 //! What one rule does to one frame on one way. Pure: the same seed and the same frames give the same decisions.
 
 use super::frame::{self, Summary};
-use super::rules::{ANY, Distribution, Effect, Match, Proto, Rule};
+use super::rules::{Distribution, Effect, Match, Proto, Rule};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -62,11 +62,12 @@ pub struct Way {
 }
 
 impl Way {
-    /// The way of `rule` from `from` to `to` (either may be `*`), at `now`.
+    /// The way of `rule` from `from` to `to` (either may be `*`), at `now`. Its random choices come from the seed, the way
+    /// and which frames it is about; not from its id, which counts the faults of a lab's life.
     pub fn new(rule: &Rule, from: &str, to: &str, now: u64) -> Self {
         let mut h = blake3::Hasher::new();
         h.update(&rule.seed.to_le_bytes());
-        for part in [&rule.id, &rule.network, from, to] {
+        for part in [&rule.matches.to_string(), &rule.network, from, to] {
             h.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
         }
         Self {
@@ -196,14 +197,10 @@ fn is_proto(p: Proto, n: u8) -> bool {
     }
 }
 
-/// Why a rule makes no sense by itself, in words that fit behind "rule `x`: ".
-pub fn nonsense(rule: &Rule) -> Option<String> {
-    let e = &rule.effect;
+/// Why an effect makes no sense by itself, in words that fit behind "rule `x`: ".
+pub fn nonsense(e: &Effect) -> Option<String> {
     if *e == Effect::default() {
         return Some("it has no effect".into());
-    }
-    if rule.from != ANY && rule.from == rule.to {
-        return Some(format!("its sender and receiver are both `{}`", rule.from));
     }
     if e.rate.is_some_and(|r| r.0 == 0) {
         return Some("a rate of zero is a cut: write `cut`".into());

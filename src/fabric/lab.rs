@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a fabric is made of.
@@ -257,6 +258,30 @@ impl Fabric {
         let (sink, capture) = capture::live(to, interfaces)?;
         self.runner.ask(move |frames| frames.engine.tap().add(sink))?;
         Ok(capture)
+    }
+
+    /// Ends a capture; what passed until now is still written.
+    pub fn end(&self, capture: Capture) -> Result<()> {
+        self.runner.ask(move |frames| frames.engine.tap().end(&capture))
+    }
+
+    /// Copies the ring, all that passed until now, into the file `to`.
+    pub fn keep_ring(&self, to: &Path) -> Result<()> {
+        let (done, copied) = std::sync::mpsc::channel();
+        let path = to.to_owned();
+        let asked = self
+            .runner
+            .ask(move |frames| frames.engine.tap().copy_ring(path, done))?;
+        if !asked {
+            return Err(Error::Operation(
+                Problem::new("copy the last minutes of the networks")
+                    .on(to.display())
+                    .seen("none are kept, or the disk is too slow"),
+            ));
+        }
+        let ended = || std::io::Error::other("its writer ended");
+        let copied = copied.recv().map_err(|_| ended()).flatten();
+        copied.tried("copy the last minutes of the networks", to.display())
     }
 
     /// The port of a machine, by names.

@@ -16,6 +16,7 @@ mod inside;
 mod lab;
 pub mod mactable;
 mod pcapng;
+mod picture;
 mod rules;
 mod runner;
 pub mod transport;
@@ -23,7 +24,9 @@ pub mod transport;
 pub use capture::{Capture, CaptureFilter, RingConfig};
 pub use forward::Forward;
 pub use host::{ClientNet, ConnectError, LabHost, Squatter};
+pub use impair::nonsense;
 pub use lab::{Cable, Fabric, FabricConfig, NetworkConfig, PortAssignment, PortConfig};
+pub use picture::picture;
 pub use rules::*;
 
 use crate::error::Result;

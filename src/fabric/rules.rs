@@ -138,6 +138,18 @@ pub enum Distribution {
     Pareto,
 }
 
+impl FromStr for Distribution {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "uniform" => Ok(Self::Uniform),
+            "normal" => Ok(Self::Normal),
+            "pareto" => Ok(Self::Pareto),
+            _ => Err(format!("`{}` is no distribution", s.escape_debug())),
+        }
+    }
+}
+
 impl Effect {
     /// A silent cut.
     pub fn cut() -> Self {
@@ -145,6 +157,42 @@ impl Effect {
             cut: true,
             ..Self::default()
         }
+    }
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let proto = self.proto.map(|p| format!("{p:?}").to_lowercase());
+        let parts = [
+            self.ethertype.map(|t| format!("ethertype {t:#06x}")),
+            proto,
+            self.port.map(|p| format!("port {p}")),
+            self.address.map(|a| format!("address {a}")),
+        ];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(" "))
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let with = |word: &str, v: Option<String>| v.map(|v| format!("{word} {v}"));
+        let text = |v: &dyn fmt::Display| Some(v.to_string());
+        let jitter = self.jitter.map(|j| format!(" ± {j}")).unwrap_or_default();
+        let mended = if self.mend { " with mended checksums" } else { "" };
+        let burst = self.burst.map(|b| format!(" in bursts of {b}")).unwrap_or_default();
+        let queue = self.queue.map(|q| format!(" with a queue of {q}")).unwrap_or_default();
+        let parts = [
+            self.cut.then(|| "cut".to_owned()),
+            self.flap.map(|x| format!("flap {} down {} up", x.down, x.up)),
+            with("mtu", self.mtu.and_then(|m| text(&m))),
+            with("loss", self.loss.map(|l| format!("{l}{burst}"))),
+            with("corrupt", self.corrupt.map(|c| format!("{c}{mended}"))),
+            with("duplicate", self.duplicate.and_then(|d| text(&d))),
+            with("rate", self.rate.map(|r| format!("{r}{queue}"))),
+            with("delay", self.delay.map(|d| format!("{d}{jitter}"))),
+            with("reorder", self.reorder.and_then(|r| text(&r))),
+        ];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
 

@@ -4,19 +4,22 @@
 //! [key=value]…`) and in the report. [`Words`] is what a person says, [`Fault`] is what was understood: every role is a
 //! node by then. [`inject`] and [`undo`] act through a [`Site`], which the supervisor is.
 
-mod cut;
 mod kill;
+mod kind;
 mod link;
 mod power;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod words;
 
-pub use words::*;
+pub use kind::{Kind, Parameter};
+pub use traffic::Traffic;
+pub use words::Words;
 
 use crate::error::{Error, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source};
-use crate::fabric::{Control, Match};
+use crate::fabric::Control;
 use crate::guest::Remote;
 use crate::hypervisor::Hypervisor;
 use crate::spec::Lab;
@@ -62,7 +65,31 @@ pub enum Fault {
     /// The carrier comes back.
     LinkUp(Cable),
     /// Frames are dropped silently.
-    Cut(Cut),
+    Cut(Traffic),
+    /// A share of the frames is dropped.
+    Loss(Traffic),
+    /// Frames take longer.
+    Delay(Traffic),
+    /// A share of the frames arrives twice.
+    Duplicate(Traffic),
+    /// Frames overtake others.
+    Reorder(Traffic),
+    /// Only so much passes.
+    Rate(Traffic),
+    /// Longer packets are dropped without a word.
+    Mtu(Traffic),
+    /// Cut and whole by turns.
+    Flap(Traffic),
+    /// Bytes are changed.
+    Corrupt(Traffic),
+    /// A machine is cut off from everybody.
+    Isolate(Traffic),
+    /// The machines of each side reach only one another.
+    Partition(Traffic),
+    /// A machine does not reach the share `witness`.
+    CutWitness(Traffic),
+    /// Nobody reaches anybody.
+    SwitchDead(Traffic),
     /// A process in the machine gets a signal.
     Kill(Process),
 }
@@ -85,48 +112,6 @@ pub struct Cable {
     pub on: Target,
     /// The networks they lead to.
     pub networks: Vec<String>,
-}
-
-/// Frames that are dropped silently.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Cut {
-    /// The machine that is cut off; none where two are cut from each other, or a whole network is dead.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on: Option<Target>,
-    /// The two that are cut from each other.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub between: Option<[Target; 2]>,
-    /// Which way.
-    pub direction: Direction,
-    /// Which frames; all where absent.
-    #[serde(default, rename = "match")]
-    pub matches: Match,
-    /// The ways that are closed, one rule each.
-    pub paths: Vec<Path>,
-}
-
-/// Which way a [`Cut`] works, seen from `on`, or from the first of `between`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Direction {
-    /// Nothing arrives, nothing leaves.
-    #[default]
-    Both,
-    /// Nothing arrives.
-    In,
-    /// Nothing leaves.
-    Out,
-}
-
-/// One way on one network; `*` is everybody.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Path {
-    /// The network.
-    pub network: String,
-    /// The sender.
-    pub from: String,
-    /// The receiver.
-    pub to: String,
 }
 
 /// A process in a machine.
@@ -166,8 +151,42 @@ impl Fault {
             Fault::LinkDown(_) => Kind::LinkDown,
             Fault::LinkUp(_) => Kind::LinkUp,
             Fault::Cut(_) => Kind::Cut,
+            Fault::Loss(_) => Kind::Loss,
+            Fault::Delay(_) => Kind::Delay,
+            Fault::Duplicate(_) => Kind::Duplicate,
+            Fault::Reorder(_) => Kind::Reorder,
+            Fault::Rate(_) => Kind::Rate,
+            Fault::Mtu(_) => Kind::Mtu,
+            Fault::Flap(_) => Kind::Flap,
+            Fault::Corrupt(_) => Kind::Corrupt,
+            Fault::Isolate(_) => Kind::Isolate,
+            Fault::Partition(_) => Kind::Partition,
+            Fault::CutWitness(_) => Kind::CutWitness,
+            Fault::SwitchDead(_) => Kind::SwitchDead,
             Fault::Kill(_) => Kind::Kill,
         }
+    }
+
+    /// What it does to frames; none where it is done to something else.
+    pub fn traffic(&self) -> Option<&Traffic> {
+        match self {
+            Fault::Cut(t) | Fault::Loss(t) | Fault::Delay(t) | Fault::Duplicate(t) => Some(t),
+            Fault::Reorder(t) | Fault::Rate(t) | Fault::Mtu(t) | Fault::Flap(t) | Fault::Corrupt(t) => Some(t),
+            Fault::Isolate(t) | Fault::Partition(t) | Fault::CutWitness(t) | Fault::SwitchDead(t) => Some(t),
+            _ => None,
+        }
+    }
+
+    /// Gives its random choices a seed, where it has none of its own.
+    #[must_use]
+    pub fn seeded(mut self, seed: u64) -> Self {
+        match &mut self {
+            Fault::Loss(t) | Fault::Delay(t) | Fault::Duplicate(t) | Fault::Reorder(t) | Fault::Corrupt(t) => {
+                t.seed.get_or_insert(seed);
+            }
+            _ => {}
+        }
+        self
     }
 
     /// The machines that it hits; empty where it hits a whole network.
@@ -176,11 +195,7 @@ impl Fault {
             Fault::PowerOff(t) | Fault::PowerOn(t) | Fault::Freeze(t) | Fault::Resume(t) => vec![&t.node],
             Fault::LinkDown(c) | Fault::LinkUp(c) => vec![&c.on.node],
             Fault::Kill(p) => vec![&p.on.node],
-            Fault::Cut(c) => match (&c.on, &c.between) {
-                (Some(t), _) => vec![&t.node],
-                (None, Some([a, b])) => vec![&a.node, &b.node],
-                (None, None) => Vec::new(),
-            },
+            _ => self.traffic().map(Traffic::nodes).unwrap_or_default(),
         }
     }
 
@@ -223,8 +238,11 @@ pub fn inject(site: &dyn Site, fault: &Fault) -> Result<FaultRecord> {
         Fault::Resume(t) => power::resume(site, t, &mut record),
         Fault::LinkDown(c) => link::set(site, c, false, &mut record),
         Fault::LinkUp(c) => link::set(site, c, true, &mut record),
-        Fault::Cut(c) => cut::set(site, c, &mut record),
         Fault::Kill(p) => kill::send(site, p, &mut record),
+        _ => match fault.traffic() {
+            Some(t) => traffic::set(site, t, &mut record),
+            None => Ok(()),
+        },
     }?;
     journal(site, "fault.begin", &record, record.begin_us);
     Ok(record)
@@ -238,10 +256,12 @@ pub fn undo(site: &dyn Site, record: &mut FaultRecord) -> Result<()> {
         Fault::PowerOff(t) => power::back_on(site, t),
         Fault::Freeze(t) => power::go_on(site, t, record),
         Fault::LinkDown(c) => link::back_up(site, c),
-        Fault::Cut(c) => cut::clear(site, c, record),
         Fault::Kill(p) => kill::back(site, p, record),
-        // These mend something: there is nothing to take back.
-        Fault::PowerOn(_) | Fault::Resume(_) | Fault::LinkUp(_) => Ok(()),
+        _ => match fault.traffic() {
+            Some(t) => traffic::clear(site, fault.kind(), t, record),
+            // It mended something: there is nothing to take back.
+            None => Ok(()),
+        },
     }?;
     if first {
         let now = site.journal().now_us();
@@ -253,9 +273,9 @@ pub fn undo(site: &dyn Site, record: &mut FaultRecord) -> Result<()> {
 
 /// Looks at the evidence of a fault that lasts, and brings its record up to date.
 pub fn evidence(site: &dyn Site, record: &mut FaultRecord) -> Result<()> {
-    match Fault::of(record)? {
-        Fault::Cut(c) if record.end_us.is_none() => cut::count(site, &c, record),
-        _ => {}
+    let fault = Fault::of(record)?;
+    if let (Some(t), None) = (fault.traffic(), record.end_us) {
+        traffic::count(site, fault.kind(), t, record);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Every injector on fakes: what it does, what proves it, what undoes it, and what it says where nothing can be done.
 
 use super::*;
-use crate::fabric::{Counters, Revision, Rule, RuleCounters};
+use crate::fabric::{Counters, Match, Revision, Rule, RuleCounters};
 use crate::guest::{Command, Output};
 use crate::hypervisor::{self, Accel, DomainState, Fake, Machine, Mgmt, Port};
 use crate::spec;
@@ -11,10 +11,12 @@ use std::path::Path as FilePath;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+mod traffic;
+
 #[derive(Debug, Default)]
 struct Switch {
     rules: Mutex<Vec<Rule>>,
-    dropped: Mutex<BTreeMap<String, u64>>,
+    counted: Mutex<BTreeMap<String, RuleCounters>>,
 }
 
 impl Control for Switch {
@@ -26,22 +28,14 @@ impl Control for Switch {
         (Revision(1), self.rules.lock().unwrap().clone())
     }
     fn counters(&self) -> Counters {
-        let of = |id: &String, n: u64| RuleCounters {
+        let counted = self.counted.lock().unwrap();
+        let of = |id: &String| RuleCounters {
             id: id.clone(),
-            matched: n,
-            dropped: n,
-            ..RuleCounters::default()
+            ..counted.get(id).cloned().unwrap_or_default()
         };
-        let dropped = self.dropped.lock().unwrap();
         Counters {
-            rules: self
-                .rules
-                .lock()
-                .unwrap()
-                .iter()
-                .map(|r| of(&r.id, dropped.get(&r.id).copied().unwrap_or(0)))
-                .collect(),
-            retired: dropped.iter().map(|(id, n)| of(id, *n)).collect(),
+            rules: self.rules.lock().unwrap().iter().map(|r| of(&r.id)).collect(),
+            retired: counted.keys().map(of).collect(),
             ..Counters::default()
         }
     }
@@ -394,7 +388,11 @@ fn a_cut_is_proven_by_the_frames_that_it_met() {
         .unwrap();
     let rule = bench.switch.rules().1.pop().unwrap();
     assert_eq!((rule.matches.port, rule.effect.cut), (Some(445), true));
-    bench.switch.dropped.lock().unwrap().insert(rule.id, 3);
+    let three = RuleCounters {
+        dropped: 3,
+        ..RuleCounters::default()
+    };
+    bench.switch.counted.lock().unwrap().insert(rule.id, three);
     bench.undo(&mut busy);
     assert_eq!((busy.effective, &busy.proof["dropped"]), (Some(true), &json!(3)));
     bench.undo(&mut idle);
@@ -488,7 +486,7 @@ fn words_that_make_no_sense_name_the_known_ones() {
             "cut",
             Some("node1"),
             &["loss=3"],
-            "network, direction, between, proto, port",
+            "network, direction, between, proto, port, ethertype, address",
         ),
         ("kill", Some("node1"), &[], "which process"),
         ("kill", Some("node1"), &["process=a b"], "no name of a process"),
@@ -523,6 +521,11 @@ fn a_record_is_all_that_an_undo_needs() {
         ("link-down", Some("node2"), &["network=private"]),
         ("cut", Some("active"), &["direction=in"]),
         ("cut", None, &["network=private"]),
+        ("loss", None, &["between=active,hub", "loss=3%", "seed=9"]),
+        ("flap", Some("node1"), &["down=1 s", "up=2 s", "ethertype=arp"]),
+        ("partition", None, &["sides=active/node2,hub"]),
+        ("cut-witness", Some("active"), &[]),
+        ("switch-dead", None, &[]),
         ("kill", Some("node1"), &["process=ccrd", "signal=STOP"]),
     ] {
         let fault = bench.ask(kind, on, arguments).unwrap();

@@ -4,6 +4,7 @@ use super::files::{Home, LabFiles};
 use super::protocol::{Greeting, LINE_MAX, PROTO, Reply, Request, Verb, build, error_of};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::Event;
+use crate::fabric::CaptureFilter;
 use crate::process::Stat;
 use crate::wait::{Deadline, Probe, wait_until};
 use serde_json::Value;
@@ -140,6 +141,16 @@ impl Client {
         })
     }
 
+    /// A stream of pcapng: what passes the networks' ports from now on. It ends when [`Client::hang_up`] is called.
+    pub fn capture(mut self, filter: CaptureFilter) -> Result<LabStream> {
+        self.ask(Verb::Capture(filter), |_| {})?;
+        // The writing half stays open: its end would end the capture.
+        Ok(LabStream {
+            read: self.read,
+            write: self.write,
+        })
+    }
+
     /// The socket, so that another thread can end the conversation (and so cancel the request).
     pub fn hang_up(&self) -> Result<impl Fn() + Send + use<>> {
         let stream = self
@@ -189,6 +200,13 @@ impl LabStream {
     pub fn set_timeout(&self, timeout: Option<Duration>) -> std::io::Result<()> {
         self.write.set_read_timeout(timeout)?;
         self.write.set_write_timeout(timeout)
+    }
+}
+
+impl LabStream {
+    /// What is read and what is written, each by itself.
+    pub fn into_halves(self) -> (BufReader<UnixStream>, UnixStream) {
+        (self.read, self.write)
     }
 }
 

@@ -3,13 +3,13 @@
 use super::channel::Channels;
 use super::files::{Home, LabFiles};
 use super::machines;
-use super::protocol::{LabStatus, MachineStatus, Verb};
+use super::protocol::{LabStatus, MachineStatus, Networks, Verb};
 use super::record::Record;
 use super::standing::Standing;
 use super::supervisor::Cancel;
-use crate::error::{Error, Problem, Result};
+use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source};
-use crate::fabric::{self, ClientNet, Control, Fabric, FabricConfig};
+use crate::fabric::{self, CaptureFilter, ClientNet, Control, Fabric, FabricConfig, RingConfig};
 use crate::fault::{self, Fault, Site};
 use crate::guest::keys::Keys;
 use crate::guest::{self, Remote};
@@ -18,6 +18,7 @@ use crate::spec::{Lab, Node};
 use crate::verify::FaultRecord;
 use crate::wait::{Deadline, Slowness};
 use serde_json::{Value, json};
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -137,8 +138,9 @@ impl Engine {
             Verb::Operate { word, args, node } => self.operate(&word, &args, node.as_deref()).map(plain),
             Verb::Dump => self.dump().map(plain),
             Verb::Rules { rules } => self.changing(|| self.rules(rules)).map(plain),
-            Verb::Counters => self.counters(),
-            Verb::Dial { .. } | Verb::Events => Err(Error::Bug(
+            Verb::Counters => self.counters().map(plain),
+            Verb::KeepRing { to } => self.fabric()?.keep_ring(&to).map(|()| Value::Null),
+            Verb::Dial { .. } | Verb::Capture(_) | Verb::Events => Err(Error::Bug(
                 Problem::new("carry out the request").seen("it is a stream, not a request"),
             )),
         }
@@ -152,6 +154,18 @@ impl Engine {
     /// A connection from the workstation's own port to an address of the lab.
     pub fn dial(&self, to: std::net::SocketAddrV4, within: Duration) -> Result<UnixStream> {
         Ok(self.fabric()?.connect(to, Deadline::after(within))?)
+    }
+
+    /// Sends `ok` and then what passes the ports of `filter` to `client` as pcapng, until it hangs up or the networks go away.
+    pub fn capture(&self, filter: &CaptureFilter, client: &UnixStream, ok: Vec<u8>) -> Result<()> {
+        let stream = client.try_clone().tried("send a capture", &self.instance)?;
+        // A lab that is taken down, or restored, must not wait for those who look on.
+        let fabric = Arc::downgrade(&self.fabric()?);
+        let here = || fabric.upgrade().ok_or_else(|| self.not_up());
+        let capture = here()?.capture(filter, Box::new(Answer { ok, stream }))?;
+        // The client says nothing more: the end of its stream is the only thing to hear.
+        let _ = std::io::copy(&mut &*client, &mut std::io::sink());
+        fabric.upgrade().map_or(Ok(()), |f| f.end(capture))
     }
 
     /// The lab's record; an error where the lab is not up.
@@ -362,10 +376,14 @@ impl Engine {
         Ok(revision.0)
     }
 
-    fn counters(&self) -> Result<Value> {
+    fn counters(&self) -> Result<Networks> {
         let fabric = self.fabric()?;
         let (revision, rules) = fabric.rules();
-        Ok(json!({"revision": revision, "rules": rules, "counters": fabric.counters()}))
+        Ok(Networks {
+            revision,
+            rules,
+            counters: fabric.counters(),
+        })
     }
 
     fn operate(&self, word: &str, args: &[String], node: Option<&str>) -> Result<Value> {
@@ -404,6 +422,7 @@ impl Engine {
     pub(super) fn start_fabric(&self, record: &Record, rules: Vec<fabric::Rule>) -> Result<Fabric> {
         let config = FabricConfig {
             rules,
+            ring: Some(RingConfig::at(self.files.ring())),
             ..FabricConfig::of(&record.wish.lab, &record.ports)
         };
         Fabric::start(config, self.journal.clone())
@@ -423,6 +442,31 @@ impl Engine {
         let lab = &record.wish.lab;
         let keys = Keys::ensure(&self.files, lab.nodes.iter().map(|n| n.name.as_str()))?;
         guest::credentials::write(lab, node, &keys, &self.files.node(&node.name))
+    }
+}
+
+/// A client's stream: its reply goes before the first byte, and it is closed in both directions when its writer ends.
+struct Answer {
+    ok: Vec<u8>,
+    stream: UnixStream,
+}
+
+impl Write for Answer {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.stream.write_all(&std::mem::take(&mut self.ok))?;
+        self.stream.write(buf)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // Where nothing was sent the client is still owed a reply.
+        if self.ok.is_empty() {
+            let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        }
     }
 }
 

@@ -135,6 +135,10 @@ impl LabFiles {
     pub fn events(&self) -> PathBuf {
         self.state.join("events.jsonl")
     }
+    /// The last minutes of the networks; the older half has `.old` before its extension.
+    pub fn ring(&self) -> PathBuf {
+        self.state.join("ring.pcapng")
+    }
     /// What the supervisor and libvirt print.
     pub fn supervisor_log(&self) -> PathBuf {
         self.state.join("supervisor.log")

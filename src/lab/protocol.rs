@@ -1,12 +1,12 @@
 //! What CLI and supervisor say to each other over the lab's unix socket: JSON lines (CONTRACTS "Supervisor socket").
 //!
 //! The supervisor greets; the client sends one request; the supervisor answers with events while it works and one
-//! [`Reply::Ok`] or [`Reply::Error`]. After the `ok` of [`Verb::Dial`] the connection is a raw byte stream.
+//! [`Reply::Ok`] or [`Reply::Error`]. After the `ok` of [`Verb::Dial`] and [`Verb::Capture`] the connection is a raw byte stream.
 //! A client that goes away cancels its request.
 
 use crate::error::{Error, Problem};
 use crate::event::Event;
-use crate::fabric::Rule;
+use crate::fabric::{CaptureFilter, Counters, Revision, Rule};
 use crate::fault::Fault;
 use crate::units::Name;
 use crate::verify::{NodeView, Observation};
@@ -74,7 +74,7 @@ pub enum Verb {
     /// Let all machines run again.
     Resume,
     /// Break something: the answer is a `FaultRecord`.
-    Fault(Fault),
+    Fault(Box<Fault>),
     /// Undo faults: one by number, or all. The answer is the list of their records.
     Heal {
         /// Number of the fault; all where absent.
@@ -103,8 +103,15 @@ pub enum Verb {
         /// The whole new set.
         rules: Vec<Rule>,
     },
-    /// The fabric's counters and rules.
+    /// The fabric's counters and rules: [`Networks`].
     Counters,
+    /// What passes the networks' ports from now on: after `ok` the connection carries pcapng until either side hangs up.
+    Capture(CaptureFilter),
+    /// Copies the ring, all that passed until now, into a file of the same host.
+    KeepRing {
+        /// The file.
+        to: std::path::PathBuf,
+    },
     /// Every event from now on, until the client goes away.
     Events,
 }
@@ -127,6 +134,8 @@ impl Verb {
             Verb::Dial { .. } => "dial",
             Verb::Rules { .. } => "rules",
             Verb::Counters => "counters",
+            Verb::Capture(_) => "capture",
+            Verb::KeepRing { .. } => "keep-ring",
             Verb::Events => "events",
         }
     }
@@ -202,6 +211,17 @@ pub fn error_of(code: u8, problem: Option<Problem>) -> Error {
             Error::Bug(Problem::new("understand the supervisor").seen(format!("an error of code {code} without words")))
         }
     }
+}
+
+/// What the networks are doing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Networks {
+    /// Number of the rule set in force.
+    pub revision: Revision,
+    /// The rules in force.
+    pub rules: Vec<Rule>,
+    /// What was counted since the fabric began.
+    pub counters: Counters,
 }
 
 /// What `status` shows.

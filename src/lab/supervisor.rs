@@ -9,7 +9,9 @@ use super::files::{Home, LabFiles};
 use super::protocol::{Greeting, LINE_MAX, PROTO, Reply, Request, Verb, build};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Event, Journal};
+use crate::fabric::CaptureFilter;
 use serde_json::Value;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -166,6 +168,7 @@ impl Client {
             };
             match request.verb {
                 Verb::Dial { to, within_ms } => return self.dial(request.id, to, within_ms, read, write).await,
+                Verb::Capture(filter) => return self.capture(request.id, filter, read, write).await,
                 Verb::Events => return self.events(read, write).await,
                 verb => self.work(request.id, verb, &mut read, &mut write).await?,
             }
@@ -225,6 +228,29 @@ impl Client {
         }
     }
 
+    async fn capture(
+        self,
+        id: u64,
+        filter: CaptureFilter,
+        read: BufReader<OwnedReadHalf>,
+        write: OwnedWriteHalf,
+    ) -> std::io::Result<()> {
+        let stream = read
+            .into_inner()
+            .reunite(write)
+            .map_err(std::io::Error::other)?
+            .into_std()?;
+        stream.set_nonblocking(false)?;
+        let work = move || {
+            let ended = self
+                .engine
+                .capture(&filter, &stream, line(&Reply::of(id, Ok(Value::Null))));
+            // A capture that never began: the client still waits for its reply.
+            ended.map_or_else(|e| (&stream).write_all(&line(&Reply::of(id, Err(e)))), Ok)
+        };
+        tokio::task::spawn_blocking(work).await?
+    }
+
     async fn dial(
         self,
         id: u64,
@@ -260,7 +286,11 @@ fn subscribe(journal: &Journal) -> mpsc::Receiver<Event> {
 }
 
 async fn send(write: &mut OwnedWriteHalf, value: &impl serde::Serialize) -> std::io::Result<()> {
+    write.write_all(&line(value)).await
+}
+
+fn line(value: &impl serde::Serialize) -> Vec<u8> {
     let mut line = serde_json::to_vec(value).expect("a message is plain data");
     line.push(b'\n');
-    write.write_all(&line).await
+    line
 }

@@ -282,7 +282,7 @@ impl World for MachineWorld {
     }
 
     fn inject(&mut self, fault: &Fault) -> Result<FaultRecord> {
-        let record = self.get(Verb::Fault(fault.clone()))?;
+        let record = self.get(Verb::Fault(Box::new(fault.clone())))?;
         Ok(self.placed(record))
     }
 
@@ -354,6 +354,11 @@ impl World for MachineWorld {
             return Ok(());
         }
         fork::take_down(&self.home, &self.instance, |_| {}).map(drop)
+    }
+
+    fn keep_networks(&mut self, to: &Path) -> Result<()> {
+        let to = std::path::absolute(to).tried("find the folder", to.display())?;
+        self.ask(Verb::KeepRing { to }).map(drop)
     }
 
     fn finish(&mut self) -> Result<History> {

@@ -23,13 +23,22 @@ fn faults() -> Vec<String> {
     Kind::ALL.map(row).to_vec()
 }
 
+/// Each parameter once, with all kinds that take it and mean the same by it.
 fn parameters() -> Vec<String> {
-    let of = |k: Kind| {
-        k.parameters()
-            .iter()
-            .map(move |(name, what)| format!("| `{k}` | `{name}` | {what} |"))
+    let mut rows: Vec<((&str, &str), Vec<Kind>)> = Vec::new();
+    for kind in Kind::ALL {
+        for parameter in kind.parameters() {
+            match rows.iter_mut().find(|(p, _)| *p == parameter) {
+                Some((_, kinds)) => kinds.push(kind),
+                None => rows.push((parameter, vec![kind])),
+            }
+        }
+    }
+    let row = |((name, what), kinds): ((&str, &str), Vec<Kind>)| {
+        let kinds: Vec<String> = kinds.iter().map(|k| format!("`{k}`")).collect();
+        format!("| `{name}` | {what} | {} |", kinds.join(", "))
     };
-    Kind::ALL.into_iter().flat_map(of).collect()
+    rows.into_iter().map(row).collect()
 }
 
 fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> Vec<String> {

@@ -177,4 +177,7 @@ impl World for Fake {
         self.finished = true;
         Ok(self.history.clone())
     }
+    fn keep_networks(&mut self, to: &Path) -> Result<()> {
+        std::fs::write(to, "frames").map_err(|e| Error::Operation(Problem::new("keep the networks").seen(e)))
+    }
 }

@@ -335,9 +335,17 @@ impl Reader<'_> {
                 return None;
             }
         }
+        let rate = match raw.workload_rate() {
+            None => Rate(10.0),
+            Some(Ok(rate)) => rate,
+            Some(Err((place, why))) => {
+                self.findings.push(Finding::new("bad-value", why).at(place, "this one"));
+                return None;
+            }
+        };
         Some(Action::Load(Workload {
             kind: WorkloadKind::Mail,
-            rate: raw.rate.unwrap_or(Rate(10.0)),
+            rate,
             size: raw.size.unwrap_or(Size(32 << 10)),
             clients: raw.clients.unwrap_or(12),
             deadline: raw.deadline.unwrap_or(Span::secs(5)),

@@ -20,7 +20,7 @@ mod tests;
 pub use crate::verify::{History, NodeView, Observation};
 pub use expect::Expectation;
 pub use file::{Action, Require, Rules, Scenario, Step, parse};
-pub use roles::{ROLES, Roles};
+pub use roles::{ROLES, Roles, is_role};
 pub use run::{Run, run};
 pub use suite::{Options, Worlds, names, run_all, select};
 
@@ -33,6 +33,7 @@ use crate::verify::FaultRecord;
 use crate::wait::Slowness;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 /// What a scenario acts on and looks at. Time may be virtual: the runner never sleeps by itself.
@@ -65,6 +66,11 @@ pub trait World {
     fn finish(&mut self) -> Result<History>;
     /// The scenario is over: what was made for it is removed. `passed`: nobody will want to look at it.
     fn end(self: Box<Self>, passed: bool) -> Result<()>;
+    /// Copies what passed the networks in the last minutes into the file `to`, where a world keeps that.
+    fn keep_networks(&mut self, to: &Path) -> Result<()> {
+        let _ = to;
+        Ok(())
+    }
 }
 
 /// Which faults to undo.

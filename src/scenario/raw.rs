@@ -45,7 +45,7 @@ pub(super) struct RawStep {
 
     pub on: Option<At<String>>,
     pub within: Option<Span>,
-    pub rate: Option<Rate>,
+    pub rate: Option<At<Plain>>,
     pub size: Option<Size>,
     pub clients: Option<u8>,
     pub deadline: Option<Span>,
@@ -56,28 +56,53 @@ pub(super) struct RawStep {
     pub set: BTreeMap<String, String>,
     pub refused: Option<bool>,
 
-    pub network: Option<At<OneOrMore>>,
-    pub between: Option<At<OneOrMore>>,
-    pub direction: Option<At<String>>,
-    pub proto: Option<At<String>>,
-    pub port: Option<At<u16>>,
-    pub process: Option<At<String>>,
-    pub signal: Option<At<String>>,
+    // Parameters of faults; `rate` is one too.
+    pub network: Option<At<Plain>>,
+    pub between: Option<At<Plain>>,
+    pub sides: Option<At<Plain>>,
+    pub direction: Option<At<Plain>>,
+    pub proto: Option<At<Plain>>,
+    pub port: Option<At<Plain>>,
+    pub ethertype: Option<At<Plain>>,
+    pub address: Option<At<Plain>>,
+    pub loss: Option<At<Plain>>,
+    pub burst: Option<At<Plain>>,
+    pub delay: Option<At<Plain>>,
+    pub jitter: Option<At<Plain>>,
+    pub distribution: Option<At<Plain>>,
+    pub duplicate: Option<At<Plain>>,
+    pub reorder: Option<At<Plain>>,
+    pub queue: Option<At<Plain>>,
+    pub mtu: Option<At<Plain>>,
+    pub down: Option<At<Plain>>,
+    pub up: Option<At<Plain>>,
+    pub corrupt: Option<At<Plain>>,
+    pub mend: Option<At<Plain>>,
+    pub seed: Option<At<Plain>>,
+    pub process: Option<At<Plain>>,
+    pub signal: Option<At<Plain>>,
 }
 
-/// A name, or a list of names.
+/// A parameter of a fault: a word, a number, or a list of words, or of lists.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
-pub(super) enum OneOrMore {
-    One(String),
-    More(Vec<String>),
+pub(super) enum Plain {
+    Text(String),
+    Number(i64),
+    Yes(bool),
+    List(Vec<String>),
+    Sides(Vec<Vec<String>>),
 }
 
-impl OneOrMore {
-    fn joined(&self) -> String {
+impl Plain {
+    /// As it is written on the command line.
+    fn text(&self) -> String {
         match self {
-            OneOrMore::One(s) => s.clone(),
-            OneOrMore::More(list) => list.join(","),
+            Plain::Text(s) => s.clone(),
+            Plain::Number(n) => n.to_string(),
+            Plain::Yes(yes) => yes.to_string(),
+            Plain::List(list) => list.join(","),
+            Plain::Sides(sides) => sides.iter().map(|s| s.join(",")).collect::<Vec<_>>().join("/"),
         }
     }
 }
@@ -129,11 +154,29 @@ impl Verb {
             // What each kind of fault takes is checked with its words.
             Verb::Fault => &[
                 "on",
+                "rate",
                 "network",
                 "between",
+                "sides",
                 "direction",
                 "proto",
                 "port",
+                "ethertype",
+                "address",
+                "loss",
+                "burst",
+                "delay",
+                "jitter",
+                "distribution",
+                "duplicate",
+                "reorder",
+                "queue",
+                "mtu",
+                "down",
+                "up",
+                "corrupt",
+                "mend",
+                "seed",
                 "process",
                 "signal",
             ],
@@ -169,7 +212,6 @@ impl RawStep {
         let there = [
             ("on", place(&self.on)),
             ("within", whole(self.within.is_some())),
-            ("rate", whole(self.rate.is_some())),
             ("size", whole(self.size.is_some())),
             ("clients", whole(self.clients.is_some())),
             ("deadline", whole(self.deadline.is_some())),
@@ -179,16 +221,11 @@ impl RawStep {
             ("group", place(&self.group)),
             ("set", whole(!self.set.is_empty())),
             ("refused", whole(self.refused.is_some())),
-            ("network", place(&self.network)),
-            ("between", place(&self.between)),
-            ("direction", place(&self.direction)),
-            ("proto", place(&self.proto)),
-            ("port", place(&self.port)),
-            ("process", place(&self.process)),
-            ("signal", place(&self.signal)),
         ];
+        let parameters = self.plain().map(|(key, value)| (key, place(value)));
         there
             .into_iter()
+            .chain(parameters)
             .filter(|(key, _)| !verb.keys().contains(key))
             .filter_map(|(key, place)| Some((key, place?)))
             .collect()
@@ -208,21 +245,45 @@ impl RawStep {
         texts.into_iter().flatten().next().map_or(0..0, |a| a.span.clone())
     }
 
+    fn plain(&self) -> [(&'static str, &Option<At<Plain>>); 25] {
+        [
+            ("rate", &self.rate),
+            ("network", &self.network),
+            ("between", &self.between),
+            ("sides", &self.sides),
+            ("direction", &self.direction),
+            ("proto", &self.proto),
+            ("port", &self.port),
+            ("ethertype", &self.ethertype),
+            ("address", &self.address),
+            ("loss", &self.loss),
+            ("burst", &self.burst),
+            ("delay", &self.delay),
+            ("jitter", &self.jitter),
+            ("distribution", &self.distribution),
+            ("duplicate", &self.duplicate),
+            ("reorder", &self.reorder),
+            ("queue", &self.queue),
+            ("mtu", &self.mtu),
+            ("down", &self.down),
+            ("up", &self.up),
+            ("corrupt", &self.corrupt),
+            ("mend", &self.mend),
+            ("seed", &self.seed),
+            ("process", &self.process),
+            ("signal", &self.signal),
+        ]
+    }
+
     /// The parameters of a fault, as its words take them.
     pub fn parameters(&self) -> BTreeMap<String, String> {
-        let text = |t: &Option<At<String>>| t.as_ref().map(|t| t.value.clone());
-        let names = |n: &Option<At<OneOrMore>>| n.as_ref().map(|n| n.joined());
-        [
-            ("network", names(&self.network)),
-            ("between", names(&self.between)),
-            ("direction", text(&self.direction)),
-            ("proto", text(&self.proto)),
-            ("port", self.port.as_ref().map(|p| p.to_string())),
-            ("process", text(&self.process)),
-            ("signal", text(&self.signal)),
-        ]
-        .into_iter()
-        .filter_map(|(key, value)| Some((key.to_owned(), value?)))
-        .collect()
+        let given = |(key, value): (&str, &Option<At<Plain>>)| Some((key.to_owned(), value.as_ref()?.value.text()));
+        self.plain().into_iter().filter_map(given).collect()
+    }
+
+    /// The rate of a workload.
+    pub fn workload_rate(&self) -> Option<Result<Rate, (Range<usize>, String)>> {
+        let rate = self.rate.as_ref()?;
+        Some(rate.value.text().parse().map_err(|e| (rate.span.clone(), e)))
     }
 }

@@ -26,8 +26,10 @@ pub(super) fn role_words<'a>() -> impl Iterator<Item = &'a str> {
     ROLES.iter().map(|(role, _)| *role)
 }
 
-/// Name of the share that holds the third vote.
-const WITNESS_SHARE: &str = "witness";
+/// Whether a word is a role.
+pub fn is_role(word: &str) -> bool {
+    role_words().any(|r| r == word)
+}
 
 /// What is known of who is who in one scenario.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,11 +53,7 @@ impl Roles {
             nodes: lab.nodes.iter().map(|n| n.name.to_string()).collect(),
             members: with(NodeRole::Member),
             hubs: with(NodeRole::Hub),
-            witness: lab
-                .shares
-                .iter()
-                .find(|s| s.name.as_str() == WITNESS_SHARE)
-                .map(|s| s.host.to_string()),
+            witness: lab.witness().map(str::to_owned),
             ..Self::default()
         }
     }

@@ -38,6 +38,7 @@ pub fn run(world: &mut dyn World, scenario: &Scenario, seed: u64) -> Result<Run>
         began_us,
         observations: Vec::new(),
         faults: Vec::new(),
+        injected: 0,
         checks: Vec::new(),
         interrupted: false,
     };
@@ -85,6 +86,8 @@ struct Runner<'a> {
     observations: Vec<Observation>,
     /// Every fault; those that are still on have no end.
     faults: Vec<FaultRecord>,
+    /// How many were made.
+    injected: u64,
     checks: Vec<Check>,
     interrupted: bool,
 }
@@ -193,6 +196,9 @@ impl Runner<'_> {
             Action::Fault(words) => {
                 let seen = self.look()?;
                 let fault = words.resolve(self.world.lab(), &|word| self.roles.resolve(word, &seen))?;
+                // The nth fault of a run makes the same choices in every run with this seed.
+                let fault = fault.seeded(self.seed.rotate_left(32) ^ self.injected);
+                self.injected += 1;
                 let record = self.world.inject(&fault)?;
                 self.roles.hit(&fault);
                 let detail = match (record.effective, fault.nodes().as_slice()) {

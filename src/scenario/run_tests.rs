@@ -220,8 +220,22 @@ fn a_run_leaves_a_folder_with_everything() {
             .unwrap()
             .contains("</html>")
     );
+    assert!(!run.join("X").join(names::NETWORKS).exists(), "it passed");
     let again = run_all(&Fakes::new(Vec::new()), &lab, &all, &options).unwrap_err();
     assert_eq!(again.exit_code(), 2, "a run is never overwritten");
+}
+
+#[test]
+fn what_passed_the_networks_is_kept_of_a_scenario_that_did_not_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    let mut world = Fake::new();
+    world.effective = Some(false);
+    let all = [scenario(FAILOVER, "")];
+    let report = run_all(&Fakes::new(vec![world]), &sample::lab(), &all, &options).unwrap();
+    assert_eq!(report.verdict, Verdict::Unknown);
+    let kept = options.folder.join("X").join(names::NETWORKS);
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), "frames");
 }
 
 #[test]

@@ -77,6 +77,8 @@ pub mod names {
     pub const OBSERVATIONS: &str = "observations.jsonl";
     /// The final reads.
     pub const DUMPS: &str = "dumps.json";
+    /// What passed the networks before and during a scenario that did not pass, as pcapng.
+    pub const NETWORKS: &str = "networks.pcapng";
     /// The scenario as it was written.
     pub const SCENARIO: &str = "scenario.toml";
     /// The verdict: of a scenario in its folder, of the run in the run's.
@@ -227,7 +229,12 @@ fn one(worlds: &dyn Worlds, turn: &Turn<'_>) -> Result<(ScenarioReport, History)
         Err(e) => return unknown(e),
     };
     let ended = run(&mut *world, turn.scenario, turn.seed);
-    let closed = world.end(ended.as_ref().is_ok_and(|run| run.report.verdict == Verdict::Pass));
+    let passed = ended.as_ref().is_ok_and(|run| run.report.verdict == Verdict::Pass);
+    if !passed {
+        // The verdict stands without it.
+        let _ = world.keep_networks(&turn.folder.join(names::NETWORKS));
+    }
+    let closed = world.end(passed);
     match (ended, closed) {
         (Ok(run), Ok(())) => Ok((run.report, run.history)),
         (Ok(run), Err(e)) => {

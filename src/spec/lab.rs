@@ -52,6 +52,11 @@ impl Lab {
     pub fn network(&self, name: &str) -> Option<&Network> {
         self.networks.iter().find(|n| n.name.as_str() == name)
     }
+    /// The machine with the share `witness`, the third vote.
+    pub fn witness(&self) -> Option<&str> {
+        let share = self.shares.iter().find(|s| s.name.as_str() == "witness");
+        share.map(|s| s.host.as_str())
+    }
     /// The nodes of this role.
     pub fn with_role(&self, role: NodeRole) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(move |n| n.role == Some(role))

@@ -97,7 +97,23 @@ fn a_capture_is_read_back_with_its_drops() {
     );
     assert_eq!(read(&file).len(), 3);
     assert_eq!(capture.lost(), 0);
-    drop(capture);
+    // A copy of the ring has all that passed until now; a capture that is ended too.
+    let copy = dir.path().join("copy.pcapng");
+    m[0].send(None, b"last");
+    // The second frame that node2 hears: all copies of it have passed.
+    assert_eq!((m[4].next().len(), m[4].next()), (1000, b"last".to_vec()));
+    f.keep_ring(&copy).unwrap();
+    let frames = std::fs::read(&copy).unwrap();
+    let last = read::records(&frames)
+        .into_iter()
+        .filter(|r| r.bytes.ends_with(b"last"));
+    assert_eq!(
+        last.map(|r| r.interface).collect::<Vec<_>>(),
+        ["node0-net0", "node1-net0", "node2-net0"]
+    );
+    f.end(capture).unwrap();
+    assert_eq!(lines(&file, 6).len(), 6);
+    assert!(f.keep_ring(&dir.path().join("no/such/folder")).is_err());
     let e = f.capture(
         &CaptureFilter {
             node: Some("nobody".into()),
@@ -152,7 +168,11 @@ fn a_flood_does_not_push_out_what_came_before_and_says_what_is_missing() {
     }
     r.frame(0, Direction::In, &frame, 5_000_000_000, None);
     r.flush(10_000_000_000);
-    let all: Vec<u8> = chunks.try_iter().flatten().collect();
+    let records = |c| match c {
+        Chunk::Records(bytes) => bytes,
+        Chunk::Copy(..) => unreachable!("nobody asked for a copy"),
+    };
+    let all: Vec<u8> = chunks.try_iter().flat_map(records).collect();
     let bound = RING_BURST + 2 * RING_RATE;
     assert!((all.len() as u64) < bound + bound / 4, "{}", all.len());
     let text = String::from_utf8_lossy(&all);

@@ -58,7 +58,7 @@ impl Machine {
         self.socket.send_to(&f, self.fabric).unwrap();
     }
     /// Data of the next frame.
-    fn next(&self) -> Vec<u8> {
+    pub(crate) fn next(&self) -> Vec<u8> {
         let mut buf = [0; 2048];
         let n = self.socket.recv(&mut buf).unwrap();
         buf[42..n].to_vec()

@@ -1,0 +1,157 @@
+//! What the fabric does to frames on purpose: rules of its own for each fault. The proof is in the rules' counters, so it is
+//! complete only at the end.
+
+use super::{Kind, Site, Target};
+use crate::error::Result;
+use crate::fabric::groups::{self, Path, Ways};
+use crate::fabric::{Effect, Match, RuleCounters};
+use crate::verify::FaultRecord;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+/// Frames that do not arrive, or not as they were sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// The machine whose frames these are; none where two are named, or sides, or a whole network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<Target>,
+    /// The two between whom it happens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub between: Option<[Target; 2]>,
+    /// The sides of a partition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sides: Vec<Vec<Target>>,
+    /// Which way, seen from `on`, or from the first of `between`.
+    #[serde(default)]
+    pub direction: Ways,
+    /// Which frames; all where absent.
+    #[serde(default, rename = "match")]
+    pub matches: Match,
+    /// What happens to them.
+    #[serde(default = "Effect::cut", skip_serializing_if = "is_cut")]
+    pub effect: Effect,
+    /// Seed of its random choices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// The ways that are concerned, one rule each.
+    pub paths: Vec<Path>,
+}
+
+fn is_cut(effect: &Effect) -> bool {
+    *effect == Effect::cut()
+}
+
+impl Traffic {
+    /// The machines that it hits. A partition and a dead switch hit everybody alike: nobody is named.
+    pub fn nodes(&self) -> Vec<&str> {
+        match (&self.on, &self.between) {
+            (Some(t), _) => vec![&t.node],
+            (None, Some([a, b])) => vec![&a.node, &b.node],
+            (None, None) => Vec::new(),
+        }
+    }
+}
+
+/// Ids of the rules that belong to a fault begin with this, and a colon.
+fn name(record: &FaultRecord) -> String {
+    format!("fault-{}", record.id)
+}
+
+pub(super) fn set(site: &dyn Site, traffic: &Traffic, record: &mut FaultRecord) -> Result<()> {
+    let (_, mut rules) = site.fabric().rules();
+    let Traffic {
+        paths, matches, effect, ..
+    } = traffic;
+    rules.extend(groups::rules(
+        &name(record),
+        paths,
+        matches,
+        effect,
+        traffic.seed.unwrap_or(0),
+    ));
+    let revision = site.fabric().set(rules)?;
+    record.begin_us = site.journal().now_us();
+    record.proof = json!({"revision": revision.0});
+    Ok(())
+}
+
+/// Reads the counters: an impairment that changed no frame's fate has proved nothing.
+pub(super) fn count(site: &dyn Site, kind: Kind, traffic: &Traffic, record: &mut FaultRecord) {
+    let counters = site.fabric().counters();
+    let ways: Vec<(&Path, Option<&RuleCounters>)> = traffic
+        .paths
+        .iter()
+        .map(|path| (path, counters.rule(&groups::rule_id(&name(record), path))))
+        .collect();
+    // Gone with a supervisor that died: what an earlier look saw stands.
+    if ways.iter().all(|(_, counted)| counted.is_none()) {
+        return;
+    }
+    let mut all = RuleCounters::default();
+    for (_, c) in &ways {
+        let Some(c) = c else { continue };
+        all.matched += c.matched;
+        all.dropped += c.dropped;
+        all.delayed += c.delayed;
+        all.duplicated += c.duplicated;
+        all.corrupted += c.corrupted;
+    }
+    let shown = ways.iter().map(|(path, c)| {
+        let mut way =
+            json!({"network": path.network, "from": path.from, "to": path.to, "dropped": c.map(|c| c.dropped)});
+        if let (Value::Object(way), Some(c)) = (&mut way, c) {
+            tell(way, c);
+        }
+        way
+    });
+    record.proof["ways"] = shown.collect();
+    record.proof["dropped"] = json!(all.dropped);
+    if let Value::Object(proof) = &mut record.proof {
+        tell(proof, &all);
+    }
+    record.effective = Some(effective(kind, &all));
+}
+
+fn tell(into: &mut Map<String, Value>, c: &RuleCounters) {
+    for (word, n) in [
+        ("matched", c.matched),
+        ("delayed", c.delayed),
+        ("duplicated", c.duplicated),
+        ("corrupted", c.corrupted),
+    ] {
+        if n > 0 {
+            into.insert(word.to_owned(), json!(n));
+        }
+    }
+}
+
+/// Whether what was counted is what the fault is about.
+fn effective(kind: Kind, c: &RuleCounters) -> bool {
+    match kind {
+        Kind::Delay => c.delayed > 0,
+        // What came too fast waited, or found the queue full.
+        Kind::Rate => c.delayed + c.dropped > 0,
+        // Some were held up and others overtook them.
+        Kind::Reorder => c.delayed > 0 && c.matched > c.delayed,
+        Kind::Duplicate => c.duplicated > 0,
+        Kind::Corrupt => c.corrupted > 0,
+        _ => c.dropped > 0,
+    }
+}
+
+pub(super) fn clear(site: &dyn Site, kind: Kind, traffic: &Traffic, record: &mut FaultRecord) -> Result<()> {
+    let prefix = format!("{}:", name(record));
+    let (_, rules) = site.fabric().rules();
+    let (ours, rest): (Vec<_>, Vec<_>) = rules.into_iter().partition(|r| r.id.starts_with(&prefix));
+    if ours.is_empty() {
+        if record.end_us.is_none() && record.effective.is_none() {
+            record.effective = Some(false);
+            record.proof["lost"] = json!("the rules were gone before the fault ended");
+        }
+        return Ok(());
+    }
+    site.fabric().set(rest)?;
+    // After the rules went, so that the last frame is counted: the fabric remembers what they had counted.
+    count(site, kind, traffic, record);
+    Ok(())
+}

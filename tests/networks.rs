@@ -1,0 +1,208 @@
+//! The networks of a supervisor whose machines are this test's own sockets: rules, captures and what survives a restart.
+
+mod on_disk;
+
+use failoverlab::fabric::PortAssignment;
+use serde_json::Value;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A machine's end of its cable.
+struct Machine {
+    socket: UdpSocket,
+    fabric: u16,
+    mac: [u8; 6],
+}
+
+impl Machine {
+    /// A frame to everybody.
+    fn send(&self, text: &[u8]) {
+        let mut frame = [&[0xff; 6][..], &self.mac, &[0x88, 0xb5], text].concat();
+        frame.resize(frame.len().max(60), 0);
+        self.socket.send_to(&frame, ("127.0.0.1", self.fabric)).unwrap();
+    }
+
+    /// Whether a frame with `text` comes.
+    fn hears(&self, text: &[u8], within: Duration) -> bool {
+        let until = Instant::now() + within;
+        let mut buf = [0; 2048];
+        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) {
+            self.socket.set_read_timeout(Some(left)).unwrap();
+            if self.socket.recv(&mut buf).is_ok_and(|n| buf[14..n].starts_with(text)) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+struct Lab {
+    home: tempfile::TempDir,
+    machines: Vec<Machine>,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let home = tempfile::Builder::new().prefix("fln").tempdir().unwrap();
+        let free = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = |s: &UdpSocket| s.local_addr().unwrap().port();
+        let nodes = on_disk::lab(home.path(), "bare", Vec::new()).wish.lab.nodes;
+        let (mut ports, mut machines, mut fabrics) = (Vec::new(), Vec::new(), Vec::new());
+        for node in &nodes {
+            for nic in &node.nics {
+                let (socket, fabric) = (free(), free());
+                ports.push(PortAssignment {
+                    network: nic.network.to_string(),
+                    node: node.name.to_string(),
+                    fabric: port(&fabric),
+                    local: port(&socket),
+                });
+                if nic.network == nodes[0].nics[0].network {
+                    machines.push(Machine {
+                        socket,
+                        fabric: port(&fabric),
+                        mac: nic.mac.0,
+                    });
+                }
+                fabrics.push(fabric);
+            }
+        }
+        on_disk::lab(home.path(), "bare", ports);
+        Lab { home, machines }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_failoverlab"));
+        c.args(args)
+            .env("FAILOVERLAB_HOME", self.home.path())
+            .current_dir(self.home.path())
+            .stdin(Stdio::null());
+        c
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        let out = self.run(args);
+        assert!(
+            out.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    fn networks(&self) -> Value {
+        serde_json::from_str(&self.ok(&["status", "bare", "--network", "--json"])).unwrap()
+    }
+
+    /// Ends the supervisor as a crash would.
+    fn kill_supervisor(&self) -> bool {
+        let ls: Value = serde_json::from_str(&self.ok(&["ls", "--json"])).unwrap();
+        let Some(pid) = ls[0]["supervisor"]
+            .as_i64()
+            .and_then(|p| rustix::process::Pid::from_raw(p as i32))
+        else {
+            return false;
+        };
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        while rustix::process::test_kill_process(pid).is_ok() && !zombie(pid) {
+            assert!(Instant::now() < until, "the supervisor lives");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        true
+    }
+}
+
+fn zombie(pid: rustix::process::Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|s| s.trim_start().starts_with('Z'))
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.kill_supervisor();
+    }
+}
+
+/// What a capture has of the frames with `text`: how often it is in it, and how often "dropped" is.
+fn captured(file: &Path, text: &[u8]) -> (usize, usize) {
+    let bytes = std::fs::read(file).unwrap_or_default();
+    let count = |what: &[u8]| bytes.windows(what.len()).filter(|w| *w == what).count();
+    (count(text), count(b"dropped: cut by rule fault-1:"))
+}
+
+#[test]
+fn rules_survive_the_supervisor_and_a_capture_shows_what_they_drop() {
+    let lab = Lab::new();
+    let [a, b, c] = &lab.machines[..] else {
+        panic!("three machines")
+    };
+    let long = Duration::from_secs(20);
+    lab.ok(&["fault", "bare", "cut", "between=a,b", "direction=out"]);
+    let before = lab.networks();
+    let rule = &before["rules"][0];
+    assert_eq!(
+        (&rule["from"], &rule["to"], &rule["effect"]["cut"]),
+        (&"a".into(), &"b".into(), &true.into())
+    );
+    a.send(b"first");
+    assert!(c.hears(b"first", long));
+    assert!(lab.kill_supervisor());
+    // The next command starts another one, with the same rules on the same ports.
+    let after = lab.networks();
+    assert_eq!(after["rules"], before["rules"]);
+    let refused = lab.run(&["fault", "bare", "loss", "--on", "a", "loss=120%"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(
+        lab.networks()["rules"],
+        before["rules"],
+        "a refused fault changes nothing"
+    );
+
+    let file = lab.home.path().join("x.pcapng");
+    let capture = lab
+        .command(&["capture", "bare", "--network", "public", "-o", file.to_str().unwrap()])
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + long;
+    // Frames until the capture shows one: nothing else says that it has begun.
+    while captured(&file, b"second") == (0, 0) {
+        assert!(Instant::now() < until, "no frame was captured");
+        a.send(b"second");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    a.send(b"third");
+    assert!(c.hears(b"third", long));
+    let pid = rustix::process::Pid::from_child(&capture);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let ended = capture.wait_with_output().unwrap();
+    assert!(ended.status.success(), "Ctrl-C is the orderly end of a capture");
+    // At a as it came in, at b where it was dropped, at c where it went out.
+    let (third, dropped) = captured(&file, b"third");
+    assert!(third >= 3 && dropped > 0, "{third} {dropped}");
+    assert!(!b.hears(b"", Duration::from_millis(50)), "a frame crossed the cut");
+
+    let unknown = lab.run(&["capture", "bare", "--node", "nobody", "-o", "/dev/null"]);
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert_eq!(unknown.status.code(), Some(2), "{said}");
+    assert!(said.contains("a on public"), "{said}");
+
+    let picture = lab.ok(&["status", "bare", "--network"]);
+    assert!(
+        picture.contains("a → b  cut (fault-1:public:a>b): matched"),
+        "{picture}"
+    );
+    let healed: Value = serde_json::from_str(&lab.ok(&["heal", "bare", "--json"])).unwrap();
+    assert_eq!(healed[0]["effective"], true, "{healed}");
+    a.send(b"fourth");
+    assert!(b.hears(b"fourth", long));
+    // The last minutes are on disk.
+    let ring = lab.home.path().join("state/labs/bare/ring.pcapng");
+    assert!(ring.is_file() && ring.with_extension("old.pcapng").is_file());
+}

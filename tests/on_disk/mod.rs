@@ -1,0 +1,46 @@
+//! A lab that is up as far as files go: its record, without machines.
+
+use failoverlab::fabric::PortAssignment;
+use failoverlab::hypervisor::{Accel, DiskFormat};
+use failoverlab::lab::files::Home;
+use failoverlab::lab::record::{ImageRef, Record, Wish};
+use failoverlab::lab::wish;
+use failoverlab::spec;
+use failoverlab::wait::Slowness;
+use std::path::Path;
+
+/// Writes the record of the built-in lab `name` under `home`.
+pub fn lab(home: &Path, name: &str, ports: Vec<PortAssignment>) -> Record {
+    let source = spec::find(Some(name), Path::new("/")).unwrap();
+    let lab = wish::read(&source).unwrap().lab;
+    let record = Record {
+        schema: 1,
+        instance: name.to_owned(),
+        wish: Wish {
+            lab,
+            source: format!("{name} (built in)"),
+            accel: Accel::Tcg,
+            slowness: Slowness::NONE,
+            image: ImageRef {
+                digest: String::new(),
+                disk: "/nowhere".into(),
+                format: DiskFormat::Qcow2,
+                kernel: "/nowhere".into(),
+                initrd: "/nowhere".into(),
+                cmdline: String::new(),
+            },
+            seed: 1,
+            programs: std::collections::BTreeMap::new(),
+            input_key: String::new(),
+        },
+        machines: Vec::new(),
+        ports,
+        complete: false,
+        restored_from: None,
+        restoring: None,
+    };
+    let files = Home::under(home).lab(name);
+    Home::private_dir(&files.state).unwrap();
+    record.save(&files.record()).unwrap();
+    record
+}
