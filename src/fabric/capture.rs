@@ -2,9 +2,9 @@
 //!
 //! The frame thread only copies; a thread of its own writes. A writer that cannot follow loses records, never frames.
 
-use super::PortId;
 use super::engine::{Direction, Tap};
 use super::pcapng::{self, Packet};
+use super::{PortId, Revision};
 use crate::error::{IoContext, Result};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -131,6 +131,8 @@ pub(super) struct Sink {
     records: u64,
     /// Records that were left out since the last one that was not.
     skipped: u64,
+    /// The rule set that was put in force since the last record.
+    revision: Option<Revision>,
     out: SyncSender<Chunk>,
     stop: Arc<AtomicBool>,
     lost: Arc<AtomicU64>,
@@ -210,7 +212,7 @@ impl Tap for Recorder {
                 s.since = now;
             }
             s.records += 1;
-            let remark = remark(dropped, std::mem::take(&mut s.skipped));
+            let remark = remark(dropped, std::mem::take(&mut s.skipped), s.revision.take());
             let inbound = direction == Direction::In;
             let (time, snap, comment) = (self.epoch + now, s.snap, remark.as_deref());
             pcapng::packet(
@@ -227,6 +229,12 @@ impl Tap for Recorder {
             if s.buffer.len() >= CHUNK {
                 s.hand_over();
             }
+        }
+    }
+
+    fn rules(&mut self, revision: Revision) {
+        for s in &mut self.sinks {
+            s.revision = Some(revision);
         }
     }
 
@@ -288,6 +296,7 @@ impl Sink {
             since: 0,
             records: 0,
             skipped: 0,
+            revision: None,
             out,
             stop: Arc::default(),
             lost: Arc::default(),
@@ -312,13 +321,16 @@ impl Sink {
     }
 }
 
-fn remark(dropped: Option<&str>, skipped: u64) -> Option<String> {
-    match (dropped, skipped) {
-        (None, 0) => None,
-        (Some(why), 0) => Some(format!("dropped: {why}")),
-        (None, n) => Some(format!("{n} frames before this one were not recorded")),
-        (Some(why), n) => Some(format!("dropped: {why}; {n} frames before this one were not recorded")),
+fn remark(dropped: Option<&str>, skipped: u64, revision: Option<Revision>) -> Option<String> {
+    if dropped.is_none() && skipped == 0 && revision.is_none() {
+        return None;
     }
+    let parts = [
+        revision.map(|r| format!("rules: revision {} from here on", r.0)),
+        dropped.map(|why| format!("dropped: {why}")),
+        (skipped > 0).then(|| format!("{skipped} frames before this one were not recorded")),
+    ];
+    Some(parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
 }
 
 /// Starts the ring's writer. The files of a process before stay until the ring comes round.

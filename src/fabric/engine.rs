@@ -33,6 +33,8 @@ pub enum Direction {
 pub trait Tap: Send {
     /// `frame` passed `port`; `dropped` says why it did not. `now` as given to the engine.
     fn frame(&mut self, port: PortId, direction: Direction, frame: &[u8], now: u64, dropped: Option<&str>);
+    /// From here on frames are judged by another rule set.
+    fn rules(&mut self, _: Revision) {}
     /// When [`Tap::flush`] is to be called at the latest.
     fn flush_at(&self) -> Option<u64> {
         None
@@ -211,6 +213,7 @@ impl<T: Tap> Engine<T> {
             self.retired.pop_front();
         }
         self.revision.0 += 1;
+        self.tap.rules(self.revision);
         if self.rules.rules.iter().any(|(r, _)| r.effect.cut) {
             self.sweep(now);
         }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::fabric::capture::read;
 use crate::fabric::frame::tests::ip_frame;
 use crate::fabric::{Effect, Match};
 use crate::units::Span;
@@ -271,11 +272,27 @@ fn a_lab_that_makes_no_sense_is_refused() {
     assert_eq!(Fabric::start(c, Journal::in_memory()).unwrap_err().exit_code(), 2);
 }
 
-/// Random rule changes under traffic: what node1 finds in its socket once `set` returned came before the cut, and
-/// nothing comes after it. `FAILOVERLAB_RULE_CHANGES` takes more than a thousand.
+/// A capture in memory, and whether its writer is done.
+#[derive(Clone, Default)]
+struct Tape(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Tape {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(buf);
+        Ok(buf.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Random rule changes under traffic: what node1 finds in its socket once `set` returned came before the cut, nothing comes
+/// after it; and in the capture, where each rule set's first frame says its revision, none that crosses is under a cut.
+/// `FAILOVERLAB_RULE_CHANGES` takes more than a thousand.
 #[test]
 fn no_frame_crosses_a_cut_in_a_thousand_changes_under_traffic() {
     use rand::{Rng, SeedableRng};
+    use std::collections::HashSet;
     use std::sync::atomic::{AtomicBool, Ordering};
     let changes: u32 = std::env::var("FAILOVERLAB_RULE_CHANGES")
         .ok()
@@ -287,8 +304,10 @@ fn no_frame_crosses_a_cut_in_a_thousand_changes_under_traffic() {
     one.send(None, b"learn");
     zero.next();
     one.socket.set_nonblocking(true).unwrap();
+    let tape = Tape::default();
+    let capture = f.capture(&CaptureFilter::default(), Box::new(tape.clone())).unwrap();
     let stop = AtomicBool::new(false);
-    // Frames from node0 (data 0) and node2 (data 2) that node1 got.
+    // Frames from node0 (mark 0) and node2 (mark 2) that node1 got.
     let drain = || {
         let (mut buf, mut got) = ([0; 2048], [0u64; 2]);
         while let Ok(n) = one.socket.recv(&mut buf) {
@@ -296,23 +315,20 @@ fn no_frame_crosses_a_cut_in_a_thousand_changes_under_traffic() {
         }
         got
     };
-    let (mut crossed, mut passed, mut other, mut cuts) = (0, 0, 0, 0);
+    let (mut crossed, mut cuts) = (0, HashSet::new());
     std::thread::scope(|s| {
         for (machine, mark) in [(&zero, 0u8), (&two, 2)] {
             let stop = &stop;
             s.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    for _ in 0..32 {
+                    for _ in 0..8 {
                         machine.send(Some(1), &[1, mark]);
                     }
-                    std::thread::yield_now();
+                    std::thread::park_timeout(Duration::from_micros(200));
                 }
             });
         }
         for _ in 0..changes {
-            let cut_it = rng.random_bool(0.5);
-            let ways = [("node0", "node1"), ("node0", "*")];
-            let (from, to) = ways[rng.random_range(0..ways.len())];
             let mut rules = Vec::new();
             if rng.random_bool(0.5) {
                 let delay = Effect {
@@ -324,15 +340,19 @@ fn no_frame_crosses_a_cut_in_a_thousand_changes_under_traffic() {
                     ..cut("slow", "*", "node1")
                 });
             }
+            let cut_it = rng.random_bool(0.5);
             if cut_it {
+                let ways = [("node0", "node1"), ("node0", "*")];
+                let (from, to) = ways[rng.random_range(0..ways.len())];
                 rules.push(cut("cut", from, to));
             }
-            f.set(rules).unwrap();
-            let before = drain();
-            (passed, other) = (passed + before[0], other + before[1]);
+            let revision = f.set(rules).unwrap();
+            drain();
+            if cut_it {
+                cuts.insert(revision.0);
+            }
             // Long enough for a frame to come through if it could.
             let look = Instant::now();
-            let mut after = [0; 2];
             let long = Duration::from_micros(rng.random_range(100..3000));
             while look.elapsed() < long {
                 // Waits for traffic, at most a moment.
@@ -342,30 +362,53 @@ fn no_frame_crosses_a_cut_in_a_thousand_changes_under_traffic() {
                     tv_nsec: 500_000,
                 };
                 rustix::event::poll(&mut fds, Some(&moment)).unwrap();
-                let got = drain();
-                after = [after[0] + got[0], after[1] + got[1]];
-            }
-            other += after[1];
-            if cut_it {
-                cuts += 1;
-                crossed += after[0];
-            } else {
-                passed += after[0];
+                let [from_zero, _] = drain();
+                crossed += if cut_it { from_zero } else { 0 };
             }
         }
         stop.store(true, Ordering::Relaxed);
     });
-    assert_eq!(crossed, 0, "frames crossed one of {cuts} cuts");
+    assert_eq!(crossed, 0, "frames crossed one of {} cuts", cuts.len());
+    assert_eq!(capture.lost(), 0, "a capture with holes proves nothing");
+    f.end(capture).unwrap();
+    crate::wait::wait_until(
+        "write the capture",
+        crate::wait::Deadline::after(Duration::from_secs(20)),
+        || {
+            Ok(match Arc::strong_count(&tape.0) {
+                1 => crate::wait::Probe::Ready(()),
+                _ => crate::wait::Probe::NotYet("its writer lives".into()),
+            })
+        },
+    )
+    .unwrap();
+    // Of frames to node1, by whether their rule set has a cut: from node0 and node2 that left, from node0 that were dropped.
+    let (mut under_cut, mut left, mut dropped) = (false, [[0u64; 2]; 2], [0u64; 2]);
+    let mut seen = HashSet::new();
+    for r in read::records(&tape.0.lock().unwrap()) {
+        if let Some(n) = r.comment.strip_prefix("rules: revision ") {
+            let n: u64 = n.split(' ').next().unwrap().parse().unwrap();
+            under_cut = cuts.contains(&n);
+            seen.insert(n);
+        }
+        let from_zero = r.bytes[6..12] == mac(0);
+        if r.comment.contains("dropped: cut by rule cut") {
+            assert!(from_zero && under_cut, "{r:?}");
+            dropped[usize::from(under_cut)] += 1;
+        } else if r.interface == "node1-net0" && !r.inbound {
+            left[usize::from(under_cut)][usize::from(!from_zero)] += 1;
+        }
+    }
+    let few = u64::from(changes) / 4;
+    assert_eq!(left[1][0], 0, "frames left to node1 after the rule set that cuts them");
     assert!(
-        cuts > changes / 4 && passed > u64::from(changes) && other > u64::from(changes),
-        "{cuts} {passed} {other}"
+        cuts.len() as u64 > few && seen.len() as u64 > 3 * few,
+        "{} {}",
+        cuts.len(),
+        seen.len()
     );
-    let dropped: u64 = f
-        .counters()
-        .retired
-        .iter()
-        .filter(|r| r.id == "cut")
-        .map(|r| r.dropped)
-        .sum();
-    assert!(dropped > 0, "the cuts were met");
+    assert!(
+        dropped[1] > few && left[0][0] > few && left[0][1] > few && left[1][1] > few,
+        "{left:?} {dropped:?}"
+    );
 }
