@@ -16,6 +16,9 @@ use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+/// Seed of a lab where nobody names one.
+pub const SEED: u64 = 1;
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -27,7 +30,7 @@ pub struct Args {
     #[arg(long, value_enum)]
     accel: Option<Accel>,
     /// Seed of every random choice
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = SEED)]
     seed: u64,
     /// Leave what was made when `up` fails, for a look
     #[arg(long)]

@@ -94,23 +94,31 @@ fn go_on(checkpoint: &Checkpoint, to: &Return<'_>, known: &[(&NodeMeta, Machine)
     }))?;
     let deadline = Deadline::scaled(AGENT, to.slowness);
     let pairs: Vec<(&NodeMeta, u64)> = running.iter().copied().zip(resumed.iter().copied()).collect();
-    let nodes = all(each(&pairs, |(node, resumed)| {
-        let mut back = ReturnedNode {
-            name: node.name.clone(),
-            clock_error_us: None,
-            clock_set_us: None,
+    let set = all(each(&pairs, |(node, resumed)| {
+        let Some(offset) = node.clock_offset_us else {
+            return Ok(None);
         };
-        if let Some(offset) = node.clock_offset_us {
-            let mut agent = Agent::new(to.hypervisor.clone(), &node.name);
-            agent.wait(deadline)?;
-            back.clock_error_us = Some(clock::set(&mut agent, offset, deadline)?);
-            back.clock_set_us = Some(monotonic_us() - resumed);
-        }
-        Ok(back)
+        let mut agent = Agent::new(to.hypervisor.clone(), &node.name);
+        agent.wait(deadline)?;
+        let set = clock::set(&mut agent, offset, deadline)?;
+        Ok(Some((set, monotonic_us() - resumed)))
     }))?;
     drop(held);
     let held_us = monotonic_us() - begin;
-    all(each(&running, |node| same_boot(to, node, deadline)))?;
+    let boot_ids: Vec<(&NodeMeta, Option<String>)> = running
+        .iter()
+        .zip(&set)
+        .map(|(node, set)| (*node, set.as_ref().and_then(|(s, _)| s.boot_id.clone())))
+        .collect();
+    all(each(&boot_ids, |(node, said)| {
+        same_boot(to, node, said.as_deref(), deadline)
+    }))?;
+    let nodes = running.iter().zip(&set).map(|(node, set)| ReturnedNode {
+        name: node.name.clone(),
+        clock_error_us: set.as_ref().map(|(s, _)| s.error_us),
+        clock_set_us: set.as_ref().map(|(_, took)| *took),
+    });
+    let nodes = nodes.collect();
     let (first, last) = (resumed.iter().min(), resumed.iter().max());
     Ok(Returned {
         skew_us: last.zip(first).map_or(0, |(l, f)| l - f),
@@ -119,10 +127,13 @@ fn go_on(checkpoint: &Checkpoint, to: &Return<'_>, known: &[(&NodeMeta, Machine)
     })
 }
 
-/// That it was restored, and not booted.
-fn same_boot(to: &Return<'_>, node: &NodeMeta, deadline: Deadline) -> Result<()> {
+/// That it was restored, and not booted; asks where it has not `said` its boot id already.
+fn same_boot(to: &Return<'_>, node: &NodeMeta, said: Option<&str>, deadline: Deadline) -> Result<()> {
     let Some(then) = &node.boot_id else { return Ok(()) };
-    let now = Agent::new(to.hypervisor.clone(), &node.name).boot_id(deadline)?;
+    let now = match said {
+        Some(id) => id.to_owned(),
+        None => Agent::new(to.hypervisor.clone(), &node.name).boot_id(deadline)?,
+    };
     if now == *then {
         return Ok(());
     }
