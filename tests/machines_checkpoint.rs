@@ -193,6 +193,7 @@ impl Running {
                     fabric: &self.fabric,
                     machines,
                     slowness: Slowness::new(3.0),
+                    resumed: &|| {},
                 },
             )
         });

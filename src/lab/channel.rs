@@ -109,6 +109,30 @@ impl Channels {
         answer
     }
 
+    /// Opens the standing sessions with all nodes that will be asked, in the background: who asks one waits for its own only.
+    pub fn prepare(&self, record: &Record) {
+        for node in record.wish.lab.nodes.iter().filter(|n| n.role.is_some()) {
+            let Ok(way) = way(&self.files, record, &node.name) else {
+                continue;
+            };
+            let slot = lock(&self.questions).entry(node.name.to_string()).or_default().clone();
+            let deadline = Deadline::scaled(QUESTION, record.wish.slowness);
+            let (begun, has_begun) = std::sync::mpsc::channel();
+            let open = move || {
+                let mut session = lock(&slot);
+                let _ = begun.send(());
+                // Whoever asks tries again, and says what is wrong.
+                *session = Ssh::connect(&way, deadline)
+                    .ok()
+                    .map(|ssh| Box::new(ssh) as Box<dyn Remote>);
+            };
+            if std::thread::Builder::new().name("prepare".into()).spawn(open).is_ok() {
+                // Until it has the session's lock: a question must not be faster.
+                let _ = has_begun.recv();
+            }
+        }
+    }
+
     /// What every node's runtime says, asked at once; `None` for a node without a runtime.
     pub fn statuses(&self, record: &Record, domains: &[Domain], within: Duration) -> Vec<Option<Result<Status>>> {
         let pack = match pack(record) {

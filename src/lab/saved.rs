@@ -156,6 +156,7 @@ impl Engine {
                 .ok_or_else(|| Error::Bug(Problem::new("find the machine's record").on(&node.name)))
         });
         let machines = machines.collect::<Result<Vec<_>>>()?;
+        let record = Arc::new(record);
         step.say("restoring the machines' memory");
         let returned = checkpoint::bring_back(
             checkpoint,
@@ -164,12 +165,13 @@ impl Engine {
                 fabric: &*fabric,
                 machines,
                 slowness: record.wish.slowness,
+                // Handshakes cost most of what is left: they begin at once.
+                resumed: &|| self.channels.prepare(&record),
             },
         )?;
-        let record = self.keep(record)?;
+        self.keep(Record::clone(&record))?;
         self.journal()
             .emit(Draft::new(Source::Tool, "lab.restored").data(json!({"from": name, "returned": returned})));
-        self.channels.follow(&record);
         Ok(returned)
     }
 

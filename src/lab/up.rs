@@ -311,7 +311,10 @@ impl Engine {
             return Ok(());
         }
         let record = self.record()?;
-        self.channels.follow(&record);
+        // A cluster that forms has much to say; one that comes back is healthy sooner without further handshakes.
+        if record.restored_from.is_none() {
+            self.channels.follow(&record);
+        }
         let step = Step::begin(self.journal(), "form", None, "waiting for the cluster");
         wait_until(
             "see the cluster healthy",
@@ -328,6 +331,7 @@ impl Engine {
             },
         )?;
         step.done("healthy");
+        self.channels.follow(&record);
         Ok(())
     }
 }

@@ -25,6 +25,8 @@ pub struct Return<'a> {
     pub machines: Vec<Machine>,
     /// The host's slowness.
     pub slowness: Slowness,
+    /// Called as soon as all machines run, while their clocks are being set.
+    pub resumed: &'a (dyn Fn() + Sync),
 }
 
 impl std::fmt::Debug for Return<'_> {
@@ -92,6 +94,7 @@ fn go_on(checkpoint: &Checkpoint, to: &Return<'_>, known: &[(&NodeMeta, Machine)
     let resumed = all(each(&running, |node| {
         to.hypervisor.resume(&node.name).map(|()| monotonic_us())
     }))?;
+    (to.resumed)();
     let deadline = Deadline::scaled(AGENT, to.slowness);
     let pairs: Vec<(&NodeMeta, u64)> = running.iter().copied().zip(resumed.iter().copied()).collect();
     let set = all(each(&pairs, |(node, resumed)| {

@@ -218,6 +218,7 @@ impl World {
             fabric: &self.wires,
             machines: self.machines(files, 43000),
             slowness: Slowness::NONE,
+            resumed: &|| {},
         }
     }
 
