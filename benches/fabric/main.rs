@@ -1,8 +1,9 @@
 //! Benchmarks of the networks, each beside its reference in the same run: `cargo bench --bench fabric -- NAME...`.
 //!
-//! Names: `fabric-forward` `fabric-rules` `fabric-latency` `fabric-unix`; all where none is given. docs/fabric.md says
-//! how to read them.
+//! Names: `fabric-forward` `fabric-rules` `fabric-latency` `fabric-unix` `guest-tcp`; all where none is given. docs/fabric.md
+//! says how to read them.
 
+mod guest;
 mod load;
 mod plain;
 mod vde;
@@ -25,11 +26,12 @@ fn main() {
     // cargo passes `--bench`; what is no option is a name.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     type Bench = fn() -> Result<(), Box<dyn std::error::Error>>;
-    let all: [(&str, Bench); 4] = [
+    let all: [(&str, Bench); 5] = [
         ("fabric-forward", forward),
         ("fabric-rules", rules),
         ("fabric-latency", latency),
         ("fabric-unix", unix),
+        ("guest-tcp", guest_tcp),
     ];
     for w in &wanted {
         if !all.iter().any(|(n, _)| n == w) {
@@ -49,11 +51,24 @@ fn main() {
 
 /// One line for a person and one for target/bench.jsonl.
 fn figure(name: &str, ours: f64, reference: f64, unit: &str, better: &str, against: &str) {
+    figure_with(name, ours, reference, unit, better, against, serde_json::Value::Null);
+}
+
+/// The same, with what else was seen.
+fn figure_with(
+    name: &str,
+    ours: f64,
+    reference: f64,
+    unit: &str,
+    better: &str,
+    against: &str,
+    seen: serde_json::Value,
+) {
     let ratio = if reference == 0.0 { 0.0 } else { ours / reference };
     println!("{name:32} {ours:>12.1} {unit:10} {reference:>12.1}  ratio {ratio:.2}  against {against}");
     let line = serde_json::json!({
         "name": name, "ratio": ratio, "ours": ours, "reference": reference, "unit": unit, "better": better,
-        "runs": RUNS, "against": against,
+        "runs": RUNS, "against": against, "seen": seen,
     });
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench.jsonl");
     let appended = std::fs::OpenOptions::new()
@@ -228,6 +243,54 @@ fn latency() -> Result<(), Box<dyn std::error::Error>> {
             "the delay asked for",
         );
     }
+    Ok(())
+}
+
+/// TCP between two machines. The segments that a sender repeated are part of each figure.
+fn guest_tcp() -> Result<(), Box<dyn std::error::Error>> {
+    println!(
+        "reference: a direct UDP pair of QEMU (-netdev socket,udp=…,localaddr=…); the plain loop (benches/fabric/plain.rs)"
+    );
+    let mut guests = guest::Guests::start()?;
+    let mut seen: [(Vec<f64>, Vec<f64>); 3] = Default::default();
+    for _ in 0..RUNS {
+        for (cable, (speed, again)) in guest::CABLES.iter().zip(&mut seen) {
+            let t = guests.transfer(cable)?;
+            println!("  {cable:8} {:7.1} Mbit/s, {} retransmitted", t.mbit_s, t.retransmitted);
+            speed.push(t.mbit_s);
+            again.push(t.retransmitted);
+        }
+    }
+    let [(ours, _), (plain, _), (direct, _)] = seen.each_ref().map(|(s, r)| (median(&mut s.clone()), r));
+    let again = |n: usize| seen[n].1.iter().sum::<f64>();
+    let retransmitted = serde_json::json!({
+        "retransmitted": {"fabric": again(0), "plain": again(1), "direct": again(2)}, "host_drops": guests.host_drops(),
+    });
+    println!(
+        "  retransmitted in all: fabric {}, plain loop {}, direct pair {}; frames that the host dropped for the fabric: {}",
+        again(0),
+        again(1),
+        again(2),
+        guests.host_drops()
+    );
+    figure_with(
+        "guest-tcp/direct",
+        ours,
+        direct,
+        "Mbit/s",
+        "higher",
+        "a direct UDP pair",
+        retransmitted.clone(),
+    );
+    figure_with(
+        "guest-tcp/loop",
+        ours,
+        plain,
+        "Mbit/s",
+        "higher",
+        "the plain loop",
+        retransmitted,
+    );
     Ok(())
 }
 

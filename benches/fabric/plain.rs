@@ -1,6 +1,7 @@
 //! The ceiling: a loop that copies batches from one port to the other and does nothing else.
 
 use super::load::{Wire, introduce};
+use failoverlab::fabric::Cable;
 use failoverlab::fabric::compile::Names;
 use failoverlab::fabric::engine::Engine;
 use failoverlab::fabric::transport::{Batch, PortTransport, Udp, Unix, free_udp};
@@ -64,13 +65,15 @@ fn send_all(port: &mut impl PortTransport, frames: &[IoSlice<'_>]) {
     }
 }
 
-/// The plain loop over UDP, with its two machines.
-pub fn start() -> io::Result<(Switch, Wire, Wire)> {
-    let cable = || -> io::Result<(Udp, Wire)> {
+/// The plain loop over UDP, and the ports of its two machines.
+pub fn udp() -> io::Result<(Switch, [Cable; 2])> {
+    // Held until both are chosen, so that no port is chosen twice.
+    let mut held = Vec::new();
+    let mut cable = || -> io::Result<(Udp, Cable)> {
         let (ours, theirs) = (free_udp()?, free_udp()?);
         let (fabric, local) = (ours.local_addr()?.port(), theirs.local_addr()?.port());
-        drop(theirs);
-        Ok((Udp::new(ours, local)?, Wire::udp(local, fabric)?))
+        held.push(theirs);
+        Ok((Udp::new(ours, local)?, Cable { fabric, local }))
     };
     let ((ua, a), (ub, b)) = (cable()?, cable()?);
     let copy = |p: usize, batch: &Batch, ports: &mut [Udp; 2]| {
@@ -80,7 +83,13 @@ pub fn start() -> io::Result<(Switch, Wire, Wire)> {
             .collect();
         send_all(&mut ports[1 - p], &frames);
     };
-    let s = switch([ua, ub], copy);
+    Ok((switch([ua, ub], copy), [a, b]))
+}
+
+/// The same, with its two machines.
+pub fn start() -> io::Result<(Switch, Wire, Wire)> {
+    let (s, [a, b]) = udp()?;
+    let (a, b) = (Wire::udp(a.local, a.fabric)?, Wire::udp(b.local, b.fabric)?);
     introduce(&a, &b)?;
     Ok((s, a, b))
 }

@@ -1,7 +1,7 @@
 //! Every injector on fakes: what it does, what proves it, what undoes it, and what it says where nothing can be done.
 
 use super::*;
-use crate::fabric::{Counters, Match, Revision, Rule, RuleCounters};
+use crate::fabric::{Counters, Match, PortCounters, Revision, Rule, RuleCounters};
 use crate::guest::{Command, Output};
 use crate::hypervisor::{self, Accel, DomainState, Fake, Machine, Mgmt, Port};
 use crate::spec;
@@ -17,6 +17,7 @@ mod traffic;
 struct Switch {
     rules: Mutex<Vec<Rule>>,
     counted: Mutex<BTreeMap<String, RuleCounters>>,
+    ports: Mutex<Vec<PortCounters>>,
 }
 
 impl Control for Switch {
@@ -36,6 +37,7 @@ impl Control for Switch {
         Counters {
             rules: self.rules.lock().unwrap().iter().map(|r| of(&r.id)).collect(),
             retired: counted.keys().map(of).collect(),
+            ports: self.ports.lock().unwrap().clone(),
             ..Counters::default()
         }
     }

@@ -4,7 +4,7 @@
 use super::{Kind, Site, Target};
 use crate::error::Result;
 use crate::fabric::groups::{self, Path, Ways};
-use crate::fabric::{Effect, Match, RuleCounters};
+use crate::fabric::{ANY, Counters, Effect, Match, PortCounters, RuleCounters};
 use crate::verify::FaultRecord;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -72,7 +72,24 @@ pub(super) fn set(site: &dyn Site, traffic: &Traffic, record: &mut FaultRecord) 
     let revision = site.fabric().set(rules)?;
     record.begin_us = site.journal().now_us();
     record.proof = json!({"revision": revision.0});
+    // Told only where there are some: most hosts never drop a frame.
+    let before = host_drops(&site.fabric().counters(), paths);
+    if before > 0 {
+        record.proof["host_drops_before"] = json!(before);
+    }
     Ok(())
+}
+
+/// Frames that the host's kernel dropped on the cables of `paths`: losses that are no part of the fault.
+fn host_drops(counters: &Counters, paths: &[Path]) -> u64 {
+    let concerned = |p: &&PortCounters| {
+        let on = |path: &Path| {
+            path.network == p.network && [&path.from, &path.to].iter().any(|n| *n == ANY || **n == p.node)
+        };
+        paths.iter().any(on)
+    };
+    let drops = |p: &PortCounters| p.host_drops_in + p.host_drops_out;
+    counters.ports.iter().filter(concerned).map(drops).sum()
 }
 
 /// Reads the counters: an impairment that changed no frame's fate has proved nothing.
@@ -108,6 +125,11 @@ pub(super) fn count(site: &dyn Site, kind: Kind, traffic: &Traffic, record: &mut
     record.proof["dropped"] = json!(all.dropped);
     if let Value::Object(proof) = &mut record.proof {
         tell(proof, &all);
+    }
+    let before = record.proof["host_drops_before"].as_u64().unwrap_or(0);
+    match host_drops(&counters, &traffic.paths).saturating_sub(before) {
+        0 => {}
+        n => record.proof["host_drops"] = json!(n),
     }
     record.effective = Some(effective(kind, &all));
 }

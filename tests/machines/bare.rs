@@ -2,12 +2,18 @@
 
 use super::Test;
 use super::tool::{Tool, ports, same, text, wait_for};
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
 use std::time::Duration;
 
 pub const TRIALS: &[(&str, Test)] = &[
     ("bare_comes_up_and_again_changes_nothing", up),
     ("bare_block_written_on_one_member_is_read_on_the_other", shared_disk),
     ("bare_networks_carry_frames_and_a_cut_stops_them", networks),
+    (
+        "bare_a_lab_address_is_on_a_loopback_port_and_its_frames_in_a_capture",
+        forward,
+    ),
     ("bare_no_secret_is_in_the_process_list", process_list),
     ("bare_a_checkpoint_brings_everything_back", checkpoint),
     ("bare_a_fork_has_nothing_in_common_with_the_lab", fork),
@@ -262,6 +268,59 @@ fn networks(tool: &Tool) -> Result<(), String> {
         return Err("no frame crosses after the heal".into());
     }
     Ok(())
+}
+
+/// The SSH greeting of a machine through the workstation's own port, and its segments in a capture.
+fn forward(tool: &Tool) -> Result<(), String> {
+    let record = tool.record("bare")?;
+    let node = record["wish"]["lab"]["nodes"][0]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    let file = tool.home.join("forward.pcapng");
+    let path = file.display().to_string();
+    let capture = tool
+        .command(&["capture", "bare", "--node", "workstation", "-o", &path])
+        .spawn()
+        .map_err(|e| e.to_string())?;
+    let frames = || std::fs::metadata(&file).map_or(0, |m| m.len());
+    wait_for("the capture to begin", Duration::from_secs(20), || match frames() {
+        0 => Err("nothing is written".into()),
+        _ => Ok(()),
+    })?;
+    let before = frames();
+    let mut child = tool
+        .command(&["forward", "bare", &format!("0:{node}:22"), "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| e.to_string())?;
+    let said = BufReader::new(child.stdout.take().ok_or("no stdout")?);
+    let at = said
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|l| Some(l.split_once("\"listen\": \"")?.1.split('"').next()?.to_owned()))
+        .ok_or("forward does not say where it listens")?;
+    let mut greeting = [0; 4];
+    let read = std::net::TcpStream::connect(&at).and_then(|mut s| {
+        s.set_read_timeout(Some(Duration::from_secs(30)))?;
+        s.read_exact(&mut greeting)
+    });
+    for process in [child, capture] {
+        let pid = rustix::process::Pid::from_child(&process);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).map_err(|e| e.to_string())?;
+        let ended = process.wait_with_output().map_err(|e| e.to_string())?;
+        same("exit code after Ctrl-C", ended.status.code(), Some(0))?;
+    }
+    read.map_err(|e| format!("{at}: {e}"))?;
+    same("greeting", &greeting, b"SSH-")?;
+    let bytes = std::fs::read(&file).map_err(|e| e.to_string())?;
+    let _ = std::fs::remove_file(&file);
+    same("more was captured", bytes.len() as u64 > before, true)?;
+    same(
+        "the greeting in the capture",
+        bytes.windows(8).any(|w| w == b"SSH-2.0-"),
+        true,
+    )
 }
 
 fn process_list(tool: &Tool) -> Result<(), String> {

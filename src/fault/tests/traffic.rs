@@ -201,6 +201,31 @@ fn a_fault_took_effect_only_if_frames_met_what_it_is_about() {
 }
 
 #[test]
+fn what_the_host_dropped_on_the_path_is_told_apart() {
+    let bench = Bench::new();
+    let drops = |network: &str, node: &str, n| PortCounters {
+        network: network.into(),
+        node: node.into(),
+        host_drops_out: n,
+        ..PortCounters::default()
+    };
+    let set = |public, private| {
+        *bench.switch.ports.lock().unwrap() = vec![drops("public", "hub", public), drops("private", "node2", private)];
+    };
+    set(5, 0);
+    let mut record = bench.inject("loss", Some("hub"), &["loss=1%"]).unwrap();
+    let rule = bench.switch.rules().1.remove(0);
+    bench.switch.counted.lock().unwrap().insert(rule.id, RuleCounters::default());
+    // On another network: no part of this fault's path.
+    set(5, 9);
+    evidence(&bench, &mut record).unwrap();
+    assert_eq!(record.proof.get("host_drops"), None);
+    set(8, 9);
+    bench.undo(&mut record);
+    assert_eq!(record.proof["host_drops"], json!(3));
+}
+
+#[test]
 fn what_makes_no_sense_names_what_does() {
     let bench = Bench::new();
     let on = Some("node1");
