@@ -3,10 +3,10 @@
 //! Everything that needs root's rights runs in name spaces of its own (`unshare`): an ordinary user is root there over a
 //! range of ids, root itself keeps its mounts apart. The first process in there dies with us, and all others with it.
 
+use super::manifest::{FileInfo, ImageKey, Manifest};
 use super::qemu_img::QemuImg;
 use super::run::{Run, find_program, missing};
 use super::sources;
-use super::store::{FileInfo, ImageKey, Manifest};
 use super::tree::Tree;
 use super::{BUILDER, initramfs};
 use crate::error::{Error, IoContext, Problem, Result};

@@ -6,6 +6,7 @@
 
 mod build;
 mod initramfs;
+mod manifest;
 pub mod qemu_img;
 mod recipe;
 pub mod run;
@@ -14,5 +15,6 @@ mod store;
 mod tree;
 
 pub use build::PROGRAMS;
+pub use manifest::{BUILDER, FileInfo, Image, ImageKey, Listed, Manifest, short};
 pub use recipe::{Recipe, check_package};
-pub use store::{BUILDER, FileInfo, Image, ImageKey, Listed, Manifest, Store, short};
+pub use store::Store;

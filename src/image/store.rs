@@ -1,170 +1,19 @@
 //! The images of this host: a folder for each digest, complete or absent.
 
 use super::build::{Build, DISK, INITRD, KERNEL, check_host, remove_all};
-use super::initramfs::INIT;
-use super::recipe::{Recipe, check_package};
+use super::manifest::{Image, ImageKey, Listed, Manifest, short};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Journal, Step};
-use crate::hypervisor::DiskFormat;
 use crate::lab::files::Home;
-use crate::units::Name;
 use crate::wait::{Deadline, Probe, wait_until};
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Version of the builder: an image that another version would make differently has another digest.
-pub const BUILDER: u32 = 1;
-
 const MANIFEST: &str = "image.json";
 /// As long as the longest build.
 const OTHER_BUILD_WITHIN: Duration = Duration::from_secs(2400);
-
-/// What an image is made from. Its digest names the image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageKey {
-    /// Hexadecimal BLAKE3 of recipe, packages and builder.
-    pub digest: String,
-    /// The recipe.
-    pub recipe: Recipe,
-    /// The recipe's packages and everybody's, sorted.
-    pub packages: BTreeSet<String>,
-}
-
-impl ImageKey {
-    /// The key for `recipe` and the packages that packs and nodes want.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for something that is no name of a package.
-    pub fn new<'a>(recipe: &Recipe, packages: impl IntoIterator<Item = &'a str>) -> Result<Self> {
-        let mut all = recipe.debian.packages.clone();
-        for package in packages {
-            check_package(package)
-                .map_err(|e| Error::Usage(Problem::new("install the package").on(package.escape_debug()).seen(e)))?;
-            all.insert(package.to_owned());
-        }
-        let whole = serde_json::to_vec(&(BUILDER, INIT, recipe, &all)).expect("a recipe is plain data");
-        Ok(Self {
-            digest: blake3::hash(&whole).to_hex().to_string(),
-            recipe: recipe.clone(),
-            packages: all,
-        })
-    }
-}
-
-impl std::fmt::Display for ImageKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.recipe.name, short(&self.digest))
-    }
-}
-
-/// The first 12 digits: enough for people.
-pub fn short(digest: &str) -> &str {
-    digest.get(..12).unwrap_or(digest)
-}
-
-/// A base image that machines can boot from. Its files are never written to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Image {
-    /// See [`ImageKey`].
-    pub digest: String,
-    /// The recipe's name.
-    pub name: Name,
-    /// The root disk: overlays are made on it.
-    pub disk: PathBuf,
-    /// Its format.
-    pub format: DiskFormat,
-    /// For direct boot.
-    pub kernel: PathBuf,
-    /// For direct boot.
-    pub initrd: PathBuf,
-    /// Kernel command line with `root=`; a lab adds `systemd.hostname=`.
-    pub cmdline: String,
-}
-
-/// `image.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// Version of the shape.
-    pub schema: u32,
-    /// The image's digest and folder.
-    pub digest: String,
-    /// Version of the builder.
-    pub builder: u32,
-    /// Tool and version.
-    pub tool: String,
-    /// When, in seconds since 1970.
-    pub created: u64,
-    /// How long the build took.
-    pub seconds: f64,
-    /// The whole recipe.
-    pub recipe: Recipe,
-    /// The packages that were asked for.
-    pub requested: BTreeSet<String>,
-    /// Lines of `sources.list`.
-    pub sources: Vec<String>,
-    /// The kernel's release.
-    pub kernel: String,
-    /// All installed packages and their versions.
-    pub packages: BTreeMap<String, String>,
-    /// The files beside this one.
-    pub files: BTreeMap<String, FileInfo>,
-}
-
-/// Size and digest of one file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileInfo {
-    /// Length.
-    pub bytes: u64,
-    /// Hexadecimal BLAKE3.
-    pub blake3: String,
-}
-
-/// One line of `image ls`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Listed {
-    /// Digest.
-    pub digest: String,
-    /// The recipe's name.
-    pub name: Name,
-    /// When it was built, in seconds since 1970.
-    pub created: u64,
-    /// How long the build took.
-    pub seconds: f64,
-    /// Space on the disk, in bytes.
-    pub bytes: u64,
-    /// How many packages are installed.
-    pub packages: usize,
-    /// The packages beyond the recipe's own.
-    pub extra: Vec<String>,
-    /// The kernel's release.
-    pub kernel: String,
-}
-
-impl Manifest {
-    /// Version of the shape that this tool writes and reads.
-    pub const SCHEMA: u32 = 1;
-
-    fn listed(self) -> Listed {
-        Listed {
-            bytes: self.files.values().map(|f| f.bytes).sum(),
-            packages: self.packages.len(),
-            extra: self
-                .requested
-                .difference(&self.recipe.debian.packages)
-                .cloned()
-                .collect(),
-            digest: self.digest,
-            name: self.recipe.name,
-            created: self.created,
-            seconds: self.seconds,
-            kernel: self.kernel,
-        }
-    }
-}
 
 /// The folder with all images.
 #[derive(Debug, Clone)]
@@ -371,16 +220,7 @@ impl Store {
     }
 
     fn image(&self, manifest: &Manifest) -> Image {
-        let dir = self.dir.join(&manifest.digest);
-        Image {
-            digest: manifest.digest.clone(),
-            name: manifest.recipe.name.clone(),
-            disk: dir.join(DISK),
-            format: DiskFormat::Qcow2,
-            kernel: dir.join(KERNEL),
-            initrd: dir.join(INITRD),
-            cmdline: format!("root=/dev/vda rw {}", manifest.recipe.kernel.cmdline),
-        }
+        manifest.image(&self.dir.join(&manifest.digest))
     }
 
     fn lock(&self, key: &ImageKey, cancel: &AtomicBool, busy: impl FnOnce()) -> Result<File> {
@@ -430,6 +270,8 @@ fn is_digest(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::{BUILDER, FileInfo, Recipe};
+    use std::collections::BTreeMap;
     use std::sync::atomic::AtomicU32;
     use std::sync::{Arc, Mutex, mpsc};
 
@@ -480,18 +322,6 @@ mod tests {
         names
     }
     static GO: AtomicBool = AtomicBool::new(false);
-
-    #[test]
-    fn the_digest_covers_what_is_asked_for_in_any_order() {
-        assert_eq!(key(&["samba", "tcpdump"]), key(&["tcpdump", "samba", "samba"]));
-        assert_ne!(key(&["samba"]).digest, key(&[]).digest);
-        let mut other = key(&[]).recipe;
-        other.files.insert("/etc/x".into(), "y".into());
-        assert_ne!(ImageKey::new(&other, []).unwrap().digest, key(&[]).digest);
-        for bad in ["-o=x", "a b", "a,b", "", "A", "../x", "x\n"] {
-            assert_eq!(ImageKey::new(&other, [bad]).unwrap_err().exit_code(), 2, "{bad:?}");
-        }
-    }
 
     #[test]
     fn an_image_is_built_once_and_found_again() {

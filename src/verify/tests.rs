@@ -1,11 +1,13 @@
 //! Every checker has a history in which it must fail, and one in which it must not say anything.
 
+mod damage;
+mod run;
+
 use super::sample::{Change, Plan, history};
 use super::*;
 use crate::wait::Slowness;
 use ccr_contract::event::kind;
 use ccr_contract::reply::By;
-use proptest::prelude::*;
 use serde_json::json;
 
 fn context() -> Context {
@@ -60,6 +62,18 @@ fn complete(h: &mut History, number: u64) -> &mut OpLine {
 
 fn deleted(h: &History, key: &str) -> bool {
     acked(h, OpKind::Delete).iter().any(|(_, k, _)| k == key)
+}
+
+fn judged<'a>(invariants: &'a [InvariantId], forbid: &'a [Forbidden]) -> Judged<'a> {
+    Judged {
+        id: "F05",
+        title: "x",
+        invariants,
+        forbid,
+        acks: 50,
+        closed_generations: 3,
+        role_changes: 1,
+    }
 }
 
 #[test]
@@ -417,228 +431,6 @@ fn a_journal_that_contradicts_itself_proves_nothing() {
     for bad in [twice, headless] {
         for id in [I1, I2, I3, I4, I8] {
             assert_eq!(verdict(id, &bad), Verdict::Unknown, "{id:?}");
-        }
-    }
-}
-
-fn judged<'a>(invariants: &'a [InvariantId], forbid: &'a [Forbidden]) -> Judged<'a> {
-    Judged {
-        id: "F05",
-        title: "x",
-        invariants,
-        forbid,
-        acks: 50,
-        closed_generations: 3,
-        role_changes: 1,
-    }
-}
-
-#[test]
-fn a_run_is_judged_by_all_of_it() {
-    let scenario = judged(&[I1, I3, I4, I8], &[Forbidden::SplitBrain]);
-    let h = failover();
-    let report = judge(scenario, &h, &context(), Vec::new());
-    assert_eq!((report.verdict, &report.why), (Verdict::Pass, &None));
-    assert_eq!(report.invariants.len(), 4);
-}
-
-#[test]
-fn a_fault_that_did_nothing_makes_the_run_unknown() {
-    let scenario = judged(&[I1], &[]);
-    for effective in [Some(false), None] {
-        let mut h = failover();
-        h.faults[0].effective = effective;
-        let report = judge(scenario, &h, &context(), Vec::new());
-        assert_eq!(report.verdict, Verdict::Unknown);
-        assert!(report.why.unwrap().starts_with("fault 0"));
-    }
-}
-
-#[test]
-fn less_than_required_is_unknown() {
-    let h = failover();
-    for scenario in [
-        Judged {
-            acks: 100_000,
-            ..judged(&[I1], &[])
-        },
-        Judged {
-            closed_generations: 1000,
-            ..judged(&[I1], &[])
-        },
-        Judged {
-            role_changes: 2,
-            ..judged(&[I1], &[])
-        },
-    ] {
-        let report = judge(scenario, &h, &context(), Vec::new());
-        assert_eq!(report.verdict, Verdict::Unknown, "{:?}", report.why);
-    }
-    let nothing = Judged {
-        acks: 0,
-        closed_generations: 0,
-        role_changes: 0,
-        ..judged(&[], &[])
-    };
-    let mut no_faults = failover();
-    no_faults.faults.clear();
-    assert_eq!(
-        judge(nothing, &no_faults, &context(), Vec::new()).verdict,
-        Verdict::Unknown
-    );
-}
-
-#[test]
-fn a_failed_step_fails_the_run_though_all_invariants_hold() {
-    let step = Check {
-        id: "step 4".into(),
-        text: "expect service-online".into(),
-        verdict: Verdict::Fail,
-        detail: "not within 30 s".into(),
-    };
-    let report = judge(judged(&[I1], &[]), &failover(), &context(), vec![step]);
-    assert_eq!(report.verdict, Verdict::Fail);
-    assert_eq!(report.why.as_deref(), Some("step 4: not within 30 s"));
-}
-
-#[test]
-fn forbidden_events_are_seen() {
-    let mut h = failover();
-    let c = context();
-    assert_eq!(forbidden(&Forbidden::RoleChange, &h, &c).verdict, Verdict::Fail);
-    assert_eq!(forbidden(&Forbidden::QuorumLost, &h, &c).verdict, Verdict::Pass);
-    h.events.push(crate::event::Event {
-        kind: kind::QUORUM_LOST.into(),
-        data: json!({}),
-        ..h.events[0].clone()
-    });
-    assert_eq!(forbidden(&Forbidden::QuorumLost, &h, &c).verdict, Verdict::Fail);
-    let own = Forbidden::parse("log.closed").unwrap();
-    assert_eq!(forbidden(&own, &h, &c).verdict, Verdict::Fail);
-}
-
-fn change() -> impl Strategy<Value = Change> {
-    prop_oneof![Just(Change::Planned), Just(Change::PowerOff)]
-}
-
-fn plan() -> impl Strategy<Value = Plan> {
-    (
-        any::<u64>(),
-        5u64..30,
-        3u64..10,
-        proptest::collection::vec(change(), 0..3),
-    )
-        .prop_map(|(seed, rate, stretch, changes)| Plan {
-            seed,
-            rate,
-            stretch,
-            changes,
-        })
-}
-
-/// Damage to a history; each must be caught by the named invariant. None where this history has no place for it.
-fn damage(h: &mut History, which: usize, pick: usize) -> Option<InvariantId> {
-    let failover = takeovers(h).iter().any(|t| !t.planned);
-    let choose = |v: Vec<(u64, String, Option<By>)>| -> Option<(u64, String, Option<By>)> {
-        (!v.is_empty()).then(|| v[pick % v.len()].clone())
-    };
-    let there = |h: &History, kind| -> Vec<_> { acked(h, kind).into_iter().filter(|(_, k, _)| stored(h, k)).collect() };
-    let durability = if failover { I3 } else { I2 };
-    let changed = !takeovers(h).is_empty();
-    match which {
-        // An acknowledged submit is dropped.
-        0 => {
-            let (_, key, _) = choose(there(h, OpKind::Submit))?;
-            remove(h, &key);
-            changed.then_some(durability)
-        }
-        // An acknowledged deliver that had to be kept is dropped.
-        1 => {
-            let (_, key, _) = choose(there(h, OpKind::Deliver))?;
-            remove(h, &key);
-            changed.then_some(durability)
-        }
-        // A message is there twice.
-        2 => {
-            let (_, key, _) = choose(there(h, OpKind::Submit))?;
-            for d in h.dumps.iter_mut().take(2) {
-                let messages = &mut d.groups[0].messages;
-                let twin = messages.iter().find(|m| m.key.as_ref() == Some(&key))?.clone();
-                messages.push(twin);
-            }
-            Some(I4)
-        }
-        // The answers of two epochs change their places.
-        3 => {
-            let mut answers = acked(h, OpKind::Deliver);
-            answers.retain(|(.., by)| by.is_some());
-            let (first, last) = (answers.first()?.clone(), answers.last()?.clone());
-            if first.2.as_ref()?.epoch == last.2.as_ref()?.epoch {
-                return None;
-            }
-            for (op, other) in [(first.0, last.2), (last.0, first.2)] {
-                if let OpLine::Complete { by, .. } = complete(h, op) {
-                    *by = other;
-                }
-            }
-            Some(I1)
-        }
-        // The other member answers in the same epoch.
-        4 => {
-            let (op, ..) = choose(acked(h, OpKind::Deliver))?;
-            if let OpLine::Complete { by: Some(by), .. } = complete(h, op) {
-                by.node = if by.node == "node1" {
-                    "node2".into()
-                } else {
-                    "node1".into()
-                };
-            }
-            // With a single answer in its epoch there is no second active.
-            let by = complete_by(h, op)?;
-            let same = acked(h, OpKind::Deliver)
-                .into_iter()
-                .filter(|(.., b)| b.as_ref().is_some_and(|b| b.epoch == by.epoch));
-            (same.count() > 1).then_some(I1)
-        }
-        // A message that nobody sent.
-        5 => {
-            for d in h.dumps.iter_mut().take(2) {
-                let mut m = d.groups[0].messages.first()?.clone();
-                m.key = Some("77777.m1.r7@failoverlab.test".into());
-                d.groups[0].messages.push(m);
-            }
-            Some(I4)
-        }
-        // Something is left behind.
-        _ => {
-            h.leftovers = Some(vec!["machine node1".into()]);
-            Some(I12)
-        }
-    }
-}
-
-fn complete_by(h: &History, number: u64) -> Option<By> {
-    h.ops.iter().find_map(|l| match l {
-        OpLine::Complete { op, by, .. } if *op == number => by.clone(),
-        _ => None,
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
-
-    #[test]
-    fn healthy_histories_pass_and_every_damage_is_caught(plan in plan(), which in 0usize..7, pick in any::<usize>()) {
-        let h = history(&plan);
-        for id in [I1, I2, I3, I4, I8, I12] {
-            prop_assert_ne!(verdict(id, &h), Verdict::Fail, "{:?}: {}", id, detail(id, &h));
-        }
-        for id in [I1, I4, I8, I12] {
-            prop_assert_eq!(verdict(id, &h), Verdict::Pass, "{:?}: {}", id, detail(id, &h));
-        }
-        let mut damaged = h.clone();
-        if let Some(id) = damage(&mut damaged, which, pick) {
-            prop_assert_eq!(verdict(id, &damaged), Verdict::Fail, "damage {} by {:?}: {}", which, id, detail(id, &damaged));
         }
     }
 }

@@ -1,0 +1,285 @@
+//! A lab of fake machines with real disk files.
+
+use super::super::*;
+use crate::fabric::{Control, Counters, Revision, Rule};
+use crate::hypervisor::{Accel, Disk, DiskFormat, DomainState, Fake, Hypervisor, Machine, Mgmt, Port};
+use crate::image::qemu_img::QemuImg;
+use crate::lab::files::{Home, LabFiles};
+use crate::spec::{Lab, LocalDisk, example};
+use crate::units::{Name, Size};
+use crate::wait::Slowness;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Networks that only know whether they are held.
+#[derive(Default)]
+pub(super) struct Wires(pub(super) Mutex<(i32, u32)>);
+
+impl Wires {
+    pub(super) fn held(&self) -> i32 {
+        self.0.lock().unwrap().0
+    }
+}
+
+impl Control for Wires {
+    fn set(&self, _: Vec<Rule>) -> crate::error::Result<Revision> {
+        Ok(Revision(1))
+    }
+    fn rules(&self) -> (Revision, Vec<Rule>) {
+        (Revision(1), Vec::new())
+    }
+    fn counters(&self) -> Counters {
+        Counters {
+            revision: 1,
+            ..Counters::default()
+        }
+    }
+    fn hold(&self) {
+        let mut w = self.0.lock().unwrap();
+        w.0 += 1;
+        w.1 += 1;
+    }
+    fn release(&self) {
+        self.0.lock().unwrap().0 -= 1;
+    }
+}
+
+pub(super) struct World {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) lab: Lab,
+    pub(super) fake: Arc<Fake>,
+    pub(super) wires: Wires,
+    pub(super) qemu_img: QemuImg,
+    /// Clock minus the host's, microseconds, by node.
+    pub(super) clocks: Arc<Mutex<BTreeMap<String, i64>>>,
+}
+
+pub(super) fn now_us() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap()
+}
+
+/// A guest agent with a clock and a boot id.
+pub(super) fn answer(clocks: &Mutex<BTreeMap<String, i64>>, node: &str, command: &str) -> String {
+    let command: Value = serde_json::from_str(command).unwrap();
+    let arguments = &command["arguments"];
+    let result = match command["execute"].as_str().unwrap() {
+        "guest-file-open" => json!(7),
+        // 36 characters.
+        "guest-file-read" => {
+            json!({"count": 36, "eof": true, "buf-b64": "MDEyMzQ1NjctODlhYi1jZGVmLTAxMjMtNDU2Nzg5YWJjZGVm"})
+        }
+        "guest-get-time" => json!((now_us() + clocks.lock().unwrap().get(node).copied().unwrap_or(0)) * 1000),
+        "guest-exec" => {
+            // perl -e SCRIPT SECONDS NANOSECONDS
+            let number = |i: usize| arguments["arg"][i].as_str().unwrap().parse::<i64>().unwrap();
+            assert!((0..1_000_000_000).contains(&number(3)));
+            *clocks.lock().unwrap().entry(node.to_owned()).or_default() += number(2) * 1_000_000 + number(3) / 1000;
+            json!({"pid": 1})
+        }
+        "guest-exec-status" => {
+            json!({"exited": true, "exitcode": 0, "out-data": "MDEyMzQ1NjctODlhYi1jZGVmLTAxMjMtNDU2Nzg5YWJjZGVmCg=="})
+        }
+        _ => json!({}),
+    };
+    json!({ "return": result }).to_string()
+}
+
+impl World {
+    /// Two machines that run; `a` has a data disk; both have the shared disk.
+    pub(super) fn new() -> Self {
+        let mut lab = example("bare");
+        lab.nodes.truncate(2);
+        lab.shared_disks[0].shared_by.truncate(2);
+        lab.nodes[0].disks.push(LocalDisk {
+            name: "data".parse().unwrap(),
+            size: Size::mib(8),
+            serial: "data".into(),
+        });
+        let fake = Arc::new(Fake::new());
+        let clocks: Arc<Mutex<BTreeMap<String, i64>>> = Arc::default();
+        let c = clocks.clone();
+        fake.on_agent(move |node, command| Ok(answer(&c, node, command)));
+        let world = World {
+            dir: tempfile::tempdir().unwrap(),
+            lab,
+            fake,
+            wires: Wires::default(),
+            qemu_img: QemuImg::default(),
+            clocks,
+        };
+        let files = world.files("bare");
+        for node in &world.lab.nodes {
+            let nf = files.node(&node.name);
+            std::fs::create_dir_all(&nf.dir).unwrap();
+            for (_, disk) in local_disks(node) {
+                world
+                    .qemu_img
+                    .create(&nf.layer(&disk, 0), DiskFormat::Qcow2, Size::mib(8))
+                    .unwrap();
+            }
+        }
+        std::fs::create_dir_all(files.keys()).unwrap();
+        std::fs::write(files.ssh_key(), "secret").unwrap();
+        let shared = files.shared_disk("quorum");
+        std::fs::create_dir_all(shared.parent().unwrap()).unwrap();
+        std::fs::write(shared, "then").unwrap();
+        for m in world.machines(&files, 42000) {
+            world.fake.create(&m.to_xml().unwrap(), false).unwrap();
+        }
+        world
+    }
+
+    pub(super) fn files(&self, instance: &str) -> LabFiles {
+        Home::under(self.dir.path()).lab(instance)
+    }
+
+    pub(super) fn store(&self) -> Store {
+        Store::of(&Home::under(self.dir.path()), &self.lab.name)
+    }
+
+    pub(super) fn machines(&self, files: &LabFiles, base: u16) -> Vec<Machine> {
+        let nodes = self.lab.nodes.iter().zip(0u16..);
+        nodes
+            .map(|(node, n)| {
+                let nf = files.node(&node.name);
+                let mut disks: Vec<Disk> = local_disks(node)
+                    .into_iter()
+                    .map(|(target, disk)| Disk {
+                        target,
+                        path: top_layer(&nf, &disk),
+                        format: DiskFormat::Qcow2,
+                        serial: None,
+                        shared: false,
+                    })
+                    .collect();
+                disks.push(Disk {
+                    target: "sda".into(),
+                    path: files.shared_disk("quorum"),
+                    format: DiskFormat::Raw,
+                    serial: None,
+                    shared: true,
+                });
+                Machine {
+                    name: node.name.to_string(),
+                    uuid: format!("6f6a1b54-4e4b-4b0a-9d5b-0a1f6f3d2c0{n}"),
+                    label: "bare".into(),
+                    memory: node.memory,
+                    vcpus: 1,
+                    accel: Accel::Tcg,
+                    kernel: "/vmlinuz".into(),
+                    initrd: "/initrd".into(),
+                    cmdline: String::new(),
+                    disks,
+                    ports: vec![Port {
+                        network: "public".into(),
+                        mac: node.nics[0].mac,
+                        local: base + n,
+                        fabric: base + 100,
+                        link_up: true,
+                        mtu: 1500,
+                    }],
+                    mgmt: Mgmt {
+                        mac: node.mgmt_mac,
+                        ssh: base + 200 + n,
+                    },
+                    credentials: vec![],
+                    console: nf.console(),
+                    console_log: nf.console_log(),
+                    agent: None,
+                }
+            })
+            .collect()
+    }
+
+    pub(super) fn live<'a>(&'a self, files: &'a LabFiles) -> Live<'a> {
+        Live {
+            hypervisor: self.fake.clone(),
+            fabric: &self.wires,
+            lab: &self.lab,
+            files,
+            qemu_img: &self.qemu_img,
+            slowness: Slowness::NONE,
+        }
+    }
+
+    pub(super) fn checkpoint(&self, name: &str) -> crate::error::Result<Checkpoint> {
+        let files = self.files("bare");
+        create(&self.live(&files), &self.store(), about(name))
+    }
+
+    pub(super) fn return_to<'a>(&'a self, files: &LabFiles) -> Return<'a> {
+        Return {
+            hypervisor: self.fake.clone(),
+            fabric: &self.wires,
+            machines: self.machines(files, 43000),
+            slowness: Slowness::NONE,
+            resumed: &|| {},
+        }
+    }
+
+    pub(super) fn down(&self) {
+        for d in self.fake.list().unwrap() {
+            self.fake.destroy(&d.name).unwrap();
+        }
+    }
+
+    /// The disks of a machine are what the rule of the highest layer says, and there is nothing above.
+    pub(super) fn assert_settled(&self) {
+        let files = self.files("bare");
+        for node in &self.lab.nodes {
+            let Some(domain) = self.fake.domain(&node.name) else {
+                continue;
+            };
+            for (target, disk) in local_disks(node) {
+                let device = domain
+                    .described
+                    .devices
+                    .disk
+                    .iter()
+                    .find(|d| d.target.dev == target)
+                    .unwrap();
+                assert_eq!(
+                    Path::new(&device.source.file),
+                    top_layer(&files.node(&node.name), &disk)
+                );
+            }
+        }
+    }
+
+    pub(super) fn assert_goes_on(&self, but: &[&str]) {
+        assert_eq!(self.wires.held(), 0);
+        for d in self.fake.list().unwrap() {
+            let expected = if but.contains(&d.name.as_str()) {
+                DomainState::Paused
+            } else {
+                DomainState::Running
+            };
+            assert_eq!(d.state, expected, "{}", d.name);
+        }
+        self.assert_settled();
+    }
+}
+
+pub(super) fn about(name: &str) -> About {
+    About {
+        name: name.parse().unwrap(),
+        input_key: None,
+        tool: "test".into(),
+        ccrd: None,
+        seed: 7,
+        parent: None,
+        record: json!({"instance": "bare"}),
+        standing: Value::Null,
+    }
+}
+
+pub(super) fn name(n: &str) -> Name {
+    n.parse().unwrap()
+}
+
+pub(super) fn nobody(_: &Name) -> Option<String> {
+    None
+}

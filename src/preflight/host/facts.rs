@@ -1,0 +1,227 @@
+//! What is on the host, unjudged. What cannot be read counts as absent.
+
+use crate::hypervisor::accel::{self, Boot};
+use crate::image::Recipe;
+use crate::image::run::{find_program, search_path};
+use crate::lab::files::Home;
+use crate::units::Name;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Programs that are looked for, each with the Debian package that has it.
+pub(super) const PROGRAMS: [(&str, &str); 8] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-img", "qemu-utils"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("mke2fs", "e2fsprogs"),
+    ("unshare", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("newuidmap", "uidmap"),
+    ("newgidmap", "uidmap"),
+];
+
+/// Where libvirt keeps its drivers: Debian and Ubuntu, Fedora, Arch.
+pub(super) const DRIVER_DIRS: [&str; 3] = [
+    "/usr/lib/x86_64-linux-gnu/libvirt",
+    "/usr/lib64/libvirt",
+    "/usr/lib/libvirt",
+];
+pub(super) const DRIVER: &str = "connection-driver/libvirt_driver_qemu.so";
+pub(super) const IOHELPERS: [&str; 2] = ["/usr/lib/libvirt/libvirt_iohelper", "/usr/libexec/libvirt_iohelper"];
+
+/// What was found on the host. Every field is as the host says it, unjudged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// `PRETTY_NAME` of os-release.
+    pub os: String,
+    /// `ID` of os-release: `debian`, `ubuntu`.
+    pub os_id: String,
+    /// Machine, as uname says: `x86_64`.
+    pub machine: String,
+    /// Effective user id.
+    pub uid: u32,
+    /// Name of the user.
+    pub user: String,
+    /// First line that each program of the list printed as its version; absent where there is no such program.
+    pub programs: BTreeMap<String, String>,
+    /// libvirt's driver for QEMU.
+    pub driver: Option<PathBuf>,
+    /// libvirt's program that writes a machine's memory into a file.
+    pub iohelper: Option<PathBuf>,
+    /// How many ids `/etc/subuid` gives the user.
+    pub subuids: u64,
+    /// How many ids `/etc/subgid` gives the user.
+    pub subgids: u64,
+    /// Values of the kernel settings on name spaces that exist here.
+    pub sysctls: BTreeMap<String, String>,
+    /// Whether name spaces could be made as a build makes them; what `unshare` said otherwise.
+    pub namespaces: Result<(), String>,
+    /// The keyring of the built-in image, and whether it is there.
+    pub keyring: (PathBuf, bool),
+    /// What `rustc --version` says.
+    pub rustc: Option<String>,
+    /// Memory that programs can still get, in bytes.
+    pub memory: u64,
+    /// Free space of the folder for images and of the one for labs, in bytes.
+    pub disks: Vec<(PathBuf, u64)>,
+    /// Whether /dev/kvm opens; why not.
+    pub kvm: Result<(), String>,
+    /// The boot under KVM that is remembered.
+    pub kvm_boot: Option<Boot>,
+    /// Why the longest names of labs and nodes would not fit into a socket's path.
+    pub socket_paths: Result<(), String>,
+}
+
+/// Looks at this host. What cannot be read counts as absent.
+pub fn gather(home: &Home) -> Facts {
+    let os = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let uid = rustix::process::geteuid().as_raw();
+    let user = user_name(uid);
+    let ids = |file: &str| subordinate_ids(&std::fs::read_to_string(file).unwrap_or_default(), &user, uid);
+    let name: Name = "debian-12".parse().expect("a valid name");
+    let keyring = Recipe::load(&name).map(|r| r.debian.keyring).unwrap_or_default();
+    Facts {
+        os: os_field(&os, "PRETTY_NAME").unwrap_or_else(|| "an unknown system".into()),
+        os_id: os_field(&os, "ID").unwrap_or_default(),
+        machine: rustix::system::uname().machine().to_string_lossy().into_owned(),
+        uid,
+        programs: PROGRAMS
+            .iter()
+            .filter_map(|(p, _)| Some(((*p).to_owned(), program_version(p)?)))
+            .collect(),
+        driver: std::env::var_os("LIBVIRT_DRIVER_DIR")
+            .map(|d| Path::new(&d).join("libvirt_driver_qemu.so"))
+            .into_iter()
+            .chain(DRIVER_DIRS.iter().map(|d| Path::new(d).join(DRIVER)))
+            .find(|p| p.exists()),
+        iohelper: IOHELPERS.iter().map(PathBuf::from).find(|p| p.exists()),
+        subuids: ids("/etc/subuid"),
+        subgids: ids("/etc/subgid"),
+        sysctls: [
+            "kernel.apparmor_restrict_unprivileged_userns",
+            "kernel.unprivileged_userns_clone",
+            "user.max_user_namespaces",
+        ]
+        .into_iter()
+        .filter_map(|name| {
+            let value = std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
+            Some((name.to_owned(), value.trim().to_owned()))
+        })
+        .collect(),
+        namespaces: try_namespaces(uid == 0),
+        keyring: (keyring.clone(), keyring.exists()),
+        rustc: first_line("rustc", &["--version"]).ok(),
+        memory: available_memory(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default()),
+        disks: [&home.cache, &home.state]
+            .into_iter()
+            .filter_map(|p| free_space(p))
+            .collect(),
+        kvm: std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .map(drop)
+            .map_err(|e| {
+                if e.kind() == std::io::ErrorKind::NotFound {
+                    "there is no /dev/kvm".into()
+                } else {
+                    format!("/dev/kvm: {e}")
+                }
+            }),
+        kvm_boot: accel::remembered(&home.accel()).and_then(|r| r.kvm),
+        socket_paths: {
+            let longest = "n".repeat(Name::MAX);
+            home.lab(&longest)
+                .check_socket_paths([longest.as_str()])
+                .map_err(|e| e.to_string())
+        },
+        user,
+    }
+}
+
+pub(super) fn os_field(text: &str, key: &str) -> Option<String> {
+    let value = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('='))?;
+    Some(value.trim_matches(['"', '\'']).to_owned())
+}
+
+fn user_name(uid: u32) -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let by_id = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    };
+    // Users of a directory service are not in the file.
+    let name = passwd.lines().find_map(by_id).or_else(|| std::env::var("USER").ok());
+    name.unwrap_or_else(|| uid.to_string())
+}
+
+/// How many ids a file in the form of subuid(5) gives a user, by name or number.
+pub(super) fn subordinate_ids(text: &str, user: &str, uid: u32) -> u64 {
+    let count = |line: &str| {
+        let [who, _, count] = line.split(':').collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        (who == user || who == uid.to_string()).then(|| count.trim().parse::<u64>().ok())?
+    };
+    text.lines().filter_map(count).fold(0, u64::saturating_add)
+}
+
+pub(super) fn available_memory(meminfo: &str) -> u64 {
+    let kib = meminfo.lines().find_map(|l| {
+        l.strip_prefix("MemAvailable:")?
+            .trim()
+            .strip_suffix(" kB")?
+            .trim()
+            .parse()
+            .ok()
+    });
+    kib.unwrap_or(0_u64).saturating_mul(1024)
+}
+
+/// Free space at a folder, or at the nearest one above it that exists.
+fn free_space(path: &Path) -> Option<(PathBuf, u64)> {
+    let there = path.ancestors().find(|p| p.exists())?;
+    let stat = rustix::fs::statvfs(there).ok()?;
+    Some((path.to_owned(), stat.f_bavail.saturating_mul(stat.f_frsize)))
+}
+
+/// Something to show for a program that is there: the first line of its version where it tells one.
+fn program_version(program: &str) -> Option<String> {
+    let path = find_program(program)?;
+    // newuidmap knows no such option and would complain.
+    if program.starts_with("new") {
+        return Some(path.display().to_string());
+    }
+    let option = if program == "mke2fs" { "-V" } else { "--version" };
+    Some(first_line(program, &[option]).unwrap_or_else(|_| path.display().to_string()))
+}
+
+/// First line of what a program prints; its complaint where it fails.
+fn first_line(program: &str, args: &[&str]) -> Result<String, String> {
+    let path = find_program(program).ok_or_else(|| format!("there is no {program}"))?;
+    let run = Command::new(path)
+        .args(args)
+        .env("LC_ALL", "C")
+        .env("PATH", search_path())
+        .stdin(Stdio::null())
+        .output();
+    let out = run.map_err(|e| format!("{program}: {e}"))?;
+    let text = String::from_utf8_lossy(if out.stdout.is_empty() {
+        &out.stderr
+    } else {
+        &out.stdout
+    })
+    .into_owned();
+    let line = text.lines().next().unwrap_or_default().trim().to_owned();
+    if out.status.success() { Ok(line) } else { Err(line) }
+}
+
+/// Makes name spaces exactly as a build does, around a program that does nothing.
+fn try_namespaces(root: bool) -> Result<(), String> {
+    let ids: &[&str] = if root { &[] } else { &["--map-auto", "--map-root-user"] };
+    let rest = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "true"];
+    first_line("unshare", &[ids, &rest].concat()).map(drop)
+}
