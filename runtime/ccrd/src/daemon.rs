@@ -149,8 +149,13 @@ pub async fn run(options: Options) -> Result<(), Ended> {
 
     tokio::spawn(events::journal(events.reader()));
 
+    let runtime = tokio::runtime::Handle::current();
+    let share = start("prepare the witness", configured_share(&config))?;
     let hands = Shell {
-        witness: start("prepare the witness", witness_tasks(&config, &inlets))?,
+        witness: share
+            .as_ref()
+            .map(|s| WitnessTasks::start(s, &config.node, &inlets, &runtime)),
+        share,
         addresses: address_task(config.clone(), addresses.clone(), post, ports, &inlets),
         datagrams,
         streams,
@@ -160,11 +165,12 @@ pub async fn run(options: Options) -> Result<(), Ended> {
         ports,
         inlets,
         config: config.clone(),
-        runtime: tokio::runtime::Handle::current(),
+        runtime,
     };
     let boot = Boot {
         entropy: start("get random bits", entropy())?,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: crate::VERSION.to_owned(),
+        planted: None,
     };
     let node = ccr_core::io::node((*config).clone(), boot);
     notifier.ready();
@@ -247,6 +253,8 @@ struct Shell {
     inlets: Inlets,
     datagrams: Datagrams,
     streams: Streams,
+    /// The share of the configuration.
+    share: Option<Share>,
     witness: Option<WitnessTasks>,
     disk: std::sync::mpsc::Sender<(OpId, DiskAction)>,
     addresses: mpsc::UnboundedSender<(OpId, AddressKind, bool)>,
@@ -268,6 +276,11 @@ impl Hands for Shell {
             Effect::Disconnect { conn } => self.streams.disconnect(conn),
             Effect::Witness { op, action, timeout_us } => {
                 self.at_witness(op, action, Duration::from_micros(timeout_us))
+            }
+            Effect::UseWitness { address, share } => {
+                // The old tasks end when they have answered what they were asked; a held file goes with them.
+                let other = self.share.clone().map(|s| Share { address, share, ..s });
+                self.witness = other.map(|s| WitnessTasks::start(&s, &self.config.node, &self.inlets, &self.runtime));
             }
             Effect::Disk { op, action } => {
                 if self.disk.send((op, action)).is_err() {
@@ -389,30 +402,35 @@ struct WitnessTasks {
     probes: mpsc::UnboundedSender<Asked>,
 }
 
-fn witness_tasks(config: &Config, inlets: &Inlets) -> Result<Option<WitnessTasks>, String> {
+impl WitnessTasks {
+    fn start(share: &Share, node: &str, inlets: &Inlets, runtime: &tokio::runtime::Handle) -> Self {
+        let task = |file: &str| {
+            let (ask, asked) = mpsc::unbounded_channel();
+            runtime.spawn(at_witness(
+                SmbWitness::new(share.clone(), file),
+                asked,
+                inlets.done.clone(),
+            ));
+            ask
+        };
+        Self {
+            hold: task(witness::FILE),
+            probes: task(&format!("probe-{node}")),
+        }
+    }
+}
+
+fn configured_share(config: &Config) -> Result<Option<Share>, String> {
     let Some(w) = config.witness.as_ref().filter(|_| config.role == Role::Member) else {
         return Ok(None);
     };
     let password = std::fs::read_to_string(&w.password_file).map_err(|e| format!("{}: {e}", w.password_file))?;
-    let share = Share {
+    Ok(Some(Share {
         address: w.address,
         port: w.port,
         share: w.share.clone(),
         user: w.user.clone(),
         password: password.trim_end_matches(['\r', '\n']).to_owned(),
-    };
-    let task = |file: &str| {
-        let (ask, asked) = mpsc::unbounded_channel();
-        tokio::spawn(at_witness(
-            SmbWitness::new(share.clone(), file),
-            asked,
-            inlets.done.clone(),
-        ));
-        ask
-    };
-    Ok(Some(WitnessTasks {
-        hold: task(witness::FILE),
-        probes: task(&format!("probe-{}", config.node)),
     }))
 }
 

@@ -15,3 +15,10 @@ pub mod net;
 pub mod notify;
 pub mod servers;
 pub mod witness;
+
+/// The daemon's version; a build with planted bugs says so.
+pub const VERSION: &str = if ccr_core::planted::AVAILABLE {
+    concat!(env!("CARGO_PKG_VERSION"), "+planted-bugs")
+} else {
+    env!("CARGO_PKG_VERSION")
+};

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(
     name = "ccrd",
-    version,
+    version = ccrd::VERSION,
     about,
     after_help = "`ccrd ctl …`, or this program under the name `ccrctl`, controls it."
 )]

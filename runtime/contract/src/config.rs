@@ -132,12 +132,26 @@ pub struct Settings {
     pub witness_lease_ms: u64,
     /// Lost log resilience: later generations that must exist before the active's database takes a log (original: 10).
     pub resilience_depth: u64,
+    /// Which networks carry the logs.
+    pub shipping: Shipping,
     /// What the active does when only its database fails.
     pub database_failure: DatabaseFailure,
     /// Whether the service moves back to the first member when that one is healthy again (original: no).
     pub failback: bool,
     /// How long a client waits for a lease that has run out before it is refused.
     pub hold_ms: u64,
+}
+
+/// Which networks carry the logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shipping {
+    /// Any network that both members are on, that of the service first (the original since its first service pack, with
+    /// continuous replication host names).
+    Any,
+    /// That of the service only (the original's first version): when it fails on the active node, the logs stop just when
+    /// they are needed.
+    Service,
 }
 
 /// What the active does when only its database fails, while the node itself is well.
@@ -194,6 +208,7 @@ impl Default for Settings {
             witness_timeout_ms: 1000,
             witness_lease_ms: 2000,
             resilience_depth: 10,
+            shipping: Shipping::Any,
             database_failure: DatabaseFailure::Stay,
             failback: false,
             hold_ms: 10_000,

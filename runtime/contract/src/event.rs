@@ -100,7 +100,9 @@ pub mod kind {
     pub const WITNESS_OK: &str = "cluster.witness-ok";
     /// A probe failed after a success, or the first one (1562; `error`).
     pub const WITNESS_FAILED: &str = "cluster.witness-failed";
-    /// A live setting changed (`key`, `value`).
+    /// The cluster service restarts, for new heartbeat settings (`why`).
+    pub const RESTARTING: &str = "cluster.restarting";
+    /// A live setting changed (`key`, `value`, `tag`).
     pub const CONFIGURED: &str = "cluster.configured";
     /// The service group comes online here (`epoch`, `why`).
     pub const ONLINE_PENDING: &str = "service.online-pending";
@@ -120,7 +122,7 @@ pub mod kind {
     pub const LOG_OPENED: &str = "log.opened";
     /// A generation was closed (`group`, `stream`, `generation`, `epoch`, `checksum`).
     pub const LOG_CLOSED: &str = "log.closed";
-    /// A torn tail was cut during recovery (`group`, `generation`, `bytes`).
+    /// A torn tail was cut during recovery (`group`, `bytes` cut, `left`).
     pub const LOG_TORN: &str = "log.torn";
     /// Closed generations were removed (`group`, `through`).
     pub const LOG_TRUNCATED: &str = "log.truncated";

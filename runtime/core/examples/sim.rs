@@ -1,80 +1,143 @@
-//! `sim --seeds N [--from SEED] [--threads N] [--failures N] [--trace SEED]`: runs the simulator and prints what happened how often; a failing seed is
-//! shrunk and its timeline printed. Exit code 1 when an invariant is broken.
+//! `sim --seeds N [--from SEED] [--threads N] [--failures N] [--trace SEED]`: runs the simulator and prints what happened
+//! how often; a failing seed is shrunk and its timeline printed. Exit code 1 when an invariant is broken, when a run did too
+//! little to prove anything, or when something never happened in 1,000 seeds or more.
 
-use ccr_core::sim::{self, Counters, Outcome, plan::Plan};
+use ccr_core::sim::{self, Counters, Outcome, Phases, plan::Plan};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1);
-    let (mut seeds, mut from, mut threads, mut most, mut trace) = (1000_u64, 0_u64, 2_u64, 1_usize, None);
-    while let Some(arg) = args.next() {
-        let value = args.next().and_then(|v| v.parse::<u64>().ok());
-        match (arg.as_str(), value) {
-            ("--seeds", Some(n)) => seeds = n,
-            ("--from", Some(n)) => from = n,
-            ("--threads", Some(n)) => threads = n.clamp(1, 64),
-            ("--failures", Some(n)) => most = n as usize,
-            ("--trace", Some(n)) => trace = Some(n),
-            _ => {
-                eprintln!("usage: sim [--seeds N] [--from SEED] [--threads N] [--failures N] [--trace SEED]");
-                return ExitCode::from(2);
-            }
+/// From so many seeds on, every counter must have moved.
+const FULL_BATCH: u64 = 1_000;
+
+struct Args {
+    seeds: u64,
+    from: u64,
+    threads: u64,
+    failures: usize,
+    trace: Option<u64>,
+}
+
+fn args() -> Option<Args> {
+    let mut found = Args {
+        seeds: 1_000,
+        from: 0,
+        threads: 2,
+        failures: 1,
+        trace: None,
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let value = words.next()?.parse::<u64>().ok()?;
+        match word.as_str() {
+            "--seeds" => found.seeds = value,
+            "--from" => found.from = value,
+            "--threads" => found.threads = value.clamp(1, 64),
+            "--failures" => found.failures = value as usize,
+            "--trace" => found.trace = Some(value),
+            _ => return None,
         }
     }
-    if let Some(seed) = trace {
+    Some(found)
+}
+
+/// What a batch came to.
+#[derive(Default)]
+struct Batch {
+    counters: Counters,
+    phases: Phases,
+    thin: Vec<(u64, String)>,
+    failed: Vec<Outcome>,
+}
+
+fn main() -> ExitCode {
+    let Some(args) = args() else {
+        eprintln!("usage: sim [--seeds N] [--from SEED] [--threads N] [--failures N] [--trace SEED]");
+        return ExitCode::from(2);
+    };
+    if let Some(seed) = args.trace {
         let outcome = sim::trace(seed);
         outcome.trace.iter().for_each(|line| println!("{line}"));
         println!("{:?}", outcome.broken);
         return ExitCode::from(u8::from(outcome.broken.is_some()));
     }
     let begun = std::time::Instant::now();
-    let next = AtomicU64::new(from);
-    let total = Mutex::new(Counters::default());
-    let failed: Mutex<Vec<Outcome>> = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= from + seeds || failed.lock().is_ok_and(|f| f.len() >= most) {
-                        return;
-                    }
-                    let outcome = sim::run(seed);
-                    if let Ok(mut total) = total.lock() {
-                        total.add(&outcome.counters);
-                    }
-                    if outcome.broken.is_some()
-                        && let Ok(mut failed) = failed.lock()
-                    {
-                        failed.push(outcome);
-                    }
-                }
-            });
-        }
-    });
+    let mut batch = run(&args);
     let seconds = begun.elapsed().as_secs_f64();
-    if let Ok(total) = total.lock() {
-        for (name, count) in total.all() {
-            println!("{count:>12}  {}", name.replace('_', " "));
-        }
+    let all = batch.counters.all();
+    for (name, count) in &all {
+        println!("{count:>12}  {}", name.replace('_', " "));
     }
-    let mut failed = failed.into_inner().unwrap_or_default();
-    failed.sort_by_key(|f| f.seed);
-    for f in failed.iter().skip(1) {
+    let phases = &mut batch.phases;
+    for (name, ms) in [
+        ("detect", &mut phases.detect),
+        ("arbitrate", &mut phases.arbitrate),
+        ("mount", &mut phases.mount),
+    ] {
+        ms.sort_unstable();
+        let at = |percent: usize| ms.get(ms.len().saturating_sub(1) * percent / 100).copied().unwrap_or(0);
+        println!(
+            "{:>12}  {name}: {} ms (50 %), {} ms (95 %), {} ms (most)",
+            ms.len(),
+            at(50),
+            at(95),
+            at(100)
+        );
+    }
+    let mut code = ExitCode::SUCCESS;
+    for (seed, what) in &batch.thin {
+        println!("seed {seed} proves too little: {what}");
+        code = ExitCode::FAILURE;
+    }
+    for (name, _) in all.iter().filter(|(_, n)| *n == 0 && args.seeds >= FULL_BATCH) {
+        println!("never happened: {}", name.replace('_', " "));
+        code = ExitCode::FAILURE;
+    }
+    batch.failed.sort_by_key(|f| f.seed);
+    for f in batch.failed.iter().skip(1) {
         println!("seed {} breaks {:?}", f.seed, f.broken);
     }
-    match failed.into_iter().next() {
+    match batch.failed.first() {
         None => {
-            println!("{seeds} seeds in {seconds:.1} s: every invariant held");
-            ExitCode::SUCCESS
+            println!("{} seeds in {seconds:.1} s: every invariant held", args.seeds);
+            code
         }
         Some(outcome) => {
-            report(&outcome);
+            report(outcome);
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(args: &Args) -> Batch {
+    let next = AtomicU64::new(args.from);
+    let batch = Mutex::new(Batch::default());
+    let enough = || batch.lock().is_ok_and(|b| b.failed.len() >= args.failures);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= args.from + args.seeds || enough() {
+                return;
+            }
+            let outcome = sim::run(seed);
+            let Ok(mut batch) = batch.lock() else { return };
+            batch.counters.add(&outcome.counters);
+            batch.phases.detect.extend(&outcome.phases.detect);
+            batch.phases.arbitrate.extend(&outcome.phases.arbitrate);
+            batch.phases.mount.extend(&outcome.phases.mount);
+            if outcome.broken.is_some() {
+                batch.failed.push(outcome);
+            } else if let Some(what) = outcome.thin() {
+                batch.thin.push((seed, what));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..args.threads {
+            scope.spawn(work);
+        }
+    });
+    batch.into_inner().unwrap_or_default()
 }
 
 fn report(outcome: &Outcome) {

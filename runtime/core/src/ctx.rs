@@ -1,6 +1,7 @@
 //! What every layer needs while an input is handled: the time, a place for effects, numbers, random bits, timers.
 
-use crate::io::{AddressKind, DiskAction, Effect, Now, OpId, Reply, ReqId, WitnessAction};
+use crate::io::{AddressKind, Boot, DiskAction, Effect, Now, OpId, Reply, ReqId, WitnessAction};
+use crate::planted::{self, Bug};
 use ccr_contract::event::{NodeEvent, Severity, Value};
 use std::collections::BTreeMap;
 
@@ -15,26 +16,41 @@ pub struct Ctx<P> {
     next_event: u64,
     random: u64,
     wake: Option<u64>,
+    planted: Option<Bug>,
+    /// How long nothing was handed in, by the clock that saw more of it.
+    rest_us: u64,
 }
 
 impl<P> Ctx<P> {
     /// A context without effects.
-    pub fn new(entropy: u64) -> Self {
+    pub fn new(boot: &Boot) -> Self {
         Self {
             now: Now::default(),
             effects: Vec::new(),
             pending: BTreeMap::new(),
             next_op: 1,
             next_event: 0,
-            random: entropy,
+            random: boot.entropy,
             wake: None,
+            planted: boot.planted,
+            rest_us: 0,
         }
     }
 
     /// Begins the handling of an input: timers are asked for anew by whoever still waits.
     pub fn begin(&mut self, now: Now) {
+        let boot = now.boot_us.saturating_sub(self.now.boot_us);
+        self.rest_us = boot.max(now.rtc_us.saturating_sub(self.now.rtc_us));
         self.now = now;
         self.wake = None;
+    }
+    /// Whether a planted bug is to be played. Never, in a build without any.
+    pub fn plays(&self, bug: Bug) -> bool {
+        planted::AVAILABLE && self.planted == Some(bug)
+    }
+    /// How long this node had stood still before this input, in microseconds.
+    pub fn rested_us(&self) -> u64 {
+        self.rest_us
     }
     /// Ends it.
     pub fn take_effects(&mut self) -> Vec<Effect> {

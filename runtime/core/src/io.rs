@@ -38,6 +38,8 @@ pub struct Boot {
     pub entropy: u64,
     /// Version of the runtime, for `status`.
     pub version: String,
+    /// A bug to play, where the build has any.
+    pub planted: Option<crate::planted::Bug>,
 }
 
 /// Number of an operation that the core asked for; completions carry it back. Never 0.
@@ -185,6 +187,14 @@ pub enum Effect {
         action: WitnessAction,
         /// How long it may take in all.
         timeout_us: u64,
+    },
+    /// From now on the witness is this share, with the configuration's port and account. A handle held at the old one is
+    /// closed; operations still under way there may end as they like.
+    UseWitness {
+        /// Address of its host.
+        address: Ipv4Addr,
+        /// Name of the share.
+        share: String,
     },
     /// Do something on the disk.
     Disk {

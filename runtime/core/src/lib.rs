@@ -5,6 +5,7 @@ pub mod cluster;
 mod ctx;
 pub mod io;
 pub mod member;
+pub mod planted;
 pub mod replication;
 pub mod sim;
 pub mod store;

@@ -78,6 +78,9 @@ pub struct Heartbeat {
     pub service_epoch: u64,
     /// Whether the sender has handed the service over: it is drained, dismounted, and the copy has every log.
     pub released: bool,
+    /// Whether every hub has said to the sender, as the one that serves, that it delivers again.
+    #[serde(default)]
+    pub redelivered: bool,
     /// The sender's storage groups, in the configuration's order.
     pub groups: Vec<GroupView>,
     /// Age in milliseconds of the sender's last probe of the witness, and whether it succeeded.

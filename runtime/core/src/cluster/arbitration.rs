@@ -11,6 +11,7 @@ use super::{Cluster, Phase};
 use crate::ctx::Ctx;
 use crate::io::{Now, WitnessAction, WitnessResult};
 use crate::member::Pending;
+use crate::planted::Bug;
 use crate::wire::{self, WitnessFile};
 use ccr_contract::event::{Severity, kind};
 
@@ -39,6 +40,8 @@ enum Hold {
     Opening,
     Held,
     Closing,
+    /// An operation at a share that is no witness any more is under way.
+    Abandoned,
 }
 
 /// What this node knows of the witness and does with it.
@@ -80,6 +83,25 @@ impl Witness {
     pub fn voted_for(&self, id: &RecordId) -> bool {
         self.holds() && self.written.as_ref() == Some(id)
     }
+    /// Another file is the witness now: nothing is known of it.
+    pub(super) fn forget(&mut self) {
+        let idle = self.hold == Hold::No || (self.hold == Hold::Held && self.writing.is_none());
+        *self = Self {
+            hold: if idle { Hold::No } else { Hold::Abandoned },
+            probing: self.probing,
+            beat: self.beat,
+            safe_at: self.safe_at,
+            ..Self::default()
+        };
+    }
+    /// The next attempt may be made at once.
+    pub(super) fn attempt_now(&mut self) {
+        self.retry_at = 0;
+    }
+    /// Whether the last probe locked a file at the share.
+    pub(super) fn could_be_locked(&self) -> bool {
+        self.probed.as_ref().is_some_and(|(_, error)| error.is_none())
+    }
     pub(super) fn probe_for_peer(&self, now: Now) -> Option<(u64, bool)> {
         let (at, error) = self.probed.as_ref()?;
         Some((now.boot_us.saturating_sub(*at) / 1000, error.is_none()))
@@ -93,7 +115,7 @@ impl Cluster {
 
     /// Whether the witness's vote is needed now.
     fn wants_witness(&mut self, ctx: &mut Ctx<Pending>) -> bool {
-        if self.witness_path.is_none() || self.lease.forced {
+        if self.witness_path.is_none() || self.sole || self.saved.unsettled {
             return false;
         }
         let delay_us = self.settings.arbitration_delay_ms * 1000;
@@ -109,17 +131,23 @@ impl Cluster {
                 (lost && ctx.due(self.alone_since_lost() + delay_us))
                     || (self.witness.holds() && !(self.peer.member && self.leased_or_idle(ctx.now)))
             }
+            Phase::Forming if self.force.asked => true,
             Phase::Forming => {
-                if !self.peer_lost(ctx) {
+                if self.peer_is_there(ctx) {
                     return false;
                 }
+                let heard = if self.peer_lost(ctx) {
+                    self.peer.mutual_at.unwrap_or(0)
+                } else {
+                    0
+                };
                 // A fresh cluster alone is formed by the first member only.
                 if self.saved.record.id.is_fresh() && self.index != 0 {
                     return false;
                 }
                 let wait = self.beat_us() * u64::from(self.settings.node_tolerance);
                 let owner = leader || self.saved.record.id.is_fresh();
-                let from = self.alone_since.max(self.peer.mutual_at.unwrap_or(0));
+                let from = self.alone_since.max(heard);
                 ctx.due(from + wait + if owner { 0 } else { delay_us })
             }
             Phase::Evicted => false,
@@ -187,7 +215,7 @@ impl Cluster {
             id: self.saved.record.id.clone(),
             writer: self.me.clone(),
             held,
-            forced: false,
+            forced: self.force.mark,
             beat: self.witness.beat,
             intent: self.saved.record.intent,
         };
@@ -199,7 +227,7 @@ impl Cluster {
         );
     }
 
-    fn probe_witness(&mut self, ctx: &mut Ctx<Pending>) {
+    pub(super) fn probe_witness(&mut self, ctx: &mut Ctx<Pending>) {
         if self.witness_path.is_some() && !self.witness.probing && ctx.due(self.witness.probe_at) {
             self.witness.probing = true;
             self.witness.probe_at = ctx.after_ms(self.settings.witness_check_ms);
@@ -211,11 +239,39 @@ impl Cluster {
 
     /// A witness operation ended.
     pub fn on_witness(&mut self, ctx: &mut Ctx<Pending>, step: Step, result: WitnessResult) {
+        if self.witness.hold == Hold::Abandoned && step != Step::Probe {
+            self.witness.hold = Hold::No;
+            return;
+        }
+        let votes_anyway = match (step, &result) {
+            (Step::Open, WitnessResult::Held) => ctx.plays(Bug::BothWinArbitration),
+            (Step::Open, WitnessResult::Failed(_)) => ctx.plays(Bug::UnreachableWitnessVotes),
+            (Step::Write(_) | Step::LastWrite, WitnessResult::Failed(_)) => {
+                ctx.plays(Bug::BothWinArbitration) || ctx.plays(Bug::UnreachableWitnessVotes)
+            }
+            _ => false,
+        };
+        let result = match step {
+            Step::Open if votes_anyway => WitnessResult::Opened(Vec::new()),
+            _ if votes_anyway => WitnessResult::Done,
+            _ => result,
+        };
         match (step, result) {
             (Step::Probe, result) => self.probed(ctx, result),
             (Step::Open, WitnessResult::Opened(content)) => self.opened(ctx, &content),
-            (Step::Open, WitnessResult::Held) => self.not_won(ctx, "the other member holds the file", false),
-            (Step::Open, WitnessResult::Failed(why)) => self.not_won(ctx, &why, false),
+            (Step::Open, WitnessResult::Held) => {
+                let why = "the other member holds the file";
+                if self.force.asked {
+                    self.force_refused(why);
+                }
+                self.not_won(ctx, why, false);
+            }
+            (Step::Open, WitnessResult::Failed(why)) => {
+                self.not_won(ctx, &why, false);
+                if self.force.asked && self.phase == Phase::Forming && self.saving.is_none() {
+                    self.force_alone(ctx, &format!("the witness cannot be seen ({why})"));
+                }
+            }
             (Step::Write(begun), WitnessResult::Done) => {
                 if self.witness.written.is_none() {
                     let role = self.arbitrates_as();
@@ -256,15 +312,31 @@ impl Cluster {
     fn opened(&mut self, ctx: &mut Ctx<Pending>, content: &[u8]) {
         let file = match wire::decode_witness(content) {
             Ok(file) => file,
-            Err(e) => return self.refuse(ctx, &format!("the witness file is not readable: {e}")),
+            Err(e) => {
+                let why = format!("the witness file is not readable: {e}");
+                if self.force.asked {
+                    self.force_refused(&why);
+                }
+                return self.refuse(ctx, &why);
+            }
         };
         self.witness.hold = Hold::Held;
         self.witness.written = None;
         self.witness.beat_at = ctx.now.boot_us;
         let seen = file.as_ref().map(|f| f.id.clone()).unwrap_or_default();
-        if let Some(file) = file {
+        if self.force.asked && self.phase == Phase::Forming && self.saving.is_none() {
+            if let Err(why) = self.force_with_witness(ctx, file.as_ref()) {
+                return self.refuse(ctx, &why);
+            }
+            self.wait_for_holder(ctx, file.as_ref());
+            return;
+        }
+        if let Some(file) = &file {
             if file.cluster != self.name {
                 return self.refuse(ctx, &format!("the witness file belongs to cluster {}", file.cluster));
+            }
+            if let Some(why) = self.forced_elsewhere(file) {
+                return self.refuse(ctx, &why);
             }
             // Its own unfinished claim is no news: nobody else can have agreed to it.
             let own = file.id.by == self.me && file.writer == self.me && file.id.epoch <= self.saved.seen;
@@ -278,13 +350,18 @@ impl Cluster {
                 ctx.event(kind::PARTITION_IN_TIME, Some(1573), Severity::Error, &data);
                 return self.refuse(ctx, "the witness has voted for a newer cluster");
             }
-            if file.held && file.writer != self.me {
-                let wait = self.witness_lease_us() + MAX_UNSEEN_PAUSE_US;
-                self.witness.safe_at = self.witness.safe_at.max(ctx.now.boot_us + wait);
-            }
         }
+        self.wait_for_holder(ctx, file.as_ref());
         if self.phase == Phase::Forming && self.saving.is_none() {
             self.claim(ctx, seen, 0);
+        }
+    }
+
+    /// Whoever held the file last may believe for a while that it may serve.
+    fn wait_for_holder(&mut self, ctx: &mut Ctx<Pending>, file: Option<&WitnessFile>) {
+        if file.is_some_and(|f| f.held && f.writer != self.me) {
+            let wait = self.witness_lease_us() + MAX_UNSEEN_PAUSE_US;
+            self.witness.safe_at = self.witness.safe_at.max(ctx.now.boot_us + wait);
         }
     }
 

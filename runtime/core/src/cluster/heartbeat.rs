@@ -289,6 +289,7 @@ impl Cluster {
             service: self.report.service,
             service_epoch: self.report.service_epoch,
             released: self.report.released,
+            redelivered: self.report.redelivered,
             groups: self.report.groups.clone(),
             probe: self.witness.probe_for_peer(now),
         }

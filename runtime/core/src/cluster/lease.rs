@@ -26,6 +26,8 @@ pub enum Source {
 pub struct Lease {
     member: Option<Now>,
     witness: Option<Now>,
+    /// A planted bug: only the boot-time clock is looked at.
+    pub(super) boot_clock_only: bool,
     /// Set while an operator's force stands in for a majority.
     pub forced: bool,
 }
@@ -48,9 +50,22 @@ impl Lease {
             Source::Witness => self.witness = None,
         }
     }
+    /// Nothing gives a right to serve any more.
+    pub fn end(&mut self) {
+        (self.member, self.witness, self.forced) = (None, None, false);
+    }
     /// Whether this node may serve now.
     pub fn valid(&self, now: Now, member_us: u64, witness_us: u64) -> bool {
-        self.forced || runs(self.member, now, member_us) || runs(self.witness, now, witness_us)
+        let now = |at: Option<Now>| match at {
+            Some(at) if self.boot_clock_only => Now {
+                boot_us: now.boot_us,
+                rtc_us: at.rtc_us + now.boot_us.saturating_sub(at.boot_us),
+            },
+            _ => now,
+        };
+        self.forced
+            || runs(self.member, now(self.member), member_us)
+            || runs(self.witness, now(self.witness), witness_us)
     }
     /// Whether the other member's grant alone allows it.
     pub fn by_member(&self, now: Now, member_us: u64) -> bool {

@@ -8,14 +8,17 @@
 //! * Heartbeats carry state, never deltas, so the loss of any of them costs time only.
 
 pub mod arbitration;
+mod force;
 pub mod heartbeat;
 pub mod lease;
+mod live;
 pub mod record;
 mod view;
 
 use crate::ctx::Ctx;
 use crate::io::{DiskAction, Now};
 use crate::member::Pending;
+use crate::planted::Bug;
 use crate::wire::{GroupView, Heartbeat, Phase};
 use arbitration::Witness;
 use ccr_contract::config::{Config, Settings};
@@ -26,6 +29,8 @@ use lease::{Lease, MAX_UNSEEN_PAUSE_US};
 use record::{Record, Saved};
 use std::collections::VecDeque;
 
+/// Agreed records that are remembered, for operators who wait for theirs.
+const AGREED_KEPT: usize = 16;
 /// The file with the record.
 pub const CLUSTER_FILE: &str = "cluster.json";
 
@@ -40,6 +45,8 @@ pub struct Report {
     pub wants_lease: bool,
     /// Whether the service was handed over here.
     pub released: bool,
+    /// Whether every hub has said that it delivers again.
+    pub redelivered: bool,
     /// The storage groups.
     pub groups: Vec<GroupView>,
 }
@@ -52,13 +59,22 @@ pub struct Cluster {
     /// Position in the configuration's list of members.
     index: usize,
     pub(crate) settings: Settings,
+    base: live::Base,
+    /// The witness in force.
     witness_path: Option<String>,
+    force: force::Force,
+    /// The other member was evicted, with a majority's consent: this node is the whole cluster.
+    sole: bool,
+    /// The cluster service is away until then.
+    resting_until: u64,
     phase: Phase,
     /// False until `cluster.json` was read.
     started: bool,
     incarnation: u64,
     saved: Saved,
     saving: Option<Saved>,
+    /// The last records that a majority agreed to while this node looked on.
+    agreed: VecDeque<record::RecordId>,
     peer: Peer,
     seq: u64,
     sent: VecDeque<(u64, Now)>,
@@ -92,7 +108,11 @@ impl Cluster {
             name: config.cluster.clone(),
             index,
             settings: config.settings.clone(),
+            base: live::Base::new(config),
             witness_path: config.witness.as_ref().map(|w| w.path.clone()),
+            force: force::Force::default(),
+            sole: false,
+            resting_until: 0,
             phase: Phase::Forming,
             started: false,
             incarnation,
@@ -101,8 +121,10 @@ impl Cluster {
                 committed: false,
                 base: record::RecordId::default(),
                 seen: 0,
+                unsettled: false,
             },
             saving: None,
+            agreed: VecDeque::new(),
             peer: Peer::new(config),
             seq: 0,
             sent: VecDeque::new(),
@@ -118,6 +140,7 @@ impl Cluster {
                 service_epoch: 0,
                 wants_lease: false,
                 released: false,
+                redelivered: false,
                 groups: Vec::new(),
             },
         }
@@ -129,8 +152,10 @@ impl Cluster {
             self.saved = serde_json::from_slice(bytes).map_err(|e| format!("{CLUSTER_FILE}: {e}"))?;
         }
         self.started = true;
+        self.lease.boot_clock_only = ctx.plays(Bug::LeaseByBootClock);
         self.alone_since = ctx.now.boot_us;
         self.next_beat = ctx.now.boot_us;
+        self.apply_live(ctx, &std::collections::BTreeMap::new(), self.saved.committed);
         if !self.saved.record.id.is_fresh() {
             // What an earlier incarnation of this node granted is forgotten, and may still be relied on.
             self.granted_until = ctx.now.boot_us + self.member_lease_us() + MAX_UNSEEN_PAUSE_US;
@@ -145,6 +170,10 @@ impl Cluster {
     /// Whether a majority is known to have it.
     pub fn committed(&self) -> bool {
         self.saved.committed && self.saving.is_none()
+    }
+    /// Whether a majority has agreed to exactly this record.
+    pub fn has_agreed(&self, id: &record::RecordId) -> bool {
+        self.agreed.contains(id)
     }
     /// Whether this node is in a cluster that has a majority.
     pub fn is_up(&self) -> bool {
@@ -176,7 +205,7 @@ impl Cluster {
     }
     /// Whether an answer may leave now.
     pub fn lease_valid(&self, now: Now) -> bool {
-        self.is_up() && self.lease.valid(now, self.member_lease_us(), self.witness_lease_us())
+        self.is_up() && (self.sole || self.lease.valid(now, self.member_lease_us(), self.witness_lease_us()))
     }
     /// The boot-time instant before which this node must not begin to serve.
     pub fn safe_to_serve_at(&self) -> u64 {
@@ -207,7 +236,10 @@ impl Cluster {
     fn save(&mut self, ctx: &mut Ctx<Pending>, record: Record, committed: bool) {
         debug_assert!(self.saving.is_none());
         let base = if committed { &record.id } else { &self.saved.base };
+        // With the other member's consent, which `committed` proves, a change of the witness is settled.
+        let switches = record.witness != self.saved.record.witness || self.saved.unsettled;
         let saved = Saved {
+            unsettled: switches && !committed,
             seen: self.saved.seen.max(record.id.epoch),
             base: base.clone(),
             record,
@@ -228,9 +260,14 @@ impl Cluster {
     pub fn on_saved(&mut self, ctx: &mut Ctx<Pending>) {
         let Some(saved) = self.saving.take() else { return };
         let committed_now = saved.committed;
-        self.saved = saved;
+        let before = std::mem::replace(&mut self.saved, saved).record.settings;
+        self.apply_live(ctx, &before, committed_now);
         self.beat_now = true;
         if committed_now {
+            self.agreed.push_back(self.saved.record.id.clone());
+            if self.agreed.len() > AGREED_KEPT {
+                self.agreed.pop_front();
+            }
             self.tell_record(ctx);
         }
     }
@@ -240,7 +277,13 @@ impl Cluster {
         if !self.started {
             return;
         }
-        let same = |r: &Report| (r.service, r.service_epoch, r.wants_lease, r.released);
+        if !ctx.due(self.resting_until) {
+            return self.probe_witness(ctx);
+        }
+        if self.force.asked && self.phase != Phase::Forming {
+            self.force_refused("a regular cluster was formed meanwhile");
+        }
+        let same = |r: &Report| (r.service, r.service_epoch, r.wants_lease, r.released, r.redelivered);
         let inspected = |r: &Report| {
             r.groups
                 .iter()
@@ -255,7 +298,7 @@ impl Cluster {
         match self.phase {
             Phase::Up => self.drive_up(ctx),
             Phase::Forming => self.drive_forming(ctx),
-            Phase::Evicted => {}
+            Phase::Evicted => self.drive_evicted(ctx),
         }
         self.drive_witness(ctx);
         self.commit(ctx);
@@ -272,7 +315,7 @@ impl Cluster {
             } else if !left {
                 self.peer.was_up = true;
             }
-        } else if !lost && self.peer_agrees() {
+        } else if !lost && !self.peer_evicted() && self.peer_agrees() {
             self.peer.member = true;
             self.peer.was_up = false;
             self.peer.restarted = false;
@@ -289,7 +332,8 @@ impl Cluster {
         if self.peer_knows_better(ctx) {
             return self.lose_quorum(ctx, "the other member is in a newer cluster");
         }
-        if self.peer.member || self.witness.holds() || self.lease.forced {
+        self.end_force();
+        if self.peer.member || self.witness.holds() || self.lease.forced || self.sole {
             self.alone_since = ctx.now.boot_us;
         } else if ctx.due(self.alone_since + self.patience_us()) {
             return self.lose_quorum(ctx, "neither the other member nor the witness");
@@ -332,7 +376,7 @@ impl Cluster {
             return;
         }
         let leader_gone = self.saved.record.quorum_owner != self.me && !self.peer.member;
-        let can_agree = self.witness.holds() || !self.peer_lost(ctx);
+        let can_agree = self.witness.holds() || !self.peer_lost(ctx) || self.sole || self.lease.forced;
         let seen = self.peer.view.as_ref().map_or(0, |v| v.seen).max(self.saved.seen);
         let behind = seen > self.saved.record.id.epoch;
         let outrun = behind && self.is_leader() && self.committed() && self.peer.member && can_agree;
@@ -345,8 +389,11 @@ impl Cluster {
     }
 
     fn drive_forming(&mut self, ctx: &mut Ctx<Pending>) {
-        let lost = self.peer_lost(ctx);
-        if lost || self.saving.is_some() {
+        if self.sole && self.saving.is_none() && self.saved.committed {
+            return self.become_up(ctx, kind::CLUSTER_FORMED);
+        }
+        let there = self.peer_is_there(ctx);
+        if !there || self.saving.is_some() {
             return;
         }
         self.alone_since = ctx.now.boot_us;
@@ -393,6 +440,12 @@ impl Cluster {
         }
     }
 
+    /// Whether the other member is heard, and one with which a cluster could be formed.
+    fn peer_is_there(&self, ctx: &mut Ctx<Pending>) -> bool {
+        let evicted = self.peer.view.as_ref().is_some_and(|v| v.phase == Phase::Evicted);
+        !evicted && !self.peer_lost(ctx)
+    }
+
     /// Of two nodes that look for a cluster, the one that knows more leads; of two equal ones, the first in the list.
     fn leads(&self, view: &Heartbeat) -> bool {
         let mine = (self.saved.base.epoch, self.saved.base.tag);
@@ -422,7 +475,8 @@ impl Cluster {
         let peer_has = self.peer.view.as_ref().is_some_and(|v| v.id == self.saved.record.id) && !self.peer_lost(ctx);
         // A cluster that goes on is joined, not formed a second time.
         let forms = self.phase == Phase::Up || self.peer.view.as_ref().is_some_and(|v| v.phase == Phase::Forming);
-        let second = (peer_has && forms) || self.witness.voted_for(&self.saved.record.id) || self.lease.forced;
+        let alone = self.witness.voted_for(&self.saved.record.id) || self.lease.forced || self.sole;
+        let second = (peer_has && forms) || (alone && !self.saved.unsettled);
         if !second {
             return;
         }
@@ -463,7 +517,7 @@ impl Cluster {
         self.phase = Phase::Forming;
         self.peer.member = false;
         self.alone_since = ctx.now.boot_us;
-        self.lease = Lease::default();
+        self.lease.end();
         self.beat_now = true;
         let data = [("why", why.into()), ("epoch", self.epoch().into())];
         ctx.event(kind::QUORUM_LOST, Some(1177), Severity::Error, &data);

@@ -53,11 +53,17 @@ pub struct Record {
     /// was never compared with the logs of that epoch does not know what it lacks.
     #[serde(default)]
     pub served: Vec<u64>,
+    /// Whether the hubs must deliver again what a predecessor may have lost: not all of them have said yet that they will.
+    #[serde(default)]
+    pub redeliver: bool,
     /// What the operator wants of the service.
     pub intent: Intent,
     /// The member that an operator evicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evicted: Option<String>,
+    /// The witness in force, where it is not the configuration file's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<String>,
     /// Live settings that differ from the configuration file.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
@@ -73,8 +79,10 @@ impl Record {
             owner_epoch: 0,
             clean: false,
             served: Vec::new(),
+            redeliver: false,
             intent: Intent::Started,
             evicted: None,
+            witness: None,
             settings: BTreeMap::new(),
         }
     }
@@ -105,6 +113,7 @@ impl Record {
         self.owner = owner.to_owned();
         self.owner_epoch = self.id.epoch;
         self.clean = clean;
+        self.redeliver |= !clean;
         self
     }
 }
@@ -128,6 +137,10 @@ pub struct Saved {
     pub base: RecordId,
     /// The highest epoch that this node has ever seen or tried: a new leader goes above it.
     pub seen: u64,
+    /// Whether it is not known if the other member has agreed to the witness that the record names: then neither it nor its
+    /// predecessor proves anything.
+    #[serde(default)]
+    pub unsettled: bool,
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use ccr_contract::status::{self, ClusterState, MemberState, WitnessHealth, Witne
 impl Cluster {
     /// What this node knows of the cluster.
     pub fn status(&self, now: Now) -> status::Cluster {
-        let quorate = self.lease_valid(now) || self.peer.member || self.witness.holds();
+        let quorate = self.lease_valid(now) || self.peer.member || self.witness.holds() || self.sole;
         let state = match self.phase {
             Phase::Up if quorate => ClusterState::Up,
             Phase::Up => ClusterState::NoQuorum,
@@ -20,10 +20,14 @@ impl Cluster {
         }
         // While both members are there nobody holds the file: the vote can be had if the last probe locked it.
         let probe_ok = self.witness.probed.as_ref().is_some_and(|(_, e)| e.is_none());
-        if self.witness.holds() || (self.peer.member && probe_ok) {
+        if !self.sole && (self.witness.holds() || (self.peer.member && probe_ok)) {
             have.push("witness".into());
         }
-        let total = 2 + u32::from(self.witness_path.is_some());
+        let total = if self.sole {
+            1
+        } else {
+            2 + u32::from(self.witness_path.is_some())
+        };
         let peer_state = match (&self.peer.view, self.peer.member) {
             (_, true) => MemberState::Up,
             (Some(_), false) if self.peer.paths.iter().any(|p| p.heard.is_some()) => MemberState::Joining,
@@ -82,7 +86,7 @@ impl Cluster {
     }
 
     fn witness_status(&self, now: Now) -> Option<status::Witness> {
-        let path = self.witness_path.clone()?;
+        let configured = self.configured_witness()?;
         let mut probed_by = std::collections::BTreeMap::new();
         if let Some((at, error)) = &self.witness.probed {
             let probe = WitnessProbe {
@@ -106,8 +110,8 @@ impl Cluster {
             Some(_) => WitnessHealth::Failed,
         };
         Some(status::Witness {
-            running: self.is_up().then(|| path.clone()),
-            configured: path,
+            running: self.witness_path.clone().filter(|_| self.is_up()),
+            configured,
             health,
             probed_by,
         })

@@ -3,7 +3,7 @@
 use crate::ctx::Ctx;
 use crate::io::{ConnId, Effect};
 use crate::wire::{self, Msg};
-use ccr_contract::config::Config;
+use ccr_contract::config::{Config, Shipping};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -46,10 +46,12 @@ pub enum End {
 impl Links {
     /// No stream is open. Replication and redelivery use the networks of the cluster, the service's first.
     pub fn new(config: &Config) -> Self {
+        let only_service = config.settings.shipping == Shipping::Service;
         let order = |p: &ccr_contract::config::Peer| {
             let mut found: Vec<_> = config
                 .networks
                 .iter()
+                .filter(|n| !only_service || n.name == config.service_network)
                 .filter_map(|n| Some((n, *p.addresses.get(&n.name)?)))
                 .collect();
             found.sort_by_key(|(n, _)| n.name != config.service_network);

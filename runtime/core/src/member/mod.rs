@@ -4,8 +4,10 @@
 //! layer calls another one: what one must know of another is handed over there.
 
 pub mod clients;
+mod handoff;
 mod links;
 mod operator;
+mod place;
 mod service;
 mod status;
 
@@ -61,7 +63,7 @@ pub struct Member {
 impl Member {
     /// A member that has not started yet.
     pub fn new(config: Config, boot: Boot) -> Self {
-        let mut ctx = Ctx::new(boot.entropy);
+        let mut ctx = Ctx::new(&boot);
         let incarnation = ctx.random() | 1;
         let bytes = config.settings.generation_bytes;
         let stores: Vec<Store> = config
@@ -180,7 +182,7 @@ impl Member {
         match op {
             Op::Copy(step) => {
                 let out = self.copies[g].on_disk(&mut self.ctx, &mut self.stores[g], step, result);
-                self.to_source(out);
+                self.tell_source(out);
             }
             Op::Part { .. } => source::part_read(&mut self.ctx, g, &op, result),
             Op::Body { req, crc } => self.on_body(req, crc, result),
@@ -216,14 +218,14 @@ impl Member {
         let store = &mut self.stores[g];
         store.known.generated = store.known.generated.max(generation);
         let epoch = self.service.epoch();
-        if let Some(msg) = source::offer(store, epoch) {
+        if let Some(msg) = source::offer(&self.ctx, store, epoch) {
             for conn in &self.followers {
                 source::send(&mut self.ctx, *conn, &msg);
             }
         }
     }
 
-    fn to_source(&mut self, out: Vec<Msg>) {
+    fn tell_source(&mut self, out: Vec<Msg>) {
         let peer = self.cluster.peer_name().to_owned();
         for msg in out {
             self.links.send(&mut self.ctx, &peer, &msg);
@@ -299,7 +301,7 @@ impl Member {
                     return;
                 };
                 let out = copy.on_msg(&mut self.ctx, store, msg, body);
-                self.to_source(out);
+                self.tell_source(out);
             }
             Msg::Answer { id, done, text } => self.on_operator_answer(*id, *done, text),
             _ => {}
@@ -340,6 +342,7 @@ impl Member {
             service_epoch: self.service.epoch(),
             wants_lease: self.service.wants_lease(),
             released: self.service.is_released(),
+            redelivered: self.service.all_redeliver(),
             groups: groups.collect(),
         }
     }
@@ -383,6 +386,7 @@ impl Member {
         let mut reconnect = false;
         let mut out = Vec::new();
         for (g, (store, copy)) in self.stores.iter_mut().zip(&mut self.copies).enumerate() {
+            store.recover_when_stale(&mut self.ctx);
             out.extend(copy.drive(&mut self.ctx, store, roles[g], probe_us, &mut reconnect));
             let status = copy.status(self.ctx.now.boot_us, store, probe_us);
             if !store.mounted() && !self.service.is_engaged() {
@@ -407,7 +411,7 @@ impl Member {
                 copy.on_disconnected(&mut self.ctx);
             }
         }
-        self.to_source(out);
+        self.tell_source(out);
     }
 
     /// The Cluster Group's address goes with the quorum resource.

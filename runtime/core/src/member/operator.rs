@@ -31,6 +31,8 @@ pub struct Operators {
     forwarded: BTreeMap<u64, (ReqId, u64)>,
     /// Changes of the record that operators wait for.
     agreeing: Vec<(Asker, RecordId, String, u64)>,
+    /// Who forces the quorum here.
+    forcing: Option<Asker>,
     next: u64,
 }
 
@@ -123,7 +125,7 @@ impl Member {
             Command::Mount { group } => {
                 let found = group.as_deref().is_none_or(|g| self.stores.iter().any(|s| s.name == g));
                 let unmounted = self.stores.iter().zip(&self.copies).filter(|(s, _)| !s.mounted());
-                let problem = unmounted.filter_map(|(s, c)| c.mountable(s).err()).next();
+                let problem = unmounted.filter_map(|(s, c)| c.mountable(s, true).err()).next();
                 if !found {
                     Reply::Denied("no such storage group".into())
                 } else if let Some(why) = problem {
@@ -139,7 +141,21 @@ impl Member {
                 store.known.backed_up = store.last().generation;
                 store.save_known(ctx);
             }),
-            other => Reply::Denied(format!("{other:?} cannot be carried out")),
+            Command::Set { key, value, force } => {
+                return match self.cluster.set(&key, &value, force) {
+                    Ok((next, text)) => self.agree(asker, next, text),
+                    Err(why) => self.answer(asker, Reply::Denied(why)),
+                };
+            }
+            Command::Evict { node } => return self.set_membership(asker, &node, true),
+            Command::Join { node } => return self.set_membership(asker, &node, false),
+            Command::ForceQuorum => {
+                return match self.cluster.force_quorum(&mut self.ctx) {
+                    Ok(()) => self.operators.forcing = Some(asker),
+                    Err(why) => self.answer(asker, Reply::Denied(why)),
+                };
+            }
+            Command::Status | Command::Dump => return,
         };
         self.answer(asker, reply);
     }
@@ -177,6 +193,14 @@ impl Member {
         self.agree(asker, next, format!("{intent:?}: {comment}"));
     }
 
+    fn set_membership(&mut self, asker: Asker, node: &str, evict: bool) {
+        match self.cluster.set_membership(node, evict, &mut self.ctx) {
+            Ok(next) if evict => self.agree(asker, next, format!("{node} is evicted; it holds no vote any more")),
+            Ok(next) => self.agree(asker, next, format!("{node} may join again")),
+            Err(why) => self.answer(asker, Reply::Denied(why)),
+        }
+    }
+
     fn move_group(&mut self, asker: Asker, group: GroupName, to: &str) {
         let unknown = !self.config.members.iter().any(|m| m.name == to);
         if unknown {
@@ -185,11 +209,13 @@ impl Member {
         if to != self.config.node && !self.cluster.peer_up() {
             return self.answer(asker, Reply::Denied(format!("{to} is not up")));
         }
-        let mut next = self.cluster.record().next(&self.config.node);
-        match group {
-            GroupName::Cluster => to.clone_into(&mut next.quorum_owner),
-            GroupName::Service => next = next.appoint(to, false),
-        }
+        let next = match group {
+            GroupName::Cluster => match self.cluster.bring_online_on(to) {
+                Ok(next) => next,
+                Err(why) => return self.answer(asker, Reply::Denied(why)),
+            },
+            GroupName::Service => self.cluster.record().next(&self.config.node).appoint(to, false),
+        };
         self.agree(asker, next, format!("moved to {to} without any check of its health"));
     }
 
@@ -213,9 +239,11 @@ impl Member {
         let mut waiting = std::mem::take(&mut self.operators.agreeing);
         waiting.retain(|(asker, id, text, until)| {
             let now = &self.cluster.record().id;
-            let reply = if self.cluster.committed() && now.covers(id) {
+            let reply = if self.cluster.has_agreed(id) {
                 Reply::Done(text.clone())
-            } else if self.ctx.due(*until) || (self.cluster.committed() && now.epoch > id.epoch) {
+            } else if self.cluster.committed() && now != id && now.covers(id) {
+                Reply::Denied("another decision of the cluster was first: look at its status, and try again".into())
+            } else if self.ctx.due(*until) {
                 Reply::Denied("no majority has agreed to it yet".into())
             } else {
                 return true;
@@ -236,6 +264,12 @@ impl Member {
 
     pub(super) fn drive_operators(&mut self) {
         self.drive_agreeing();
+        if let Some(outcome) = self.cluster.force_outcome()
+            && let Some(asker) = self.operators.forcing.take()
+        {
+            let reply = outcome.map_or_else(Reply::Denied, Reply::Done);
+            self.answer(asker, reply);
+        }
         let late: Vec<u64> = {
             let ctx = &mut self.ctx;
             self.operators

@@ -5,27 +5,27 @@
 //!   each appointment is used by one life of the daemon only.
 //! * It goes online only after the instant until which this node had promised the other one not to serve, and only with a
 //!   valid lease; every answer needs a valid lease again.
-//! * A handoff gives the service away only when it is drained, dismounted, and the copy has inspected every log.
+//! * A handoff ([`super::handoff`]) loses nothing.
 
+use super::handoff::HANDOFF_US;
 use super::operator::Asker;
 use super::{Member, Pending};
 use crate::cluster::record::Record;
 use crate::ctx::Ctx;
 use crate::io::{AddressKind, Effect, Reply};
+use crate::planted::Bug;
 use ccr_contract::config::{Config, DatabaseFailure};
 use ccr_contract::event::{Severity, Value, kind};
-use ccr_contract::status::{CopyStatus, Intent, ServiceState};
+use ccr_contract::status::{Intent, ServiceState};
 use std::collections::BTreeSet;
 
 /// How long a new owner looks for logs that it misses at the old one.
 const SALVAGE_US: u64 = 2_000_000;
-/// How long a handoff may take until it is given up.
-const HANDOFF_US: u64 = 30_000_000;
 /// Between two requests to a hub for redelivery.
 const REDELIVER_US: u64 = 2_000_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     Off,
     /// Until the other member's last lease is over for certain.
     Waiting,
@@ -57,21 +57,25 @@ enum Stage {
 /// The service group as this node has it.
 #[derive(Debug)]
 pub struct Service {
-    stage: Stage,
+    pub(super) stage: Stage,
     /// The appointment in use.
-    epoch: u64,
+    pub(super) epoch: u64,
     /// Appointments up to this one are used up: they belonged to an earlier life, or ended with a loss of quorum.
-    used: u64,
-    since: u64,
-    refused: bool,
+    pub(super) used: u64,
+    pub(super) since: u64,
+    pub(super) refused: bool,
     /// Mount whatever the loss: an operator said so.
-    forced_mount: bool,
-    hubs: Vec<String>,
-    redeliver: BTreeSet<String>,
-    ask_at: u64,
+    pub(super) forced_mount: bool,
+    pub(super) hubs: Vec<String>,
+    pub(super) redeliver: BTreeSet<String>,
+    /// Whether the hubs were asked in this appointment.
+    pub(super) asked: bool,
+    pub(super) ask_at: u64,
     /// When a move away from a damaged database may be tried next.
-    move_at: u64,
-    finished: Option<(Asker, Reply)>,
+    pub(super) move_at: u64,
+    /// Since when the preferred member could have the service back.
+    pub(super) preferred_well_since: Option<u64>,
+    pub(super) finished: Option<(Asker, Reply)>,
 }
 
 impl Service {
@@ -86,8 +90,10 @@ impl Service {
             forced_mount: false,
             hubs: config.hubs.iter().map(|h| h.name.clone()).collect(),
             redeliver: BTreeSet::new(),
+            asked: false,
             ask_at: 0,
             move_at: 0,
+            preferred_well_since: None,
             finished: None,
         }
     }
@@ -147,6 +153,10 @@ impl Service {
     pub fn force_mount(&mut self) {
         self.forced_mount = true;
     }
+    /// Whether every hub has said in this appointment that it delivers again.
+    pub fn all_redeliver(&self) -> bool {
+        self.stage == Stage::Online && self.asked && self.redeliver.is_empty()
+    }
     /// A hub has queued again what it had.
     pub fn redelivered(&mut self, ctx: &mut Ctx<Pending>, hub: &str, epoch: u64, count: u64) {
         if epoch == self.epoch && self.redeliver.remove(hub) {
@@ -189,6 +199,7 @@ impl Member {
                 self.service.since = self.ctx.now.boot_us;
                 self.service.refused = false;
                 self.service.forced_mount = false;
+                self.service.asked = false;
                 self.service.stage = Stage::Waiting;
                 let clean = self.cluster.record().clean;
                 let why = if clean { "handoff" } else { "failover or start" };
@@ -241,15 +252,16 @@ impl Member {
         let tolerated = if record.clean {
             0
         } else {
-            self.config.settings.dial.tolerated()
+            self.cluster.settings().dial.tolerated()
         };
-        let verdict = match self.copies[g].mountable(store) {
+        let verdict = match self.copies[g].mountable(store, self.service.forced_mount) {
             Err(why) => Err(why),
             Ok(()) if store.stream.is_none() && record.served(g) > 0 => Err("there is no database on this node".into()),
             Ok(()) if store.known.verified < record.served(g) && !self.service.forced_mount => Err(format!(
                 "the copy was never compared with the logs of epoch {}",
                 record.served(g)
             )),
+            Ok(()) if self.ctx.plays(Bug::MountBeyondDial) => Ok(()),
             Ok(()) if lost > tolerated && !self.service.forced_mount => {
                 Err(format!("{lost} logs are lost, {tolerated} are tolerated"))
             }
@@ -265,7 +277,7 @@ impl Member {
         }
         self.service.stage = Stage::Mounting;
         let was_refused = std::mem::replace(&mut self.service.refused, false);
-        let tolerated = self.config.settings.dial.tolerated();
+        let tolerated = self.cluster.settings().dial.tolerated();
         let epoch = self.service.epoch;
         for g in 0..self.stores.len() {
             if self.stores[g].mounted() || self.stores[g].is_mounting() {
@@ -299,6 +311,7 @@ impl Member {
             }
             store.known.generated = store.last().generation;
             store.known.suspended = false;
+            store.known.broken = false;
             store.known.verified = epoch;
             store.mount(&mut self.ctx, epoch);
             store.save_known(&mut self.ctx);
@@ -309,11 +322,7 @@ impl Member {
         if self.stores.iter().any(crate::store::Store::is_mounting) {
             return;
         }
-        for store in &self.stores {
-            if !store.mounted() && store.damage.is_some() {
-                self.service.refused = true;
-            }
-        }
+        self.service.refused |= !self.stores.iter().all(crate::store::Store::mounted);
         let ms = (self.ctx.now.boot_us - self.service.since) / 1000;
         if self.stores.iter().any(crate::store::Store::mounted) {
             self.tell(kind::MOUNTED, Severity::Info, &[("ms", ms.into())]);
@@ -364,7 +373,8 @@ impl Member {
             kind::ONLINE
         };
         self.tell(what, Severity::Info, &[("ms", ms.into())]);
-        if !self.cluster.record().clean && !self.service.refused {
+        if self.cluster.record().redeliver && !self.service.refused {
+            self.service.asked = true;
             self.service.redeliver = self.service.hubs.iter().cloned().collect();
             self.service.ask_at = 0;
         }
@@ -379,7 +389,7 @@ impl Member {
             return self.begin_move(to, "a log of the database is damaged".into(), Asker::Nobody);
         }
         if !self.service.refused {
-            return;
+            return self.fail_back();
         }
         let ready = (0..self.stores.len()).any(|g| {
             let (store, copy) = (&self.stores[g], &self.copies[g]);
@@ -429,192 +439,6 @@ impl Member {
         self.service.epoch = 0;
         self.service.redeliver.clear();
         self.service.stage = Stage::Off;
-    }
-
-    /// Begins a handoff; the checks come first.
-    pub(super) fn begin_move(&mut self, to: String, comment: String, asker: Asker) {
-        let refuse = |why: String| Reply::Denied(why);
-        let problem = self.move_problem(&to, &comment);
-        if let Some(why) = problem {
-            self.tell(
-                kind::MOVE,
-                Severity::Warning,
-                &[("to", to.as_str().into()), ("why", why.as_str().into())],
-            );
-            return self.answer(asker, refuse(why));
-        }
-        self.tell(
-            kind::MOVE,
-            Severity::Info,
-            &[("to", to.as_str().into()), ("comment", comment.as_str().into())],
-        );
-        // Clients are told to come back; what they were promised is on the disk.
-        self.ctx.emit(Effect::CloseClients);
-        self.clients.forget();
-        self.service.stage = Stage::Draining {
-            to,
-            asker,
-            since: self.ctx.now.boot_us,
-            comment,
-        };
-    }
-
-    fn move_problem(&self, to: &str, comment: &str) -> Option<String> {
-        if !self.config.members.iter().any(|m| m.name == to) {
-            return Some(format!("`{}` is not a member of this cluster", to.escape_debug()));
-        }
-        if to == self.config.node {
-            return Some(format!("the service is on {to} already"));
-        }
-        if comment.trim().is_empty() {
-            return Some("a comment is mandatory: why is the service moved?".into());
-        }
-        if self.service.stage != Stage::Online || self.service.refused {
-            return Some(format!("the service is {:?}, not Online", self.service.state()));
-        }
-        let Some(view) = self.cluster.peer_view() else {
-            return Some(format!("{to} is not up"));
-        };
-        for (g, store) in self.stores.iter().enumerate() {
-            let status = view.groups.get(g).map_or(CopyStatus::ServiceDown, |v| v.status);
-            if status != CopyStatus::Healthy {
-                return Some(format!("the copy of {} on {to} is {status:?}, not Healthy", store.name));
-            }
-        }
-        None
-    }
-
-    fn draining(&mut self, to: String, asker: Asker, since: u64, comment: String) {
-        for store in &mut self.stores {
-            store.roll(&mut self.ctx);
-        }
-        let view = self.cluster.peer_view();
-        let healthy = view.is_some_and(|v| v.groups.iter().all(|g| g.status == CopyStatus::Healthy));
-        if !healthy || self.ctx.due(since + HANDOFF_US) {
-            // Nothing was given away yet: serve on.
-            self.service.stage = Stage::Online;
-            let why = if healthy {
-                "the copy did not catch up"
-            } else {
-                "the copy is not Healthy any more"
-            };
-            self.tell(
-                kind::MOVE,
-                Severity::Warning,
-                &[("to", to.as_str().into()), ("why", why.into())],
-            );
-            return self.answer(asker, Reply::Denied(format!("{why}; the service stays here")));
-        }
-        let shipped = view.is_some_and(|v| {
-            self.stores
-                .iter()
-                .zip(&v.groups)
-                .all(|(s, g)| s.is_drained() && g.inspected >= s.last().generation)
-        });
-        if shipped && self.stores.iter().all(crate::store::Store::is_drained) {
-            let _ = comment;
-            let since_move = since;
-            for store in &mut self.stores {
-                store.dismount();
-            }
-            let which = AddressKind::Service;
-            self.ctx.address(Pending::Address(which, false), which, false);
-            self.tell(kind::OFFLINE, Severity::Info, &[("why", "handoff".into())]);
-            self.service.used = self.service.epoch;
-            self.service.epoch = 0;
-            self.service.redeliver.clear();
-            self.service.stage = Stage::Released {
-                to,
-                asker,
-                since: since_move,
-            };
-        }
-    }
-
-    fn released(&mut self, to: &str, asker: Asker, since: u64) {
-        let moved = self.cluster.record().owner == to;
-        let online = self
-            .cluster
-            .peer_view()
-            .is_some_and(|v| v.service == ServiceState::Online);
-        if moved && online {
-            let ms = (self.ctx.now.boot_us - since) / 1000;
-            let data = [("to", to.into()), ("ms", ms.into()), ("done", true.into())];
-            let epoch = self.cluster.record().owner_epoch;
-            let mut data = data.to_vec();
-            data.push(("epoch", epoch.into()));
-            self.ctx.event(kind::MOVE, Some(100), Severity::Info, &data);
-            self.service.stage = Stage::Off;
-            return self.answer(
-                asker,
-                Reply::Done(format!("the service is online on {to} after {ms} ms")),
-            );
-        }
-        let lost = !self.cluster.is_up() || !self.cluster.peer_up();
-        if lost || self.ctx.due(since + 2 * HANDOFF_US) {
-            self.service.stage = Stage::Off;
-            self.answer(
-                asker,
-                Reply::Denied(format!("the service was released to {to}, which is not online yet")),
-            );
-        }
-    }
-
-    /// What the leader decides: who owns the service.
-    fn place(&mut self) {
-        if !self.cluster.is_leader() || !self.cluster.committed() {
-            return;
-        }
-        let record = self.cluster.record().clone();
-        let me = self.config.node.clone();
-        let peer = self.cluster.peer_name().to_owned();
-        let next = || record.next(&me);
-        let mine = record.owner == me;
-        let started = record.intent == Intent::Started;
-        let view = self.cluster.peer_view().filter(|v| v.id == record.id);
-        let proposal = match view {
-            _ if mine && self.service.is_released() && self.cluster.peer_up() => Some(next().appoint(&peer, true)),
-            _ if mine && self.service.is_released() => None,
-            Some(v) if mine && self.service.stage == Stage::Failed && v.service != ServiceState::Failed => {
-                Some(next().appoint(&peer, false))
-            }
-            _ if mine
-                && started
-                && self.service.epoch == 0
-                && record.owner_epoch <= self.service.used
-                && self.service.stage == Stage::Off =>
-            {
-                Some(next().appoint(&me, false))
-            }
-            _ if !mine && !self.cluster.peer_up() => Some(next().appoint(&me, false)),
-            Some(v) if !mine && v.released => Some(next().appoint(&me, true)),
-            Some(v) if !mine && v.service == ServiceState::Failed && self.service.stage != Stage::Failed => {
-                Some(next().appoint(&me, false))
-            }
-            Some(v) if !mine && started && v.service_epoch == 0 && v.service == ServiceState::Offline => {
-                Some(next().appoint(&peer, false))
-            }
-            _ => None,
-        };
-        let proposal = proposal.or_else(|| {
-            let mounted: Vec<bool> = if mine {
-                let mine = self.service.epoch == record.owner_epoch;
-                self.stores.iter().map(|s| s.mounted() && mine).collect()
-            } else {
-                let view = view.filter(|v| v.service_epoch == record.owner_epoch)?;
-                view.groups.iter().map(|g| g.mounted).collect()
-            };
-            let mut r = next();
-            r.served.resize(mounted.len(), 0);
-            for (served, _) in r.served.iter_mut().zip(mounted).filter(|(_, mounted)| *mounted) {
-                *served = record.owner_epoch;
-            }
-            (r.served.iter().ne(record.served.iter()) && r.served.contains(&record.owner_epoch)).then_some(r)
-        });
-        if let Some(record) = proposal {
-            // The only refusal is that a change is under way: the next round tries again.
-            let _ = self.cluster.propose(&mut self.ctx, record);
-        }
     }
 
     pub(super) fn tell(&mut self, kind: &str, severity: Severity, data: &[(&str, Value)]) {

@@ -2,5 +2,7 @@
 //! votes and groups; it is told who the source is.
 
 pub mod copy;
+mod pull;
+mod resync;
 mod seed;
 pub mod source;

@@ -3,7 +3,8 @@
 use crate::ctx::Ctx;
 use crate::io::{ConnId, DiskAction, DiskResult, Effect};
 use crate::member::Pending;
-use crate::store::{Op, Store};
+use crate::planted::Bug;
+use crate::store::{Op, Store, log};
 use crate::wire::{self, MAX_LINKS, MAX_PART, Msg};
 
 /// Sends a frame without raw bytes.
@@ -13,14 +14,15 @@ pub(crate) fn send(ctx: &mut Ctx<Pending>, conn: ConnId, msg: &Msg) {
 }
 
 /// What this node has of a group. `epoch` is that in which it serves, 0 when it does not.
-pub(crate) fn offer(store: &Store, epoch: u64) -> Option<Msg> {
+pub(crate) fn offer(ctx: &Ctx<Pending>, store: &Store, epoch: u64) -> Option<Msg> {
+    let open = store.open_as_closed().filter(|_| ctx.plays(Bug::ShipOpenLog));
     Some(Msg::Source {
         group: store.at,
         stream: store.stream?.to_string(),
         epoch,
         verified: store.known.verified,
         oldest: store.closed.first_key_value().map_or(0, |(g, _)| *g),
-        generated: store.last().generation,
+        generated: open.map_or(store.last().generation, |(g, _)| g),
     })
 }
 
@@ -28,7 +30,7 @@ pub(crate) fn offer(store: &Store, epoch: u64) -> Option<Msg> {
 pub(crate) fn answer(ctx: &mut Ctx<Pending>, store: &Store, conn: ConnId, msg: &Msg, epoch: u64) -> bool {
     let group = store.at;
     let reply = match *msg {
-        Msg::Attach { .. } => offer(store, epoch).unwrap_or(Msg::NotSource { group }),
+        Msg::Attach { .. } => offer(ctx, store, epoch).unwrap_or(Msg::NotSource { group }),
         Msg::Chain { from, to, .. } => {
             let to = to.min(from.saturating_add(MAX_LINKS as u64 - 1));
             let links = (from..=to.min(store.last().generation))
@@ -56,6 +58,20 @@ pub(crate) fn answer(ctx: &mut Ctx<Pending>, store: &Store, conn: ConnId, msg: &
                     segment: false,
                 };
                 let file = store.log_file(generation);
+                store.disk(ctx, op, DiskAction::Read { file, offset, len });
+                return true;
+            }
+            None if ctx.plays(Bug::ShipOpenLog) && store.open_as_closed().is_some_and(|(g, _)| g == generation) => {
+                let total = store.open_as_closed().map_or(0, |(_, used)| used);
+                let op = Op::Part {
+                    conn,
+                    generation,
+                    offset,
+                    total,
+                    segment: false,
+                };
+                let file = store.file(".log");
+                let len = total - log::END as u64;
                 store.disk(ctx, op, DiskAction::Read { file, offset, len });
                 return true;
             }
@@ -95,9 +111,13 @@ pub(crate) fn part_read(ctx: &mut Ctx<Pending>, group: usize, op: &Op, result: D
     else {
         return;
     };
-    let DiskResult::Bytes(bytes) = result else {
+    let DiskResult::Bytes(mut bytes) = result else {
         return send(ctx, conn, &Msg::Missing { group, generation });
     };
+    if ctx.plays(Bug::ShipOpenLog) && bytes.len() as u64 + log::END as u64 == total {
+        let sum = crc32c::crc32c(&bytes);
+        log::put_end(&mut bytes, sum);
+    }
     let msg = if segment {
         Msg::SegmentPart {
             group,

@@ -1,93 +1,16 @@
 //! The invariants, checked against what the environment saw, never against what a node believes.
 
-use super::clients::{Kind, Outcome};
+use super::counters::Counters;
 use super::world::World;
 use crate::cluster::record::Saved;
 use crate::io::Reply;
+use crate::store::log;
 use crate::wire;
 use ccr_contract::config::Config;
-use ccr_contract::dump::Dump;
 use ccr_contract::event::{NodeEvent, Value, kind};
 use ccr_contract::reply::By;
-use ccr_contract::status::{CopyStatus, ServiceState};
-use std::collections::{BTreeMap, BTreeSet};
-
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// How often things happened.
-        #[derive(Debug, Clone, Default, PartialEq, Eq)]
-        pub struct Counters { $($(#[$doc])* pub $name: u64),* }
-        impl Counters {
-            /// Adds another run's.
-            pub fn add(&mut self, other: &Counters) { $(self.$name += other.$name;)* }
-            /// Names and values.
-            pub fn all(&self) -> Vec<(&'static str, u64)> { vec![$((stringify!($name), self.$name)),*] }
-        }
-    };
-}
-
-counters! {
-    /// Operations begun.
-    operations,
-    /// Answers of the store that left.
-    store_answers,
-    /// Generations closed.
-    closed_generations,
-    /// Steps of plans.
-    faults,
-    /// The service came online.
-    role_changes,
-    /// Arbitrations won by the previous owner of the quorum.
-    arbitrations_won_by_owner,
-    /// Arbitrations won by a challenger.
-    arbitrations_won_by_challenger,
-    /// Arbitrations lost.
-    arbitrations_lost,
-    /// Quorums lost.
-    quorums_lost,
-    /// Nodes refused to form because the witness had seen a newer cluster.
-    partitions_in_time,
-    /// Mounts with lost logs.
-    lossy_mounts,
-    /// Mounts refused by the dial.
-    dial_refusals,
-    /// Divergences found.
-    divergences,
-    /// Divergent logs dropped.
-    incremental_reseeds,
-    /// Full copies of a database completed.
-    full_reseeds,
-    /// Torn tails cut.
-    torn_tails,
-    /// Files torn by a loss of power.
-    torn_files,
-    /// Messages queued again by hubs.
-    redeliveries,
-    /// Answers with an old epoch that a hub did not count.
-    fenced_deliveries,
-    /// Answers held back for want of a lease.
-    fenced_answers,
-    /// Machines paused.
-    machine_pauses,
-    /// Processes paused.
-    process_pauses,
-    /// Power losses.
-    power_offs,
-    /// Quorums forced by an operator.
-    forced_quorums,
-    /// Planned moves done.
-    moves,
-    /// Planned moves refused.
-    moves_denied,
-    /// Daemons that stopped themselves after a failed write.
-    halts,
-    /// Acknowledged deliveries lost with logs that were not inspected.
-    lost_deliveries,
-    /// Closed logs damaged or deleted on a disk.
-    hurt_logs,
-    /// Failed inspections.
-    failed_inspections,
-}
+use ccr_contract::status::ServiceState;
+use std::collections::BTreeMap;
 
 /// What was seen of an epoch.
 #[derive(Debug, Clone, Default)]
@@ -95,6 +18,9 @@ struct Epoch {
     node: usize,
     /// First generation of each group.
     opened: BTreeMap<String, u64>,
+    /// First generation of each group that may lack what was acknowledged before: that first one, or, where an operator has
+    /// accepted a loss, what others wrote since this node served last.
+    lost_from: BTreeMap<String, u64>,
     clean: bool,
 }
 
@@ -119,12 +45,12 @@ pub struct Checks {
     /// Per member and group: the last generation that the other one was heard to have closed.
     heard: [BTreeMap<usize, u64>; 2],
     /// Closed generations as announced: (group, generation, epoch) to checksum.
-    closed: BTreeMap<(String, u64, u64), String>,
-    /// The highest epoch that an operator forced.
-    forced_from: u64,
+    pub(super) closed: BTreeMap<(String, u64, u64), String>,
+    /// Who goes on by an operator's force, and has no regular majority yet.
+    forced: Option<usize>,
     tolerated: u64,
     mount_forced: bool,
-    groups: Vec<String>,
+    pub(super) groups: Vec<String>,
 }
 
 fn text<'a>(e: &'a NodeEvent, name: &str) -> &'a str {
@@ -155,7 +81,7 @@ impl Checks {
             clean_pending: [false; 2],
             heard: Default::default(),
             closed: BTreeMap::new(),
-            forced_from: 0,
+            forced: None,
             tolerated: config.settings.dial.tolerated(),
             mount_forced: false,
             groups: config.settings.groups.clone(),
@@ -244,22 +170,25 @@ impl Checks {
             return self.broke("I1", format!("epoch {epoch} was used by node {other} and by node {i}"));
         }
         entry.opened.insert(group.clone(), generation);
-        if entry.clean {
-            let lost = self
-                .acked_generation
-                .values()
-                .filter_map(|m| m.get(&stream))
-                .max()
-                .copied()
-                .unwrap_or(0);
-            // Only what came after the last takeover can be lost by this one.
-            let before = self.last_opened_before(epoch, &group);
-            if lost >= generation
-                && before.is_some_and(|(_, g)| g <= lost)
-                && self.acked_in_lineage(epoch, &stream, generation)
-            {
-                self.broke("I2", format!("handoff to node {i} in epoch {epoch} goes on with generation {generation}, answers reach to {lost}"));
-            }
+        let clean = entry.clean;
+        let mut lost_from = generation;
+        if self.mount_forced {
+            let opened = self.epochs.range(..epoch).rev();
+            let opened = opened.filter_map(|(_, e)| Some((e.node, *e.opened.get(&group)?)));
+            let written = opened.take_while(|(node, _)| *node != i).map(|(_, g)| g).min();
+            lost_from = written.map_or(generation, |g| generation.min(g));
+        }
+        if let Some(entry) = self.epochs.get_mut(&epoch) {
+            entry.lost_from.insert(group.clone(), lost_from);
+        }
+        // What the node that handed over had acknowledged is there.
+        let handed = self.last_opened_before(epoch, &group).map(|(e, _)| e);
+        let acked = handed.and_then(|e| self.acked_generation.get(&e)?.get(&stream).copied());
+        if clean && acked.is_some_and(|g| g >= generation) {
+            self.broke(
+                "I2",
+                format!("handoff to node {i} in epoch {epoch} goes on with generation {generation}, answers reach to {acked:?}"),
+            );
         }
         let g = self.groups.iter().position(|n| *n == group).unwrap_or(0);
         let heard = self.heard[i].get(&g).copied().unwrap_or(0);
@@ -283,19 +212,11 @@ impl Checks {
             .rev()
             .find_map(|(e, seen)| Some((*e, *seen.opened.get(group)?)))
     }
-    /// Whether the newest epoch before this one acknowledged something at or after `generation`.
-    fn acked_in_lineage(&self, epoch: u64, stream: &str, generation: u64) -> bool {
-        let newest = self.acked_generation.range(..epoch).next_back();
-        newest
-            .and_then(|(_, m)| m.get(stream))
-            .is_some_and(|g| *g >= generation)
-    }
-
     /// Whether something acknowledged in `epoch` in this generation may be gone: a later appointment went on before it.
-    fn may_be_lost(&self, by: &By, group: &str) -> bool {
+    pub(super) fn may_be_lost(&self, by: &By, group: &str) -> bool {
         self.epochs
             .range(by.epoch + 1..)
-            .any(|(_, e)| e.opened.get(group).is_some_and(|g| *g <= by.generation))
+            .any(|(_, e)| e.lost_from.get(group).is_some_and(|g| *g <= by.generation))
     }
 }
 
@@ -305,10 +226,18 @@ impl World {
             let data: Vec<String> = e.data.iter().map(|(k, v)| format!("{k}={}", plain(v))).collect();
             format!("node {i}: {} {}", e.kind, data.join(" "))
         });
+        self.truths.event(self.now, i, e);
         let c = &mut self.checks.counters;
         match e.kind.as_str() {
             kind::LOG_CLOSED => {
                 c.closed_generations += 1;
+                self.truths.log(
+                    self.now,
+                    text(e, "group"),
+                    number(e, "epoch"),
+                    number(e, "generation"),
+                    true,
+                );
                 let key = (text(e, "group").to_owned(), number(e, "generation"), number(e, "epoch"));
                 let sum = text(e, "checksum").to_owned();
                 if let Some(other) = self.checks.closed.insert(key.clone(), sum.clone())
@@ -322,11 +251,22 @@ impl World {
                 self.checks.serving[i] = number(e, "epoch");
                 self.checks.clean_pending[i] = text(e, "why") == "handoff";
             }
-            kind::LOG_OPENED => self.checks.opened(i, e),
+            kind::LOG_OPENED => {
+                self.truths.log(
+                    self.now,
+                    text(e, "group"),
+                    number(e, "epoch"),
+                    number(e, "generation"),
+                    false,
+                );
+                self.checks.opened(i, e);
+            }
             kind::ONLINE | kind::PARTIALLY_ONLINE => {
                 c.role_changes += 1;
                 self.check_votes(i, number(e, "epoch"));
             }
+            kind::MEMBER_UP if self.checks.forced == Some(i) => self.checks.forced = None,
+            kind::CONFIGURED => c.live_settings += 1,
             kind::ARBITRATION_WON if text(e, "as") == "owner" => c.arbitrations_won_by_owner += 1,
             kind::ARBITRATION_WON => c.arbitrations_won_by_challenger += 1,
             kind::ARBITRATION_LOST => c.arbitrations_lost += 1,
@@ -337,6 +277,10 @@ impl World {
             kind::COPY_DIVERGED => c.divergences += 1,
             kind::COPY_RESYNCED => c.incremental_reseeds += 1,
             kind::COPY_SEEDED => c.full_reseeds += 1,
+            kind::COPY_INSPECTED => {
+                let (group, generation) = (text(e, "group").to_owned(), number(e, "generation"));
+                self.check_copied(i, &group, generation);
+            }
             kind::COPY_INSPECTION_FAILED => c.failed_inspections += 1,
             kind::LOG_TORN => c.torn_tails += 1,
             kind::HUB_REDELIVERY => c.redeliveries += number(e, "count"),
@@ -344,273 +288,65 @@ impl World {
             kind::FENCED => c.fenced_answers += 1,
             kind::QUORUM_FORCED => {
                 c.forced_quorums += 1;
-                let epoch = number(e, "epoch");
-                self.checks.forced_from = self.checks.forced_from.max(epoch);
+                self.checks.forced = Some(i);
+                // Whatever the other one wrote since is given up with it.
+                self.checks.mount_forced = true;
             }
             _ => {}
         }
     }
 
+    /// I5: what a copy took in is what its source closed, or will say that it closed. I6: it follows what was there.
+    fn check_copied(&mut self, i: usize, group: &str, generation: u64) {
+        let at = self.checks.groups.iter().position(|g| g == group).unwrap_or(0);
+        let disk = &self.machines[i].disk;
+        let read = |name: String| log::scan(disk.file(&name)?).ok();
+        let closed = |g: u64| read(format!("E{at:02X}/E{at:02X}{g:08X}.log"));
+        let replayed = |g: u64| read(format!("E{at:02X}/db/E{at:02X}{g:08X}.edb"));
+        let Some(scan) = closed(generation) else { return };
+        let before = replayed(generation - 1).or_else(|| closed(generation - 1));
+        if before.is_some_and(|b| b.link().checksum != scan.header.previous) {
+            let how = format!("node {i} took in generation {generation} of {group}, which does not follow what it has");
+            return self.checks.broke("I6", how);
+        }
+        let key = (group.to_owned(), generation, scan.header.epoch);
+        let sum = format!("{:08x}", scan.link().checksum);
+        let closed = self.checks.closed.entry(key).or_insert_with(|| sum.clone());
+        if *closed != sum {
+            let how = format!(
+                "node {i} took in generation {generation} of {group} with checksum {sum}, closed with {closed}"
+            );
+            self.checks.broke("I5", how);
+        }
+    }
+
     /// I7: what goes online was agreed on by two of the three voters, or forced.
     fn check_votes(&mut self, i: usize, epoch: u64) {
-        let saved = |i: usize| {
+        let read = |i: usize| {
             let bytes = self.machines[i].disk.file(crate::cluster::CLUSTER_FILE)?;
-            serde_json::from_slice::<Saved>(bytes).ok().map(|s| s.record.id.epoch)
+            serde_json::from_slice::<Saved>(bytes).ok()
         };
-        let witness = wire::decode_witness(&self.share.content)
-            .ok()
-            .flatten()
-            .map(|w| w.id.epoch);
+        let saved = |i: usize| read(i).map(|s| s.record.id.epoch);
+        // A member that was left alone by an eviction is the whole cluster.
+        if read(i).is_some_and(|s| s.record.evicted.is_some() && s.committed) {
+            return;
+        }
+        let witness = self
+            .share
+            .contents()
+            .filter_map(|c| wire::decode_witness(c).ok().flatten())
+            .map(|w| w.id.epoch)
+            .max();
         let votes = [saved(0), saved(1), witness]
             .into_iter()
             .flatten()
             .filter(|e| *e >= epoch)
             .count();
-        if votes < 2 && self.checks.forced_from != epoch {
+        if votes < 2 && self.checks.forced != Some(i) {
             self.checks.broke(
                 "I7",
                 format!("node {i} went online in epoch {epoch} with {votes} of 3 votes"),
             );
-        }
-    }
-
-    pub(super) fn poll(&mut self) {
-        self.share_contact();
-    }
-
-    /// What a member says of itself.
-    pub fn ask_dump(&mut self, i: usize) -> Option<Dump> {
-        match self.ask(i, crate::io::Command::Dump)? {
-            Reply::Dump(d) => Some(*d),
-            _ => None,
-        }
-    }
-    /// What a member says of itself.
-    pub fn ask_status(&mut self, i: usize) -> Option<ccr_contract::status::Status> {
-        match self.ask(i, crate::io::Command::Status)? {
-            Reply::Status(s) => Some(*s),
-            _ => None,
-        }
-    }
-    fn ask(&mut self, i: usize, command: crate::io::Command) -> Option<Reply> {
-        if !self.runs(i) {
-            return None;
-        }
-        let now = self.clocks(i);
-        let req = self.next_req();
-        let effects = self.machines[i]
-            .node
-            .as_mut()?
-            .step(now, crate::io::Input::Operator { req, command });
-        let mut found = None;
-        for effect in effects {
-            match effect {
-                crate::io::Effect::Reply { req: r, reply } if r == req => found = Some(reply),
-                other => self.carry_out(i, other),
-            }
-        }
-        found
-    }
-
-    /// I5 and I9: what status says of the copies.
-    pub fn check_status(&mut self) {
-        for i in 0..2 {
-            let Some(status) = self.ask_status(i) else { continue };
-            for c in &status.copies {
-                let ordered = c.replayed <= c.inspected
-                    && c.inspected <= c.copied
-                    && c.copied <= c.notified
-                    && c.notified <= c.generated;
-                let queues = c.copy_queue == c.generated - c.inspected.min(c.generated)
-                    && c.replay_queue == c.inspected.saturating_sub(c.replayed);
-                if !ordered || !queues {
-                    self.checks.broke("I5", format!("node {i} reports {c:?}"));
-                }
-            }
-        }
-    }
-
-    /// Whether the cluster is as it should be when nothing is broken.
-    pub fn converged(&mut self) -> Result<(), String> {
-        let status: Vec<_> = (0..self.machines.len()).map(|i| self.ask_status(i)).collect();
-        let mut active = None;
-        for (i, s) in status.iter().enumerate().take(2) {
-            let s = s.as_ref().ok_or(format!("node {i} does not answer"))?;
-            let service = s.service.as_ref().ok_or(format!(
-                "node {i} is in no cluster: {:?}",
-                s.cluster.as_ref().map(|c| c.state)
-            ))?;
-            if service.state != ServiceState::Online {
-                return Err(format!("node {i} says the service is {:?}", service.state));
-            }
-            if active.get_or_insert(service.active.clone()) != &service.active {
-                return Err("the members disagree about the active node".into());
-            }
-            for c in &s.copies {
-                if c.status != CopyStatus::Healthy || c.copy_queue > 0 {
-                    return Err(format!(
-                        "node {i}: copy {:?} queues {} {} {:?}",
-                        c.status, c.copy_queue, c.replay_queue, c.error
-                    ));
-                }
-            }
-            if s.copies.is_empty() {
-                return Err(format!("node {i} reports no copy"));
-            }
-        }
-        for (h, s) in status.iter().enumerate().skip(2) {
-            let queued = s.as_ref().and_then(|s| s.hub.as_ref()).map(|h| h.queued);
-            if queued != Some(0) {
-                return Err(format!("hub {h} has {queued:?} messages"));
-            }
-        }
-        Ok(())
-    }
-
-    /// The final reads: I3, I4, I5, I6, I11.
-    pub fn check_end(&mut self) {
-        let dumps: Vec<Dump> = (0..2).filter_map(|i| self.ask_dump(i)).collect();
-        let [a, b] = dumps.as_slice() else {
-            return self.checks.broke("I11", "a member does not answer at the end".into());
-        };
-        for (ga, gb) in a.groups.iter().zip(&b.groups) {
-            let of = |g: &ccr_contract::dump::Group| {
-                g.logs
-                    .iter()
-                    .map(|l| (l.generation, (l.epoch, l.checksum.clone())))
-                    .collect::<BTreeMap<_, _>>()
-            };
-            let (la, lb) = (of(ga), of(gb));
-            for (g, link) in &la {
-                if lb.get(g).is_some_and(|other| other != link) {
-                    return self.checks.broke(
-                        "I6",
-                        format!("generation {g} of {} differs: {link:?} and {:?}", ga.group, lb.get(g)),
-                    );
-                }
-            }
-            for g in [ga, gb] {
-                for pair in g.logs.windows(2) {
-                    if pair[1].generation != pair[0].generation + 1 || pair[1].previous != pair[0].checksum {
-                        return self.checks.broke(
-                            "I5",
-                            format!("the chain of {} breaks at {}", g.group, pair[1].generation),
-                        );
-                    }
-                }
-                for l in &g.logs {
-                    let announced = self.checks.closed.get(&(g.group.clone(), l.generation, l.epoch));
-                    if announced.is_some_and(|sum| *sum != l.checksum) {
-                        return self.checks.broke(
-                            "I5",
-                            format!("generation {} is not what its source closed", l.generation),
-                        );
-                    }
-                }
-            }
-            if ga.database != gb.database {
-                let only = |x: &ccr_contract::dump::Group, y: &ccr_contract::dump::Group| {
-                    let found = x.messages.iter().find(|m| !y.messages.contains(m));
-                    found.map(|m| {
-                        format!(
-                            "{:?} {:?} in generation {} of epoch {}",
-                            m.key, m.hub_id, m.generation, m.epoch
-                        )
-                    })
-                };
-                let how = format!(
-                    "the databases of {} differ: only node 0 has {:?}, only node 1 has {:?}",
-                    ga.group,
-                    only(ga, gb),
-                    only(gb, ga)
-                );
-                return self.checks.broke("I11", how);
-            }
-        }
-        let groups = a.groups.clone();
-        self.check_messages(&groups);
-    }
-
-    fn check_messages(&mut self, groups: &[ccr_contract::dump::Group]) {
-        let mut there: BTreeMap<&str, u64> = BTreeMap::new();
-        let mut ids = BTreeSet::new();
-        for m in groups.iter().flat_map(|g| &g.messages) {
-            let key = m.key.as_deref().unwrap_or_default();
-            *there.entry(key).or_default() += 1;
-            if let Some(id) = &m.hub_id
-                && !ids.insert((id.clone(), m.mailbox.clone()))
-            {
-                return self.checks.broke("I4", format!("{id} is in {} twice", m.mailbox));
-            }
-        }
-        let ops = &self.workload.ops;
-        let sent: BTreeSet<&str> = ops
-            .iter()
-            .filter(|o| matches!(o.kind, Kind::Submit | Kind::Deliver))
-            .map(|o| o.key.as_str())
-            .collect();
-        // A delete that was begun may have happened, whatever became of the answer.
-        let deleted: BTreeMap<&str, &super::clients::Operation> = ops
-            .iter()
-            .filter(|o| o.kind == Kind::Delete && !o.key.is_empty())
-            .map(|o| (o.key.as_str(), o))
-            .collect();
-        let group = |mailbox: &str| {
-            let n = crate::member::clients::group_of(mailbox, self.checks.groups.len());
-            self.checks.groups[n].clone()
-        };
-        let mut broken = None;
-        let mut lost = 0;
-        for (key, n) in &there {
-            if *n > 1 {
-                broken = Some(("I4", format!("message {key} is there {n} times")));
-            }
-            if !sent.contains(key) {
-                broken = Some(("I4", format!("message {key:?} was never sent")));
-            }
-        }
-        for o in ops {
-            let present = there.contains_key(o.key.as_str());
-            match (o.kind, o.outcome) {
-                (Kind::Submit, Outcome::Ok) if !present && !deleted.contains_key(o.key.as_str()) => {
-                    broken = Some(("I3", format!("submitted message {} ({}) is gone", o.key, o.hub_id)));
-                }
-                (Kind::Deliver, Outcome::Ok) if !present && !deleted.contains_key(o.key.as_str()) => {
-                    let excused =
-                        o.by.as_ref()
-                            .is_some_and(|by| self.checks.may_be_lost(by, &group(o.mailbox)));
-                    lost += 1;
-                    if !excused {
-                        broken = Some((
-                            "I3",
-                            format!("delivered message {} is gone, acknowledged by {:?}", o.key, o.by),
-                        ));
-                    }
-                }
-                (Kind::Submit | Kind::Deliver, Outcome::Fail) if present && o.kind == Kind::Submit => {
-                    broken = Some(("I4", format!("message {} was refused, and is there", o.key)));
-                }
-                (Kind::Delete, Outcome::Ok) if present && o.by.is_some() => {
-                    let excused =
-                        o.by.as_ref()
-                            .is_some_and(|by| by.generation == 0 || self.checks.may_be_lost(by, &group(o.mailbox)));
-                    // Redelivery of a message whose first delivery was lost with its log brings it back.
-                    if !excused {
-                        broken = Some((
-                            "I3",
-                            format!(
-                                "message {} is there although its deletion was acknowledged by {:?}",
-                                o.key, o.by
-                            ),
-                        ));
-                    }
-                }
-                _ => {}
-            }
-        }
-        self.checks.counters.lost_deliveries += lost;
-        if let Some((which, how)) = broken {
-            self.checks.broke(which, how);
         }
     }
 }

@@ -151,6 +151,11 @@ impl Disk {
         torn
     }
 
+    /// Whether a log on the disk has bytes that were not flushed.
+    pub fn mid_write(&self) -> bool {
+        let mut logs = self.files.iter().filter(|(n, _)| n.ends_with(".log"));
+        logs.any(|(_, f)| f.data.len() > f.synced)
+    }
     /// A file's bytes, for the checkers and for faults.
     pub fn file(&self, name: &str) -> Option<&[u8]> {
         self.files.get(name).map(|f| f.data.as_slice())

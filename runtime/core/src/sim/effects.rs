@@ -34,6 +34,10 @@ impl World {
                     self.close_stream(s, "closed");
                 }
             }
+            Effect::UseWitness { share, .. } => {
+                self.checks.counters.witness_changes += 1;
+                self.share.change(i, &share);
+            }
             Effect::Witness { op, action, timeout_us } => self.witness(i, op, action, timeout_us),
             Effect::Disk { op, action } => {
                 if self.machines[i].disk.push(op, action) {
@@ -164,7 +168,10 @@ impl World {
         }
         let answer = self.share.request(self.now, i, session, action);
         let result = match answer {
-            Answer::Opened(content) => WitnessResult::Opened(content),
+            Answer::Opened(content) => {
+                self.truths.opened(i);
+                WitnessResult::Opened(content)
+            }
             Answer::Held => WitnessResult::Held,
             Answer::Done => WitnessResult::Done,
             Answer::Bad => WitnessResult::Failed("STATUS_FILE_CLOSED".into()),
@@ -177,14 +184,20 @@ impl World {
 
     /// Keepalive: the server finds out which holders it cannot reach.
     pub(super) fn share_contact(&mut self) {
-        let Some(holder) = self.share.holder() else { return };
+        let holders: Vec<usize> = self.share.holders().collect();
+        for holder in holders {
+            self.contact_holder(holder);
+        }
+    }
+
+    fn contact_holder(&mut self, holder: usize) {
         let reachable = self.passes(PUBLIC, SHARE_HOST, holder)
             && self.passes(PUBLIC, holder, SHARE_HOST)
             && self.kernel_runs(holder)
             && self.kernel_runs(SHARE_HOST);
         let kept = self.rng.range(KEPT_US.0, KEPT_US.1);
         let now = self.now;
-        self.share.contact(now, reachable, kept);
+        self.share.contact(now, holder, reachable, kept);
     }
 
     /// A hub delivers to the service address.
@@ -236,10 +249,19 @@ impl World {
                     Reply::Refused { why, .. } => Ok(LmtpReply { code: 451, text: why }),
                     other => Err(format!("{other:?}")),
                 };
-                if self.passes(PUBLIC, i, hub) {
-                    let us = self.packet_us();
-                    self.at(us, Happening::Input(hub, life, Input::LmtpDone { op, result }));
+                if let Some((step, _)) = self.cut_at_answer.take_if(|(_, who)| *who == i) {
+                    self.cut_off(step, i);
                 }
+                let answer = Happening::Answer {
+                    hub,
+                    life,
+                    op,
+                    from: i,
+                    on_since: self.machines[i].on_since,
+                    since: self.now,
+                    result,
+                };
+                self.at(0, answer);
             }
         }
     }

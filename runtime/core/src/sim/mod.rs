@@ -3,20 +3,25 @@
 
 mod check;
 mod clients;
+mod counters;
 mod disk;
 mod effects;
 pub mod plan;
+mod reads;
 mod rng;
 mod share;
+mod truth;
 mod world;
 
-use ccr_contract::config::{Config, DatabaseFailure, Network, Peer, Role, Settings, Witness};
-use ccr_contract::status::NetworkRole;
-pub use check::Counters;
+use crate::planted::Bug;
+use ccr_contract::config::{Config, DatabaseFailure, Network, Peer, Role, Settings, Shipping, Witness};
+use ccr_contract::status::{ClusterState, CopyStatus, NetworkRole};
+pub use counters::Counters;
 use plan::{Plan, WINDOW_US};
 use rng::Rng;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+pub use truth::Phases;
 use world::World;
 
 /// When the clients begin.
@@ -33,17 +38,37 @@ pub struct Outcome {
     pub broken: Option<(&'static str, String)>,
     /// What happened.
     pub counters: Counters,
+    /// How long the phases of its failovers took.
+    pub phases: Phases,
     /// The plan that was run.
     pub plan: Plan,
     /// The timeline, where one was asked for.
     pub trace: Vec<String>,
 }
 
+impl Outcome {
+    /// What the run did too little of to prove anything; none when it did enough.
+    pub fn thin(&self) -> Option<String> {
+        let c = &self.counters;
+        let least = [
+            ("operations", c.operations, 300),
+            ("closed generations", c.closed_generations, 10),
+            ("faults", c.faults, 3),
+        ];
+        let few = least.iter().find(|(_, n, least)| n < least);
+        few.map(|(what, n, least)| format!("{n} {what} instead of {least}"))
+    }
+}
+
 /// Runs the history of a seed.
 pub fn run(seed: u64) -> Outcome {
-    let mut rng = Rng::new(seed);
-    let plan = Plan::draw(&mut rng);
-    run_plan(seed, plan, false)
+    run_with(seed, None)
+}
+
+/// The same on nodes that play a planted bug.
+pub fn run_with(seed: u64, planted: Option<Bug>) -> Outcome {
+    let plan = Plan::draw(&mut Rng::new(seed));
+    run_world(seed, plan, planted, false)
 }
 
 /// Runs the history of a seed and keeps its timeline.
@@ -54,8 +79,13 @@ pub fn trace(seed: u64) -> Outcome {
 
 /// Runs a plan with the environment's choices of a seed.
 pub fn run_plan(seed: u64, plan: Plan, trace: bool) -> Outcome {
+    run_world(seed, plan, None, trace)
+}
+
+fn run_world(seed: u64, plan: Plan, planted: Option<Bug>, trace: bool) -> Outcome {
     let configs = configs(&plan);
     let mut world = World::new(Rng::new(seed).fork(), configs, plan.clone(), trace);
+    world.planted = planted;
     drive(&mut world);
     world.checks.counters.operations = world.workload.ops.len() as u64;
     world.checks.counters.faults = plan.steps.len() as u64;
@@ -63,6 +93,7 @@ pub fn run_plan(seed: u64, plan: Plan, trace: bool) -> Outcome {
         seed,
         broken: world.checks.broken,
         counters: world.checks.counters,
+        phases: world.truths.phases,
         plan,
         trace: world.trace.unwrap_or_default(),
     }
@@ -156,6 +187,12 @@ fn configs(plan: &Plan) -> Vec<Config> {
         generation_bytes: 4096,
         dial: plan.dial,
         resilience_depth: plan.depth,
+        failback: plan.failback,
+        shipping: if plan.ops.is_multiple_of(5) {
+            Shipping::Service
+        } else {
+            Shipping::Any
+        },
         database_failure: if plan.ops.is_multiple_of(2) {
             DatabaseFailure::Move
         } else {
@@ -201,7 +238,14 @@ impl World {
         use crate::io::Command;
         let group = None;
         if why.contains("Failed") {
-            self.order(usize::MAX, 0, Command::Reseed { group });
+            let status = (0..2).filter_map(|i| self.ask_status(i)).flat_map(|s| s.copies);
+            let failed: std::collections::BTreeSet<String> = status
+                .filter(|c| c.status == CopyStatus::Failed)
+                .map(|c| c.group)
+                .collect();
+            for group in failed {
+                self.order(usize::MAX, 0, Command::Reseed { group: Some(group) });
+            }
         } else if why.contains("PartiallyOnline") {
             // First the database that is there; where that is none, back to the node that has one.
             self.mended += 1;
@@ -215,7 +259,16 @@ impl World {
             }
         } else if why.contains("Suspended") {
             self.order(usize::MAX, 0, Command::Resume { group });
-        } else if why.contains("Offline") {
+        }
+        let evicted = (0..2)
+            .filter_map(|i| self.ask_status(i)?.cluster)
+            .any(|c| c.state == ClusterState::Stopped);
+        if evicted {
+            for (i, node) in MEMBERS.iter().enumerate() {
+                self.order(usize::MAX, 1 - i, Command::Join { node: (*node).into() });
+            }
+        }
+        if why.contains("Offline") {
             self.checks.intent(self.now, false);
             self.order(usize::MAX, 0, Command::Start);
         }

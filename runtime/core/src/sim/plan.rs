@@ -1,7 +1,9 @@
 //! The plan of a run, drawn from its seed: what is broken when and for how long, and what operators ask. It is data, so
 //! that a failing run can be repeated with fewer steps.
 
+use super::MEMBERS;
 use super::rng::Rng;
+use super::share::SHARES;
 use super::world::{CLIENTS, Happening, PRIVATE, PUBLIC, Pause, Waiter, World};
 use crate::io::{Command, GroupName, Input, Reply};
 use ccr_contract::config::Dial;
@@ -22,6 +24,8 @@ pub enum Who {
 pub enum What {
     /// The power goes, and comes back at the end.
     PowerOff(Who),
+    /// The same, in the middle of a write.
+    PowerOffMidWrite(Who),
     /// The daemon is killed; its supervisor starts it again.
     Kill(Who),
     /// The machine or the process stands still.
@@ -34,6 +38,9 @@ pub enum What {
     Partition(Way),
     /// Everything of one member is cut.
     Isolate(Who),
+    /// Everything of the active member is cut at the moment when it answers a hub; the answer is not lost, it comes after
+    /// the healing, when another one serves perhaps.
+    LateAnswer,
     /// The share's server is stopped.
     ShareDown,
     /// The share's server is started anew: its locks are gone.
@@ -68,8 +75,18 @@ pub enum What {
     Stop,
     /// An operator seeds the copy anew.
     Reseed,
-    /// An operator forces the quorum on a member that is alone.
+    /// An operator changes the heartbeat interval.
+    Heartbeat(u64),
+    /// An operator changes the witness, and brings the quorum resource online again later.
+    Witness(usize),
+    /// An operator evicts the passive member, and takes it back at the end.
+    Evict,
+    /// An operator forces the quorum on a member that is alone, the witness being away.
     Force(Who),
+    /// The same on a member that has not seen what the other one did alone; the witness is there.
+    ForceOld(Who),
+    /// An operator asks the member at this place.
+    Ask(usize, Command),
 }
 
 /// In which direction a cut works.
@@ -109,6 +126,8 @@ pub struct Plan {
     pub depth: u64,
     /// Storage groups.
     pub groups: usize,
+    /// Whether the service goes back to the first member.
+    pub failback: bool,
     pub(super) undo: Vec<Vec<(usize, usize, usize)>>,
     pub(super) hit: Vec<Option<usize>>,
 }
@@ -142,6 +161,18 @@ impl Plan {
                 .filter(|s| s.what == What::Reseed)
                 .for_each(|s| s.what = What::Move);
         }
+        if rng.chance(8) {
+            // Force accepts a split where the other one lives: no person does it while anything else is broken.
+            let ends = steps.iter().map(|s| s.at_us + s.for_us.max(20_000_000));
+            let at_us = ends.max().unwrap_or(WINDOW_US.0) + 10_000_000;
+            let who = Who::Member(rng.range(0, 2) as usize);
+            let (what, for_us) = if rng.chance(50) {
+                (What::Force(who), 26_000_000)
+            } else {
+                (What::ForceOld(who), 50_000_000)
+            };
+            steps.push(Step { at_us, for_us, what });
+        }
         steps.sort_by_key(|s| s.at_us);
         let n = steps.len();
         Self {
@@ -156,6 +187,7 @@ impl Plan {
             ]),
             depth: *rng.pick(&[1, 3, 10]),
             groups: if rng.chance(20) { 2 } else { 1 },
+            failback: rng.chance(10),
             undo: vec![Vec::new(); n],
             hit: vec![None; n],
         }
@@ -178,8 +210,9 @@ fn draw_what(rng: &mut Rng) -> What {
     let who = *rng.pick(&[Who::Active, Who::Active, Who::Passive, Who::Member(0), Who::Member(1)]);
     let way = *rng.pick(&[Way::Both, Way::Both, Way::Out, Way::In]);
     let pause = *rng.pick(&[Pause::Machine, Pause::Machine, Pause::Process]);
-    match rng.range(0, 100) {
-        0..14 => What::PowerOff(who),
+    match rng.range(0, 105) {
+        0..8 => What::PowerOff(who),
+        8..14 => What::PowerOffMidWrite(who),
         14..20 => What::Kill(who),
         20..32 => What::Pause(who, pause),
         32..35 => What::CutPrivate,
@@ -187,7 +220,8 @@ fn draw_what(rng: &mut Rng) -> What {
         41..50 => What::Partition(way),
         50..56 => What::Isolate(who),
         56..59 => What::ShareDown,
-        59..62 => What::ShareRestart,
+        59..61 => What::ShareRestart,
+        61..62 => What::LateAnswer,
         62..65 => What::HubOff(rng.range(0, 2) as usize),
         65..68 => What::BadNetwork,
         68..70 => What::DiskFails(who),
@@ -203,8 +237,19 @@ fn draw_what(rng: &mut Rng) -> What {
         94..96 => What::Stop,
         96..98 => What::Reseed,
         98..99 => What::DiskFull(who),
-        _ => What::Force(who),
+        99..101 => What::Heartbeat(*rng.pick(&[1000, 1200, 1400])),
+        101..103 => What::Witness(rng.range(0, 2) as usize),
+        _ => What::Evict,
     }
+}
+
+/// Everything of one member, both ways.
+fn around(i: usize) -> Vec<(usize, usize, usize)> {
+    let mut cuts = vec![(PRIVATE, 0, 1), (PRIVATE, 1, 0)];
+    for j in (0..=CLIENTS).filter(|j| *j != i) {
+        cuts.extend([(PUBLIC, i, j), (PUBLIC, j, i)]);
+    }
+    cuts
 }
 
 impl World {
@@ -218,7 +263,6 @@ impl World {
 
     pub(super) fn begin_step(&mut self, n: usize) {
         let step = self.plan.steps[n].clone();
-        let places = CLIENTS + 1;
         self.note(|| format!("STEP {n} {:?} for {} s", step.what, step.for_us / 1_000_000));
         let mut cuts = Vec::new();
         let mut hit = None;
@@ -237,6 +281,15 @@ impl World {
                 self.checks.counters.power_offs += 1;
                 self.stop_daemon(i, true);
             }
+            What::PowerOffMidWrite(who) => {
+                let i = self.who(who);
+                hit = Some(i);
+                self.checks.counters.power_offs += 1;
+                self.machines[i].doomed = self.machines[i].powered;
+                let life = self.machines[i].life;
+                self.at(3_000_000.min(step.for_us / 2), Happening::Doom(i, life));
+            }
+            What::LateAnswer => self.cut_at_answer = Some((n, self.workload.service_at)),
             What::BothOff => {
                 self.stop_daemon(0, true);
                 self.stop_daemon(1, true);
@@ -260,15 +313,12 @@ impl World {
             What::CutPrivate => both(PRIVATE, 0, 1, Way::Both),
             What::CutPublic(who, way) => {
                 let i = self.who(who);
-                (0..places).filter(|j| *j != i).for_each(|j| both(PUBLIC, i, j, way));
+                (0..=CLIENTS).filter(|j| *j != i).for_each(|j| both(PUBLIC, i, j, way));
             }
             What::Partition(way) => [PUBLIC, PRIVATE].into_iter().for_each(|n| both(n, 0, 1, way)),
             What::Isolate(who) => {
                 let i = self.who(who);
-                both(PRIVATE, 0, 1, Way::Both);
-                (0..places)
-                    .filter(|j| *j != i)
-                    .for_each(|j| both(PUBLIC, i, j, Way::Both));
+                cuts.extend(around(i));
             }
             What::ShareDown => self.share.down = true,
             What::ShareRestart => self.share.restarted(),
@@ -324,25 +374,77 @@ impl World {
                 self.order(n, 0, Command::Stop { comment });
             }
             What::Reseed => self.order(n, 0, Command::Reseed { group: None }),
+            What::Ask(i, ref command) => self.order(n, i, command.clone()),
+            What::Heartbeat(ms) => {
+                let (key, value) = ("heartbeat_ms".into(), ms.to_string());
+                self.order(
+                    n,
+                    0,
+                    Command::Set {
+                        key,
+                        value,
+                        force: false,
+                    },
+                );
+            }
+            What::Witness(which) => {
+                let (key, value) = ("witness".into(), format!(r"\\hub0\{}", SHARES[which]));
+                self.order(
+                    n,
+                    0,
+                    Command::Set {
+                        key,
+                        value,
+                        force: false,
+                    },
+                );
+            }
+            What::Evict => {
+                let i = 1 - self.workload.service_at;
+                hit = Some(i);
+                self.checks.counters.evictions += 1;
+                let node = self.machines[i].config.node.clone();
+                self.order(n, 1 - i, Command::Evict { node });
+            }
             What::Force(who) => {
-                // Only where a person would: on a node that looks for a cluster and finds none, with the other one off.
                 let i = self.who(who);
                 hit = Some(1 - i);
                 self.stop_daemon(1 - i, true);
                 self.share.down = true;
-                self.order_later(n, i, Command::ForceQuorum, 15_000_000);
+                self.order_later(n, i, Command::ForceQuorum, 16_000_000);
+            }
+            What::ForceOld(who) => {
+                let i = self.who(who);
+                hit = Some(1 - i);
+                self.stop_daemon(i, true);
+                self.at(16_000_000, Happening::PowerOff(1 - i));
+                self.at(17_000_000, Happening::PowerOn(i));
+                self.at(34_000_000, Happening::Order(n, i, Command::ForceQuorum));
             }
         }
         self.cuts.extend(cuts.iter().copied());
         self.plan.undo[n] = cuts;
         self.plan.hit[n] = hit;
         self.share_contact();
-        let wait = if matches!(step.what, What::Force(_)) {
-            25_000_000
-        } else {
-            step.for_us
+        self.look();
+        let wait = match step.what {
+            // Its own end comes after its cut.
+            What::LateAnswer => 20_000_000,
+            _ => step.for_us,
         };
         self.at(wait, Happening::Undo(n));
+    }
+
+    /// The cuts of a step that waited for its moment.
+    pub(super) fn cut_off(&mut self, n: usize, i: usize) {
+        self.note(|| format!("CUT {n}: everything of {i}"));
+        self.cuts.extend(around(i));
+        self.plan.undo[n] = around(i);
+        self.share_contact();
+        self.look();
+        // Long enough for the other one to take over, short enough for the hub to wait.
+        let us = self.rng.range(8_700_000, 9_700_000);
+        self.at(us, Happening::Undo(n));
     }
 
     fn hurt_log(&mut self, who: Who, delete: bool) {
@@ -373,7 +475,8 @@ impl World {
             }
         }
         match step.what {
-            What::PowerOff(_) | What::HubOff(_) => {
+            What::LateAnswer => self.cut_at_answer = None,
+            What::PowerOff(_) | What::PowerOffMidWrite(_) | What::HubOff(_) => {
                 if let Some(i) = self.plan.hit[n] {
                     self.power_on(i);
                 }
@@ -384,10 +487,24 @@ impl World {
                 self.power_on(first);
                 self.at(later, Happening::PowerOn(1 - first));
             }
-            What::Force(_) => {
-                self.share.down = false;
+            What::Force(_) | What::ForceOld(_) => {
+                // First the witness, so that the force is recorded there before the other one can ask.
+                if self.share.down {
+                    self.share.restarted();
+                }
                 if let Some(i) = self.plan.hit[n] {
-                    self.power_on(i);
+                    self.at(3_000_000, Happening::PowerOn(i));
+                }
+            }
+            What::Witness(_) => {
+                let to = MEMBERS[self.rng.range(0, 2) as usize].to_owned();
+                let group = GroupName::Cluster;
+                self.order(n, 0, Command::MoveGroup { group, to });
+            }
+            What::Evict => {
+                if let Some(i) = self.plan.hit[n] {
+                    let node = self.machines[i].config.node.clone();
+                    self.order(n, 1 - i, Command::Join { node });
                 }
             }
             What::Pause(..) => {
@@ -411,6 +528,7 @@ impl World {
             _ => {}
         }
         self.share_contact();
+        self.look();
     }
 
     /// Everything works again.
@@ -421,16 +539,19 @@ impl World {
         self.note(|| "HEAL".into());
         self.cuts.clear();
         (self.loss, self.delay_us, self.throttled) = (0, 2_000, false);
+        self.cut_at_answer = None;
         if self.share.down {
             self.share.restarted();
         }
         for i in 0..self.machines.len() {
             self.machines[i].disk.capacity = None;
             self.machines[i].disk.fail_next = false;
+            self.machines[i].doomed = false;
             self.resume(i);
             self.power_on(i);
         }
         self.share_contact();
+        self.look();
     }
 
     /// An operator asks member `i`, or the other one where that is down.
@@ -446,10 +567,7 @@ impl World {
         self.at(100, Happening::Input(i, life, Input::Operator { req, command }));
     }
     fn order_later(&mut self, n: usize, i: usize, command: Command, us: u64) {
-        let req = self.next_req();
-        self.waiters.insert((i, req), Waiter::Operator(n as u64));
-        let life = self.machines[i].life;
-        self.at(us, Happening::Input(i, life, Input::Operator { req, command }));
+        self.at(us, Happening::Order(n, i, command));
     }
 
     pub(super) fn operator_replied(&mut self, i: usize, step: u64, reply: Reply) {

@@ -6,13 +6,23 @@ use crate::io::WitnessAction;
 /// How long the server keeps the handle of a client that it cannot reach, in microseconds: least and most.
 pub const KEPT_US: (u64, u64) = (2_900_000, 3_500_000);
 
-/// The share.
+/// Names of the server's two shares: the one of the configuration, and one to change to.
+pub const SHARES: [&str; 2] = ["witness", "witness2"];
+
+/// The server.
 #[derive(Debug, Default)]
 pub struct Share {
-    /// Content of the witness file.
-    pub content: Vec<u8>,
     /// Whether the server runs.
     pub down: bool,
+    files: [File; 2],
+    /// Which share each member uses.
+    uses: [usize; 2],
+}
+
+/// The witness file of one share.
+#[derive(Debug, Default)]
+struct File {
+    content: Vec<u8>,
     holder: Option<Holder>,
 }
 
@@ -38,66 +48,89 @@ pub enum Answer {
     Bad,
 }
 
+impl File {
+    fn expire(&mut self, now: u64) {
+        if self.holder.and_then(|h| h.gives_up).is_some_and(|at| now >= at) {
+            self.holder = None;
+        }
+    }
+}
+
 impl Share {
     /// A request arrived at the server.
     pub fn request(&mut self, now: u64, node: usize, session: u64, action: &WitnessAction) -> Answer {
-        self.expire(now);
-        let mine = self.holder.is_some_and(|h| h.node == node && h.session == session);
+        let file = &mut self.files[self.uses[node]];
+        file.expire(now);
+        let mine = file.holder.is_some_and(|h| h.node == node && h.session == session);
         match action {
             WitnessAction::Open => {
-                if self.holder.is_some() && !mine {
+                if file.holder.is_some() && !mine {
                     return Answer::Held;
                 }
-                self.holder = Some(Holder {
+                file.holder = Some(Holder {
                     node,
                     session,
                     gives_up: None,
                 });
-                Answer::Opened(self.content.clone())
+                Answer::Opened(file.content.clone())
             }
             WitnessAction::Write { bytes } if mine => {
-                self.content.clone_from(bytes);
+                file.content.clone_from(bytes);
                 Answer::Done
             }
             WitnessAction::Write { .. } => Answer::Bad,
             WitnessAction::Close => {
                 if mine {
-                    self.holder = None;
+                    file.holder = None;
                 }
                 Answer::Done
             }
             WitnessAction::Probe => Answer::Done,
         }
     }
-    fn expire(&mut self, now: u64) {
-        if self.holder.and_then(|h| h.gives_up).is_some_and(|at| now >= at) {
-            self.holder = None;
+    /// A member uses another share from now on; its connection to the old one ends.
+    pub fn change(&mut self, node: usize, share: &str) {
+        self.hung_up(node);
+        self.uses[node] = SHARES.iter().position(|s| *s == share).unwrap_or(0);
+    }
+    /// A daemon starts with the share of its configuration.
+    pub fn started(&mut self, node: usize) {
+        if let Some(uses) = self.uses.get_mut(node) {
+            *uses = 0;
         }
     }
-    /// Who holds the file.
-    pub fn holder(&self) -> Option<usize> {
-        self.holder.map(|h| h.node)
+    /// What the witness files say.
+    pub fn contents(&self) -> impl Iterator<Item = &[u8]> {
+        self.files.iter().map(|f| f.content.as_slice())
+    }
+    /// Who holds a file.
+    pub fn holders(&self) -> impl Iterator<Item = usize> {
+        self.files.iter().filter_map(|f| Some(f.holder?.node))
     }
     /// The client closed its connection, and the server heard of it.
     pub fn hung_up(&mut self, node: usize) {
-        if self.holder.is_some_and(|h| h.node == node) {
-            self.holder = None;
+        for file in &mut self.files {
+            file.holder.take_if(|h| h.node == node);
         }
     }
-    /// Whether the server can reach the holder now; it gives up `kept_us` after it could not any more.
-    pub fn contact(&mut self, now: u64, reachable: bool, kept_us: u64) {
-        self.expire(now);
-        if let Some(h) = &mut self.holder {
-            h.gives_up = if reachable {
-                None
-            } else {
-                Some(h.gives_up.unwrap_or(now + kept_us))
-            };
+    /// Whether the server can reach a holder now; it gives up `kept_us` after it could not any more.
+    pub fn contact(&mut self, now: u64, node: usize, reachable: bool, kept_us: u64) {
+        for file in &mut self.files {
+            file.expire(now);
+            if let Some(h) = file.holder.as_mut().filter(|h| h.node == node) {
+                h.gives_up = if reachable {
+                    None
+                } else {
+                    Some(h.gives_up.unwrap_or(now + kept_us))
+                };
+            }
         }
     }
     /// The server was restarted: handles are gone, the content is not.
     pub fn restarted(&mut self) {
-        self.holder = None;
+        for file in &mut self.files {
+            file.holder = None;
+        }
         self.down = false;
     }
 }

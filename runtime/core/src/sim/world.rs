@@ -5,6 +5,7 @@ use super::clients::Workload;
 use super::disk::Disk;
 use super::rng::Rng;
 use super::share::Share;
+use super::truth::Truths;
 use crate::io::{Boot, ConnId, Input, Node, Now, OpId, ReqId, WitnessAction, node};
 use ccr_contract::config::Config;
 use std::cmp::Reverse;
@@ -45,7 +46,7 @@ pub struct Machine {
     /// The pause it is in, and since when.
     pub paused: Option<(Pause, u64)>,
     /// When it was switched on.
-    on_since: u64,
+    pub(super) on_since: u64,
     /// How long its boot-time clock has stood still since.
     stood_us: u64,
     /// How fast its clock is, in parts per million.
@@ -53,6 +54,8 @@ pub struct Machine {
     /// By how much its RTC is off.
     pub rtc_offset_us: i64,
     inbox: Vec<Input>,
+    /// The power goes as soon as it is in the middle of a write.
+    pub doomed: bool,
     /// Whether the service address is up here.
     pub has_address: bool,
     session: u64,
@@ -86,10 +89,34 @@ pub enum Happening {
     Step(usize),
     /// The end of a step's fault.
     Undo(usize),
+    /// The power goes at last, where it has not yet.
+    Doom(usize, u64),
+    /// The store's answer reaches the hub: who waits for it, who sent it, in which life of the machine, since when it is
+    /// under way.
+    Answer {
+        /// The hub.
+        hub: usize,
+        /// Its life.
+        life: u64,
+        /// The hub's operation.
+        op: OpId,
+        /// The member.
+        from: usize,
+        /// When that one was switched on.
+        on_since: u64,
+        /// When the answer left.
+        since: u64,
+        /// What it says.
+        result: Result<crate::io::LmtpReply, String>,
+    },
     /// Look at everything.
     Poll,
     /// A machine comes back.
     PowerOn(usize),
+    /// A machine loses power.
+    PowerOff(usize),
+    /// An operator asks a member.
+    Order(usize, usize, crate::io::Command),
     /// The daemon is started again.
     Restart(usize, u64),
 }
@@ -161,6 +188,8 @@ pub struct World {
     pub delay_us: u64,
     /// How often an operator had to mend a dismounted database.
     pub mended: u64,
+    /// The step that cuts a member off as soon as it answers a hub.
+    pub cut_at_answer: Option<(usize, usize)>,
     /// Whether log shipping is held up.
     pub throttled: bool,
     /// The witness share, on the first hub.
@@ -169,10 +198,16 @@ pub struct World {
     pub(super) witness_open: BTreeMap<(usize, u64, OpId), bool>,
     pub(super) waiters: BTreeMap<(usize, ReqId), Waiter>,
     next_req: u64,
+    /// The bug that every node plays.
+    pub planted: Option<crate::planted::Bug>,
+    /// The times and policies of every node.
+    pub settings: std::rc::Rc<ccr_contract::config::Settings>,
     /// The workload.
     pub workload: Workload,
     /// The invariants.
     pub checks: Checks,
+    /// What is really so.
+    pub truths: Truths,
     /// The plan's steps, as far as they are still to come or to be undone.
     pub plan: super::plan::Plan,
     /// Told when something of interest happens.
@@ -197,12 +232,14 @@ impl World {
                 skew_ppm: rng.range(0, 401) as i64 - 200,
                 rtc_offset_us: rng.range(0, 7_200_000_000) as i64 - 3_600_000_000,
                 inbox: Vec::new(),
+                doomed: false,
                 has_address: false,
                 session: 0,
                 wake: 0,
             })
             .collect();
         let checks = Checks::new(&machines[0].config);
+        let settings = std::rc::Rc::new(machines[0].config.settings.clone());
         let mut world = Self {
             now: 0,
             queue: BinaryHeap::new(),
@@ -213,14 +250,18 @@ impl World {
             loss: 0,
             delay_us: 2_000,
             mended: 0,
+            cut_at_answer: None,
             throttled: false,
             share: Share::default(),
             streams: Vec::new(),
             witness_open: BTreeMap::new(),
             waiters: BTreeMap::new(),
             next_req: 1,
+            planted: None,
+            settings,
             workload,
             checks,
+            truths: Truths::default(),
             plan,
             trace: trace.then(Vec::new),
         };
@@ -325,7 +366,13 @@ impl World {
                     }
                     return;
                 }
-                if let Some((op, result)) = self.machines[i].disk.complete() {
+                let done = self.machines[i].disk.complete();
+                if self.machines[i].doomed && self.machines[i].disk.mid_write() {
+                    // At once, or while the flush is under way.
+                    let us = self.rng.range(0, 3_000);
+                    self.at(us, Happening::Doom(i, life));
+                }
+                if let Some((op, result)) = done {
                     self.disk_next(i);
                     self.input(i, life, Input::DiskDone { op, result });
                 }
@@ -344,11 +391,49 @@ impl World {
             Happening::GiveUp(op, step) => self.client_gives_up(op, step),
             Happening::Step(i) => self.begin_step(i),
             Happening::Undo(i) => self.undo_step(i),
+            Happening::Doom(i, life) => {
+                if self.machines[i].life == life && self.machines[i].doomed {
+                    self.stop_daemon(i, true);
+                }
+            }
+            Happening::Answer {
+                hub,
+                life,
+                op,
+                from,
+                on_since,
+                since,
+                result,
+            } => {
+                if self.machines[from].on_since != on_since || !self.machines[from].powered {
+                    return;
+                }
+                if self.passes(PUBLIC, from, hub) && self.kernel_runs(from) {
+                    let us = self.packet_us();
+                    self.at(us, Happening::Input(hub, life, Input::LmtpDone { op, result }));
+                } else if self.now - since < STREAM_DIES_US {
+                    // TCP tries again.
+                    let again = Happening::Answer {
+                        hub,
+                        life,
+                        op,
+                        from,
+                        on_since,
+                        since,
+                        result,
+                    };
+                    self.at(200_000, again);
+                }
+            }
             Happening::Poll => {
-                self.poll();
+                self.share_contact();
+                let settings = self.settings.clone();
+                self.check_phases(&settings);
                 self.at(250_000, Happening::Poll);
             }
             Happening::PowerOn(i) => self.power_on(i),
+            Happening::PowerOff(i) => self.stop_daemon(i, true),
+            Happening::Order(n, i, command) => self.order(n, i, command),
             Happening::Restart(i, life) => {
                 if self.machines[i].powered && self.machines[i].life == life && self.machines[i].node.is_none() {
                     self.start_daemon(i);
@@ -364,6 +449,7 @@ impl World {
         }
         if let (Input::Datagram { bytes, .. }, None, true) = (&input, m.paused, i < 2) {
             self.checks.heartbeat(i, bytes);
+            self.heard(i);
         }
         let m = &mut self.machines[i];
         if m.paused.is_some() {
@@ -426,9 +512,12 @@ impl World {
         let boot = Boot {
             entropy,
             version: "sim".into(),
+            planted: self.planted,
         };
         m.node = Some(node(m.config.clone(), boot));
         let life = m.life;
+        self.share.started(i);
+        self.look();
         self.at(1_000, Happening::Input(i, life, Input::Start));
     }
 
@@ -441,6 +530,7 @@ impl World {
         }
         m.life += 1;
         m.paused = None;
+        m.doomed = false;
         m.inbox.clear();
         m.session += 1;
         m.has_address = m.has_address && !power;
@@ -466,6 +556,8 @@ impl World {
         }
         self.drop_waiters(i);
         self.checks.forgot(i);
+        self.truths.ended(self.now, i);
+        self.look();
     }
 
     /// Stops a machine or a daemon without ending it.
@@ -474,6 +566,7 @@ impl World {
         if m.powered && m.node.is_some() && m.paused.is_none() {
             m.paused = Some((kind, self.now));
         }
+        self.look();
     }
     /// Lets it go on: what queued meanwhile comes at once, in any order of sources.
     pub fn resume(&mut self, i: usize) {
@@ -484,6 +577,7 @@ impl World {
         }
         let life = m.life;
         let mut inbox = std::mem::take(&mut m.inbox);
+        self.look();
         // Clients first, as often as not: theirs is the answer that must not leave.
         if self.rng.chance(60) {
             inbox.sort_by_key(|input| !matches!(input, Input::Client { .. } | Input::DiskDone { .. }));

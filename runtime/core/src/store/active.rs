@@ -8,6 +8,7 @@ use super::{Closed, Op, Outcome, Store};
 use crate::ctx::Ctx;
 use crate::io::DiskAction;
 use crate::member::Pending;
+use crate::planted::Bug;
 use crate::wire::Link;
 use ccr_contract::event::kind;
 use std::collections::{BTreeSet, VecDeque};
@@ -131,14 +132,6 @@ impl Store {
         if !next || Some(h.stream) != self.stream || scan.records.is_empty() {
             return;
         }
-        if scan.torn.is_some() {
-            let data = [
-                ("group", self.name.as_str().into()),
-                ("generation", h.generation.into()),
-                ("bytes", ((bytes.len() - scan.used) as u64).into()),
-            ];
-            ctx.warn(kind::LOG_TORN, &data);
-        }
         self.index.apply(&scan);
         self.applied = h.generation;
         let file = self.file(".log");
@@ -201,6 +194,7 @@ impl Store {
         };
         if let Change::Store { mailbox, hub_id, .. } = change
             && !hub_id.is_empty()
+            && !ctx.plays(Bug::DropDuplicateCheck)
         {
             let id = (hub_id.to_owned(), mailbox.to_owned());
             if self.index.has_seen(hub_id, mailbox) || !w.arriving.insert(id) {
@@ -281,14 +275,20 @@ impl Store {
         w.len += bytes.len() as u64;
         w.crc = crc32c::crc32c_append(w.crc, &bytes);
         w.flights.push_back(std::mem::take(&mut w.items));
+        let early = ctx.plays(Bug::AckBeforeFlush) && !bytes.is_empty();
+        let (appended, synced) = if early {
+            (Op::Synced, Op::Quiet)
+        } else {
+            (Op::Quiet, Op::Synced)
+        };
         if !bytes.is_empty() {
             let append = DiskAction::Append {
                 file: file.clone(),
                 bytes,
             };
-            self.disk(ctx, Op::Quiet, append);
+            self.disk(ctx, appended, append);
         }
-        self.disk(ctx, Op::Synced, DiskAction::Sync { file });
+        self.disk(ctx, synced, DiskAction::Sync { file });
     }
 
     pub(super) fn on_synced(&mut self, ctx: &mut Ctx<Pending>) -> Vec<Outcome> {
@@ -391,16 +391,24 @@ impl Store {
             .is_none_or(|w| w.items.is_empty() && w.flights.is_empty() && !w.has_records && w.closing == 0)
     }
 
+    /// What a planted bug ships: the open log, closed as it is at this moment. Its generation and bytes in use.
+    pub(crate) fn open_as_closed(&self) -> Option<(u64, u64)> {
+        let w = self.writer.as_ref().filter(|w| w.has_records && w.flights.is_empty())?;
+        Some((w.generation, w.len + log::END as u64))
+    }
     /// The generation being written.
     pub fn open_generation(&self) -> u64 {
         self.writer.as_ref().map_or(0, |w| w.generation)
     }
 
-    /// Stops writing. Nobody is acknowledged any more. What the open log holds stays on the disk.
+    /// Stops writing. Nobody is acknowledged any more. What the open log holds stays on the disk, and leaves the index: it
+    /// is part of the stream only when it is closed.
     pub fn dismount(&mut self) {
-        self.mounting = None;
+        let drained = self.is_drained();
+        let mounting = self.mounting.take().is_some();
         if let Some(w) = self.writer.take() {
             self.leftover = Some(w.len);
         }
+        self.stale |= mounting || !drained;
     }
 }

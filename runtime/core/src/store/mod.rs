@@ -153,14 +153,16 @@ pub struct Store {
     applied: u64,
     /// Whether there is an open log on the disk that nobody writes: its length.
     pub(crate) leftover: Option<u64>,
-    /// Logs on the disk that are not part of the stream: damaged ones, and those behind them.
-    pub(crate) strays: Vec<u64>,
+    /// Logs on the disk that are not part of the stream: damaged ones, and those behind them, which may be whole.
+    pub(crate) strays: BTreeMap<u64, Option<Closed>>,
     /// A log that was found damaged although it had been whole once.
     pub bad: Option<u64>,
     /// What is known of the source.
     pub known: Known,
     pub(crate) writer: Option<Writer>,
     recovery: Option<Recovery>,
+    /// What the open log held is in the index, and must go: the disk is to be read again.
+    stale: bool,
     mounting: Option<Mounting>,
     replaying: bool,
     /// Why the database cannot be used, where it cannot.
@@ -189,11 +191,12 @@ impl Store {
             index: Index::default(),
             applied: 0,
             leftover: None,
-            strays: Vec::new(),
+            strays: BTreeMap::new(),
             bad: None,
             known: Known::default(),
             writer: None,
             recovery: None,
+            stale: false,
             mounting: None,
             replaying: false,
             damage: None,
@@ -243,9 +246,9 @@ impl Store {
         self.disk(ctx, Op::Quiet, DiskAction::Replace { file, bytes });
     }
 
-    /// Whether recovery has ended.
+    /// Whether recovery has ended, and none is needed.
     pub fn recovered(&self) -> bool {
-        self.recovery.is_none()
+        self.recovery.is_none() && !self.stale
     }
     /// Whether clients can be served from here.
     pub fn mounted(&self) -> bool {
@@ -376,7 +379,21 @@ impl Store {
     /// A log is damaged: it and those behind it are no part of the stream any more.
     pub(crate) fn cut_from(&mut self, generation: u64) {
         self.known.generated = self.known.generated.max(self.last().generation);
-        self.strays.extend(self.closed.split_off(&generation).into_keys());
+        let behind = self.closed.split_off(&generation);
+        self.strays.extend(behind.into_iter().map(|(g, c)| (g, Some(c))));
+        self.strays.insert(generation, None);
+    }
+    /// A log that was missing is there again: those behind it, as far as they follow it, are part of the stream again.
+    pub(crate) fn adopt_strays(&mut self) {
+        loop {
+            let last = self.last();
+            self.strays = self.strays.split_off(&(last.generation + 1));
+            let next = self.strays.first_key_value().and_then(|(_, c)| *c);
+            match next.filter(|c| c.link.generation == last.generation + 1 && c.previous == last.checksum) {
+                Some(closed) => self.closed.insert(closed.link.generation, closed),
+                None => return,
+            };
+        }
     }
     /// Whether the disk holds logs that a copy must not have: the open one, damaged ones, and those behind them.
     pub(crate) fn needs_rewind(&self) -> bool {

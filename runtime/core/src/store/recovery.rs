@@ -23,6 +23,8 @@ pub enum Step {
     Segment(u64),
     /// A closed log.
     Log(u64),
+    /// The open log that an earlier life of this node left.
+    Open,
 }
 
 /// The state of a recovery.
@@ -38,6 +40,13 @@ impl Store {
     pub fn recover(&mut self, ctx: &mut Ctx<Pending>) {
         debug_assert!(self.quiet());
         self.recover_after(ctx);
+    }
+
+    /// Begins the recovery that a dismount asked for, as soon as nothing touches the disk any more.
+    pub fn recover_when_stale(&mut self, ctx: &mut Ctx<Pending>) {
+        if self.stale && self.quiet() {
+            self.recover_after(ctx);
+        }
     }
 
     /// The same behind deletions that were just queued.
@@ -84,9 +93,11 @@ impl Store {
                 self.read_next(ctx);
             }
             (Step::Log(g), _) => {
-                self.strays.push(g);
+                self.strays.insert(g, None);
                 self.read_next(ctx);
             }
+            (Step::Open, DiskResult::Bytes(bytes)) => self.cut_open(ctx, &bytes),
+            (Step::Open, _) => self.read_next(ctx),
             (Step::Logs | Step::Segments | Step::Known, _) => {}
         }
     }
@@ -127,6 +138,9 @@ impl Store {
                 todo.push_back(Step::Log(g));
             }
         }
+        if open_len.is_some() {
+            todo.push_back(Step::Open);
+        }
         self.recovery = Some(Recovery { todo, ..recovery });
         self.read_next(ctx);
     }
@@ -141,6 +155,7 @@ impl Store {
         let file = match step {
             Step::Segment(g) => self.segment_file(g),
             Step::Log(g) => self.log_file(g),
+            Step::Open => self.file(".log"),
             Step::Logs | Step::Segments | Step::Known | Step::Checkpoint => return,
         };
         let action = DiskAction::Read {
@@ -174,27 +189,70 @@ impl Store {
         let ours = |s: &log::Scan| s.header.generation == generation && Some(s.header.stream) == self.stream;
         let before = self.closed.last_key_value().map(|(_, c)| c.link);
         match read {
-            Ok(scan) if ours(&scan) && before.is_none_or(|b| follows(b, &scan)) => {
+            Ok(scan) if ours(&scan) => {
                 let closed = Closed {
                     link: scan.link(),
                     previous: scan.header.previous,
                     used: scan.used as u64,
                 };
-                self.closed.insert(generation, closed);
+                if before.is_none_or(|b| follows(b, &scan)) {
+                    self.closed.insert(generation, closed);
+                } else {
+                    self.stray(ctx, generation, Some(closed), "not the next of this stream");
+                }
             }
-            other => {
-                let why = match other {
-                    Ok(_) => "not the next of this stream".to_owned(),
-                    Err(e) => e.to_string(),
-                };
-                let data = [
-                    ("group", self.name.as_str().into()),
-                    ("generation", generation.into()),
-                    ("why", why.into()),
-                ];
-                ctx.warn(kind::COPY_INSPECTION_FAILED, &data);
-                self.strays.push(generation);
-            }
+            Ok(_) => self.stray(ctx, generation, None, "it belongs elsewhere"),
+            Err(e) => self.stray(ctx, generation, None, &e.to_string()),
+        }
+        self.read_next(ctx);
+    }
+
+    /// Closed logs are contiguous: what lies before a gap that only the database covers is of no use to anybody.
+    fn drop_behind_gap(&mut self, ctx: &mut Ctx<Pending>) {
+        let numbers: Vec<u64> = self.closed.keys().copied().collect();
+        let Some(gap) = numbers.windows(2).rposition(|w| w[1] != w[0] + 1) else {
+            return;
+        };
+        self.closed = self.closed.split_off(&numbers[gap + 1]);
+        for g in &numbers[..=gap] {
+            let file = self.log_file(*g);
+            self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
+        }
+    }
+
+    fn stray(&mut self, ctx: &mut Ctx<Pending>, generation: u64, whole: Option<Closed>, why: &str) {
+        let data = [
+            ("group", self.name.as_str().into()),
+            ("generation", generation.into()),
+            ("why", why.into()),
+        ];
+        ctx.warn(kind::COPY_INSPECTION_FAILED, &data);
+        self.strays.insert(generation, whole);
+    }
+
+    /// A write that the power cut off is cut off here: at the last whole record.
+    fn cut_open(&mut self, ctx: &mut Ctx<Pending>, bytes: &[u8]) {
+        let whole = log::scan(bytes).map_or(0, |s| s.used);
+        // Zeros are no damage: a roll was cut off between filling the log up and giving it its name.
+        if bytes[whole..].iter().any(|b| *b != 0) {
+            let data = [
+                ("group", self.name.as_str().into()),
+                ("bytes", ((bytes.len() - whole) as u64).into()),
+                ("left", (whole as u64).into()),
+            ];
+            ctx.warn(kind::LOG_TORN, &data);
+            let file = self.file(".log");
+            let len = whole as u64;
+            self.disk(
+                ctx,
+                Op::Quiet,
+                DiskAction::SetLen {
+                    file: file.clone(),
+                    len,
+                },
+            );
+            self.disk(ctx, Op::Quiet, DiskAction::Sync { file });
+            self.leftover = Some(len);
         }
         self.read_next(ctx);
     }
@@ -222,12 +280,17 @@ impl Store {
             .next()
             .map(|(g, _)| *g);
         if first.is_some_and(|g| g != self.checkpoint.generation + 1) {
-            self.strays
-                .extend(self.closed.split_off(&(self.checkpoint.generation + 1)).into_keys());
+            let behind = self.closed.split_off(&(self.checkpoint.generation + 1));
+            self.strays.extend(behind.into_iter().map(|(g, c)| (g, Some(c))));
+        }
+        // A log that is missing is no gap where the database has taken it in: those behind it go on from there.
+        if self.damage.is_none() && self.stream.is_some() {
+            self.adopt_strays();
+            self.drop_behind_gap(ctx);
         }
         // A log that is there but cannot be used is one that is missing.
-        self.strays.retain(|g| *g > self.checkpoint.generation);
-        let highest = self.strays.iter().max().copied().unwrap_or(0);
+        self.strays = self.strays.split_off(&(self.checkpoint.generation + 1));
+        let highest = self.strays.last_key_value().map_or(0, |(g, _)| *g);
         self.known.generated = self.known.generated.max(highest);
         if self.damage.is_some() {
             ctx.warn(

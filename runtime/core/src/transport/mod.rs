@@ -87,7 +87,7 @@ pub struct Hub {
 impl Hub {
     /// A hub that has not started yet.
     pub fn new(config: Config, boot: Boot) -> Self {
-        let mut ctx = Ctx::new(boot.entropy);
+        let mut ctx = Ctx::new(&boot);
         let prefix = format!("{}-{:012x}", config.node, ctx.random() >> 16);
         Self {
             version: boot.version,

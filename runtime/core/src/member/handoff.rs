@@ -1,0 +1,160 @@
+//! Handoff: the planned move of the service. It gives the service away only when it is drained, dismounted, and the copy
+//! has inspected every log; until then it can be broken off without a loss.
+
+use super::operator::Asker;
+use super::service::Stage;
+use super::{Member, Pending};
+use crate::io::{AddressKind, Effect, Reply};
+use ccr_contract::event::{Severity, kind};
+use ccr_contract::status::{CopyStatus, ServiceState};
+
+/// How long the preferred member must have been well before the service goes back to it.
+const FAILBACK_US: u64 = 20_000_000;
+/// How long a handoff may take until it is given up.
+pub(super) const HANDOFF_US: u64 = 30_000_000;
+
+impl Member {
+    /// Where it is configured, the service goes back to the first member: by a handoff, after a while without trouble.
+    pub(super) fn fail_back(&mut self) {
+        let first = self.config.members.first().map(|m| m.name.clone()).unwrap_or_default();
+        let wanted = self.config.settings.failback && first != self.config.node;
+        if !wanted || self.move_problem(&first, "failback").is_some() {
+            self.service.preferred_well_since = None;
+            return;
+        }
+        let since = *self.service.preferred_well_since.get_or_insert(self.ctx.now.boot_us);
+        if self.ctx.due(since + FAILBACK_US) {
+            self.service.preferred_well_since = None;
+            self.begin_move(first, "failback to the preferred member".into(), Asker::Nobody);
+        }
+    }
+
+    /// Begins a handoff; the checks come first.
+    pub(super) fn begin_move(&mut self, to: String, comment: String, asker: Asker) {
+        let refuse = |why: String| Reply::Denied(why);
+        let problem = self.move_problem(&to, &comment);
+        if let Some(why) = problem {
+            self.tell(
+                kind::MOVE,
+                Severity::Warning,
+                &[("to", to.as_str().into()), ("why", why.as_str().into())],
+            );
+            return self.answer(asker, refuse(why));
+        }
+        self.tell(
+            kind::MOVE,
+            Severity::Info,
+            &[("to", to.as_str().into()), ("comment", comment.as_str().into())],
+        );
+        // Clients are told to come back; what they were promised is on the disk.
+        self.ctx.emit(Effect::CloseClients);
+        self.clients.forget();
+        self.service.stage = Stage::Draining {
+            to,
+            asker,
+            since: self.ctx.now.boot_us,
+            comment,
+        };
+    }
+
+    fn move_problem(&self, to: &str, comment: &str) -> Option<String> {
+        if !self.config.members.iter().any(|m| m.name == to) {
+            return Some(format!("`{}` is not a member of this cluster", to.escape_debug()));
+        }
+        if to == self.config.node {
+            return Some(format!("the service is on {to} already"));
+        }
+        if comment.trim().is_empty() {
+            return Some("a comment is mandatory: why is the service moved?".into());
+        }
+        if self.service.stage != Stage::Online || self.service.refused {
+            return Some(format!("the service is {:?}, not Online", self.service.state()));
+        }
+        let Some(view) = self.cluster.peer_view() else {
+            return Some(format!("{to} is not up"));
+        };
+        for (g, store) in self.stores.iter().enumerate() {
+            let status = view.groups.get(g).map_or(CopyStatus::ServiceDown, |v| v.status);
+            if status != CopyStatus::Healthy {
+                return Some(format!("the copy of {} on {to} is {status:?}, not Healthy", store.name));
+            }
+        }
+        None
+    }
+
+    pub(super) fn draining(&mut self, to: String, asker: Asker, since: u64, comment: String) {
+        for store in &mut self.stores {
+            store.roll(&mut self.ctx);
+        }
+        let view = self.cluster.peer_view();
+        let healthy = view.is_some_and(|v| v.groups.iter().all(|g| g.status == CopyStatus::Healthy));
+        if !healthy || self.ctx.due(since + HANDOFF_US) {
+            // Nothing was given away yet: serve on.
+            self.service.stage = Stage::Online;
+            let why = if healthy {
+                "the copy did not catch up"
+            } else {
+                "the copy is not Healthy any more"
+            };
+            self.tell(
+                kind::MOVE,
+                Severity::Warning,
+                &[("to", to.as_str().into()), ("why", why.into())],
+            );
+            return self.answer(asker, Reply::Denied(format!("{why}; the service stays here")));
+        }
+        let shipped = view.is_some_and(|v| {
+            self.stores
+                .iter()
+                .zip(&v.groups)
+                .all(|(s, g)| s.is_drained() && g.inspected >= s.last().generation)
+        });
+        if shipped && self.stores.iter().all(crate::store::Store::is_drained) {
+            let _ = comment;
+            let since_move = since;
+            for store in &mut self.stores {
+                store.dismount();
+            }
+            let which = AddressKind::Service;
+            self.ctx.address(Pending::Address(which, false), which, false);
+            self.tell(kind::OFFLINE, Severity::Info, &[("why", "handoff".into())]);
+            self.service.used = self.service.epoch;
+            self.service.epoch = 0;
+            self.service.redeliver.clear();
+            self.service.stage = Stage::Released {
+                to,
+                asker,
+                since: since_move,
+            };
+        }
+    }
+
+    pub(super) fn released(&mut self, to: &str, asker: Asker, since: u64) {
+        let moved = self.cluster.record().owner == to;
+        let online = self
+            .cluster
+            .peer_view()
+            .is_some_and(|v| v.service == ServiceState::Online);
+        if moved && online {
+            let ms = (self.ctx.now.boot_us - since) / 1000;
+            let data = [("to", to.into()), ("ms", ms.into()), ("done", true.into())];
+            let epoch = self.cluster.record().owner_epoch;
+            let mut data = data.to_vec();
+            data.push(("epoch", epoch.into()));
+            self.ctx.event(kind::MOVE, Some(100), Severity::Info, &data);
+            self.service.stage = Stage::Off;
+            return self.answer(
+                asker,
+                Reply::Done(format!("the service is online on {to} after {ms} ms")),
+            );
+        }
+        let lost = !self.cluster.is_up() || !self.cluster.peer_up();
+        if lost || self.ctx.due(since + 2 * HANDOFF_US) {
+            self.service.stage = Stage::Off;
+            self.answer(
+                asker,
+                Reply::Denied(format!("the service was released to {to}, which is not online yet")),
+            );
+        }
+    }
+}

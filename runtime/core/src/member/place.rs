@@ -1,0 +1,68 @@
+//! What the leader decides for the service group: who owns it, and what a majority must know of it.
+
+use super::Member;
+use super::service::Stage;
+use ccr_contract::status::{Intent, ServiceState};
+
+impl Member {
+    /// What the leader decides: who owns the service.
+    pub(super) fn place(&mut self) {
+        if !self.cluster.is_leader() || !self.cluster.committed() {
+            return;
+        }
+        let record = self.cluster.record().clone();
+        let me = self.config.node.clone();
+        let peer = self.cluster.peer_name().to_owned();
+        let next = || record.next(&me);
+        let mine = record.owner == me;
+        let started = record.intent == Intent::Started;
+        let view = self.cluster.peer_view().filter(|v| v.id == record.id);
+        let proposal = match view {
+            _ if mine && self.service.is_released() && self.cluster.peer_up() => Some(next().appoint(&peer, true)),
+            _ if mine && self.service.is_released() => None,
+            Some(v) if mine && self.service.stage == Stage::Failed && v.service != ServiceState::Failed => {
+                Some(next().appoint(&peer, false))
+            }
+            _ if mine
+                && started
+                && self.service.epoch == 0
+                && record.owner_epoch <= self.service.used
+                && self.service.stage == Stage::Off =>
+            {
+                Some(next().appoint(&me, false))
+            }
+            _ if !mine && !self.cluster.peer_up() => Some(next().appoint(&me, false)),
+            Some(v) if !mine && v.released => Some(next().appoint(&me, true)),
+            Some(v) if !mine && v.service == ServiceState::Failed && self.service.stage != Stage::Failed => {
+                Some(next().appoint(&me, false))
+            }
+            Some(v) if !mine && started && v.service_epoch == 0 && v.service == ServiceState::Offline => {
+                Some(next().appoint(&peer, false))
+            }
+            _ => None,
+        };
+        let proposal = proposal.or_else(|| {
+            // What the owner has done, where it serves under this appointment.
+            let (mounted, redelivered): (Vec<bool>, bool) = if mine {
+                let mine = self.service.epoch == record.owner_epoch;
+                let mounted = self.stores.iter().map(|s| s.mounted() && mine).collect();
+                (mounted, mine && self.service.all_redeliver())
+            } else {
+                let view = view.filter(|v| v.service_epoch == record.owner_epoch)?;
+                (view.groups.iter().map(|g| g.mounted).collect(), view.redelivered)
+            };
+            let mut r = next();
+            r.served.resize(mounted.len(), 0);
+            for (served, _) in r.served.iter_mut().zip(mounted).filter(|(_, mounted)| *mounted) {
+                *served = record.owner_epoch;
+            }
+            r.redeliver &= !redelivered;
+            let mounts = r.served != record.served && r.served.contains(&record.owner_epoch);
+            (mounts || r.redeliver != record.redeliver).then_some(r)
+        });
+        if let Some(record) = proposal {
+            // The only refusal is that a change is under way: the next round tries again.
+            let _ = self.cluster.propose(&mut self.ctx, record);
+        }
+    }
+}

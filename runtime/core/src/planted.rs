@@ -1,0 +1,43 @@
+//! Bugs that are planted on purpose, to prove that the simulator and the checkers find them. They exist only with the Cargo
+//! feature `planted-bugs`, which is never a default, and do nothing until one is chosen at run time ([`crate::io::Boot`]).
+
+/// Whether this build can play any.
+pub const AVAILABLE: bool = cfg!(feature = "planted-bugs");
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// Acknowledge before the flush has returned.
+    AckBeforeFlush,
+    /// Follow a source without comparing the chains, and take in logs that do not follow the one before.
+    SkipChainCheck,
+    /// Believe in the lease as long as the boot-time clock alone allows it.
+    LeaseByBootClock,
+    /// Answer once after a pause without a look at the lease.
+    IgnoreLeaseAfterPause,
+    /// Count a witness file that the other one holds as won.
+    BothWinArbitration,
+    /// Store a delivery however often it comes.
+    DropDuplicateCheck,
+    /// Count a witness that cannot be reached as a vote.
+    UnreachableWitnessVotes,
+    /// Ship the log that is still being written.
+    ShipOpenLog,
+    /// Mount whatever is lost.
+    MountBeyondDial,
+}
+
+impl Bug {
+    /// All of them, with the invariants of which one must break.
+    pub const ALL: [(Bug, &'static [&'static str]); 9] = [
+        (Bug::AckBeforeFlush, &["I3"]),
+        (Bug::SkipChainCheck, &["I5", "I6"]),
+        (Bug::LeaseByBootClock, &["I1"]),
+        (Bug::IgnoreLeaseAfterPause, &["I1"]),
+        (Bug::BothWinArbitration, &["I1", "I7"]),
+        (Bug::DropDuplicateCheck, &["I4"]),
+        (Bug::UnreachableWitnessVotes, &["I1", "I7"]),
+        (Bug::ShipOpenLog, &["I5"]),
+        (Bug::MountBeyondDial, &["I3"]),
+    ];
+}

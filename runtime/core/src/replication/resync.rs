@@ -1,0 +1,193 @@
+//! Two histories: the chains of copy and source are compared backwards to the last common log before anything is pulled.
+//! What comes after it here is divergent and dropped (incremental reseed), unless the database has taken it in.
+
+use super::copy::{ANSWER_US, Copy, Out, Role, Stage};
+use crate::ctx::Ctx;
+use crate::io::DiskAction;
+use crate::member::Pending;
+use crate::planted::Bug;
+use crate::store::{Op, Store, log};
+use crate::wire::{Link, MAX_LINKS, Msg};
+use ccr_contract::event::{Severity, kind};
+
+impl Copy {
+    pub(super) fn on_source(
+        &mut self,
+        ctx: &mut Ctx<Pending>,
+        store: &mut Store,
+        stream: &str,
+        generated: u64,
+        out: &mut Out,
+    ) {
+        let salvage = self.salvages();
+        let changed = if salvage {
+            generated > store.known.generated
+        } else {
+            generated != store.known.generated
+        };
+        if changed && store.stream.is_some_and(|s| s.to_string() == stream) {
+            store.known.generated = generated;
+            store.save_known(ctx);
+        }
+        if !matches!(self.stage, Stage::Attaching { .. }) {
+            if let Stage::Following { .. } = self.stage {
+                self.follow(ctx, store, out);
+            }
+            return;
+        }
+        if store.known.broken || store.damage.is_some() {
+            self.stage = Stage::Failed;
+            return;
+        }
+        let same = store.stream.is_some_and(|s| s.to_string() == stream);
+        let empty = store.last().generation == 0 && !store.needs_rewind();
+        if !same && salvage {
+            return self.wait(ctx);
+        }
+        if !same && (store.stream.is_none() || empty) {
+            return self.begin_seed(ctx, store);
+        }
+        if !same {
+            return self.fail(ctx, store, "the source has another log stream");
+        }
+        if ctx.plays(Bug::SkipChainCheck) {
+            self.compared = true;
+            self.stage = Stage::Following {
+                probed: ctx.now.boot_us,
+            };
+            return self.follow(ctx, store, out);
+        }
+        self.compare(ctx, store, store.last().generation, out);
+    }
+
+    /// Asks for the source's chain up to `to`.
+    fn compare(&mut self, ctx: &mut Ctx<Pending>, store: &Store, to: u64, out: &mut Out) {
+        let from = (to + 1)
+            .saturating_sub(MAX_LINKS as u64)
+            .max(store.checkpoint.generation)
+            .max(1);
+        self.stage = Stage::Comparing {
+            since: ctx.now.boot_us,
+            from,
+        };
+        ctx.wake_at(ctx.now.boot_us + ANSWER_US);
+        out.push(Msg::Chain {
+            group: store.at,
+            from,
+            to,
+        });
+    }
+
+    pub(super) fn on_links(
+        &mut self,
+        ctx: &mut Ctx<Pending>,
+        store: &mut Store,
+        from: u64,
+        links: &[Link],
+        out: &mut Out,
+    ) {
+        if !matches!(self.stage, Stage::Comparing { from: asked, .. } if asked == from) {
+            return;
+        }
+        let ours = store.last().generation;
+        let shared = |l: &&Link| store.link(l.generation) == Some(**l);
+        let common = links.iter().rev().find(shared).map(|l| l.generation);
+        let floor = store.checkpoint.generation;
+        let right = match self.role {
+            // Only a node that was compared with the history that counts may tell this one that its own is wrong.
+            Role::Salvage(served) => self.source_epoch >= served && store.known.verified < served,
+            Role::Follow | Role::None => true,
+        };
+        let common = match common {
+            Some(g) => g,
+            None if from <= 1 => 0,
+            None if from > floor => return self.compare(ctx, store, from - 1, out),
+            None if right => return self.cannot_resync(ctx, store, 0),
+            None => return self.wait(ctx),
+        };
+        // Whoever salvages from a node that knows no better keeps its own open log: it comes behind what is missing.
+        if common == ours && (!store.needs_rewind() || !right) {
+            self.compared = true;
+            // A source that was never compared with the history that counts knows only what is missing inside ours.
+            self.fills_gaps = matches!(self.role, Role::Salvage(served)
+                if self.source_epoch < served && store.known.verified >= served);
+            if store.known.verified < self.source_epoch {
+                store.known.verified = self.source_epoch;
+                store.save_known(ctx);
+            }
+            self.resyncing = false;
+            self.stage = Stage::Following {
+                probed: ctx.now.boot_us,
+            };
+            return self.follow(ctx, store, out);
+        }
+        if !right {
+            // What this node is about to mount is not a prefix of what the other one has: nothing to be had there.
+            return self.wait(ctx);
+        }
+        let records = store.leftover.is_some_and(|len| len > log::HEADER as u64);
+        if common < ours || records {
+            let data = [
+                ("group", store.name.as_str().into()),
+                ("common", common.into()),
+                ("ours", (ours + u64::from(records)).into()),
+            ];
+            ctx.warn(kind::COPY_DIVERGED, &data);
+        }
+        if floor > common {
+            return self.cannot_resync(ctx, store, common);
+        }
+        let common = common.min(store.bad.map_or(u64::MAX, |g| g - 1)).max(floor);
+        self.resyncing = true;
+        self.stage = Stage::Rewinding { common };
+        ctx.wake_at(ctx.now.boot_us);
+    }
+
+    fn cannot_resync(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, common: u64) {
+        let data = [
+            ("group", store.name.as_str().into()),
+            ("common", common.into()),
+            ("replayed", store.checkpoint.generation.into()),
+        ];
+        ctx.event(kind::COPY_DIVERGED, Some(2058), Severity::Error, &data);
+        self.fail(
+            ctx,
+            store,
+            "the database has taken in logs that the source does not have: seed the copy",
+        );
+    }
+
+    /// Drops what comes after the last common log, the open log included, and reads the rest of the disk afresh.
+    pub(super) fn rewind(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, common: u64) {
+        let gone: Vec<u64> = store.closed.range(common + 1..).map(|(g, _)| *g).collect();
+        let gone_too: Vec<u64> = std::mem::take(&mut store.strays).into_keys().collect();
+        let mut files: Vec<String> = gone.iter().chain(&gone_too).map(|g| store.log_file(*g)).collect();
+        files.extend([store.file(".log"), store.file("tmp.log")]);
+        for file in files {
+            store.disk(ctx, Op::Quiet, DiskAction::Delete { file });
+        }
+        if let (Some(from), Some(to)) = (gone.first(), gone.last()) {
+            let data = [
+                ("group", store.name.as_str().into()),
+                ("from", (*from).into()),
+                ("to", (*to).into()),
+            ];
+            ctx.info(kind::COPY_RESYNCED, &data);
+        }
+        self.stage = Stage::Recovering { seeded: false };
+        self.copied = common;
+        store.recover_after(ctx);
+    }
+
+    pub(super) fn recovered(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, seeded: bool) {
+        if seeded {
+            let data = [
+                ("group", store.name.as_str().into()),
+                ("generation", store.checkpoint.generation.into()),
+            ];
+            ctx.info(kind::COPY_SEEDED, &data);
+        }
+        self.stage = Stage::Idle;
+        ctx.wake_at(ctx.now.boot_us);
+    }
+}

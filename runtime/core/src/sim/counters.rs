@@ -1,0 +1,84 @@
+//! How often things happened in a run or in a batch of runs.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// How often things happened.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct Counters { $($(#[$doc])* pub $name: u64),* }
+        impl Counters {
+            /// Adds another run's.
+            pub fn add(&mut self, other: &Counters) { $(self.$name += other.$name;)* }
+            /// Names and values.
+            pub fn all(&self) -> Vec<(&'static str, u64)> { vec![$((stringify!($name), self.$name)),*] }
+        }
+    };
+}
+
+counters! {
+    /// Operations begun.
+    operations,
+    /// Answers of the store that left.
+    store_answers,
+    /// Generations closed.
+    closed_generations,
+    /// Steps of plans.
+    faults,
+    /// The service came online.
+    role_changes,
+    /// Arbitrations won by the previous owner of the quorum.
+    arbitrations_won_by_owner,
+    /// Arbitrations won by a challenger.
+    arbitrations_won_by_challenger,
+    /// Arbitrations lost.
+    arbitrations_lost,
+    /// Quorums lost.
+    quorums_lost,
+    /// Nodes refused to form because the witness had seen a newer cluster.
+    partitions_in_time,
+    /// Mounts with lost logs.
+    lossy_mounts,
+    /// Mounts refused by the dial.
+    dial_refusals,
+    /// Divergences found.
+    divergences,
+    /// Divergent logs dropped.
+    incremental_reseeds,
+    /// Full copies of a database completed.
+    full_reseeds,
+    /// Torn tails cut.
+    torn_tails,
+    /// Files torn by a loss of power.
+    torn_files,
+    /// Messages queued again by hubs.
+    redeliveries,
+    /// Answers with an old epoch that a hub did not count.
+    fenced_deliveries,
+    /// Answers held back for want of a lease.
+    fenced_answers,
+    /// Machines paused.
+    machine_pauses,
+    /// Processes paused.
+    process_pauses,
+    /// Power losses.
+    power_offs,
+    /// Quorums forced by an operator.
+    forced_quorums,
+    /// Live settings that took effect on a member.
+    live_settings,
+    /// Members evicted.
+    evictions,
+    /// Changes of the witness in force.
+    witness_changes,
+    /// Planned moves done.
+    moves,
+    /// Planned moves refused.
+    moves_denied,
+    /// Daemons that stopped themselves after a failed write.
+    halts,
+    /// Acknowledged deliveries lost with logs that were not inspected.
+    lost_deliveries,
+    /// Closed logs damaged or deleted on a disk.
+    hurt_logs,
+    /// Failed inspections.
+    failed_inspections,
+}

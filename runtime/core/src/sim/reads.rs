@@ -1,0 +1,247 @@
+//! What the members say: status while they run, and the final reads after everything was healed.
+
+use super::clients::{Kind, Operation, Outcome};
+use super::world::World;
+use crate::io::{Command, Effect, Input, Reply};
+use ccr_contract::dump::{Dump, Group};
+use ccr_contract::status::{CopyStatus, ServiceState, Status};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl World {
+    /// What a member says of itself.
+    pub fn ask_dump(&mut self, i: usize) -> Option<Dump> {
+        match self.ask(i, Command::Dump)? {
+            Reply::Dump(d) => Some(*d),
+            _ => None,
+        }
+    }
+    /// What a member says of itself.
+    pub fn ask_status(&mut self, i: usize) -> Option<Status> {
+        match self.ask(i, Command::Status)? {
+            Reply::Status(s) => Some(*s),
+            _ => None,
+        }
+    }
+    fn ask(&mut self, i: usize, command: Command) -> Option<Reply> {
+        if !self.runs(i) {
+            return None;
+        }
+        let now = self.clocks(i);
+        let req = self.next_req();
+        let effects = self.machines[i]
+            .node
+            .as_mut()?
+            .step(now, Input::Operator { req, command });
+        let mut found = None;
+        for effect in effects {
+            match effect {
+                Effect::Reply { req: r, reply } if r == req => found = Some(reply),
+                other => self.carry_out(i, other),
+            }
+        }
+        found
+    }
+
+    /// I5 and I9: what status says.
+    pub fn check_status(&mut self) {
+        for i in 0..2 {
+            let Some(status) = self.ask_status(i) else { continue };
+            self.check_truth(i, &status);
+            for c in &status.copies {
+                let ordered = c.replayed <= c.inspected
+                    && c.inspected <= c.copied
+                    && c.copied <= c.notified
+                    && c.notified <= c.generated;
+                let queues = c.copy_queue == c.generated - c.inspected.min(c.generated)
+                    && c.replay_queue == c.inspected.saturating_sub(c.replayed);
+                if !ordered || !queues {
+                    self.checks.broke("I5", format!("node {i} reports {c:?}"));
+                }
+            }
+        }
+    }
+
+    /// Whether the cluster is as it should be when nothing is broken.
+    pub fn converged(&mut self) -> Result<(), String> {
+        let status: Vec<_> = (0..self.machines.len()).map(|i| self.ask_status(i)).collect();
+        let mut active = None;
+        for (i, s) in status.iter().enumerate().take(2) {
+            let s = s.as_ref().ok_or(format!("node {i} does not answer"))?;
+            let service = s.service.as_ref().ok_or(format!(
+                "node {i} is in no cluster: {:?}",
+                s.cluster.as_ref().map(|c| c.state)
+            ))?;
+            if service.state != ServiceState::Online {
+                return Err(format!("node {i} says the service is {:?}", service.state));
+            }
+            if active.get_or_insert(service.active.clone()) != &service.active {
+                return Err("the members disagree about the active node".into());
+            }
+            for c in &s.copies {
+                if c.status != CopyStatus::Healthy || c.copy_queue > 0 {
+                    return Err(format!(
+                        "node {i}: copy {:?} queues {} {} {:?}",
+                        c.status, c.copy_queue, c.replay_queue, c.error
+                    ));
+                }
+            }
+            if s.copies.is_empty() {
+                return Err(format!("node {i} reports no copy"));
+            }
+        }
+        for (h, s) in status.iter().enumerate().skip(2) {
+            let queued = s.as_ref().and_then(|s| s.hub.as_ref()).map(|h| h.queued);
+            if queued != Some(0) {
+                return Err(format!("hub {h} has {queued:?} messages"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The final reads: I3, I4, I5, I6, I11.
+    pub fn check_end(&mut self) {
+        let dumps: Vec<Dump> = (0..2).filter_map(|i| self.ask_dump(i)).collect();
+        let [a, b] = dumps.as_slice() else {
+            return self.checks.broke("I11", "a member does not answer at the end".into());
+        };
+        for (ga, gb) in a.groups.iter().zip(&b.groups) {
+            let of = |g: &Group| {
+                g.logs
+                    .iter()
+                    .map(|l| (l.generation, (l.epoch, l.checksum.clone())))
+                    .collect::<BTreeMap<_, _>>()
+            };
+            let (la, lb) = (of(ga), of(gb));
+            for (g, link) in &la {
+                if lb.get(g).is_some_and(|other| other != link) {
+                    return self.checks.broke(
+                        "I6",
+                        format!("generation {g} of {} differs: {link:?} and {:?}", ga.group, lb.get(g)),
+                    );
+                }
+            }
+            for g in [ga, gb] {
+                for pair in g.logs.windows(2) {
+                    if pair[1].generation != pair[0].generation + 1 || pair[1].previous != pair[0].checksum {
+                        return self.checks.broke(
+                            "I5",
+                            format!("the chain of {} breaks at {}", g.group, pair[1].generation),
+                        );
+                    }
+                }
+                for l in &g.logs {
+                    let announced = self.checks.closed.get(&(g.group.clone(), l.generation, l.epoch));
+                    if announced.is_some_and(|sum| *sum != l.checksum) {
+                        return self.checks.broke(
+                            "I5",
+                            format!("generation {} is not what its source closed", l.generation),
+                        );
+                    }
+                }
+            }
+            if ga.database != gb.database {
+                let only = |x: &Group, y: &Group| {
+                    let found = x.messages.iter().find(|m| !y.messages.contains(m));
+                    found.map(|m| {
+                        format!(
+                            "{:?} {:?} in generation {} of epoch {}",
+                            m.key, m.hub_id, m.generation, m.epoch
+                        )
+                    })
+                };
+                let how = format!(
+                    "the databases of {} differ: only node 0 has {:?}, only node 1 has {:?}",
+                    ga.group,
+                    only(ga, gb),
+                    only(gb, ga)
+                );
+                return self.checks.broke("I11", how);
+            }
+        }
+        let groups = a.groups.clone();
+        self.check_messages(&groups);
+    }
+
+    fn check_messages(&mut self, groups: &[Group]) {
+        let mut there: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut ids = BTreeSet::new();
+        for m in groups.iter().flat_map(|g| &g.messages) {
+            let key = m.key.as_deref().unwrap_or_default();
+            *there.entry(key).or_default() += 1;
+            if let Some(id) = &m.hub_id
+                && !ids.insert((id.clone(), m.mailbox.clone()))
+            {
+                return self.checks.broke("I4", format!("{id} is in {} twice", m.mailbox));
+            }
+        }
+        let ops = &self.workload.ops;
+        let sent: BTreeSet<&str> = ops
+            .iter()
+            .filter(|o| matches!(o.kind, Kind::Submit | Kind::Deliver))
+            .map(|o| o.key.as_str())
+            .collect();
+        // A delete that was begun may have happened, whatever became of the answer.
+        let deleted: BTreeMap<&str, &Operation> = ops
+            .iter()
+            .filter(|o| o.kind == Kind::Delete && !o.key.is_empty())
+            .map(|o| (o.key.as_str(), o))
+            .collect();
+        let group = |mailbox: &str| {
+            let n = crate::member::clients::group_of(mailbox, self.checks.groups.len());
+            self.checks.groups[n].clone()
+        };
+        let mut broken = None;
+        let mut lost = 0;
+        for (key, n) in &there {
+            if *n > 1 {
+                broken = Some(("I4", format!("message {key} is there {n} times")));
+            }
+            if !sent.contains(key) {
+                broken = Some(("I4", format!("message {key:?} was never sent")));
+            }
+        }
+        for o in ops {
+            let present = there.contains_key(o.key.as_str());
+            match (o.kind, o.outcome) {
+                (Kind::Submit, Outcome::Ok) if !present && !deleted.contains_key(o.key.as_str()) => {
+                    broken = Some(("I3", format!("submitted message {} ({}) is gone", o.key, o.hub_id)));
+                }
+                (Kind::Deliver, Outcome::Ok) if !present && !deleted.contains_key(o.key.as_str()) => {
+                    let excused =
+                        o.by.as_ref()
+                            .is_some_and(|by| self.checks.may_be_lost(by, &group(o.mailbox)));
+                    lost += 1;
+                    if !excused {
+                        broken = Some((
+                            "I3",
+                            format!("delivered message {} is gone, acknowledged by {:?}", o.key, o.by),
+                        ));
+                    }
+                }
+                (Kind::Submit | Kind::Deliver, Outcome::Fail) if present && o.kind == Kind::Submit => {
+                    broken = Some(("I4", format!("message {} was refused, and is there", o.key)));
+                }
+                (Kind::Delete, Outcome::Ok) if present && o.by.is_some() => {
+                    let excused =
+                        o.by.as_ref()
+                            .is_some_and(|by| by.generation == 0 || self.checks.may_be_lost(by, &group(o.mailbox)));
+                    // Redelivery of a message whose first delivery was lost with its log brings it back.
+                    if !excused {
+                        broken = Some((
+                            "I3",
+                            format!(
+                                "message {} is there although its deletion was acknowledged by {:?}",
+                                o.key, o.by
+                            ),
+                        ));
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.checks.counters.lost_deliveries += lost;
+        if let Some((which, how)) = broken {
+            self.checks.broke(which, how);
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! What is really so, and for how long it has been so, as only the environment can know: what I8 (bounded time) and I9
+//! (truthful status) are judged against.
+
+use super::effects::SHARE_HOST;
+use super::world::{PRIVATE, PUBLIC, World};
+use ccr_contract::config::{Settings, Shipping};
+use ccr_contract::event::{NodeEvent, kind};
+use ccr_contract::status::{CopyStatus, ServiceState, Status, WitnessHealth};
+use std::collections::BTreeMap;
+
+/// One sampling period, with what a status may lag behind: a probe and its deadline, or two status probes and an answer
+/// that is given up, in microseconds.
+const PERIOD_US: u64 = 13_000_000;
+/// Longest time to hold the witness file where the share answers, in microseconds.
+const ARBITRATE_US: u64 = 3_000_000;
+/// Longest time from an appointment to mounted databases: the other one's last lease with what no clock shows, a salvage
+/// that is given up, the logs that the database lacks.
+const MOUNT_US: u64 = 13_000_000;
+
+/// A fact and since when it is one.
+#[derive(Debug, Clone, Copy, Default)]
+struct Since {
+    is: bool,
+    at: u64,
+}
+
+impl Since {
+    fn set(&mut self, now: u64, is: bool) {
+        if self.is != is {
+            *self = Self { is, at: now };
+        }
+    }
+    /// For how long it has been `is`; nothing when it is not.
+    fn held(self, now: u64, is: bool) -> u64 {
+        if self.is == is { now - self.at } else { 0 }
+    }
+}
+
+/// How long the phases of failovers took, in milliseconds.
+#[derive(Debug, Clone, Default)]
+pub struct Phases {
+    /// From the silence of the other member to its removal.
+    pub detect: Vec<u64>,
+    /// From the first attempt to the witness file held.
+    pub arbitrate: Vec<u64>,
+    /// From the appointment to mounted databases.
+    pub mount: Vec<u64>,
+}
+
+/// What is so of one member.
+#[derive(Debug, Clone, Default)]
+struct Truth {
+    /// The daemon runs.
+    runs: Since,
+    /// The share answers it.
+    share: Since,
+    /// Heartbeats go both ways.
+    hears: Since,
+    /// Streams to the other member's daemon work.
+    streams: Since,
+    /// It has said that it serves, and lives.
+    online: Since,
+    /// It counts the other one as part of its cluster.
+    believes: Since,
+    arbitrates: Option<u64>,
+    /// When the attempt began with which it opened the file.
+    opened: Option<u64>,
+    mounts: Option<u64>,
+}
+
+/// A group's history that counts.
+#[derive(Debug, Clone, Default)]
+struct History {
+    epoch: u64,
+    /// When generations were closed.
+    closed: Vec<(u64, u64)>,
+}
+
+/// What is so of both members, and of the logs.
+#[derive(Debug, Default)]
+pub struct Truths {
+    members: [Truth; 2],
+    /// What was closed of each group.
+    closed: BTreeMap<String, History>,
+    /// Measured.
+    pub phases: Phases,
+}
+
+impl Truths {
+    /// A member said something.
+    pub fn event(&mut self, now: u64, i: usize, e: &NodeEvent) {
+        let other = self.members[1 - i.min(1)].runs;
+        let Some(t) = self.members.get_mut(i) else { return };
+        match e.kind.as_str() {
+            kind::MEMBER_UP | kind::CLUSTER_JOINED => t.believes.set(now, true),
+            kind::MEMBER_DOWN => {
+                // A node that stood still begins to count when it goes on.
+                let since = t.hears.at.max(t.runs.at).max(other.at);
+                if t.believes.is && !t.hears.is {
+                    self.phases.detect.push((now - since) / 1000);
+                }
+                t.believes.set(now, false);
+            }
+            kind::QUORUM_LOST => {
+                t.believes.set(now, false);
+                t.arbitrates = None;
+            }
+            kind::ARBITRATION_BEGIN => t.arbitrates = Some(now),
+            kind::ARBITRATION_WON => {
+                let begun = t.opened.take();
+                self.phases.arbitrate.extend(begun.map(|at| (now - at) / 1000));
+            }
+            kind::ARBITRATION_LOST => t.arbitrates = None,
+            kind::ONLINE_PENDING => t.mounts = Some(now),
+            kind::MOUNTED => {
+                let begun = t.mounts.take();
+                self.phases.mount.extend(begun.map(|at| (now - at) / 1000));
+            }
+            kind::DIAL_REFUSED => t.mounts = None,
+            kind::ONLINE | kind::PARTIALLY_ONLINE => {
+                // Without a database that can be mounted it is online in part.
+                t.mounts = None;
+                t.online.set(now, true);
+            }
+            kind::OFFLINE => {
+                t.mounts = None;
+                t.online.set(now, false);
+            }
+            _ => {}
+        }
+    }
+    /// A log was closed, or the first one of an appointment was opened: what came after it is another history.
+    pub fn log(&mut self, now: u64, group: &str, epoch: u64, generation: u64, closed: bool) {
+        let known = self.closed.entry(group.to_owned()).or_default();
+        if epoch < known.epoch {
+            return;
+        }
+        known.epoch = epoch;
+        known.closed.retain(|(_, g)| *g < generation);
+        if closed {
+            known.closed.push((now, generation));
+        }
+    }
+    /// The witness file was opened by a member.
+    pub fn opened(&mut self, i: usize) {
+        if let Some(t) = self.members.get_mut(i) {
+            t.opened = t.arbitrates.take();
+        }
+    }
+    /// The daemon of a member ended.
+    pub fn ended(&mut self, now: u64, i: usize) {
+        let Some(t) = self.members.get_mut(i) else { return };
+        t.online.set(now, false);
+        t.believes.set(now, false);
+        (t.arbitrates, t.mounts) = (None, None);
+    }
+}
+
+impl World {
+    /// Whether heartbeats get from each member to the other.
+    fn both_ways(&self) -> bool {
+        let way = |a, b| self.passes(PUBLIC, a, b) || self.passes(PRIVATE, a, b);
+        way(0, 1) && way(1, 0)
+    }
+    /// A heartbeat arrived: between two looks something got through.
+    pub(super) fn heard(&mut self, i: usize) {
+        if self.both_ways() {
+            let now = self.now;
+            self.truths.members[i].hears.set(now, true);
+        }
+    }
+
+    /// Looks at what is so now. Asked for whenever something begins or ends that may not last.
+    pub(super) fn look(&mut self) {
+        let now = self.now;
+        for i in 0..2 {
+            let j = 1 - i;
+            let passes = |n, a, b| self.passes(n, a, b);
+            let share = passes(PUBLIC, i, SHARE_HOST)
+                && passes(PUBLIC, SHARE_HOST, i)
+                && self.kernel_runs(SHARE_HOST)
+                && !self.share.down;
+            let (runs, other) = (self.runs(i), self.runs(j));
+            let hears = other && self.both_ways();
+            let both = |n| passes(n, i, j) && passes(n, j, i);
+            let private = self.settings.shipping == Shipping::Any && both(PRIVATE);
+            let streams = other && (both(PUBLIC) || private) && !self.throttled;
+            let t = &mut self.truths.members[i];
+            t.runs.set(now, runs);
+            t.share.set(now, share);
+            t.hears.set(now, hears);
+            t.streams.set(now, streams);
+            if !runs || !share {
+                t.arbitrates = None;
+            }
+            if !runs {
+                t.mounts = None;
+            }
+        }
+    }
+
+    /// I8: holds the phases that are under way against their limits.
+    pub(super) fn check_phases(&mut self, settings: &Settings) {
+        self.look();
+        let now = self.now;
+        // Operators make the interval longer, at most to this.
+        let heartbeat_ms = settings.heartbeat_ms.max(1_400);
+        let detect_us = (u64::from(settings.node_tolerance) + 1) * heartbeat_ms * 1000 + 1_500_000;
+        for i in 0..2 {
+            let j = 1 - i;
+            let t = &self.truths.members[i];
+            let alive = t.runs.held(now, true);
+            // What was under way to a node that stood still is answered when it goes on.
+            let silent = t.hears.held(now, false).min(now - self.truths.members[j].runs.at);
+            if t.believes.held(now, true).min(alive).min(silent) > detect_us {
+                let how = format!(
+                    "node {i} has not noticed for {} ms that node {j} is gone",
+                    detect_us / 1000
+                );
+                return self.checks.broke("I8", how);
+            }
+            if let Some(at) = t.arbitrates
+                && t.share.held(now, true).min(now - at) > ARBITRATE_US
+            {
+                let how = format!("node {i} has not got the witness file for {} ms", (now - at) / 1000);
+                return self.checks.broke("I8", how);
+            }
+            if let Some(at) = t.mounts
+                && alive.min(now - at) > MOUNT_US
+            {
+                let how = format!("node {i} has not mounted for {} ms", (now - at) / 1000);
+                return self.checks.broke("I8", how);
+            }
+        }
+    }
+
+    /// I9: what member `i` says is what is so, or was so within one sampling period.
+    pub(super) fn check_truth(&mut self, i: usize, status: &Status) {
+        let (now, me) = (self.now, &self.truths.members[i]);
+        let settled = |held: u64| held.min(me.runs.held(now, true)) > PERIOD_US;
+        let health = status
+            .cluster
+            .as_ref()
+            .and_then(|c| c.witness.as_ref())
+            .map(|w| w.health);
+        let mut lie = None;
+        if settled(me.share.held(now, false)) && health == Some(WitnessHealth::Ok) {
+            lie = Some("the witness is well, and the share has not answered for long".to_owned());
+        }
+        if settled(me.share.held(now, true)) && health != Some(WitnessHealth::Ok) {
+            lie = Some(format!(
+                "the witness is {health:?}, and the share has answered for long"
+            ));
+        }
+        if let Some(s) = &status.service
+            && matches!(s.state, ServiceState::Online | ServiceState::PartiallyOnline)
+            && let Some(active) = &s.active
+            && let Some(x) = super::MEMBERS.iter().position(|m| m == active)
+            && settled(self.truths.members[x].online.held(now, false))
+        {
+            lie = Some(format!("{active} serves, and it has not for long"));
+        }
+        for c in status.copies.iter().filter(|c| c.status == CopyStatus::Healthy) {
+            // A node that stood still says what it knew until it has looked again.
+            let other = self.truths.members[1 - i].runs;
+            let dead = me.streams.held(now, false);
+            if settled(dead) && settled(other.held(now, other.is)) {
+                lie = Some(format!("copy {} is Healthy, and nothing can be copied", c.group));
+            }
+            let known = self.truths.closed.get(&c.group);
+            let old = known.and_then(|k| {
+                let old = k.closed.iter().filter(|(at, _)| at + PERIOD_US < now);
+                old.map(|(_, g)| *g).max()
+            });
+            if let Some(closed) = old
+                && settled(PERIOD_US + 1)
+                && c.generated < closed
+            {
+                lie = Some(format!(
+                    "copy {} is Healthy with {} generated, and {closed} was closed long ago",
+                    c.group, c.generated
+                ));
+            }
+        }
+        if let Some(lie) = lie {
+            self.checks.broke("I9", format!("node {i} says that {lie}"));
+        }
+    }
+}
