@@ -214,8 +214,7 @@ impl LabFiles {
     }
 }
 
-/// Name of the disk that a machine boots from, among its local disks.
-pub const ROOT_DISK: &str = "root";
+pub use crate::spec::ROOT_DISK;
 
 /// Layer `n` of `disk` in `dir`: `root.qcow2`, `root.1.qcow2`. Named the same wherever a chain of layers stands, because each
 /// layer names the one below relatively.

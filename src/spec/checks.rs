@@ -6,7 +6,7 @@ pub(super) use ccr::*;
 
 use super::raw::in_file_order;
 use super::rules::{View, rule, waivable};
-use super::{At, Finding, NodeRole, Subnet, known};
+use super::{At, Finding, NodeRole, ROOT_DISK, Subnet, known};
 use crate::units::{Name, Size};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -84,6 +84,22 @@ pub(super) fn duplicate_disk(v: &View<'_>) -> Vec<Finding> {
         }
     }
     findings
+}
+
+pub(super) fn boot_disk_name(v: &View<'_>) -> Vec<Finding> {
+    let disks = v.file.nodes.values().flat_map(|n| &n.disks);
+    let finding = |name: &At<Name>| {
+        wrong(format!(
+            "the name `{}` is taken by the disk that a machine boots from",
+            name.value
+        ))
+        .on(name, "choose another")
+    };
+    disks
+        .map(|d| &d.name)
+        .filter(|n| n.as_str() == ROOT_DISK)
+        .map(finding)
+        .collect()
 }
 
 pub(super) fn listed_twice(v: &View<'_>) -> Vec<Finding> {

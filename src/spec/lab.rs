@@ -153,6 +153,9 @@ pub struct Nic {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mac(pub [u8; 6]);
 
+/// Name of the disk that a machine boots from, among its local disks. No disk of a lab file may have it.
+pub const ROOT_DISK: &str = "root";
+
 /// A disk of one machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LocalDisk {

@@ -102,6 +102,12 @@ pub const RULES: &[Rule] = &[
         "both would be the same file",
     ),
     must(
+        "boot-disk-name",
+        checks::boot_disk_name,
+        "a disk of a machine's own named `root`",
+        "the disk that the machine boots from has this name: both would be the same file",
+    ),
+    must(
         "listed-twice",
         checks::listed_twice,
         "a name that is in one list twice",

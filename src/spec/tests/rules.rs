@@ -105,6 +105,11 @@ const CASES: &[Case] = &[
         )],
     },
     Case {
+        rule: "boot-disk-name",
+        fires: &[("name = \"data\"", "name = \"root\"")],
+        quiet: &[("name = \"data\"", "name = \"root2\"")],
+    },
+    Case {
         rule: "listed-twice",
         fires: &[("networks = [\"public\"]", "networks = [\"public\", \"public\"]")],
         quiet: &[("networks = [\"public\"]", "networks = [\"public\", \"private\"]")],
