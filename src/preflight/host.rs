@@ -9,7 +9,7 @@ pub use facts::{Facts, gather};
 use crate::hypervisor::accel::Boot;
 use crate::lab::files::Home;
 use crate::units::Size;
-use facts::PROGRAMS;
+use facts::{ACCOUNT, DRIVER_DIRS, PROGRAMS};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -102,6 +102,7 @@ pub fn evaluate(facts: &Facts) -> Report {
         program(facts, "qemu", &["qemu-system-x86_64"]),
         program(facts, "qemu-img", &["qemu-img"]),
         driver(facts),
+        account(facts),
         program(facts, "mmdebstrap", &["mmdebstrap"]),
         program(facts, "image-tools", &["mke2fs", "unshare", "setpriv"]),
         id_ranges(facts),
@@ -208,6 +209,23 @@ fn driver(facts: &Facts) -> Check {
             "there is no libvirt_driver_qemu.so",
             facts.install(&["libvirt-daemon", "libvirt-daemon-driver-qemu"]),
         ),
+    }
+}
+
+/// What makes the account, as scripts/bootstrap does.
+const MAKE_ACCOUNT: &str =
+    "useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin libvirt-qemu";
+
+/// As root, the driver looks its account up when it begins and gives up without it, though machines run as root.
+fn account(facts: &Facts) -> Check {
+    let id = "libvirt-account";
+    // Other distributions build libvirt for other accounts, which their packages make.
+    let elsewhere = |d: &std::path::PathBuf| !d.starts_with(DRIVER_DIRS[0]);
+    match facts.account {
+        _ if !facts.root() => ok(id, "only root needs it"),
+        true => ok(id, ACCOUNT),
+        false if facts.driver.as_ref().is_some_and(elsewhere) => ok(id, "this driver is built for another one"),
+        false => missing(id, format!("there is no account {ACCOUNT}"), MAKE_ACCOUNT),
     }
 }
 

@@ -31,6 +31,9 @@ pub(super) const DRIVER_DIRS: [&str; 3] = [
 pub(super) const DRIVER: &str = "connection-driver/libvirt_driver_qemu.so";
 pub(super) const IOHELPERS: [&str; 2] = ["/usr/lib/libvirt/libvirt_iohelper", "/usr/libexec/libvirt_iohelper"];
 
+/// The account for machines in Debian's and Ubuntu's build of libvirt.
+pub(super) const ACCOUNT: &str = "libvirt-qemu";
+
 /// What was found on the host. Every field is as the host says it, unjudged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
@@ -50,6 +53,8 @@ pub struct Facts {
     pub driver: Option<PathBuf>,
     /// libvirt's program that writes a machine's memory into a file.
     pub iohelper: Option<PathBuf>,
+    /// Whether the account is there that libvirt's driver looks up when it runs as root.
+    pub account: bool,
     /// How many ids `/etc/subuid` gives the user.
     pub subuids: u64,
     /// How many ids `/etc/subgid` gives the user.
@@ -97,6 +102,7 @@ pub fn gather(home: &Home) -> Facts {
             .chain(DRIVER_DIRS.iter().map(|d| Path::new(d).join(DRIVER)))
             .find(|p| p.exists()),
         iohelper: IOHELPERS.iter().map(PathBuf::from).find(|p| p.exists()),
+        account: first_line("getent", &["passwd", ACCOUNT]).is_ok(),
         subuids: ids("/etc/subuid"),
         subgids: ids("/etc/subgid"),
         sysctls: [

@@ -19,6 +19,7 @@ fn good() -> Facts {
             .collect(),
         driver: Some(Path::new(DRIVER_DIRS[0]).join(DRIVER)),
         iohelper: Some(IOHELPERS[0].into()),
+        account: true,
         subuids: 65_536,
         subgids: 65_536,
         sysctls: BTreeMap::from([("user.max_user_namespaces".into(), "96365".into())]),
@@ -158,6 +159,24 @@ fn root_needs_no_ids_and_no_sudo() {
 }
 
 #[test]
+fn root_needs_the_account_that_libvirt_looks_up() {
+    let mut facts = good();
+    facts.account = false;
+    assert!(evaluate(&facts).ready, "a user does not");
+    facts.uid = 0;
+    let check = found(&facts, "libvirt-account");
+    assert_eq!(check.state, State::Missing);
+    assert!(!evaluate(&facts).ready);
+    let bootstrap = include_str!("../../../scripts/bootstrap");
+    assert!(bootstrap.contains(&check.remedy.unwrap()), "bootstrap does the same");
+    facts.driver = Some(Path::new(DRIVER_DIRS[1]).join(DRIVER));
+    assert_eq!(found(&facts, "libvirt-account").state, State::Ok);
+    facts.driver = good().driver;
+    facts.account = true;
+    assert_eq!(found(&facts, "libvirt-account").state, State::Ok);
+}
+
+#[test]
 fn a_kvm_that_no_guest_boots_with_is_named() {
     let mut facts = good();
     facts.kvm_boot = Some(Boot::Failed {
@@ -195,7 +214,7 @@ fn the_hosts_files_are_read_whatever_is_in_them() {
 fn this_host_is_judged_without_a_lab() {
     let dir = tempfile::tempdir().unwrap();
     let report = doctor(&Home::under(dir.path()));
-    assert_eq!(report.checks.len(), 14);
+    assert_eq!(report.checks.len(), 15);
     let json = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
 }
