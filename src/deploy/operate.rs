@@ -2,7 +2,7 @@
 
 use super::Pack;
 use crate::error::{Error, Problem, Result};
-use crate::guest::{Command, Remote, excerpt};
+use crate::guest::{Command, Output, Remote, excerpt};
 use crate::spec::known;
 use crate::units::Size;
 use crate::wait::Deadline;
@@ -10,6 +10,8 @@ use ccr_contract::dump::Dump;
 use ccr_contract::event::NodeEvent;
 use ccr_contract::status::Status;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Largest answer to `status` or an order.
 const ANSWER_MAX: Size = Size::mib(1);
@@ -34,17 +36,30 @@ pub fn dump(remote: &mut dyn Remote, pack: &Pack, deadline: Deadline) -> Result<
     Ok(dump)
 }
 
-/// Gives an order of the pack (`move`, `stop` …); its answer, null where it has none.
+/// Exit status of an order that the runtime refuses (docs/packs.md); any other but 0 is a failure.
+const REFUSED: i32 = 1;
+
+/// What the runtime answered to an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Whether it was done; else the runtime refused it.
+    pub done: bool,
+    /// The runtime's own words.
+    pub seen: String,
+}
+
+/// Gives an order of the pack (`move`, `stop` …). That the runtime refuses it is an answer.
 ///
 /// # Errors
-/// `Usage` for a word that the pack does not have; `Operation` with the runtime's own words where it refuses.
+/// `Usage` for a word that the pack does not have; `Operation` where nobody can say what became of the order: the machine or the
+/// runtime does not answer, the command was killed, its answer is none.
 pub fn operate(
     remote: &mut dyn Remote,
     pack: &Pack,
     word: &str,
     args: &[String],
     deadline: Deadline,
-) -> Result<serde_json::Value> {
+) -> Result<Answer> {
     let orders = &pack.runtime.contract.orders;
     let order = orders.get(word).ok_or_else(|| {
         let hint = known(word, orders.keys().map(String::as_str));
@@ -52,12 +67,25 @@ pub fn operate(
     })?;
     let argv: Vec<String> = order.iter().chain(args).cloned().collect();
     let what = format!("give the order `{word}`");
-    let said = run(remote, &what, &argv, ANSWER_MAX, deadline)?;
-    if said.trim_ascii().is_empty() {
-        Ok(serde_json::Value::Null)
-    } else {
-        parse(&what, &argv, &said)
+    let output = remote.exec(&Command::new(argv.iter().cloned()), deadline)?;
+    if output.status == REFUSED {
+        return Ok(Answer {
+            done: false,
+            seen: output.complaint(),
+        });
     }
+    let said = printed(output, &what, &argv, ANSWER_MAX)?;
+    if said.trim_ascii().is_empty() {
+        return Ok(Answer {
+            done: true,
+            seen: String::new(),
+        });
+    }
+    let said: Value = parse(&what, &argv, &said)?;
+    Ok(Answer {
+        done: true,
+        seen: said["done"].as_str().map_or_else(|| said.to_string(), str::to_owned),
+    })
 }
 
 /// Hands out the runtime's events until `on` says stop, the runtime ends or the machine dies.
@@ -87,12 +115,11 @@ fn ask<T: DeserializeOwned>(
     most: Size,
     deadline: Deadline,
 ) -> Result<T> {
-    let said = run(remote, what, argv, most, deadline)?;
-    parse(what, argv, &said)
+    let output = remote.exec(&Command::new(argv.iter().cloned()), deadline)?;
+    parse(what, argv, &printed(output, what, argv, most)?)
 }
 
-fn run(remote: &mut dyn Remote, what: &str, argv: &[String], most: Size, deadline: Deadline) -> Result<Vec<u8>> {
-    let output = remote.exec(&Command::new(argv.iter().cloned()), deadline)?;
+fn printed(output: Output, what: &str, argv: &[String], most: Size) -> Result<Vec<u8>> {
     let said = output.check_ok(what, argv.join(" "))?;
     if said.len() as u64 > most.bytes() {
         let seen = format!("{} bytes, at most {most} are read", said.len());

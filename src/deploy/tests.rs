@@ -548,15 +548,51 @@ fn only_the_contracts_json_is_taken() {
 fn orders_are_those_of_the_pack() {
     let pack = Pack::load("ccr").unwrap();
     let mut remote = FakeRemote::new()
-        .answer(&["ccrctl", "move"], 0, r#"{"done":true}"#)
+        .answer(&["ccrctl", "move"], 0, r#"{"done":"node2 serves"}"#)
+        .answer(&["ccrctl", "start"], 0, r#"{"other":1}"#)
         .answer(&["ccrctl", "stop"], 0, "\n");
     let answer = operate(&mut remote, &pack, "move", &["node2".into()], soon()).unwrap();
-    assert_eq!(answer["done"], true);
+    let done = |seen: &str| Answer {
+        done: true,
+        seen: seen.into(),
+    };
+    assert_eq!(answer, done("node2 serves"));
     assert_eq!(remote.argvs()[0], ["ccrctl", "move", "node2"]);
-    assert!(operate(&mut remote, &pack, "stop", &[], soon()).unwrap().is_null());
+    let start = operate(&mut remote, &pack, "start", &[], soon()).unwrap();
+    assert_eq!(start, done(r#"{"other":1}"#));
+    assert_eq!(operate(&mut remote, &pack, "stop", &[], soon()).unwrap(), done(""));
     let e = operate(&mut remote, &pack, "mvoe", &[], soon()).unwrap_err();
     assert_eq!(e.exit_code(), 2);
-    assert_eq!(remote.commands.len(), 2);
+    assert_eq!(remote.commands.len(), 3);
+}
+
+#[test]
+fn a_refusal_is_an_answer_and_a_failure_is_none() {
+    let pack = Pack::load("ccr").unwrap();
+    let order = |mut remote: FakeRemote| operate(&mut remote, &pack, "move", &[], soon());
+    let to = &["ccrctl", "move"];
+    let refused = order(FakeRemote::new().complain(to, 1, "ccrctl: the copy is Suspended\n")).unwrap();
+    assert_eq!(
+        refused,
+        Answer {
+            done: false,
+            seen: "ccrctl: the copy is Suspended".into()
+        }
+    );
+    // Wrong words, no daemon, no such command, killed.
+    for status in [2, 3, 127, 137] {
+        let e = order(FakeRemote::new().complain(to, status, "ccrctl: why\n")).unwrap_err();
+        assert!(
+            matches!(&e, Error::Operation(p) if p.seen.as_deref().unwrap().contains("why")),
+            "{e}"
+        );
+    }
+    for remote in [
+        FakeRemote::new().die(to, "connection reset"),
+        FakeRemote::new().answer(to, 0, "Moved.\n"),
+    ] {
+        assert!(matches!(order(remote), Err(Error::Operation(_))));
+    }
 }
 
 #[test]

@@ -57,12 +57,7 @@ impl Output {
         if self.status == 0 {
             return Ok(self.stdout);
         }
-        let said = if self.stderr.is_empty() {
-            &self.stdout
-        } else {
-            &self.stderr
-        };
-        let seen = match excerpt(said).as_str() {
+        let seen = match self.complaint().as_str() {
             "" => format!("status {}, not a word", self.status),
             text => format!("status {}: {text}", self.status),
         };
@@ -77,6 +72,15 @@ impl Output {
                     .on(on)
                     .seen(format!("no UTF-8: {}", excerpt(e.as_bytes()))),
             )
+        })
+    }
+
+    /// The end of what it complained about; of what it printed where it did not complain.
+    pub fn complaint(&self) -> String {
+        excerpt(if self.stderr.is_empty() {
+            &self.stdout
+        } else {
+            &self.stderr
         })
     }
 }

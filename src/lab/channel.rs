@@ -2,7 +2,7 @@
 
 use super::files::LabFiles;
 use super::record::Record;
-use crate::deploy::{self, Pack};
+use crate::deploy::{self, Answer, Pack};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source};
 use crate::guest::ssh::{Ssh, Target};
@@ -12,7 +12,7 @@ use crate::wait::Deadline;
 use ccr_contract::dump::Dump;
 use ccr_contract::event::NodeEvent;
 use ccr_contract::status::Status;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -194,16 +194,20 @@ impl Channels {
     }
 
     /// Gives `node` an order of the pack's contract.
-    pub fn operate(&self, record: &Record, node: &str, word: &str, args: &[String]) -> Result<Value> {
+    pub fn operate(&self, record: &Record, node: &str, word: &str, args: &[String]) -> Result<Answer> {
         let Some(pack) = pack(record)? else {
             return Err(Error::Usage(
                 Problem::new("give the order").on(word).seen("the lab has no runtime"),
             ));
         };
-        let answer = self.ask_within(record, node, record.wish.slowness.scale(QUESTION * 4), |r, d| {
-            deploy::operate(r, &pack, word, args, d)
-        })?;
-        Ok(serde_json::to_value(answer).expect("plain data"))
+        let deadline = Deadline::scaled(QUESTION * 4, record.wish.slowness);
+        let slot = lock(&self.questions).entry(node.to_owned()).or_default().clone();
+        once(
+            &mut lock(&slot),
+            deadline,
+            || self.connect(record, node, deadline),
+            |remote| deploy::operate(remote, &pack, word, args, deadline),
+        )
     }
 
     /// Follows the events of every node that runs the runtime. Nodes that are followed already are left alone.
@@ -265,6 +269,24 @@ pub fn way(files: &LabFiles, record: &Record, node: &str) -> Result<Target> {
         .machine(node)
         .ok_or_else(|| Error::Usage(Problem::new("find the node").on(node).seen("the lab has no such node")))?;
     Ok(Target::new(files, node, machine.ssh_port))
+}
+
+/// Gives an order over a session, once: one that broke off may have been carried out, and a second one would be refused for it.
+/// So the session is tried before, and a broken one replaced.
+fn once<T>(
+    session: &mut Option<Box<dyn Remote>>,
+    deadline: Deadline,
+    connect: impl FnOnce() -> Result<Box<dyn Remote>>,
+    order: impl FnOnce(&mut dyn Remote) -> Result<T>,
+) -> Result<T> {
+    let nothing = Command::new(["true"]);
+    let standing = session
+        .take()
+        .and_then(|mut r| r.exec(&nothing, deadline).ok().map(|_| r));
+    let mut remote = standing.map_or_else(connect, Ok)?;
+    let answer = order(&mut *remote);
+    *session = answer.is_ok().then_some(remote);
+    answer
 }
 
 /// The pack of the lab's runtime; `None` for a lab of bare machines.
@@ -412,6 +434,7 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::fake::FakeRemote;
 
     fn event(seq: u64, node_t_us: u64) -> NodeEvent {
         NodeEvent {
@@ -422,6 +445,38 @@ mod tests {
             severity: ccr_contract::event::Severity::Info,
             data: BTreeMap::new(),
         }
+    }
+
+    #[test]
+    fn an_order_is_given_once_over_a_session_that_works() {
+        let pack = Pack::load("ccr").unwrap();
+        let order = ["ccrctl", "move"];
+        let given = |session: &mut Option<Box<dyn Remote>>, fresh: Option<FakeRemote>| {
+            let mut fresh = fresh.map(|r| Box::new(r) as Box<dyn Remote>);
+            let deadline = Deadline::after(Duration::from_secs(1));
+            once(
+                session,
+                deadline,
+                || fresh.take().ok_or(Error::Interrupted),
+                |r| deploy::operate(r, &pack, "move", &[], deadline),
+            )
+        };
+        let alive = || FakeRemote::new().answer(&["true"], 0, "");
+        let refusing = || alive().complain(&order, 1, "no");
+        // A refusal is no reason for another session.
+        let mut session: Option<Box<dyn Remote>> = Some(Box::new(refusing()));
+        assert!(!given(&mut session, None).unwrap().done && session.is_some());
+        // One that is dead already is replaced; one that dies with the order is not tried again.
+        let dead = FakeRemote::new().die(&["true"], "reset").die(&order, "reset");
+        let mut session: Option<Box<dyn Remote>> = Some(Box::new(dead));
+        assert!(!given(&mut session, Some(refusing())).unwrap().done);
+        let mut session: Option<Box<dyn Remote>> = Some(Box::new(alive().die(&order, "reset")));
+        let e = given(&mut session, Some(refusing())).unwrap_err();
+        assert!(
+            matches!(&e, Error::Operation(p) if p.seen.as_deref() == Some("reset")),
+            "{e}"
+        );
+        assert!(session.is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::protocol::{LabStatus, MachineStatus, Networks, Verb};
 use super::record::Record;
 use super::standing::Standing;
 use super::supervisor::Cancel;
+use crate::deploy;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source};
 use crate::fabric::{self, CaptureFilter, ClientNet, Control, Fabric, FabricConfig, RingConfig};
@@ -386,7 +387,7 @@ impl Engine {
         })
     }
 
-    fn operate(&self, word: &str, args: &[String], node: Option<&str>) -> Result<Value> {
+    fn operate(&self, word: &str, args: &[String], node: Option<&str>) -> Result<deploy::Answer> {
         let record = self.record()?;
         let status;
         let node = match node {

@@ -80,7 +80,8 @@ pub enum Verb {
         /// Number of the fault; all where absent.
         id: Option<u64>,
     },
-    /// A word of the pack's contract: `move`, `stop`, `start`, `suspend`, `resume`, `reseed`, `set`.
+    /// A word of the pack's contract: `move`, `stop`, `start`, `suspend`, `resume`, `reseed`, `set`: the answer is the runtime's
+    /// `Answer`, also where it refuses.
     Operate {
         /// The word.
         word: String,

@@ -302,18 +302,7 @@ impl World for MachineWorld {
             args: argv(order),
             node: order.on.clone(),
         };
-        match self.ask(verb) {
-            // A runtime says in its own words what it did.
-            Ok(said) => Ok(Answer {
-                done: true,
-                seen: said["done"].as_str().map_or_else(|| said.to_string(), str::to_owned),
-            }),
-            Err(Error::Operation(p)) => Ok(Answer {
-                done: false,
-                seen: p.seen.unwrap_or(p.what),
-            }),
-            Err(e) => Err(e),
-        }
+        self.get(verb)
     }
 
     fn load(&mut self, workload: &Workload) -> Result<()> {

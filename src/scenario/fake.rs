@@ -23,6 +23,8 @@ pub(super) struct Fake {
     pub takes: Option<Duration>,
     pub effective: Option<bool>,
     pub refuses: bool,
+    /// Nobody answers orders.
+    pub lost: bool,
     pub interrupt_at: Option<u64>,
     pub finished: bool,
     pub history: History,
@@ -46,6 +48,7 @@ impl Fake {
             takes: Some(Duration::from_secs(8)),
             effective: Some(true),
             refuses: false,
+            lost: false,
             interrupt_at: None,
             finished: false,
             history: History {
@@ -132,6 +135,9 @@ impl World for Fake {
     }
     fn operate(&mut self, order: &Order) -> Result<Answer> {
         self.orders.push(order.clone());
+        if self.lost {
+            return Err(Error::Operation(Problem::new("reach node1 over SSH").seen("no route")));
+        }
         if !self.refuses {
             self.active = None;
             let to = if order.args["to"] == "node1" { "node1" } else { "node2" };

@@ -17,6 +17,7 @@ mod suite;
 #[cfg(test)]
 mod tests;
 
+pub use crate::deploy::Answer;
 pub use crate::verify::{History, NodeView, Observation};
 pub use expect::Expectation;
 pub use file::{Action, Require, Rules, Scenario, Step, parse};
@@ -52,7 +53,8 @@ pub trait World {
     fn inject(&mut self, fault: &Fault) -> Result<FaultRecord>;
     /// Undoes faults that are still on and returns their closed records.
     fn heal(&mut self, which: &Heal) -> Result<Vec<FaultRecord>>;
-    /// Gives the runtime an order of the pack's contract. That it refuses is an outcome, not an error.
+    /// Gives the runtime an order of the pack's contract. That it refuses is an outcome, not an error; an error leaves open what
+    /// became of the order.
     fn operate(&mut self, order: &Order) -> Result<Answer>;
     /// Starts the clients; a workload that runs already is replaced.
     fn load(&mut self, workload: &Workload) -> Result<()>;
@@ -150,15 +152,6 @@ impl Verb {
             Verb::Set => "set",
         }
     }
-}
-
-/// What the runtime answered to an [`Order`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
-    /// Whether it was done.
-    pub done: bool,
-    /// The runtime's own words.
-    pub seen: String,
 }
 
 /// Clients to run.

@@ -131,6 +131,16 @@ fn moves_name_members_and_refusals_can_be_what_is_wanted() {
         let step = format!("{{ operate = \"move\", to = \"passive\", refused = {wanted} }}");
         assert_eq!(ran(&mut world, &step).verdict, verdict, "{refuses} {wanted}");
     }
+    for wanted in [true, false] {
+        let mut world = Fake::new();
+        world.lost = true;
+        let report = ran(
+            &mut world,
+            &format!("{{ operate = \"move\", to = \"passive\", refused = {wanted} }}"),
+        );
+        assert_eq!(report.verdict, Verdict::Unknown, "no answer is no refusal");
+        assert!(report.why.unwrap().contains("no route"));
+    }
 }
 
 #[test]

@@ -140,15 +140,15 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Runs `ccrctl`. 0: done; 1: the daemon refused, or an output failed; 2: wrong usage; 3: no daemon answers.
+/// Runs `ccrctl`. 0: done; 1: the daemon refused; 2: wrong usage; 3: no answer, so that nobody can say what became of it.
 pub fn run(cli: Cli) -> ExitCode {
     match carry_out(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("ccrctl: {e}");
             ExitCode::from(match e {
-                Failed::Denied(_) | Failed::Output(_) => 1,
-                Failed::Unreachable { .. } | Failed::Nonsense(_) => 3,
+                Failed::Denied(_) => 1,
+                Failed::Unreachable { .. } | Failed::Unanswered(_) | Failed::Nonsense(_) | Failed::Output(_) => 3,
             })
         }
     }
@@ -158,6 +158,8 @@ pub fn run(cli: Cli) -> ExitCode {
 enum Failed {
     #[error("{0}")]
     Denied(String),
+    #[error("ccrd gave no answer: {0}")]
+    Unanswered(String),
     #[error("could not ask ccrd at {at}: {cause}; is the service ccrd running?")]
     Unreachable { at: String, cause: std::io::Error },
     #[error("ccrd answered what was not asked for: {0}")]
@@ -226,6 +228,7 @@ fn carry_out(cli: &Cli) -> Result<(), Failed> {
 fn unexpected(answer: Answer) -> Failed {
     match answer {
         Answer::Denied(why) => Failed::Denied(why),
+        Answer::Failed(why) => Failed::Unanswered(why),
         other => Failed::Nonsense(format!("{other:?}").chars().take(200).collect()),
     }
 }

@@ -40,4 +40,6 @@ pub enum Answer {
     Done(String),
     /// It was not; why.
     Denied(String),
+    /// Nobody can say whether it was: the core did not answer.
+    Failed(String),
 }

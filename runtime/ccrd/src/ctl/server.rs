@@ -84,8 +84,8 @@ async fn ask(core: &Core, command: Command) -> Answer {
         Ok(Reply::Dump(d)) => Answer::Dump(d),
         Ok(Reply::Done(text)) => Answer::Done(text),
         Ok(Reply::Denied(why)) => Answer::Denied(why),
-        Ok(other) => Answer::Denied(format!("the daemon answered something else: {other:?}")),
-        Err(why) => Answer::Denied(why),
+        Ok(other) => Answer::Failed(format!("the daemon answered something else: {other:?}")),
+        Err(why) => Answer::Failed(why),
     }
 }
 
