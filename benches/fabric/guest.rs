@@ -127,17 +127,8 @@ impl Guests {
             let deadline = Deadline::scaled(Duration::from_secs(120), wish.slowness);
             ready.push(wait_ready(target, deadline, &mut |_| Ok(()))?.0);
         }
-        let port = PORT.to_string();
-        let sink = [
-            "systemd-run",
-            "--quiet",
-            "--unit=sink",
-            "perl",
-            "-MIO::Socket::INET",
-            "-e",
-            SINK,
-            &port,
-        ];
+        let background = format!("setsid -f perl -MIO::Socket::INET -e \"$0\" {PORT} </dev/null >/dev/null 2>&1");
+        let sink = ["sh", "-c", &background, SINK];
         let (b, a) = (ready.pop(), ready.pop());
         run(&mut b.ok_or("no machine b")?, &sink)?;
         Ok(Self {

@@ -3,7 +3,7 @@
 use super::Test;
 use super::tool::{Tool, ports, same, text, wait_for};
 use std::io::{BufRead, BufReader, Read};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 pub const TRIALS: &[(&str, Test)] = &[
@@ -344,12 +344,44 @@ fn process_list(tool: &Tool) -> Result<(), String> {
     same("`PRIVATE KEY` in the process list", all.contains("PRIVATE KEY"), false)
 }
 
+/// Takes one connection on a port and says how much came.
+const SINK: &str = r#"$l = IO::Socket::INET->new(Listen => 1, LocalPort => $ARGV[0]) or die $!;
+$c = $l->accept; while (($r = sysread($c, $b, 1 << 18)) > 0) { $n += $r } syswrite($c, "$n\n");"#;
+/// Sends for six seconds and prints what arrived.
+const SEND: &str = r#"$s = IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => $ARGV[1]) or die $!;
+for (1 .. 60) { syswrite($s, "x" x 65536) or die $!; select(undef, undef, undef, 0.1) }
+shutdown($s, 1); print scalar <$s>;"#;
+
+/// A transfer from the first machine to the second that takes six seconds.
+fn transfer(tool: &Tool) -> Result<Child, String> {
+    let record = tool.record("bare")?;
+    let nodes = &record["wish"]["lab"]["nodes"];
+    let name = |n: usize| nodes[n]["name"].as_str().unwrap_or_default();
+    let to = nodes[1]["nics"][0]["address"].as_str().unwrap_or_default();
+    let perl = ["perl", "-MIO::Socket::INET", "-e"];
+    let background = "setsid -f perl -MIO::Socket::INET -e \"$0\" 5001 </dev/null >/dev/null 2>&1";
+    tool.exec("bare", name(1), &["sh", "-c", background, SINK])?;
+    let listens = "until ss -ltn | grep -q :5001; do sleep 0.1; done";
+    tool.exec("bare", name(1), &["timeout", "20", "sh", "-c", listens])?;
+    tool.command(&[&["exec", "bare", name(0), "--"], &perl[..], &[SEND, to, "5001"]].concat())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| e.to_string())
+}
+
 fn adopt(tool: &Tool) -> Result<(), String> {
+    let sending = transfer(tool)?;
     let before = tool.json(&["status", "bare"])?;
     kill(supervisor(tool)?)?;
     let after = tool.json(&["status", "bare"])?;
     same("QEMU's processes", pids(&after), pids(&before))?;
     same("dark times told", after["dark"].as_array().map(Vec::len), Some(1))?;
+    let sent = sending.wait_with_output().map_err(|e| e.to_string())?;
+    same(
+        "bytes of a connection that was open",
+        text(&sent.stdout).trim(),
+        "3932160",
+    )?;
     networks(tool)
 }
 

@@ -215,7 +215,12 @@ fn what_the_host_dropped_on_the_path_is_told_apart() {
     set(5, 0);
     let mut record = bench.inject("loss", Some("hub"), &["loss=1%"]).unwrap();
     let rule = bench.switch.rules().1.remove(0);
-    bench.switch.counted.lock().unwrap().insert(rule.id, RuleCounters::default());
+    bench
+        .switch
+        .counted
+        .lock()
+        .unwrap()
+        .insert(rule.id, RuleCounters::default());
     // On another network: no part of this fault's path.
     set(5, 9);
     evidence(&bench, &mut record).unwrap();
