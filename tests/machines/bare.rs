@@ -386,12 +386,19 @@ fn adopt(tool: &Tool) -> Result<(), String> {
 }
 
 fn supervisor(tool: &Tool) -> Result<u32, String> {
-    let pid = tool.json(&["ls"])?[0]["supervisor"].as_u64();
-    pid.and_then(|p| p.try_into().ok()).ok_or("no supervisor in ls".into())
+    supervisor_of(tool, "bare")
+}
+
+/// The process of a lab's or fork's supervisor.
+pub fn supervisor_of(tool: &Tool, instance: &str) -> Result<u32, String> {
+    let wanted = ["supervise", instance];
+    let ours = |cmdline: &str| cmdline.split_whitespace().rev().take(2).collect::<Vec<_>>() == [wanted[1], wanted[0]];
+    let found = tool.processes().into_iter().find(|(_, c)| ours(c));
+    found.map(|(pid, _)| pid).ok_or(format!("no supervisor of {instance}"))
 }
 
 /// Ends a process at once, and returns when it is gone.
-fn kill(pid: u32) -> Result<(), String> {
+pub fn kill(pid: u32) -> Result<(), String> {
     let target = rustix::process::Pid::from_raw(pid as i32).ok_or("no pid")?;
     rustix::process::kill_process(target, rustix::process::Signal::KILL).map_err(|e| e.to_string())?;
     wait_for("the process to end", Duration::from_secs(10), || {

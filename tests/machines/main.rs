@@ -5,6 +5,7 @@
 
 mod bare;
 mod ccr;
+mod soak;
 mod tool;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -16,7 +17,8 @@ fn main() {
     // Each test stands on the one before.
     args.test_threads = Some(1);
     let tool = Arc::new(Tool::find());
-    let trials = [bare::TRIALS, ccr::TRIALS]
+    let soak = std::env::var_os("FAILOVERLAB_SOAK").map_or(&[][..], |_| soak::TRIALS);
+    let trials = [bare::TRIALS, ccr::TRIALS, soak]
         .concat()
         .into_iter()
         .map(|(name, test)| {

@@ -1,0 +1,58 @@
+//! What is too long for CI: `scripts/test soak` sets `FAILOVERLAB_SOAK`.
+
+use super::Test;
+use super::bare::{kill, supervisor_of};
+use super::tool::{Tool, same};
+use std::time::Duration;
+
+pub const TRIALS: &[(&str, Test)] = &[
+    ("soak_killed_at_any_moment_the_lab_is_there_or_comes_back", killed),
+    ("soak_fifty_restores_of_one_checkpoint", fifty),
+];
+
+/// Kills the supervisor at forty moments of checkpoint, restore and fork.
+fn killed(tool: &Tool) -> Result<(), String> {
+    tool.ok(&["up", "bare"])?;
+    tool.ok(&["checkpoint", "create", "bare", "base"])?;
+    for round in 0..40u64 {
+        let (instance, args): (&str, &[&str]) = match round % 3 {
+            0 => ("bare", &["checkpoint", "create", "bare", "half"]),
+            1 => ("bare", &["restore", "bare", "base"]),
+            _ => ("bare@1", &["fork", "bare", "--from", "base"]),
+        };
+        // Spread over the two and a half seconds that each of them takes, never the same twice.
+        let moment = Duration::from_millis(round * 67 % 2500);
+        eprintln!("  {} killed after {moment:?}", args.join(" "));
+        let mut child = tool.command(args).spawn().map_err(|e| e.to_string())?;
+        std::thread::sleep(moment);
+        if let Ok(pid) = supervisor_of(tool, instance) {
+            kill(pid)?;
+        }
+        let _ = child.wait();
+        tool.ok(&["down", "bare@1"])?;
+        tool.ok(&["up", "bare"])?;
+        let status = tool.json(&["status", "bare"])?;
+        same("why it is not healthy", status["unhealthy"].as_str(), None)?;
+        let machines = tool
+            .processes()
+            .iter()
+            .filter(|(_, c)| c.contains("qemu-system"))
+            .count();
+        same("machines", machines, 3)?;
+        let kept = tool.json(&["checkpoint", "ls", "bare"])?;
+        for name in kept.as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()) {
+            if name == "half" {
+                tool.ok(&["checkpoint", "rm", "bare", "half"])?;
+            }
+        }
+    }
+    tool.ok(&["down", "bare"])?;
+    tool.ok(&["checkpoint", "rm", "bare", "base"])?;
+    same("leftovers", tool.leftovers(&[]), Vec::new())
+}
+
+/// Every run of the control begins with a restore: the service is online, nothing regroups, the invariants hold.
+fn fifty(tool: &Tool) -> Result<(), String> {
+    tool.ok(&["verify", "ccr", "--scenario", "F00", "--repeat", "50", "--json"])
+        .map(drop)
+}
