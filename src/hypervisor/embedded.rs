@@ -1,7 +1,7 @@
 //! libvirt's in-process QEMU driver: no daemon, no root.
 
 use super::memory::Image;
-use super::{Described, Domain, DomainEvent, DomainState, Hypervisor, Listener, edit, ffi};
+use super::{Described, Domain, DomainEvent, DomainState, Hypervisor, Listener, edit, ffi, strays};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::process;
 use crate::wait::{Deadline, Probe, wait_until};
@@ -49,7 +49,8 @@ pub fn log_environment(log: &Path) -> [(&'static str, String); 1] {
 }
 
 impl Embedded {
-    /// Opens the driver on `root`, a short path of our own; machines that run in it from before are found again.
+    /// Opens the driver on `root`, a short path of our own; machines that run in it from before are found again. Those that libvirt lost,
+    /// because it died while it started them, are ended.
     ///
     /// `capabilities` keeps what libvirt learnt of QEMU for the next root: without it, opening a fresh root starts QEMU several times.
     ///
@@ -112,6 +113,8 @@ impl Embedded {
             listeners,
         };
         this.keep_capabilities();
+        let known: Vec<u32> = this.list()?.into_iter().filter_map(|d| d.pid).collect();
+        strays::end(root, &known)?;
         Ok(this)
     }
 

@@ -12,6 +12,7 @@ mod ffi;
 mod machine;
 mod memory;
 mod reaper;
+mod strays;
 mod template;
 mod tsc;
 

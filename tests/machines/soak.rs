@@ -29,7 +29,9 @@ fn killed(tool: &Tool) -> Result<(), String> {
             kill(pid)?;
         }
         let _ = child.wait();
-        tool.ok(&["down", "bare@1"])?;
+        if tool.home.join("state/labs/bare@1").exists() {
+            tool.ok(&["down", "bare@1"])?;
+        }
         tool.ok(&["up", "bare"])?;
         let status = tool.json(&["status", "bare"])?;
         same("why it is not healthy", status["unhealthy"].as_str(), None)?;

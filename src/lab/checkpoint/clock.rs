@@ -65,7 +65,8 @@ pub(super) fn set(agent: &mut Agent, wanted: i64, deadline: Deadline) -> Result<
         let by = -error;
         let seconds = by.div_euclid(1_000_000).to_string();
         let nanos = (by.rem_euclid(1_000_000) * 1000).to_string();
-        let command = Command::new(["perl", "-e", SHIFT, &seconds, &nanos]);
+        // After `--`: a clock that is ahead is moved by a negative number, which is no option.
+        let command = Command::new(["perl", "-e", SHIFT, "--", &seconds, &nanos]);
         let said = agent
             .exec(&command, deadline)?
             .check_text("set the clock", agent.node())?;

@@ -73,10 +73,11 @@ pub(super) fn answer(clocks: &Mutex<BTreeMap<String, i64>>, node: &str, command:
         }
         "guest-get-time" => json!((now_us() + clocks.lock().unwrap().get(node).copied().unwrap_or(0)) * 1000),
         "guest-exec" => {
-            // perl -e SCRIPT SECONDS NANOSECONDS
+            // perl -e SCRIPT -- SECONDS NANOSECONDS
             let number = |i: usize| arguments["arg"][i].as_str().unwrap().parse::<i64>().unwrap();
-            assert!((0..1_000_000_000).contains(&number(3)));
-            *clocks.lock().unwrap().entry(node.to_owned()).or_default() += number(2) * 1_000_000 + number(3) / 1000;
+            assert_eq!(arguments["arg"][2], "--", "a negative number is no option");
+            assert!((0..1_000_000_000).contains(&number(4)));
+            *clocks.lock().unwrap().entry(node.to_owned()).or_default() += number(3) * 1_000_000 + number(4) / 1000;
             json!({"pid": 1})
         }
         "guest-exec-status" => {

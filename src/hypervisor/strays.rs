@@ -1,0 +1,84 @@
+//! QEMU processes that libvirt lost: whoever started them died before libvirt had written them down. Nobody else would ever end them.
+
+use crate::error::{Error, Problem, Result};
+use crate::process;
+use crate::wait::{Deadline, Probe, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::Path;
+use std::time::Duration;
+
+/// A killed process is gone as soon as the kernel has taken its memory back.
+const END: Duration = Duration::from_secs(20);
+
+/// Ends every QEMU of `root` that is not among the `known` processes; returns how many.
+pub(super) fn end(root: &Path, known: &[u32]) -> Result<usize> {
+    let strays: Vec<u32> = of(root).into_iter().filter(|pid| !known.contains(pid)).collect();
+    for &pid in &strays {
+        if let Some(target) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+            // One that ended meanwhile is no error.
+            let _ = kill_process(target, Signal::KILL);
+        }
+    }
+    wait_until("see machines end that libvirt lost", Deadline::after(END), || {
+        Ok(match strays.iter().filter(|&&pid| process::runs(pid)).count() {
+            0 => Probe::Ready(()),
+            n => Probe::NotYet(format!("{n} still run")),
+        })
+    })
+    .map_err(|e| {
+        Error::Operation(
+            Problem::new("end machines that libvirt lost")
+                .on(root.display())
+                .seen(e),
+        )
+    })?;
+    Ok(strays.len())
+}
+
+/// QEMU processes of `root`: libvirt names a folder in it on their command line, as `"file":"ROOT/lib/qemu/domain-2-a/…"`.
+fn of(root: &Path) -> Vec<u32> {
+    let mark = format!("\"{}", root.join("lib/qemu/domain-").display());
+    let is_ours = |pid: &u32| {
+        let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&cmdline).contains(&mark)
+    };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .filter(is_ours)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command, Stdio};
+
+    fn pretends(root: &Path) -> Child {
+        let mark = format!(
+            "\"file\":\"{}\"",
+            root.join("lib/qemu/domain-2-a/master-key.aes").display()
+        );
+        // Waits for a word that never comes, in a shell of its own that keeps the mark on its command line.
+        Command::new("sh")
+            .args(["-c", "read word", "sh", &mark])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    #[test]
+    fn only_what_libvirt_lost_in_this_root_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, other) = (dir.path().join("r"), dir.path().join("r2"));
+        let (mut lost, mut known, mut others) = (pretends(&ours), pretends(&ours), pretends(&other));
+        assert_eq!(end(&ours, &[known.id()]).unwrap(), 1);
+        assert!(!process::runs(lost.id()));
+        assert!(process::runs(known.id()) && process::runs(others.id()));
+        assert_eq!(end(&ours, &[known.id()]).unwrap(), 0, "a second time there is nothing");
+        for child in [&mut lost, &mut known, &mut others] {
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
+    }
+}
