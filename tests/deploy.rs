@@ -1,25 +1,16 @@
 //! The pack `ccr` in real machines: bare QEMUs, without libvirt, one node at a time.
 //!
-//! Needs an image as tests/guest.rs does, and `FAILOVERLAB_TEST_CCRD`: a static ccrd. The share is tried with smbclient.
+//! Boots the image that `tests/common` finds; `FAILOVERLAB_TEST_CCRD` names a static ccrd. The share is tried with smbclient.
 
+mod common;
 mod machine;
 
+use common::timed;
 use failoverlab::deploy::{self, Artifacts, Pack};
-use failoverlab::guest::{Command, Remote, wait_ready};
+use failoverlab::guest::{Remote, wait_ready};
 use failoverlab::spec::{Lab, Network};
-use failoverlab::wait::Deadline;
-use machine::Machine;
+use machine::{Machine, run, within};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
-
-fn within(seconds: u64) -> Deadline {
-    Deadline::after(Duration::from_secs(seconds))
-}
-
-fn run(remote: &mut dyn Remote, argv: &[&str]) -> String {
-    let output = remote.exec(&Command::new(argv.iter().copied()), within(60)).unwrap();
-    output.check_text("run", argv.join(" ")).unwrap()
-}
 
 fn artifacts(machine: &Machine) -> Artifacts {
     let ccrd = std::env::var_os("FAILOVERLAB_TEST_CCRD").expect("FAILOVERLAB_TEST_CCRD names a static ccrd");
@@ -31,23 +22,17 @@ fn artifacts(machine: &Machine) -> Artifacts {
 
 fn deploy_to(remote: &mut dyn Remote, lab: &Lab, machine: &Machine) -> deploy::DeployReport {
     let pack = Pack::load("ccr").unwrap();
-    let begin = Instant::now();
     let node = lab.node(&machine.target.node).unwrap();
     let mut say = |text: &str| {
         eprintln!("{text}");
         Ok(())
     };
-    let report = deploy::deploy(
-        remote,
-        lab,
-        node,
-        Some(&pack),
-        &artifacts(machine),
-        within(180),
-        &mut say,
-    )
+    let artifacts = artifacts(machine);
+    let report = timed("deploy", || {
+        deploy::deploy(remote, lab, node, Some(&pack), &artifacts, within(180), &mut say)
+    })
     .unwrap();
-    eprintln!("deployed in {:?}: {report:?}", begin.elapsed());
+    eprintln!("{report:?}");
     report
 }
 
@@ -179,10 +164,8 @@ fn a_member_keeps_its_data_on_its_own_disk() {
     .unwrap();
 
     machine.power_cycle();
-    let begin = Instant::now();
-    let (mut ssh, ready) = wait_ready(&machine.target, within(300), &mut |_| Ok(())).unwrap();
+    let (mut ssh, ready) = timed("again", || wait_ready(&machine.target, within(300), &mut |_| Ok(()))).unwrap();
     eprintln!("{ready:?}");
-    eprintln!("again after {:?}", begin.elapsed());
     assert_eq!(ready.failed, Vec::<String>::new());
     assert!(!deploy_to(&mut ssh, &lab, &machine).changed);
     assert_eq!(run(&mut ssh, &["ls", "/data/kept"]), "/data/kept\n");

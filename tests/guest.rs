@@ -1,25 +1,17 @@
 //! Ways into a real machine: a bare QEMU, without libvirt, with the credentials of a lab.
 //!
-//! Needs an image: `FAILOVERLAB_TEST_IMAGE` names a folder with `disk.qcow2`, `vmlinuz` and `initrd.img`.
+//! It boots the image that `tests/common` finds.
 
+mod common;
 mod machine;
 
+use common::timed;
 use failoverlab::guest::agent::Agent;
 use failoverlab::guest::ssh::{Ssh, Target, openssh_argv};
 use failoverlab::guest::{Command, Remote, wait_ready};
-use failoverlab::wait::Deadline;
-use machine::Machine;
+use machine::{Machine, run, within};
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-fn within(seconds: u64) -> Deadline {
-    Deadline::after(Duration::from_secs(seconds))
-}
-
-fn run(remote: &mut dyn Remote, argv: &[&str]) -> String {
-    let output = remote.exec(&Command::new(argv.iter().copied()), within(60)).unwrap();
-    output.check_text("run", argv.join(" ")).unwrap()
-}
 
 #[test]
 #[ignore = "boots a machine"]
@@ -32,9 +24,8 @@ fn a_machine_knows_what_its_credentials_say() {
     lab.nodes[0].files.insert("/srv/big".into(), big.clone());
     lab.nodes[0].files.insert("/srv/empty".into(), String::new());
     let machine = Machine::boot(&lab, "node1");
-    let begin = Instant::now();
-    let (mut ssh, ready) = wait_ready(&machine.target, within(300), &mut |_| Ok(())).unwrap();
-    eprintln!("ready after {:?}: {ready:?}", begin.elapsed());
+    let (mut ssh, ready) = timed("ready", || wait_ready(&machine.target, within(300), &mut |_| Ok(()))).unwrap();
+    eprintln!("{ready:?}");
     assert_eq!(ready.state, "running", "{ready:?}");
     let node = &lab.nodes[0];
     for nic in &node.nics {
@@ -110,9 +101,7 @@ fn commands_over_ssh(ssh: &mut Ssh) {
     // More on both outputs and in the input than any window holds, at the same time.
     let mut flood = Command::new(["sh", "-c", "head -c 6000000 /dev/zero >&2 & cat; wait"]);
     flood.stdin = vec![b'x'; 6_000_000];
-    let begin = Instant::now();
-    let out = ssh.exec(&flood, within(300)).unwrap();
-    eprintln!("6 MB in, 12 MB out: {:?}", begin.elapsed());
+    let out = timed("6 MB in, 12 MB out", || ssh.exec(&flood, within(300))).unwrap();
     assert_eq!((out.stdout.len(), out.stderr.len()), (6_000_000, 6_000_000));
     // A command that does not read its input is not our failure.
     let mut deaf = Command::new(["true"]);
@@ -130,12 +119,9 @@ fn transfers_over_ssh(ssh: &mut Ssh) {
         .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect();
     let to = Path::new("/srv/new folder/it's");
-    let begin = Instant::now();
-    ssh.upload(&content, to, 0o640, within(300)).unwrap();
-    eprintln!("upload of 5 MB: {:?}", begin.elapsed());
-    let begin = Instant::now();
-    assert_eq!(ssh.download(to, within(300)).unwrap(), content);
-    eprintln!("download of 5 MB: {:?}", begin.elapsed());
+    timed("upload of 5 MB", || ssh.upload(&content, to, 0o640, within(300))).unwrap();
+    let back = timed("download of 5 MB", || ssh.download(to, within(300))).unwrap();
+    assert_eq!(back, content);
     assert_eq!(run(ssh, &["stat", "-c", "%a", to.to_str().unwrap()]), "640\n");
     assert_eq!(run(ssh, &["ls", "/srv/new folder"]), "it's\n");
     let e = ssh.upload(b"x", Path::new("/proc/x/y"), 0o600, within(30)).unwrap_err();

@@ -1,7 +1,10 @@
 //! Lab `bare` on real machines: checkpoint, restore in place, a fork beside it.
 //!
-//! Needs `FAILOVERLAB_TEST_IMAGE`: a folder with `disk.qcow2`, `vmlinuz`, `initrd.img` and `cmdline`. Prints how long each step took.
+//! Prints how long each step took.
 
+mod common;
+
+use common::{free_port, image, timed};
 use failoverlab::event::Journal;
 use failoverlab::fabric::{Control, Fabric, FabricConfig};
 use failoverlab::guest::agent::Agent;
@@ -17,25 +20,12 @@ use failoverlab::lab::checkpoint::{
 use failoverlab::lab::files::{Home, LabFiles};
 use failoverlab::spec::{Context, Lab, Source, load};
 use failoverlab::wait::{Deadline, Probe, Slowness, wait_until};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const FORK: &str = "FAILOVERLAB_TEST_FORK";
-
-fn image() -> PathBuf {
-    std::env::var_os("FAILOVERLAB_TEST_IMAGE")
-        .expect("FAILOVERLAB_TEST_IMAGE names a folder with an image")
-        .into()
-}
-
-fn timed<T>(what: &str, f: impl FnOnce() -> T) -> T {
-    let begin = Instant::now();
-    let v = f();
-    eprintln!("{what:<40} {:>8.1} ms", begin.elapsed().as_secs_f64() * 1000.0);
-    v
-}
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(180))
@@ -80,7 +70,7 @@ impl Running {
     /// The machines on the disks that are there, on free ports.
     fn machines(&self) -> Vec<Machine> {
         let keys = Keys::ensure(&self.files, self.lab.nodes.iter().map(|n| n.name.as_str())).unwrap();
-        let cmdline = std::fs::read_to_string(image().join("cmdline")).unwrap();
+        let image = image();
         let nodes = self.lab.nodes.iter().enumerate();
         nodes
             .map(|(i, node)| {
@@ -124,18 +114,14 @@ impl Running {
                     memory: node.memory,
                     vcpus: 1,
                     accel: Accel::Tcg,
-                    kernel: image().join("vmlinuz"),
-                    initrd: image().join("initrd.img"),
-                    cmdline: format!("{} systemd.hostname={}", cmdline.trim(), node.name),
+                    kernel: image.kernel.clone(),
+                    initrd: image.initrd.clone(),
+                    cmdline: format!("{} systemd.hostname={}", image.cmdline, node.name),
                     disks,
                     ports: ports.collect(),
                     mgmt: Mgmt {
                         mac: node.mgmt_mac,
-                        ssh: std::net::TcpListener::bind("127.0.0.1:0")
-                            .unwrap()
-                            .local_addr()
-                            .unwrap()
-                            .port(),
+                        ssh: free_port(),
                     },
                     credentials: credentials::write(&self.lab, node, &keys, &nf).unwrap(),
                     console: nf.console(),
@@ -155,7 +141,7 @@ impl Running {
         for node in &self.lab.nodes {
             let nf = self.files.node(&node.name);
             Home::private_dir(&nf.dir).unwrap();
-            let base = image().join("disk.qcow2");
+            let base = image().disk;
             self.qemu_img
                 .create_overlay(&nf.root_overlay(), &base, DiskFormat::Qcow2)
                 .unwrap();

@@ -1,7 +1,10 @@
 //! Real machines under libvirt's embedded driver: life, adoption after kill -9, carrier, snapshot, restore.
 //!
-//! Needs `FAILOVERLAB_TEST_IMAGE`: a folder with `disk.qcow2`, `vmlinuz`, `initrd.img` and `cmdline`. Prints how long each call took.
+//! Prints how long each call took.
 
+mod common;
+
+use common::{free_port, image, timed};
 use failoverlab::hypervisor::{
     Accel, Credential, Disk, DiskFormat, DomainState, Embedded, Hypervisor, Machine, Mgmt, Port, become_subreaper,
     log_environment,
@@ -11,22 +14,9 @@ use failoverlab::wait::{Deadline, Probe, wait_until};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const FIRST_LIFE: &str = "FAILOVERLAB_TEST_FIRST_LIFE";
-
-fn image() -> PathBuf {
-    std::env::var_os("FAILOVERLAB_TEST_IMAGE")
-        .expect("FAILOVERLAB_TEST_IMAGE names a folder with an image")
-        .into()
-}
-
-fn timed<T>(what: &str, f: impl FnOnce() -> T) -> T {
-    let begin = Instant::now();
-    let v = f();
-    eprintln!("{what:<32} {:>8.1} ms", begin.elapsed().as_secs_f64() * 1000.0);
-    v
-}
 
 fn overlay(on: &Path, at: &Path) {
     let ok = Command::new("qemu-img")
@@ -35,11 +25,6 @@ fn overlay(on: &Path, at: &Path) {
         .status()
         .unwrap();
     assert!(ok.success());
-}
-
-fn free_port() -> u16 {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
 }
 
 /// `node1` or `node2`: a root disk, a data disk, the shared disk, two lab ports.
@@ -61,7 +46,7 @@ fn machine(dir: &Path, n: u8, base: u16) -> Machine {
         link_up: true,
         mtu: if network == 2 { 2000 } else { 1500 },
     };
-    let cmdline = std::fs::read_to_string(image().join("cmdline")).unwrap();
+    let image = image();
     Machine {
         name: name.clone(),
         uuid: format!("6f6a1b54-4e4b-4b0a-9d5b-0a1f6f3d2c0{n}"),
@@ -69,9 +54,9 @@ fn machine(dir: &Path, n: u8, base: u16) -> Machine {
         memory: Size::mib(384),
         vcpus: 1,
         accel: Accel::Tcg,
-        kernel: image().join("vmlinuz"),
-        initrd: image().join("initrd.img"),
-        cmdline: format!("{} systemd.hostname={name}", cmdline.trim()),
+        kernel: image.kernel,
+        initrd: image.initrd,
+        cmdline: format!("{} systemd.hostname={name}", image.cmdline),
         disks: vec![
             disk("vda", file("root.qcow2"), DiskFormat::Qcow2, None),
             disk("vdb", file("da,ta & <more>.qcow2"), DiskFormat::Qcow2, Some("data")),
@@ -93,7 +78,7 @@ fn machine(dir: &Path, n: u8, base: u16) -> Machine {
 }
 
 fn make_disks(dir: &Path, m: &Machine) {
-    overlay(&image().join("disk.qcow2"), &m.disks[0].path);
+    overlay(&image().disk, &m.disks[0].path);
     let data = Command::new("qemu-img")
         .args(["create", "-q", "-f", "qcow2"])
         .arg(&m.disks[1].path)

@@ -2,16 +2,16 @@
 
 #![expect(dead_code, reason = "each test uses its part")]
 
+use crate::common::{free_port, image};
 use failoverlab::error::{Error, Problem, Result};
-use failoverlab::guest::credentials;
 use failoverlab::guest::keys::Keys;
 use failoverlab::guest::ssh::Target;
+use failoverlab::guest::{self, Remote, credentials};
 use failoverlab::lab::files::{Home, LabFiles};
 use failoverlab::spec::Lab;
+use failoverlab::wait::Deadline;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -33,8 +33,17 @@ pub fn lab() -> Lab {
     serde_json::from_str(include_str!("lab.json")).unwrap()
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A deadline so many seconds from now.
+pub fn within(seconds: u64) -> Deadline {
+    Deadline::after(Duration::from_secs(seconds))
+}
+
+/// What `argv` printed in the machine.
+pub fn run(remote: &mut dyn Remote, argv: &[&str]) -> String {
+    let output = remote
+        .exec(&guest::Command::new(argv.iter().copied()), within(60))
+        .unwrap();
+    output.check_text("run", argv.join(" ")).unwrap()
 }
 
 impl Machine {
@@ -45,16 +54,14 @@ impl Machine {
 
     /// The same with further guest ports forwarded.
     pub fn boot_with_ports(lab: &Lab, name: &str, guest_ports: &[u16]) -> Self {
-        let image = PathBuf::from(
-            std::env::var_os("FAILOVERLAB_TEST_IMAGE").expect("FAILOVERLAB_TEST_IMAGE names the image's folder"),
-        );
+        let image = image();
         let dir = tempfile::tempdir().unwrap();
         let files = Home::under(dir.path()).lab(lab.name.as_str());
         let keys = Keys::ensure(&files, lab.nodes.iter().map(|n| n.name.as_str())).unwrap();
         let node = lab.node(name).unwrap();
         let of_node = files.node(name);
         let given = credentials::write(lab, node, &keys, &of_node).unwrap();
-        overlay(&image.join("disk.qcow2"), &of_node.root_overlay());
+        overlay(&image.disk, &of_node.root_overlay());
         let ssh = free_port();
         let ports: Vec<(u16, u16)> = guest_ports.iter().map(|p| (*p, free_port())).collect();
         let mut forward = format!("user,id=mgmt,restrict=on,hostfwd=tcp:127.0.0.1:{ssh}-:22");
@@ -76,10 +83,10 @@ impl Machine {
             "384",
         ])
         .arg("-kernel")
-        .arg(image.join("vmlinuz"))
+        .arg(&image.kernel)
         .arg("-initrd")
-        .arg(image.join("initrd.img"))
-        .args(["-append", "root=/dev/vda rw console=ttyS0 quiet net.ifnames=0"])
+        .arg(&image.initrd)
+        .args(["-append", &image.cmdline])
         .arg("-drive")
         .arg(format!(
             "file={},if=none,id=root,format=qcow2,cache=unsafe",
