@@ -3,6 +3,7 @@
 mod on_disk;
 
 use failoverlab::fabric::PortAssignment;
+use failoverlab::wait::{Deadline, Probe, wait_until};
 use serde_json::Value;
 use std::net::UdpSocket;
 use std::path::Path;
@@ -110,11 +111,18 @@ impl Lab {
             return false;
         };
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        let until = Instant::now() + Duration::from_secs(10);
-        while rustix::process::test_kill_process(pid).is_ok() && !zombie(pid) {
-            assert!(Instant::now() < until, "the supervisor lives");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_until(
+            "see the supervisor end",
+            Deadline::after(Duration::from_secs(10)),
+            || {
+                Ok(if rustix::process::test_kill_process(pid).is_err() || zombie(pid) {
+                    Probe::Ready(())
+                } else {
+                    Probe::NotYet("it lives".into())
+                })
+            },
+        )
+        .unwrap();
         true
     }
 }
@@ -170,13 +178,15 @@ fn rules_survive_the_supervisor_and_a_capture_shows_what_they_drop() {
         .command(&["capture", "bare", "--network", "public", "-o", file.to_str().unwrap()])
         .spawn()
         .unwrap();
-    let until = Instant::now() + long;
     // Frames until the capture shows one: nothing else says that it has begun.
-    while captured(&file, b"second") == (0, 0) {
-        assert!(Instant::now() < until, "no frame was captured");
+    wait_until("see a frame in the capture", Deadline::after(long), || {
         a.send(b"second");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+        Ok(match captured(&file, b"second") {
+            (0, 0) => Probe::NotYet("no frame".into()),
+            _ => Probe::Ready(()),
+        })
+    })
+    .unwrap();
     a.send(b"third");
     assert!(c.hears(b"third", long));
     let pid = rustix::process::Pid::from_child(&capture);

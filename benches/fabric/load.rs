@@ -1,5 +1,6 @@
 //! Two machines without guests: they send frames to each other through whatever is measured, and count.
 
+use failoverlab::wait::pause;
 use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -95,9 +96,9 @@ pub fn throughput(a: &Wire, b: &Wire, size: usize) -> f64 {
         s.spawn(|| receive(b, &sent, &got, &stop));
         s.spawn(|| send(a, size, &sent, &got, &stop));
         let warm = Duration::from_millis(100);
-        std::thread::sleep(warm);
+        pause(warm);
         let (begin, first) = (Instant::now(), got.load(Ordering::Relaxed));
-        std::thread::sleep(MEASURE);
+        pause(MEASURE);
         let n = got.load(Ordering::Relaxed) - first;
         stop.store(true, Ordering::Relaxed);
         n as f64 / begin.elapsed().as_secs_f64()
@@ -156,7 +157,7 @@ pub fn one_way(a: &Wire, b: &Wire, n: usize, gap: Duration) -> Vec<f64> {
                 let now = zero.elapsed().as_nanos() as u64;
                 f[50..58].copy_from_slice(&now.to_le_bytes());
                 let _ = a.send(&f);
-                std::thread::sleep(gap);
+                pause(gap);
             }
         });
         let (mut times, mut buf) = (Vec::new(), [0; 2048]);

@@ -1,12 +1,13 @@
 //! vde_switch as a reference: started in its own folder, joined by its control protocol.
 
 use super::load::{Wire, introduce};
+use failoverlab::wait::{Deadline, Probe, wait_until};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A running vde_switch; ended when dropped.
 pub struct Vde(Child, Vec<UnixStream>);
@@ -30,16 +31,14 @@ pub fn start(dir: &Path) -> io::Result<(Vde, Wire, Wire)> {
         .spawn()?;
     let mut vde = Vde(child, Vec::new());
     let ctl = sock.join("ctl");
-    let begin = Instant::now();
-    while !ctl.exists() {
-        if begin.elapsed() > Duration::from_secs(5) {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "vde_switch made no control socket",
-            ));
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until("start vde_switch", Deadline::after(Duration::from_secs(5)), || {
+        Ok(if ctl.exists() {
+            Probe::Ready(())
+        } else {
+            Probe::NotYet("no control socket".into())
+        })
+    })
+    .map_err(io::Error::other)?;
     let mut wires = Vec::new();
     for n in 0..2 {
         let (control, data) = join(&ctl, &dir.join(format!("v{n}")))?;

@@ -205,7 +205,7 @@ fn cut_short(tool: &Tool) -> Result<(), String> {
         .command(&["restore", "bare", "one"])
         .spawn()
         .map_err(|e| e.to_string())?;
-    wait_for("the machines to end", Duration::from_secs(30), || {
+    wait_for("see the machines end", Duration::from_secs(30), || {
         let record = tool.record("bare")?;
         match record["restoring"].as_str() {
             Some("one") => Ok(()),
@@ -284,7 +284,7 @@ fn forward(tool: &Tool) -> Result<(), String> {
         .spawn()
         .map_err(|e| e.to_string())?;
     let frames = || std::fs::metadata(&file).map_or(0, |m| m.len());
-    wait_for("the capture to begin", Duration::from_secs(20), || match frames() {
+    wait_for("see the capture begin", Duration::from_secs(20), || match frames() {
         0 => Err("nothing is written".into()),
         _ => Ok(()),
     })?;
@@ -401,7 +401,7 @@ pub fn supervisor_of(tool: &Tool, instance: &str) -> Result<u32, String> {
 pub fn kill(pid: u32) -> Result<(), String> {
     let target = rustix::process::Pid::from_raw(pid as i32).ok_or("no pid")?;
     rustix::process::kill_process(target, rustix::process::Signal::KILL).map_err(|e| e.to_string())?;
-    wait_for("the process to end", Duration::from_secs(10), || {
+    wait_for("see the process end", Duration::from_secs(10), || {
         if failoverlab::process::runs(pid) {
             Err("it lives".into())
         } else {

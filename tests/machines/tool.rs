@@ -1,5 +1,6 @@
 //! The built tool in a home of its own.
 
+use failoverlab::wait::{Deadline, Probe, wait_until};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -155,14 +156,10 @@ fn files(dir: &Path, into: &mut Vec<String>) {
 
 /// Looks until `probe` says yes; the last thing seen where it never does.
 pub fn wait_for(what: &str, within: Duration, mut probe: impl FnMut() -> Result<(), String>) -> Result<(), String> {
-    let until = Instant::now() + within;
-    loop {
-        match probe() {
-            Ok(()) => return Ok(()),
-            Err(seen) if Instant::now() >= until => return Err(format!("{what}: time ran out; last seen: {seen}")),
-            Err(_) => std::thread::sleep(Duration::from_millis(200)),
-        }
-    }
+    wait_until(what, Deadline::after(within), || {
+        Ok(probe().map_or_else(Probe::NotYet, Probe::Ready))
+    })
+    .map_err(|e| e.to_string())
 }
 
 /// Fails with both sides where they differ.

@@ -121,6 +121,7 @@ async fn receive(socket: Arc<UdpSocket>, network: String, inputs: mpsc::Sender<I
             Ok(_) => {}
             // An answer of ICMP to something sent before; the socket itself is well.
             Err(_) if inputs.is_closed() => return,
+            // Should it go on failing, the other tasks have their turn.
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }

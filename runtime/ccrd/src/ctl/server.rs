@@ -37,6 +37,7 @@ pub async fn serve(listener: UnixListener, core: Core, events: Events) {
     let room = Arc::new(Semaphore::new(MAX_SESSIONS));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
+            // Out of file descriptors, most likely: some will be closed.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };

@@ -2,6 +2,7 @@
 //! Samba for the witness.
 
 use crate::samba::Samba;
+use crate::wait;
 use ccr_contract::dump::Dump;
 use ccr_contract::event::NodeEvent;
 use ccr_contract::reply::By;
@@ -12,7 +13,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long any single step of a client may take.
 const STEP: Duration = Duration::from_secs(20);
@@ -184,16 +185,8 @@ password_file = "{folder}/password"
 
     /// Looks until `probe` gives something; panics with everything known when the time is over.
     pub fn until<T>(&self, what: &str, within: Duration, mut probe: impl FnMut(&Self) -> Option<T>) -> T {
-        let end = Instant::now() + within;
-        loop {
-            if let Some(found) = probe(self) {
-                return found;
-            }
-            if Instant::now() > end {
-                panic!("{what}: not within {within:?}\n{}", self.report());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        wait::until(within, || probe(self))
+            .unwrap_or_else(|| panic!("{what}: not within {within:?}\n{}", self.report()))
     }
 
     /// Everything that helps to understand a failure.

@@ -178,6 +178,7 @@ impl Load {
                 if submitter.submit(&["ann@lab"], &message(&key, size)).is_ok() {
                     acknowledged.push(key);
                 }
+                // Its rate.
                 std::thread::sleep(pause);
             }
             acknowledged
@@ -257,6 +258,7 @@ fn faults(rounds: u32, seed: u64) {
     let load = Load::start(&cluster, 8 << 10, Duration::from_millis(20));
     for round in 0..rounds {
         let active = ready(&cluster);
+        // Faults come at any moment, and last.
         std::thread::sleep(Duration::from_millis(roll(2000)));
         let down = Duration::from_millis(roll(4000));
         let what = roll(7);

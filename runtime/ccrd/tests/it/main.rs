@@ -4,6 +4,7 @@ mod cluster;
 mod failover;
 mod samba;
 mod shell;
+mod wait;
 mod witness;
 
 #[test]

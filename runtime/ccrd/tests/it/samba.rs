@@ -1,5 +1,6 @@
 //! A real smbd on a loopback port, run as whoever runs the test, entirely inside a temporary folder.
 
+use crate::wait;
 use ccrd::witness::{Fault, Share, SmbWitness, Witness};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::Write;
@@ -7,7 +8,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const PASSWORD: &str = "a lab's password";
 
@@ -72,14 +73,13 @@ impl Samba {
             port,
             user,
         };
-        let end = Instant::now() + Duration::from_secs(30);
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        let listens = wait::until(Duration::from_secs(30), || {
             if let Some(status) = samba.child.try_wait().expect("smbd") {
                 panic!("smbd ended with {status}: {}", samba.log());
             }
-            assert!(Instant::now() < end, "smbd does not listen: {}", samba.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
+        });
+        assert!(listens.is_some(), "smbd does not listen: {}", samba.log());
         Some(samba)
     }
 
@@ -101,14 +101,16 @@ impl Samba {
 
     /// Opens as soon as the server has noticed that the last holder is gone.
     pub async fn open_soon(&self, w: &mut SmbWitness) -> Vec<u8> {
-        let end = Instant::now() + Duration::from_secs(10);
-        loop {
+        let opened = wait::until_async(Duration::from_secs(10), async || {
             match w.open(Duration::from_secs(2)).await {
-                Ok(record) => return record,
-                Err(Fault::Held) if Instant::now() < end => tokio::time::sleep(Duration::from_millis(10)).await,
+                Ok(record) => Some(record),
+                Err(Fault::Held) => None,
                 Err(e) => panic!("{e}: {}", self.log()),
             }
-        }
+        });
+        opened
+            .await
+            .unwrap_or_else(|| panic!("it is held all the time: {}", self.log()))
     }
 
     /// Every process of the server stands still.

@@ -1,5 +1,6 @@
 //! The loop, the mail servers and the control socket around a core that only pretends.
 
+use crate::wait::until_async;
 use ccr_contract::event::{NodeEvent, Severity};
 use ccr_contract::reply::By;
 use ccr_core::io::{ClientRequest, Command, Effect, Input, Listed, LmtpReply, Node, Now, Reply};
@@ -222,11 +223,8 @@ async fn a_conversation_of_the_store_is_hung_up_without_an_answer() {
 #[tokio::test]
 async fn the_time_is_told_without_other_inputs() {
     let w = world(true);
-    let end = tokio::time::Instant::now() + SOON;
-    while *w.ticks.lock().unwrap() < 3 {
-        assert!(tokio::time::Instant::now() < end);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let ticked = until_async(SOON, async || (*w.ticks.lock().unwrap() >= 3).then_some(()));
+    assert!(ticked.await.is_some());
 }
 
 #[tokio::test]
