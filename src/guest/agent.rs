@@ -1,7 +1,7 @@
 //! The guest agent: the second way in, through a virtio-serial port. No partition, full firewall or dead sshd cuts it.
 
 use super::ssh::MAX_OUTPUT;
-use super::transfer::{text_path, upload_argv};
+use super::transfer::{text_path, upload};
 use super::{Command, Output, Remote, excerpt};
 use crate::error::{Error, Problem, Result};
 use crate::hypervisor::Hypervisor;
@@ -248,13 +248,8 @@ impl Remote for Agent {
     }
 
     fn upload(&mut self, content: &[u8], to: &Path, mode: u32, deadline: Deadline) -> Result<()> {
-        let command = Command {
-            argv: upload_argv(to, mode, content.len())?,
-            stdin: content.to_vec(),
-        };
-        self.exec(&command, deadline)?
-            .check_ok("write the file", format_args!("{}:{}", self.node, to.display()))?;
-        Ok(())
+        let node = self.node.clone();
+        upload(self, &node, content, to, mode, deadline)
     }
 
     fn download(&mut self, from: &Path, deadline: Deadline) -> Result<Vec<u8>> {

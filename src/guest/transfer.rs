@@ -1,6 +1,8 @@
 //! A file into a machine by a command that reads it: the same over SSH and through the agent.
 
 use crate::error::{Error, Problem, Result};
+use crate::guest::{Command, Remote};
+use crate::wait::Deadline;
 use std::path::Path;
 
 /// Writes its input beside the file and renames it, but only if all of it came: `$1` path, `$2` mode, `$3` bytes.
@@ -16,8 +18,26 @@ chmod -- "$2" "$new"
 mv -fT -- "$new" "$1"
 "#;
 
+/// Writes a file over `remote`, which leads to `node`.
+pub(super) fn upload(
+    remote: &mut dyn Remote,
+    node: &str,
+    content: &[u8],
+    to: &Path,
+    mode: u32,
+    deadline: Deadline,
+) -> Result<()> {
+    let command = Command {
+        argv: upload_argv(to, mode, content.len())?,
+        stdin: content.to_vec(),
+    };
+    let written = remote.exec(&command, deadline)?;
+    written.check_ok("write the file", format_args!("{node}:{}", to.display()))?;
+    Ok(())
+}
+
 /// The command that writes what it reads to `to`, atomically.
-pub(super) fn upload_argv(to: &Path, mode: u32, bytes: usize) -> Result<Vec<String>> {
+fn upload_argv(to: &Path, mode: u32, bytes: usize) -> Result<Vec<String>> {
     let argv = ["sh", "-c", UPLOAD, "sh"].map(Into::into);
     let arguments = [text_path(to)?, format!("{mode:04o}"), bytes.to_string()];
     Ok(argv.into_iter().chain(arguments).collect())

@@ -4,9 +4,9 @@ mod ccr;
 
 pub(super) use ccr::*;
 
-use super::raw::in_file_order;
+use super::raw::{Runtime, in_file_order};
 use super::rules::{View, rule, waivable};
-use super::{At, Finding, NodeRole, ROOT_DISK, Subnet, known};
+use super::{At, Finding, NodeRole, PackSettings, ROOT_DISK, Subnet, known};
 use crate::units::{Name, Size};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -41,6 +41,11 @@ impl View<'_> {
             },
             None => (0..0, ""),
         }
+    }
+    /// The runtime with what its pack declares, where there is such a pack.
+    fn runtime(&self) -> Option<(&Runtime, &PackSettings)> {
+        let runtime = self.file.runtime.as_ref()?;
+        Some((runtime, self.context.pack(&runtime.kind)?))
     }
     /// Cluster and service: what they are called here, where they stand, their address.
     fn endpoints(&self) -> Vec<(&'static str, &At<super::Endpoint>)> {
@@ -198,12 +203,7 @@ pub(super) fn unknown_runtime(v: &View<'_>) -> Vec<Finding> {
 }
 
 pub(super) fn unknown_setting(v: &View<'_>) -> Vec<Finding> {
-    let Some((runtime, pack)) = v
-        .file
-        .runtime
-        .as_ref()
-        .and_then(|r| Some((r, v.context.pack(&r.kind)?)))
-    else {
+    let Some((runtime, pack)) = v.runtime() else {
         return Vec::new();
     };
     let finding = |name: &At<String>| {
@@ -220,12 +220,7 @@ pub(super) fn unknown_setting(v: &View<'_>) -> Vec<Finding> {
 }
 
 pub(super) fn bad_setting(v: &View<'_>) -> Vec<Finding> {
-    let Some((runtime, pack)) = v
-        .file
-        .runtime
-        .as_ref()
-        .and_then(|r| Some((r, v.context.pack(&r.kind)?)))
-    else {
+    let Some((runtime, pack)) = v.runtime() else {
         return Vec::new();
     };
     let mut findings = Vec::new();

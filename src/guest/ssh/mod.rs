@@ -11,7 +11,7 @@ pub use lines::MAX_LINE;
 pub use target::{Target, openssh_argv};
 
 use super::keys::public_bytes;
-use super::transfer::{text_path, upload_argv};
+use super::transfer::{text_path, upload};
 use super::{Command, Output, Remote, quote};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::wait::Deadline;
@@ -346,13 +346,8 @@ impl Remote for Ssh {
     }
 
     fn upload(&mut self, content: &[u8], to: &Path, mode: u32, deadline: Deadline) -> Result<()> {
-        let command = Command {
-            argv: upload_argv(to, mode, content.len())?,
-            stdin: content.to_vec(),
-        };
-        self.exec(&command, deadline)?
-            .check_ok("write the file", format_args!("{}:{}", self.node, to.display()))?;
-        Ok(())
+        let node = self.node.clone();
+        upload(self, &node, content, to, mode, deadline)
     }
 
     fn download(&mut self, from: &Path, deadline: Deadline) -> Result<Vec<u8>> {
