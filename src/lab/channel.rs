@@ -90,7 +90,7 @@ impl Channels {
         question: impl Fn(&mut dyn Remote, Deadline) -> Result<T>,
     ) -> Result<T> {
         let deadline = Deadline::after(within);
-        let slot = lock(&self.questions).entry(node.to_owned()).or_default().clone();
+        let slot = self.slot(node);
         let mut session = lock(&slot);
         if let Some(remote) = session.as_mut() {
             match question(&mut **remote, deadline) {
@@ -109,13 +109,29 @@ impl Channels {
         answer
     }
 
+    /// The standing session with `node`, a new one where there is none that works. It is the caller's; [`Channels::keep`] gives it back.
+    pub fn take(&self, record: &Record, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>> {
+        working(&mut lock(&self.slot(node)), deadline, || {
+            self.connect(record, node, deadline)
+        })
+    }
+
+    /// Makes `remote` the standing session with `node`: whoever asks next needs no handshake.
+    pub fn keep(&self, node: &str, remote: Box<dyn Remote>) {
+        *lock(&self.slot(node)) = Some(remote);
+    }
+
+    fn slot(&self, node: &str) -> Session {
+        lock(&self.questions).entry(node.to_owned()).or_default().clone()
+    }
+
     /// Opens the standing sessions with all nodes that will be asked, in the background: who asks one waits for its own only.
     pub fn prepare(&self, record: &Record) {
         for node in record.wish.lab.nodes.iter().filter(|n| n.role.is_some()) {
             let Ok(way) = way(&self.files, record, &node.name) else {
                 continue;
             };
-            let slot = lock(&self.questions).entry(node.name.to_string()).or_default().clone();
+            let slot = self.slot(&node.name);
             let deadline = Deadline::scaled(QUESTION, record.wish.slowness);
             let (begun, has_begun) = std::sync::mpsc::channel();
             let open = move || {
@@ -201,7 +217,7 @@ impl Channels {
             ));
         };
         let deadline = Deadline::scaled(QUESTION * 4, record.wish.slowness);
-        let slot = lock(&self.questions).entry(node.to_owned()).or_default().clone();
+        let slot = self.slot(node);
         once(
             &mut lock(&slot),
             deadline,
@@ -271,6 +287,19 @@ pub fn way(files: &LabFiles, record: &Record, node: &str) -> Result<Target> {
     Ok(Target::new(files, node, machine.ssh_port))
 }
 
+/// The standing session where it still works, else a new one.
+fn working(
+    session: &mut Option<Box<dyn Remote>>,
+    deadline: Deadline,
+    connect: impl FnOnce() -> Result<Box<dyn Remote>>,
+) -> Result<Box<dyn Remote>> {
+    let nothing = Command::new(["true"]);
+    let standing = session
+        .take()
+        .and_then(|mut r| r.exec(&nothing, deadline).ok().map(|_| r));
+    standing.map_or_else(connect, Ok)
+}
+
 /// Gives an order over a session, once: one that broke off may have been carried out, and a second one would be refused for it.
 /// So the session is tried before, and a broken one replaced.
 fn once<T>(
@@ -279,11 +308,7 @@ fn once<T>(
     connect: impl FnOnce() -> Result<Box<dyn Remote>>,
     order: impl FnOnce(&mut dyn Remote) -> Result<T>,
 ) -> Result<T> {
-    let nothing = Command::new(["true"]);
-    let standing = session
-        .take()
-        .and_then(|mut r| r.exec(&nothing, deadline).ok().map(|_| r));
-    let mut remote = standing.map_or_else(connect, Ok)?;
+    let mut remote = working(session, deadline, connect)?;
     let answer = order(&mut *remote);
     *session = answer.is_ok().then_some(remote);
     answer

@@ -241,11 +241,12 @@ impl Engine {
         let step = Step::begin(self.journal(), "boot", Some(&node.name), "waiting for SSH");
         let way = super::channel::way(&self.files, record, &node.name)?;
         let deadline = Deadline::scaled(BOOT, record.wish.slowness);
-        let (_, ready) = guest::wait_ready(&way, deadline, &mut |seen| {
+        let (ssh, ready) = guest::wait_ready(&way, deadline, &mut |seen| {
             step.say(seen);
             self.alive(&node.name)?;
             cancel.check()
         })?;
+        self.channels.keep(&node.name, Box::new(ssh));
         step.done(&match ready.failed.as_slice() {
             [] => "answers SSH".to_owned(),
             failed => format!("answers SSH; failed units: {}", failed.join(", ")),
@@ -284,7 +285,7 @@ impl Engine {
         let step = Step::begin(self.journal(), "deploy", Some(&node.name), "installing");
         let pack = super::channel::pack(record)?;
         let deadline = Deadline::scaled(DEPLOY, record.wish.slowness);
-        let mut remote = self.channels.connect(record, &node.name, deadline)?;
+        let mut remote = self.channels.take(record, &node.name, deadline)?;
         let artifacts = deploy::Artifacts::beside_executable(pack.as_ref(), self.files.keys())?;
         let report = deploy::deploy(
             &mut *remote,
@@ -298,6 +299,7 @@ impl Engine {
                 cancel.check()
             },
         )?;
+        self.channels.keep(&node.name, remote);
         step.done(if report.changed {
             "installed"
         } else {
