@@ -77,6 +77,7 @@ impl Embedded {
         }
         copy_missing(capabilities, &root.join(CAPABILITIES))
             .tried("copy libvirt's knowledge of QEMU", root.display())?;
+        strays::forget_unfinished(root)?;
         virt::error::clear_error_callback();
         start_event_loop()?;
         *opened = true;

@@ -1,14 +1,48 @@
-//! QEMU processes that libvirt lost: whoever started them died before libvirt had written them down. Nobody else would ever end them.
+//! Machines that were being started when the process died that started them. Either libvirt had not written them down: nobody else would
+//! ever end such a QEMU. Or it had, with a job that it takes up again and never ends: no call on such a domain ever returns.
 
-use crate::error::{Error, Problem, Result};
+use crate::error::{Error, IoContext, Problem, Result};
 use crate::process;
 use crate::wait::{Deadline, Probe, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
 use std::path::Path;
 use std::time::Duration;
 
 /// A killed process is gone as soon as the kernel has taken its memory back.
 const END: Duration = Duration::from_secs(20);
+
+/// What matters of libvirt's notes on a domain (`run/qemu/NAME.xml`).
+#[derive(Deserialize)]
+struct Notes {
+    job: Option<Job>,
+}
+
+#[derive(Deserialize)]
+struct Job {
+    #[serde(rename = "@async")]
+    kind: Option<String>,
+}
+
+/// Removes libvirt's notes on machines that were being started, before it reads them; returns how many. Nobody runs in `root` now.
+pub(super) fn forget_unfinished(root: &Path) -> Result<usize> {
+    let dir = root.join("run/qemu");
+    let mut forgotten = 0;
+    for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_none_or(|e| e != "xml") {
+            continue;
+        }
+        let text = fs_err::read_to_string(&path).tried("read libvirt's notes", path.display())?;
+        // What cannot be read libvirt will complain about itself.
+        let job = quick_xml::de::from_str::<Notes>(&text).ok().and_then(|n| n.job?.kind);
+        if job.as_deref() == Some("start") {
+            fs_err::remove_file(&path).tried("remove libvirt's notes", path.display())?;
+            forgotten += 1;
+        }
+    }
+    Ok(forgotten)
+}
 
 /// Ends every QEMU of `root` that is not among the `known` processes; returns how many.
 pub(super) fn end(root: &Path, known: &[u32]) -> Result<usize> {
@@ -65,6 +99,35 @@ mod tests {
             .stdin(Stdio::piped())
             .spawn()
             .unwrap()
+    }
+
+    #[test]
+    fn only_notes_on_unfinished_starts_are_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(forget_unfinished(dir.path()).unwrap(), 0, "no folder yet");
+        let notes = dir.path().join("run/qemu");
+        std::fs::create_dir_all(&notes).unwrap();
+        let of = |job: &str| {
+            format!(
+                "<!-- made by libvirt -->\n<domstatus state='paused' reason='starting up' pid='0'>\n  <taint flag='x'/>\n{job}  <domain type='qemu' id='2'><name>a</name></domain>\n</domstatus>"
+            )
+        };
+        for (name, text) in [
+            ("a.xml", of("  <job type='none' async='start' flags='0x4'/>\n")),
+            ("b.xml", of("  <job type='none' async='snapshot'/>\n")),
+            ("c.xml", of("")),
+            ("d.xml", "<domstatus".to_owned()),
+            ("e.xml.new", of("  <job type='none' async='start'/>\n")),
+        ] {
+            std::fs::write(notes.join(name), text).unwrap();
+        }
+        assert_eq!(forget_unfinished(dir.path()).unwrap(), 1);
+        let mut left: Vec<_> = std::fs::read_dir(&notes)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["b.xml", "c.xml", "d.xml", "e.xml.new"]);
     }
 
     #[test]
