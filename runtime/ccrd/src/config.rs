@@ -31,10 +31,14 @@ pub fn read(file: &Path) -> Result<Config, Unusable> {
         return Err(unusable(format!("it has {bytes} bytes, at most {MAX_BYTES} are read")));
     }
     let text = std::fs::read_to_string(file).map_err(|e| unusable(e.to_string()))?;
-    let config: Config = toml::from_str(&text).map_err(|e| unusable(e.to_string()))?;
+    parse(&text).map_err(unusable)
+}
+
+fn parse(text: &str) -> Result<Config, String> {
+    let config: Config = toml::from_str(text).map_err(|e| e.to_string())?;
     match check(&config) {
         None => Ok(config),
-        Some(why) => Err(unusable(why)),
+        Some(why) => Err(why),
     }
 }
 
@@ -176,6 +180,59 @@ hubs = [{ name = "hub", addresses = { public = "10.77.1.10" } }]
             Some("10.77.1.11".parse().unwrap())
         );
         assert_eq!(source_for(&good(), "9.9.9.9".parse().unwrap()), None);
+    }
+
+    /// 20,000 damaged configurations in every run, more through `FAILOVERLAB_FUZZ`: no panic, and an error that says
+    /// something.
+    #[test]
+    fn damaged_ones_are_errors_or_still_make_sense() {
+        let inputs = std::env::var("FAILOVERLAB_FUZZ")
+            .ok()
+            .map_or(20_000, |n| n.parse::<u64>().expect("FAILOVERLAB_FUZZ is a number"));
+        let mut state = 7_u64;
+        let mut random = |n: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % n.max(1) as u64) as usize
+        };
+        const PIECES: [&str; 10] = [
+            "[[",
+            "]",
+            "= \"",
+            "\\u0000",
+            "99999999999999999999",
+            "{",
+            "}",
+            "\n\"\"\"",
+            "-1",
+            "é",
+        ];
+        let mut good = 0;
+        for n in 0..inputs {
+            let mut text: Vec<char> = GOOD.chars().collect();
+            for _ in 0..random(6) {
+                let at = random(text.len());
+                match random(4) {
+                    0 => text.truncate(at),
+                    1 => drop(text.drain(at..(at + random(30)).min(text.len()))),
+                    2 => drop(text.splice(at..at, PIECES[random(PIECES.len())].chars())),
+                    _ => {
+                        let from = random(text.len());
+                        let part: Vec<char> = text[from..(from + random(60)).min(text.len())].to_vec();
+                        text.splice(at..at, part);
+                    }
+                }
+            }
+            match parse(&text.into_iter().collect::<String>()) {
+                Ok(config) => {
+                    good += 1;
+                    assert_eq!(check(&config), None);
+                }
+                Err(why) => assert!(!why.is_empty() && why.len() < 10_000, "input {n}: {why}"),
+            }
+        }
+        assert!(good > 0 && good < inputs);
     }
 
     #[test]

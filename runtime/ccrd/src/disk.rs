@@ -39,6 +39,8 @@ struct Disk {
     unsynced: HashMap<String, File>,
     /// Folders with entries that are not synced yet.
     unnamed: HashSet<PathBuf>,
+    /// Files of which a write failed: nothing that was queued behind it touches them.
+    spoilt: HashMap<String, DiskResult>,
 }
 
 impl Disk {
@@ -47,19 +49,28 @@ impl Disk {
             folder: folder.to_owned(),
             unsynced: HashMap::new(),
             unnamed: HashSet::new(),
+            spoilt: HashMap::new(),
         };
         disk.make_folder(folder)?;
         Ok(disk)
     }
 
     fn run(&mut self, action: DiskAction) -> DiskResult {
-        match self.carry_out(action) {
-            Ok(result) => result,
+        if let Some(earlier) = action.written().find_map(|f| self.spoilt.get(f)) {
+            return earlier.clone();
+        }
+        let grows = action.grows().map(str::to_owned);
+        let result = match self.carry_out(action) {
+            Ok(result) => return result,
             Err(e) if e.kind() == io::ErrorKind::StorageFull || e.kind() == io::ErrorKind::QuotaExceeded => {
                 DiskResult::Full
             }
             Err(e) => DiskResult::Failed(e.to_string()),
+        };
+        if let Some(file) = grows {
+            self.spoilt.insert(file, result.clone());
         }
+        result
     }
 
     fn carry_out(&mut self, action: DiskAction) -> io::Result<DiskResult> {
@@ -356,6 +367,35 @@ mod tests {
     }
 
     #[test]
+    fn nothing_touches_a_file_behind_a_failed_write() {
+        let (f, mut d) = disk();
+        // A folder in its place: every write to it fails.
+        std::fs::create_dir(f.path().join("a/b/open")).unwrap();
+        let first = d.run(append("open", b"end"));
+        assert!(matches!(first, DiskResult::Failed(_)), "{first:?}");
+        std::fs::remove_dir(f.path().join("a/b/open")).unwrap();
+        d.run(append("next", b"x"));
+        let rename = |from: &str, to: &str| DiskAction::Rename {
+            from: from.into(),
+            to: to.into(),
+        };
+        for action in [
+            append("open", b"more"),
+            DiskAction::SetLen {
+                file: "open".into(),
+                len: 9,
+            },
+            DiskAction::Sync { file: "open".into() },
+            rename("open", "closed"),
+            rename("next", "open"),
+        ] {
+            assert_eq!(d.run(action.clone()), first, "{action:?}");
+        }
+        assert_eq!(d.run(append("next", b"y")), DiskResult::Done);
+        assert_eq!(names(&mut d, ""), [("next".to_owned(), 2)]);
+    }
+
+    #[test]
     fn no_name_leaves_the_folder() {
         let (f, mut d) = disk();
         for bad in ["", "..", "../x", "a/../../x", "/etc/passwd", "./x", "a/", "a\0b"] {
@@ -382,6 +422,7 @@ mod tests {
             folder: "/dev".into(),
             unsynced: HashMap::new(),
             unnamed: HashSet::new(),
+            spoilt: HashMap::new(),
         };
         let mut full = full;
         assert_eq!(full.run(append("full", b"x")), DiskResult::Full);

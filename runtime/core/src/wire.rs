@@ -333,7 +333,8 @@ fn json<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, WireError> {
         if e.is_eof() {
             WireError::Truncated
         } else {
-            WireError::Malformed(e.to_string())
+            // It may quote what came from outside.
+            WireError::Malformed(e.to_string().escape_debug().take(200).collect())
         }
     })
 }

@@ -21,6 +21,7 @@ use crate::replication::source;
 use crate::store::{Op, Outcome, Store};
 use crate::wire::{self, GroupView, Msg};
 use ccr_contract::config::Config;
+use ccr_contract::event::Severity;
 use clients::Clients;
 use service::Service;
 use std::collections::BTreeSet;
@@ -38,6 +39,8 @@ pub enum Pending {
     Group(usize, Op),
     /// An address.
     Address(AddressKind, bool),
+    /// Room is made on a full disk.
+    Room,
 }
 
 /// One of the two members.
@@ -57,6 +60,8 @@ pub struct Member {
     operators: operator::Operators,
     /// The Cluster Group's address is up, or going up, here.
     cluster_address: bool,
+    /// Why this node halts as soon as so many operations that make room on its disk have ended.
+    stopping: Option<(String, usize)>,
     halted: bool,
 }
 
@@ -84,6 +89,7 @@ impl Member {
             followers: BTreeSet::new(),
             operators: operator::Operators::default(),
             cluster_address: false,
+            stopping: None,
             halted: false,
             ctx,
             config,
@@ -139,6 +145,30 @@ impl Member {
         self.ctx.emit(Effect::Halt { why });
     }
 
+    /// A full disk: nothing is acknowledged any more, and the reserve logs make room for what the next life must write to
+    /// close what this one has acknowledged.
+    fn stop_for_room(&mut self, why: String) {
+        self.ctx.emit(Effect::CloseClients);
+        self.clients.forget();
+        let mut left = 0;
+        for store in &mut self.stores {
+            if store.reserved {
+                let group = store.name.clone();
+                self.ctx.event(
+                    ccr_contract::event::kind::LOG_FULL,
+                    None,
+                    Severity::Error,
+                    &[("group", group.into())],
+                );
+            }
+            for file in store.reserve_files() {
+                left += 1;
+                self.ctx.disk(Pending::Room, DiskAction::Delete { file });
+            }
+        }
+        self.stopping = Some((why, left));
+    }
+
     fn on_disk_done(&mut self, op: crate::io::OpId, result: DiskResult) {
         let Some(what) = self.ctx.completed(op) else { return };
         let reads = matches!(
@@ -155,8 +185,11 @@ impl Member {
                 | Pending::Group(_, Op::Copy(crate::replication::copy::Step::Inspect(_)))
         );
         // A failed write or flush is the end of this life: what is on the disk is known only after a recovery.
-        if !reads && matches!(result, DiskResult::Failed(_) | DiskResult::Full) {
+        if !reads && matches!(result, DiskResult::Failed(_)) {
             return self.halt(format!("{what:?}: {result:?}"));
+        }
+        if !reads && result == DiskResult::Full {
+            return self.stop_for_room(format!("{what:?}: {result:?}"));
         }
         match what {
             Pending::ClusterRead => match result {
@@ -166,7 +199,7 @@ impl Member {
             },
             Pending::ClusterSaved => self.cluster.on_saved(&mut self.ctx),
             Pending::Group(g, op) => self.on_group_disk(g, op, result),
-            Pending::Witness(_) | Pending::Address(..) => {}
+            Pending::Witness(_) | Pending::Address(..) | Pending::Room => {}
         }
     }
 
@@ -431,8 +464,20 @@ impl Node for Member {
             return Vec::new();
         }
         self.ctx.begin(now);
+        if let Some((why, left)) = &mut self.stopping {
+            if let Input::DiskDone { op, .. } = input
+                && self.ctx.completed(op) == Some(Pending::Room)
+            {
+                *left -= 1;
+                if *left == 0 {
+                    let why = why.clone();
+                    self.halt(why);
+                }
+            }
+            return self.ctx.take_effects();
+        }
         self.handle(input);
-        if !self.halted {
+        if !self.halted && self.stopping.is_none() {
             self.settle();
         }
         self.ctx.take_effects()

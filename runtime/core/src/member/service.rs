@@ -254,8 +254,10 @@ impl Member {
         } else {
             self.cluster.settings().dial.tolerated()
         };
+        let full = self.ctx.now.boot_us < store.full_until;
         let verdict = match self.copies[g].mountable(store, self.service.forced_mount) {
             Err(why) => Err(why),
+            Ok(()) if full => Err("the log disk is full".into()),
             Ok(()) if store.stream.is_none() && record.served(g) > 0 => Err("there is no database on this node".into()),
             Ok(()) if store.known.verified < record.served(g) && !self.service.forced_mount => Err(format!(
                 "the copy was never compared with the logs of epoch {}",
@@ -390,6 +392,15 @@ impl Member {
         }
         if !self.service.refused {
             return self.fail_back();
+        }
+        if let Some(at) = self
+            .stores
+            .iter()
+            .map(|s| s.full_until)
+            .filter(|at| *at > self.ctx.now.boot_us)
+            .min()
+        {
+            self.ctx.wake_at(at);
         }
         let ready = (0..self.stores.len()).any(|g| {
             let (store, copy) = (&self.stores[g], &self.copies[g]);

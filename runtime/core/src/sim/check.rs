@@ -266,6 +266,7 @@ impl World {
                 self.check_votes(i, number(e, "epoch"));
             }
             kind::MEMBER_UP if self.checks.forced == Some(i) => self.checks.forced = None,
+            kind::LOG_FULL => c.full_disks += 1,
             kind::CONFIGURED => c.live_settings += 1,
             kind::ARBITRATION_WON if text(e, "as") == "owner" => c.arbitrations_won_by_owner += 1,
             kind::ARBITRATION_WON => c.arbitrations_won_by_challenger += 1,

@@ -75,6 +75,8 @@ counters! {
     moves_denied,
     /// Daemons that stopped themselves after a failed write.
     halts,
+    /// Log disks that were full.
+    full_disks,
     /// Acknowledged deliveries lost with logs that were not inspected.
     lost_deliveries,
     /// Closed logs damaged or deleted on a disk.

@@ -18,6 +18,8 @@ struct File {
 pub struct Disk {
     files: BTreeMap<String, File>,
     queue: VecDeque<(OpId, DiskAction)>,
+    /// Files of which a write failed in this life of the daemon.
+    spoilt: BTreeMap<String, DiskResult>,
     /// The next write fails.
     pub fail_next: bool,
     /// Bytes that fit; none is without bound.
@@ -45,18 +47,32 @@ impl Disk {
     pub fn complete(&mut self) -> Option<(OpId, DiskResult)> {
         let (op, action) = self.queue.pop_front()?;
         let write = !matches!(action, DiskAction::Read { .. } | DiskAction::List { .. });
-        if write && std::mem::take(&mut self.fail_next) {
-            return Some((op, DiskResult::Failed("input/output error".into())));
+        if let Some(earlier) = action.written().find_map(|f| self.spoilt.get(f)) {
+            return Some((op, earlier.clone()));
         }
-        Some((op, self.apply(action)))
+        let file = action.grows().map(str::to_owned);
+        let result = if write && std::mem::take(&mut self.fail_next) {
+            DiskResult::Failed("input/output error".into())
+        } else {
+            self.apply(action)
+        };
+        if let (Some(file), DiskResult::Full | DiskResult::Failed(_)) = (file, &result) {
+            self.spoilt.insert(file, result.clone());
+        }
+        Some((op, result))
     }
 
-    fn used(&self) -> u64 {
+    /// Bytes in use.
+    pub fn used(&self) -> u64 {
         self.files.values().map(|f| f.data.len() as u64).sum()
     }
 
     fn apply(&mut self, action: DiskAction) -> DiskResult {
         let growth = match &action {
+            DiskAction::SetLen { file, len } => {
+                let now = self.files.get(file).map_or(0, |f| f.data.len() as u64);
+                len.saturating_sub(now)
+            }
             DiskAction::Append { bytes, .. } | DiskAction::Replace { bytes, .. } => bytes.len() as u64,
             _ => 0,
         };
@@ -119,6 +135,7 @@ impl Disk {
 
     /// The process died: the kernel goes on, what was handed to it stays.
     pub fn process_died(&mut self) {
+        self.spoilt.clear();
         self.queue.clear();
     }
 
@@ -131,6 +148,7 @@ impl Disk {
             self.apply(action);
         }
         self.queue.clear();
+        self.spoilt.clear();
         let mut torn = 0;
         self.files.retain(|_, f| f.named || rng.chance(50));
         for f in self.files.values_mut() {

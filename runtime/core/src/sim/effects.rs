@@ -36,6 +36,7 @@ impl World {
             }
             Effect::UseWitness { share, .. } => {
                 self.checks.counters.witness_changes += 1;
+                self.truths.other_share(self.now, i);
                 self.share.change(i, &share);
             }
             Effect::Witness { op, action, timeout_us } => self.witness(i, op, action, timeout_us),

@@ -236,7 +236,7 @@ fn draw_what(rng: &mut Rng) -> What {
         91..94 => What::Suspend,
         94..96 => What::Stop,
         96..98 => What::Reseed,
-        98..99 => What::DiskFull(who),
+        98..99 => What::DiskFull(Who::Active),
         99..101 => What::Heartbeat(*rng.pick(&[1000, 1200, 1400])),
         101..103 => What::Witness(rng.range(0, 2) as usize),
         _ => What::Evict,
@@ -335,7 +335,9 @@ impl World {
             What::DiskFull(who) => {
                 let i = self.who(who);
                 hit = Some(i);
-                self.machines[i].disk.capacity = Some(0);
+                let room = self.rng.range(0, 6_000);
+                let disk = &mut self.machines[i].disk;
+                disk.capacity = Some(disk.used() + room);
             }
             What::Rtc(who, ahead) => {
                 let i = self.who(who);

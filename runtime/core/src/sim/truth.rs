@@ -141,6 +141,12 @@ impl Truths {
             known.closed.push((now, generation));
         }
     }
+    /// A member uses another share: nothing is known of it yet.
+    pub fn other_share(&mut self, now: u64, i: usize) {
+        if let Some(t) = self.members.get_mut(i) {
+            t.share.at = now;
+        }
+    }
     /// The witness file was opened by a member.
     pub fn opened(&mut self, i: usize) {
         if let Some(t) = self.members.get_mut(i) {

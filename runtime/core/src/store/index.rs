@@ -2,7 +2,11 @@
 
 use super::log::{Label, Record, Scan};
 use ccr_contract::dump;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Deliveries that are remembered as stored, deleted or not: more than a dumpster of 18 MB can hold and deliver again, of
+/// messages of 72 bytes and more. The oldest are forgotten first, in the order of the log, so that both nodes forget the same.
+const REMEMBERED: usize = 1 << 18;
 
 /// A message and where its body is: in the log or segment of its generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub struct Index {
     mailboxes: BTreeMap<String, BTreeSet<u64>>,
     /// Hub ids with recipients that were stored once, deleted or not.
     seen: BTreeSet<(String, String)>,
+    /// The same, oldest first.
+    order: VecDeque<(String, String)>,
     last_seq: u64,
 }
 
@@ -69,7 +75,15 @@ impl Index {
     fn see(&mut self, label: &Label) {
         self.last_seq = self.last_seq.max(label.seq);
         if !label.hub_id.is_empty() {
-            self.seen.insert((label.hub_id.clone(), label.mailbox.clone()));
+            let id = (label.hub_id.clone(), label.mailbox.clone());
+            if self.seen.insert(id.clone()) {
+                self.order.push_back(id);
+            }
+            if self.order.len() > REMEMBERED
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.seen.remove(&oldest);
+            }
         }
     }
     /// Whether this delivery was stored once.
@@ -124,5 +138,27 @@ impl Index {
             crc32c: format!("{:08x}", e.crc),
         };
         self.entries.values().map(message).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_deliveries_is_bounded_and_the_newest_are_kept() {
+        let mut index = Index::default();
+        let label = |n: usize| Label {
+            seq: n as u64,
+            mailbox: "ann".into(),
+            hub_id: format!("hub-{n}"),
+            key: String::new(),
+        };
+        for n in 0..=REMEMBERED {
+            index.apply_record(&Record::Seen(label(n)), 1, 1);
+        }
+        assert_eq!((index.seen.len(), index.order.len()), (REMEMBERED, REMEMBERED));
+        assert!(!index.has_seen("hub-0", "ann") && index.has_seen("hub-1", "ann"));
+        assert!(index.has_seen(&format!("hub-{REMEMBERED}"), "ann"));
     }
 }

@@ -3,7 +3,8 @@
 //! The log is the truth; the database is replayed from it. Files, for the group with prefix `E00`:
 //! `E00/E00.log` the open log, `E00/E00tmp.log` the next one in waiting, `E00/E0000000001.log` closed generations
 //! (hexadecimal), `E00/inspect/…` arrivals that are not inspected yet, `E00/db/E0000000001.edb` segments of the database,
-//! `E00/E00.chk` the checkpoint, `E00/E00.src` what is known of the source.
+//! `E00/E00.chk` the checkpoint, `E00/E00.src` what is known of the source, `E00/E00res00001.jrs` and `…2.jrs` the reserve
+//! logs: room for closing the open log when the disk is full.
 //!
 //! Invariants:
 //! * `closed` holds only logs that are durable under their final names; they are contiguous.
@@ -75,6 +76,8 @@ pub enum MountRead {
     Log(u64),
     /// The open log.
     Open,
+    /// Writes a reserve log.
+    Reserve(u64),
 }
 
 /// A closed log on the disk.
@@ -127,6 +130,11 @@ pub struct Known {
     pub backed_up: u64,
 }
 
+/// Reserve logs of a group.
+const RESERVES: u64 = 2;
+/// Between two looks for room on a full log disk.
+const FULL_MS: u64 = 10_000;
+
 /// The link before the first generation.
 pub const GENESIS: Link = Link {
     generation: 0,
@@ -167,6 +175,10 @@ pub struct Store {
     replaying: bool,
     /// Why the database cannot be used, where it cannot.
     pub damage: Option<String>,
+    /// Whether the reserve logs are on the disk.
+    pub(crate) reserved: bool,
+    /// The disk had no room for them: no mount before then.
+    pub full_until: u64,
     /// Disk operations under way.
     inflight: std::cell::Cell<u32>,
 }
@@ -200,6 +212,8 @@ impl Store {
             mounting: None,
             replaying: false,
             damage: None,
+            reserved: false,
+            full_until: 0,
             inflight: std::cell::Cell::new(0),
         }
     }
@@ -218,6 +232,20 @@ impl Store {
     }
     pub(crate) fn inspect_file(&self, generation: u64) -> String {
         format!("{0}/inspect/{0}{generation:08X}.log", self.prefix())
+    }
+    fn reserve_file(&self, n: u64) -> String {
+        format!("{0}/{0}res{n:05}.jrs", self.prefix())
+    }
+    /// The reserve logs.
+    pub(crate) fn reserve_files(&self) -> Vec<String> {
+        (1..=RESERVES).map(|n| self.reserve_file(n)).collect()
+    }
+    /// Makes room: what the disk has no room for is not written any more, but what the open log holds must be closed.
+    pub(crate) fn release_reserves(&mut self, ctx: &mut Ctx<Pending>) {
+        self.reserved = false;
+        for file in self.reserve_files() {
+            self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
+        }
     }
     pub(crate) fn segment_file(&self, generation: u64) -> String {
         format!("{0}/db/{0}{generation:08X}.edb", self.prefix())
@@ -325,6 +353,9 @@ impl Store {
         if self.leftover.is_some() {
             todo.push_back(MountRead::Open);
         }
+        if !self.reserved {
+            todo.extend((1..=RESERVES).map(MountRead::Reserve));
+        }
         self.mounting = Some(Mounting { epoch, todo });
         self.mount_next(ctx)
     }
@@ -342,6 +373,12 @@ impl Store {
         let file = match read {
             MountRead::Log(g) => self.log_file(g),
             MountRead::Open => self.file(".log"),
+            MountRead::Reserve(n) => {
+                let bytes = vec![0; self.size as usize];
+                let file = self.reserve_file(n);
+                self.disk(ctx, Op::Mount(read), DiskAction::Replace { file, bytes });
+                return Vec::new();
+            }
         };
         let len = self.size;
         self.disk(ctx, Op::Mount(read), DiskAction::Read { file, offset: 0, len });
@@ -349,6 +386,18 @@ impl Store {
     }
 
     fn on_mount_read(&mut self, ctx: &mut Ctx<Pending>, read: MountRead, result: DiskResult) -> Vec<Outcome> {
+        if let MountRead::Reserve(n) = read {
+            if result != DiskResult::Done {
+                self.release_reserves(ctx);
+                self.full_until = ctx.after_ms(FULL_MS);
+                return self.mount_failed(
+                    read,
+                    "the log disk is full: there is no room for the reserve logs".into(),
+                );
+            }
+            self.reserved = n == RESERVES;
+            return self.mount_next(ctx);
+        }
         let DiskResult::Bytes(bytes) = result else {
             return self.mount_failed(read, format!("{read:?}: {result:?}"));
         };
@@ -363,6 +412,7 @@ impl Store {
                 self.applied = g;
             }
             MountRead::Open => self.take_leftover(ctx, &bytes),
+            MountRead::Reserve(_) => {}
         }
         self.mount_next(ctx)
     }

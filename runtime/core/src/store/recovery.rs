@@ -51,9 +51,9 @@ impl Store {
 
     /// The same behind deletions that were just queued.
     pub(crate) fn recover_after(&mut self, ctx: &mut Ctx<Pending>) {
-        let inflight = self.inflight.clone();
+        let (inflight, full_until) = (self.inflight.clone(), self.full_until);
         *self = Store::new(self.at, &self.name, self.size);
-        self.inflight = inflight;
+        (self.inflight, self.full_until) = (inflight, full_until);
         self.recovery = Some(Recovery::default());
         let (folder, db) = (self.folder(), format!("{}/db", self.folder()));
         let (known, checkpoint) = (self.file(".src"), self.file(".chk"));
@@ -104,9 +104,9 @@ impl Store {
 
     /// Before a full copy: there is no database and no log, and what was known of the old ones does not matter.
     pub(crate) fn forget(&mut self, ctx: &mut Ctx<Pending>) {
-        let inflight = self.inflight.clone();
+        let (inflight, full_until) = (self.inflight.clone(), self.full_until);
         *self = Store::new(self.at, &self.name, self.size);
-        self.inflight = inflight;
+        (self.inflight, self.full_until) = (inflight, full_until);
         self.save_known(ctx);
     }
 
@@ -120,6 +120,7 @@ impl Store {
             let file = self.file("tmp.log");
             self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
         }
+        self.reserved = recovery.logs.iter().filter(|(n, _)| n.ends_with(".jrs")).count() as u64 == super::RESERVES;
         let open_len = recovery.logs.iter().find(|(n, _)| *n == open).map(|(_, len)| *len);
         self.leftover = open_len;
         let mut todo = VecDeque::new();
@@ -207,15 +208,19 @@ impl Store {
         self.read_next(ctx);
     }
 
-    /// Closed logs are contiguous: what lies before a gap that only the database covers is of no use to anybody.
+    /// Closed logs are contiguous and reach the checkpoint: what lies before a gap that only the database covers is of no use
+    /// to anybody.
     fn drop_behind_gap(&mut self, ctx: &mut Ctx<Pending>) {
+        let through = self.checkpoint.generation;
         let numbers: Vec<u64> = self.closed.keys().copied().collect();
-        let Some(gap) = numbers.windows(2).rposition(|w| w[1] != w[0] + 1) else {
-            return;
-        };
-        self.closed = self.closed.split_off(&numbers[gap + 1]);
-        for g in &numbers[..=gap] {
-            let file = self.log_file(*g);
+        let gap = numbers.windows(2).rposition(|w| w[1] != w[0] + 1).map(|at| numbers[at]);
+        let short = numbers.last().copied().filter(|last| *last < through);
+        let behind = gap.max(short).unwrap_or(0);
+        let kept = self.closed.split_off(&(behind + 1));
+        let gone = std::mem::replace(&mut self.closed, kept);
+        let strays = self.strays.range(..=through).map(|(g, _)| *g);
+        for g in gone.into_keys().chain(strays) {
+            let file = self.log_file(g);
             self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
         }
     }
@@ -285,8 +290,8 @@ impl Store {
         }
         // A log that is missing is no gap where the database has taken it in: those behind it go on from there.
         if self.damage.is_none() && self.stream.is_some() {
-            self.adopt_strays();
             self.drop_behind_gap(ctx);
+            self.adopt_strays();
         }
         // A log that is there but cannot be used is one that is missing.
         self.strays = self.strays.split_off(&(self.checkpoint.generation + 1));

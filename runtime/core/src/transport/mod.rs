@@ -22,7 +22,8 @@ use ccr_contract::config::Config;
 use ccr_contract::event::{Severity, kind};
 use ccr_contract::reply::By;
 use ccr_contract::{dump, status};
-use queue::{Head, Mail, Queue, State};
+pub use queue::Head;
+use queue::{Mail, Queue, State};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -158,8 +159,10 @@ impl Hub {
             what,
             Pending::State | Pending::Listed { .. } | Pending::Head { .. } | Pending::Body { .. }
         );
-        if let (false, DiskResult::Failed(why)) = (reads, &result) {
-            let why = format!("{what:?}: {why}");
+        // Only an acceptance can be refused for want of room.
+        let refused = matches!(what, Pending::Accepted { .. }) && result == DiskResult::Full;
+        if !reads && !refused && matches!(result, DiskResult::Failed(_) | DiskResult::Full) {
+            let why = format!("{what:?}: {result:?}");
             return self.halt(why);
         }
         match (what, result) {
