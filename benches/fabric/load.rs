@@ -88,8 +88,9 @@ pub fn introduce(a: &Wire, b: &Wire) -> io::Result<()> {
     Ok(())
 }
 
-/// Frames a second from `a` to `b` with a bounded number under way.
-pub fn throughput(a: &Wire, b: &Wire, size: usize) -> f64 {
+/// Frames a second from `a` to `b` with a bounded number under way, and the nanoseconds of processor time that the thread
+/// `switch` of this process took for each: what other work on the host does not change much.
+pub fn throughput(a: &Wire, b: &Wire, size: usize, switch: &str) -> (f64, f64) {
     let (sent, got, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     b.wait(Duration::from_millis(50)).expect("a socket takes a time-out");
     std::thread::scope(|s| {
@@ -97,12 +98,25 @@ pub fn throughput(a: &Wire, b: &Wire, size: usize) -> f64 {
         s.spawn(|| send(a, size, &sent, &got, &stop));
         let warm = Duration::from_millis(100);
         pause(warm);
-        let (begin, first) = (Instant::now(), got.load(Ordering::Relaxed));
+        let (begin, first, used) = (Instant::now(), got.load(Ordering::Relaxed), cpu_ns(switch));
         pause(MEASURE);
-        let n = got.load(Ordering::Relaxed) - first;
+        let n = (got.load(Ordering::Relaxed) - first) as f64;
+        let (seconds, used) = (begin.elapsed().as_secs_f64(), cpu_ns(switch) - used);
         stop.store(true, Ordering::Relaxed);
-        n as f64 / begin.elapsed().as_secs_f64()
+        (n / seconds, used / n)
     })
+}
+
+/// Processor time of this process's threads of this name, in nanoseconds.
+fn cpu_ns(name: &str) -> f64 {
+    let of = |task: std::path::PathBuf| {
+        let read = |file| std::fs::read_to_string(task.join(file)).unwrap_or_default();
+        let ours = read("comm").trim_end() == name;
+        let ns = read("schedstat").split(' ').next().and_then(|n| n.parse::<f64>().ok());
+        ns.filter(|_| ours).unwrap_or(0.0)
+    };
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    tasks.map(|t| of(t.path())).sum()
 }
 
 fn send(a: &Wire, size: usize, sent: &AtomicU64, got: &AtomicU64, stop: &AtomicBool) {

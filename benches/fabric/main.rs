@@ -21,6 +21,8 @@ use std::time::Duration;
 /// Runs of each candidate; they take turns, so that a busy moment of the host hits all of them.
 const RUNS: usize = 5;
 const SIZES: [usize; 2] = [64, 1514];
+/// Name of the fabric's frame thread.
+const FRAMES: &str = "frames";
 
 fn main() {
     // cargo passes `--bench`; what is no option is a name.
@@ -81,6 +83,11 @@ fn figure_with(
     }
 }
 
+fn take((rate, cost): (f64, f64), rates: &mut Vec<f64>, costs: &mut Vec<f64>) {
+    rates.push(rate);
+    costs.push(cost);
+}
+
 fn config(ring: Option<&std::path::Path>) -> FabricConfig {
     let port = |n: u8| PortConfig {
         network: "net".into(),
@@ -128,13 +135,26 @@ fn forward() -> Result<(), Box<dyn std::error::Error>> {
     );
     for size in SIZES {
         let (mut ours, mut ceiling, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut our_cost, mut plain_cost) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
-            ours.push(load::throughput(&a, &b, size));
-            ceiling.push(load::throughput(&pa, &pb, size));
+            take(load::throughput(&a, &b, size, FRAMES), &mut ours, &mut our_cost);
+            take(
+                load::throughput(&pa, &pb, size, plain::PLAIN),
+                &mut ceiling,
+                &mut plain_cost,
+            );
             if let Ok((_, va, vb)) = &vde {
-                theirs.push(load::throughput(va, vb, size));
+                theirs.push(load::throughput(va, vb, size, "").0);
             }
         }
+        figure(
+            &format!("fabric-forward/{size}/cpu"),
+            median(&mut our_cost),
+            median(&mut plain_cost),
+            "ns/frame",
+            "lower",
+            "the plain loop",
+        );
         let ours = median(&mut ours);
         figure(
             &format!("fabric-forward/{size}"),
@@ -182,12 +202,21 @@ fn rules() -> Result<(), Box<dyn std::error::Error>> {
     let hundred: Vec<Rule> = (0..100).map(rule).collect();
     for size in SIZES {
         let (mut with, mut without) = (Vec::new(), Vec::new());
+        let (mut with_cost, mut without_cost) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
             f.set(hundred.clone())?;
-            with.push(load::throughput(&a, &b, size));
+            take(load::throughput(&a, &b, size, FRAMES), &mut with, &mut with_cost);
             f.set(Vec::new())?;
-            without.push(load::throughput(&a, &b, size));
+            take(load::throughput(&a, &b, size, FRAMES), &mut without, &mut without_cost);
         }
+        figure(
+            &format!("fabric-rules/{size}/cpu"),
+            median(&mut with_cost),
+            median(&mut without_cost),
+            "ns/frame",
+            "lower",
+            "the same without rules",
+        );
         let name = format!("fabric-rules/{size}");
         figure(
             &name,
@@ -302,8 +331,8 @@ fn unix() -> Result<(), Box<dyn std::error::Error>> {
     for size in SIZES {
         let (mut udp, mut unix) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
-            udp.push(load::throughput(&a, &b, size));
-            unix.push(load::throughput(&ua, &ub, size));
+            udp.push(load::throughput(&a, &b, size, FRAMES).0);
+            unix.push(load::throughput(&ua, &ub, size, plain::PLAIN).0);
         }
         figure(
             &format!("fabric-unix/{size}"),

@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+/// Name of the threads of the loops below.
+pub const PLAIN: &str = "plain";
+
 /// A thread that ends when this is dropped.
 pub struct Switch(Arc<AtomicBool>, Option<JoinHandle<()>>);
 
@@ -31,7 +34,7 @@ fn switch<T: PortTransport + 'static>(
 ) -> Switch {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();
-    let thread = std::thread::spawn(move || {
+    let work = move || {
         let mut batch = Batch::new(1514 + 8);
         while !stopped.load(Ordering::Relaxed) {
             let ready: Vec<bool> = {
@@ -51,8 +54,9 @@ fn switch<T: PortTransport + 'static>(
                 }
             }
         }
-    });
-    Switch(stop, Some(thread))
+    };
+    let thread = std::thread::Builder::new().name(PLAIN.into()).spawn(work);
+    Switch(stop, Some(thread.expect("a thread starts")))
 }
 
 fn send_all(port: &mut impl PortTransport, frames: &[IoSlice<'_>]) {
