@@ -98,6 +98,12 @@ impl Witness {
     pub(super) fn attempt_now(&mut self) {
         self.retry_at = 0;
     }
+    /// Whether the last probe, which ended after `since`, failed.
+    pub(super) fn failed_since(&self, since: u64) -> bool {
+        self.probed
+            .as_ref()
+            .is_some_and(|(at, error)| *at > since && error.is_some())
+    }
     /// Whether the last probe locked a file at the share.
     pub(super) fn could_be_locked(&self) -> bool {
         self.probed.as_ref().is_some_and(|(_, error)| error.is_none())

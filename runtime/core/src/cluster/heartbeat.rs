@@ -24,6 +24,8 @@ pub(super) struct Path {
     pub peer: Option<Ipv4Addr>,
     /// Boot time of the last heartbeat that arrived on it.
     pub heard: Option<u64>,
+    /// Since when it has been silent, where it has.
+    pub silent_since: Option<u64>,
     /// Whether the other member hears us on it, as it says.
     pub heard_by_peer: Option<bool>,
     /// What was last told of the two directions.
@@ -73,6 +75,7 @@ impl Peer {
             role: n.role,
             peer: ours.get(&n.name).and_then(|_| addresses.get(&n.name)).copied(),
             heard: None,
+            silent_since: None,
             heard_by_peer: None,
             told: (false, false),
         });
@@ -113,6 +116,7 @@ impl Cluster {
             return;
         }
         self.peer.paths[at].heard = Some(now);
+        self.peer.paths[at].silent_since = None;
         if same && old.is_some_and(|(_, s)| hb.seq == s) {
             return;
         }
@@ -196,6 +200,20 @@ impl Cluster {
                 .is_some_and(|v| v.id == self.saved.record.id && v.phase != Phase::Evicted)
     }
 
+    /// Whether the network of the service has failed on this node alone: the other member, heard on another network, is not
+    /// heard on it, and the witness there answers that one and not this one. Where it answers neither, the network itself is
+    /// down, and nothing is gained by a move.
+    pub fn service_network_failed(&self) -> bool {
+        let path = self.peer.paths.iter().find(|p| p.name == self.service_network);
+        let Some(silent) = path.and_then(|p| p.silent_since) else {
+            return false;
+        };
+        let here = self.witness.failed_since(silent);
+        let there = self.peer_view().and_then(|v| v.probe);
+        let fresh_ms = 2 * self.settings.witness_check_ms;
+        here && there.is_some_and(|(age_ms, ok)| ok && age_ms < fresh_ms)
+    }
+
     /// Tells of paths that came and went, each direction by itself.
     pub(super) fn watch_paths(&mut self, ctx: &mut Ctx<Pending>) {
         let tolerance = self.beat_us() * u64::from(self.settings.interface_tolerance);
@@ -208,6 +226,7 @@ impl Cluster {
             let in_ = path.heard.is_some_and(|at| !ctx.due(at + tolerance));
             if path.heard.is_some() && !in_ {
                 path.heard = None;
+                path.silent_since = Some(ctx.now.boot_us);
             }
             let out = if peer_silent {
                 path.told.1

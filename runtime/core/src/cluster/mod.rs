@@ -60,6 +60,8 @@ pub struct Cluster {
     index: usize,
     pub(crate) settings: Settings,
     base: live::Base,
+    /// The network that carries the service's address.
+    service_network: String,
     /// The witness in force.
     witness_path: Option<String>,
     force: force::Force,
@@ -109,6 +111,7 @@ impl Cluster {
             index,
             settings: config.settings.clone(),
             base: live::Base::new(config),
+            service_network: config.service_network.clone(),
             witness_path: config.witness.as_ref().map(|w| w.path.clone()),
             force: force::Force::default(),
             sole: false,

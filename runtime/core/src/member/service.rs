@@ -21,6 +21,8 @@ use std::collections::BTreeSet;
 
 /// How long a new owner looks for logs that it misses at the old one.
 const SALVAGE_US: u64 = 2_000_000;
+/// How long a resource that failed is left alone.
+const FAILED_US: u64 = 15_000_000;
 /// Between two requests to a hub for redelivery.
 const REDELIVER_US: u64 = 2_000_000;
 
@@ -73,6 +75,8 @@ pub struct Service {
     pub(super) ask_at: u64,
     /// When a move away from a damaged database may be tried next.
     pub(super) move_at: u64,
+    /// When a failed resource may be tried again here.
+    pub(super) retry_at: u64,
     /// Since when the preferred member could have the service back.
     pub(super) preferred_well_since: Option<u64>,
     pub(super) finished: Option<(Asker, Reply)>,
@@ -93,6 +97,7 @@ impl Service {
             asked: false,
             ask_at: 0,
             move_at: 0,
+            retry_at: 0,
             preferred_well_since: None,
             finished: None,
         }
@@ -193,6 +198,15 @@ impl Member {
             };
             self.go_offline(why);
         }
+        if self.service.stage == Stage::Online && self.cluster.service_network_failed() {
+            let why = "the network of the service has failed on this node";
+            let data = [("resource", "service address".into()), ("why", why.into())];
+            self.ctx
+                .event("cluster.resource-failed", Some(1069), Severity::Error, &data);
+            self.go_offline(why);
+            // This appointment is used up; what comes next is for the leader to say.
+            return self.resource_failed();
+        }
         match self.service.stage.clone() {
             Stage::Off | Stage::Failed if appointed => {
                 self.service.epoch = epoch;
@@ -223,12 +237,24 @@ impl Member {
                 comment,
             } => self.draining(to, asker, since, comment),
             Stage::Released { to, asker, since } => self.released(&to, asker, since),
-            Stage::Off | Stage::Address | Stage::Failed => {}
+            Stage::Failed => {
+                if self.ctx.due(self.service.retry_at) {
+                    self.service.stage = Stage::Off;
+                }
+            }
+            Stage::Off | Stage::Address => {}
         }
         self.ask_hubs();
         if let Some((asker, reply)) = self.service.finished.take() {
             self.answer(asker, reply);
         }
+    }
+
+    /// A resource of the service failed here. The other member is asked first; where that cannot help, this one tries again.
+    fn resource_failed(&mut self) {
+        self.service.stage = Stage::Failed;
+        self.service.retry_at = self.ctx.now.boot_us + FAILED_US;
+        self.ctx.wake_at(self.service.retry_at);
     }
 
     fn waiting(&mut self) {
@@ -349,7 +375,7 @@ impl Member {
                 .event("cluster.resource-failed", Some(1069), Severity::Error, &data);
             if which == AddressKind::Service && up && self.service.stage == Stage::Address {
                 self.go_offline(&format!("the address cannot be had: {why}"));
-                self.service.stage = Stage::Failed;
+                self.resource_failed();
             }
             return;
         }

@@ -171,3 +171,19 @@ fn the_service_goes_back_only_where_that_is_configured() {
     assert_eq!((&stays.broken, &goes.broken), (&None, &None));
     assert_eq!((back(&stays), back(&goes)), (false, true));
 }
+
+#[test]
+fn the_service_leaves_a_node_whose_own_public_network_failed_and_stays_where_all_lost_it() {
+    let one = timeline(&[(20, 40, What::CutPublic(Who::Member(0), Way::Both))]);
+    assert!(
+        one.contains("node 0: cluster.resource-failed resource=service address"),
+        "{one}"
+    );
+    assert!(one.contains("node 1: service.online epoch"), "{one}");
+    let all = timeline(&[
+        (20, 40, What::CutPublic(Who::Member(0), Way::Both)),
+        (20, 40, What::CutPublic(Who::Member(1), Way::Both)),
+    ]);
+    assert!(!all.contains("cluster.resource-failed"), "{all}");
+    assert!(!all.contains("node 1: service.online epoch"), "{all}");
+}
