@@ -346,7 +346,7 @@ impl Cluster {
             }
             // Its own unfinished claim is no news: nobody else can have agreed to it.
             let own = file.id.by == self.me && file.writer == self.me && file.id.epoch <= self.saved.seen;
-            if !self.saved.base.covers(&file.id) && !own {
+            if !self.knows(&file.id) && !own {
                 let data = [
                     ("seen", file.id.epoch.into()),
                     ("seen_tag", file.id.tag.into()),

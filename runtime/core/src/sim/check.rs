@@ -12,6 +12,9 @@ use ccr_contract::reply::By;
 use ccr_contract::status::ServiceState;
 use std::collections::BTreeMap;
 
+/// Longest time from the dial's decision to the opened log.
+const MOUNT_US: u64 = 1_500_000;
+
 /// What was seen of an epoch.
 #[derive(Debug, Clone, Default)]
 struct Epoch {
@@ -43,7 +46,7 @@ pub struct Checks {
     serving: [u64; 2],
     clean_pending: [bool; 2],
     /// Per member and group: the last generation that the other one was heard to have closed.
-    heard: [BTreeMap<usize, u64>; 2],
+    heard: [BTreeMap<usize, Vec<(u64, u64)>>; 2],
     /// Closed generations as announced: (group, generation, epoch) to checksum.
     pub(super) closed: BTreeMap<(String, u64, u64), String>,
     /// Who goes on by an operator's force, and has no regular majority yet.
@@ -141,11 +144,15 @@ impl Checks {
     }
 
     /// A heartbeat reached a member: what it may know of the other one's logs.
-    pub fn heartbeat(&mut self, i: usize, bytes: &[u8]) {
+    pub fn heartbeat(&mut self, now: u64, i: usize, bytes: &[u8]) {
         let Ok(hb) = wire::decode_heartbeat(bytes) else { return };
         if hb.service == ServiceState::Online && hb.service_epoch == self.acked.0 {
             for (g, view) in hb.groups.iter().enumerate() {
-                self.heard[i].insert(g, view.generated);
+                let heard = self.heard[i].entry(g).or_default();
+                if let Some(old) = heard.iter().rposition(|(at, _)| at + MOUNT_US <= now) {
+                    heard.drain(..old);
+                }
+                heard.push((now, view.generated));
             }
         }
     }
@@ -156,7 +163,7 @@ impl Checks {
         }
     }
 
-    fn opened(&mut self, i: usize, e: &NodeEvent) {
+    fn opened(&mut self, now: u64, i: usize, e: &NodeEvent) {
         let (group, generation, epoch) = (text(e, "group").to_owned(), number(e, "generation"), number(e, "epoch"));
         let stream = text(e, "stream").to_owned();
         let clean = self.clean_pending[i];
@@ -191,7 +198,13 @@ impl Checks {
             );
         }
         let g = self.groups.iter().position(|n| *n == group).unwrap_or(0);
-        let heard = self.heard[i].get(&g).copied().unwrap_or(0);
+        // The dial decides before the logs are read: what came in meanwhile was too late for it.
+        let heard = self.heard[i].get(&g).into_iter().flatten();
+        let heard = heard
+            .filter(|(at, _)| at + MOUNT_US <= now)
+            .map(|(_, g)| *g)
+            .next_back()
+            .unwrap_or(0);
         let lost = (heard + 1).saturating_sub(generation);
         if lost > self.tolerated && !self.mount_forced {
             self.broke(
@@ -259,7 +272,7 @@ impl World {
                     number(e, "generation"),
                     false,
                 );
-                self.checks.opened(i, e);
+                self.checks.opened(self.now, i, e);
             }
             kind::ONLINE | kind::PARTIALLY_ONLINE => {
                 c.role_changes += 1;
@@ -301,9 +314,12 @@ impl World {
     fn check_copied(&mut self, i: usize, group: &str, generation: u64) {
         let at = self.checks.groups.iter().position(|g| g == group).unwrap_or(0);
         let disk = &self.machines[i].disk;
-        let read = |name: String| log::scan(disk.file(&name)?).ok();
-        let closed = |g: u64| read(format!("E{at:02X}/E{at:02X}{g:08X}.log"));
-        let replayed = |g: u64| read(format!("E{at:02X}/db/E{at:02X}{g:08X}.edb"));
+        // Only what is whole says what comes after it.
+        let closed = |g: u64| {
+            let bytes = disk.file(&format!("E{at:02X}/E{at:02X}{g:08X}.log"))?;
+            log::inspect(bytes, bytes.len()).ok()
+        };
+        let replayed = |g: u64| log::segment(disk.file(&format!("E{at:02X}/db/E{at:02X}{g:08X}.edb"))?).ok();
         let Some(scan) = closed(generation) else { return };
         let before = replayed(generation - 1).or_else(|| closed(generation - 1));
         if before.is_some_and(|b| b.link().checksum != scan.header.previous) {

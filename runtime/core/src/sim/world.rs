@@ -448,7 +448,7 @@ impl World {
             return;
         }
         if let (Input::Datagram { bytes, .. }, None, true) = (&input, m.paused, i < 2) {
-            self.checks.heartbeat(i, bytes);
+            self.checks.heartbeat(self.now, i, bytes);
             self.heard(i);
         }
         let m = &mut self.machines[i];
