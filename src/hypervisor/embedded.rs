@@ -116,6 +116,7 @@ impl Embedded {
         this.keep_capabilities();
         let known: Vec<u32> = this.list()?.into_iter().filter_map(|d| d.pid).collect();
         strays::end(root, &known)?;
+        this.end_saves()?;
         Ok(this)
     }
 
@@ -176,6 +177,27 @@ impl Embedded {
             }
         })?;
         image.finish(path)
+    }
+
+    /// Ends saves that nobody waits for any more: whoever began them died. QEMU would stop the machine again when one is complete,
+    /// whatever was said to it meanwhile.
+    fn end_saves(&self) -> Result<()> {
+        const WHAT: &str = "end a save of the machine that was cut short";
+        for domain in self.list()? {
+            let name = domain.name.as_str();
+            wait_until(WHAT, Deadline::after(SAVED), || {
+                let answer = self.monitor(name, r#"{"execute":"query-migrate"}"#)?;
+                let answer: serde_json::Value = serde_json::from_str(&answer).tried(WHAT, name)?;
+                match answer["return"]["status"].as_str() {
+                    None | Some("none" | "completed" | "failed" | "cancelled") => Ok(Probe::Ready(())),
+                    Some(status) => {
+                        self.monitor(name, r#"{"execute":"migrate_cancel"}"#)?;
+                        Ok(Probe::NotYet(status.to_owned()))
+                    }
+                }
+            })?;
+        }
+        Ok(())
     }
 
     fn describe(&self, d: &virt::domain::Domain) -> Result<Domain, virt::error::Error> {
