@@ -13,7 +13,7 @@ const LEAVE: u8 = 0x1d;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// [LAB] NODE: the lab (as for the other verbs) and the machine
+    /// The lab (may be left out, as for the other verbs) and the machine
     #[arg(value_name = "[LAB] NODE", num_args = 1..=2, required = true)]
     target: Vec<String>,
 }

@@ -15,7 +15,7 @@ const NOT_RUN: u8 = 255;
 
 #[derive(Debug, clap::Args)]
 pub struct SshArgs {
-    /// [LAB] NODE: the lab (as for the other verbs) and the machine
+    /// The lab (may be left out, as for the other verbs) and the machine
     #[arg(value_name = "[LAB] NODE", num_args = 1..=2, required = true)]
     target: Vec<String>,
     /// A command instead of a login, after `--`
@@ -25,7 +25,7 @@ pub struct SshArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct ExecArgs {
-    /// [LAB] NODE: the lab (as for the other verbs) and the machine
+    /// The lab (may be left out, as for the other verbs) and the machine
     #[arg(value_name = "[LAB] NODE", num_args = 1..=2, required = true)]
     target: Vec<String>,
     /// Give up after this many seconds

@@ -5,7 +5,7 @@ use super::run::find_program;
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
-/// What is asked of `apt-get indextargets`, in the order of [`Target`]'s fields.
+/// What is asked of `apt-get indextargets`, in the order of `Target`'s fields.
 const FORMAT: &str = "$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)\t$(ORIGIN)";
 
 /// Lines of `sources.list` for `debian`, and whether they are the host's.

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-/// Longest line that [`Remote::follow`] hands out.
+/// Longest line that `Remote::follow` hands out.
 pub const MAX_LINE: usize = 1 << 20;
 
 /// Cuts a stream into lines.

@@ -21,7 +21,7 @@ pub struct Return<'a> {
     pub hypervisor: Arc<dyn Hypervisor>,
     /// Their networks, on the ports that the machines name, with the checkpoint's rules.
     pub fabric: &'a dyn fabric::Control,
-    /// The machines on the files that [`super::unpack`] made. Carriers are taken from the checkpoint.
+    /// The machines on the files that [`super::unpack()`] made. Carriers are taken from the checkpoint.
     pub machines: Vec<Machine>,
     /// The host's slowness.
     pub slowness: Slowness,

@@ -1,6 +1,6 @@
 //! A whole lab as one value: memory, local disks, shared disks, the networks' rules and each node's clock, as one consistent cut.
 //!
-//! [`create`] makes one of a running lab, [`unpack`] puts its files where a lab or fork runs, [`bring_back`] makes the machines go on
+//! [`create()`] makes one of a running lab, [`unpack()`] puts its files where a lab or fork runs, [`bring_back()`] makes the machines go on
 //! from exactly that instant. [`Store`] keeps them. None of this knows the supervisor: machines, networks and folders are handed in.
 //!
 //! Local disks are chains of layers (`layers`): a checkpoint freezes the top layer and puts an empty one on it. Frozen layers are hard

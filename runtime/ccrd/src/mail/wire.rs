@@ -47,7 +47,7 @@ pub enum Text {
     NoMemory,
 }
 
-/// A stream with a buffer that is bounded by [`CHUNK`].
+/// A stream with a buffer that is bounded by `CHUNK`.
 #[derive(Debug)]
 pub struct Wire<S> {
     stream: S,
