@@ -1,7 +1,8 @@
 //! What the shell does in a real machine: maps effects to completions, and decides nothing.
 
 use super::share::{Answer, KEPT_US};
-use super::world::{CLIENTS, Happening, PUBLIC, Stream, Waiter, World};
+use super::streams::Stream;
+use super::world::{CLIENTS, Happening, PUBLIC, Waiter, World};
 use crate::io::{
     AddressKind, ClientRequest, Effect, Input, LmtpReply, OpId, Reply, ReqId, WitnessAction, WitnessResult,
 };

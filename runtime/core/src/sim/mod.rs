@@ -10,6 +10,7 @@ pub mod plan;
 mod reads;
 mod rng;
 mod share;
+mod streams;
 mod truth;
 mod world;
 

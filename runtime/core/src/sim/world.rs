@@ -5,11 +5,12 @@ use super::clients::Workload;
 use super::disk::Disk;
 use super::rng::Rng;
 use super::share::Share;
+use super::streams::{STREAM_DIES_US, Stream};
 use super::truth::Truths;
-use crate::io::{Boot, ConnId, Input, Node, Now, OpId, ReqId, WitnessAction, node};
+use crate::io::{Boot, Input, Node, Now, OpId, ReqId, WitnessAction, node};
 use ccr_contract::config::Config;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::Ipv4Addr;
 
 /// Place of the workload's clients in the networks.
@@ -18,9 +19,6 @@ pub const CLIENTS: usize = 9;
 pub const PUBLIC: usize = 0;
 /// The network between the members.
 pub const PRIVATE: usize = 1;
-/// How long a stream that gets nothing through lives, in microseconds.
-const STREAM_DIES_US: u64 = 12_000_000;
-
 /// Two ways to stand still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pause {
@@ -137,27 +135,6 @@ impl PartialOrd for At {
 impl Ord for At {
     fn cmp(&self, o: &Self) -> std::cmp::Ordering {
         (self.0, self.1).cmp(&(o.0, o.1))
-    }
-}
-
-/// One stream.
-#[derive(Debug)]
-pub(super) struct Stream {
-    pub ends: [(usize, u64, ConnId); 2],
-    pub network: usize,
-    pub open: bool,
-    /// Frames under way in each direction, and since when.
-    under_way: [VecDeque<(Vec<u8>, u64)>; 2],
-}
-
-impl Stream {
-    pub fn new(ends: [(usize, u64, ConnId); 2], network: usize) -> Self {
-        Self {
-            ends,
-            network,
-            open: true,
-            under_way: Default::default(),
-        }
     }
 }
 
@@ -442,7 +419,7 @@ impl World {
         }
     }
 
-    fn input(&mut self, i: usize, life: u64, input: Input) {
+    pub(super) fn input(&mut self, i: usize, life: u64, input: Input) {
         let m = &mut self.machines[i];
         if m.life != life || m.node.is_none() {
             return;
@@ -600,47 +577,5 @@ impl World {
             m.session += 1;
         }
         m.session
-    }
-
-    pub(super) fn close_stream(&mut self, s: usize, error: &str) {
-        if !std::mem::replace(&mut self.streams[s].open, false) {
-            return;
-        }
-        for (i, life, conn) in self.streams[s].ends {
-            let error = error.to_owned();
-            self.at(200, Happening::Input(i, life, Input::Closed { conn, error }));
-        }
-    }
-
-    pub(super) fn send_frame(&mut self, s: usize, forth: bool, bytes: Vec<u8>) {
-        let us = self.packet_us();
-        let now = self.now;
-        self.streams[s].under_way[usize::from(!forth)].push_back((bytes, now));
-        self.at(us, Happening::Frame(s, forth));
-    }
-
-    /// The frame at the head arrives; none overtakes another.
-    fn frame_arrives(&mut self, s: usize, forth: bool) {
-        let stream = &self.streams[s];
-        let (from, to) = if forth { (0, 1) } else { (1, 0) };
-        let Some((_, since)) = stream.under_way[from].front().filter(|_| stream.open) else {
-            return;
-        };
-        let since = *since;
-        let (a, (b, life, conn)) = (stream.ends[from].0, stream.ends[to]);
-        let through = self.passes(stream.network, a, b) && self.passes(stream.network, b, a) && self.kernel_runs(b);
-        let through = through && !(self.throttled && a < 2 && b < 2);
-        if through {
-            let bytes = self.streams[s].under_way[from]
-                .pop_front()
-                .map(|(b, _)| b)
-                .unwrap_or_default();
-            self.input(b, life, Input::Frame { conn, bytes });
-        } else if self.now - since > STREAM_DIES_US {
-            self.close_stream(s, "timed out");
-        } else {
-            // TCP tries again.
-            self.at(200_000, Happening::Frame(s, forth));
-        }
     }
 }
