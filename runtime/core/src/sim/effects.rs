@@ -1,7 +1,7 @@
 //! What the shell does in a real machine: maps effects to completions, and decides nothing.
 
 use super::share::{Answer, KEPT_US};
-use super::streams::Stream;
+use super::streams::{Answered, Stream};
 use super::world::{CLIENTS, Happening, PUBLIC, Waiter, World};
 use crate::io::{
     AddressKind, ClientRequest, Effect, Input, LmtpReply, OpId, Reply, ReqId, WitnessAction, WitnessResult,
@@ -254,16 +254,15 @@ impl World {
                 if let Some((step, _)) = self.cut_at_answer.take_if(|(_, who)| *who == i) {
                     self.cut_off(step, i);
                 }
-                let answer = Happening::Answer {
+                let answer = Answered {
                     hub,
                     life,
-                    op,
                     from: i,
                     on_since: self.machines[i].on_since,
                     since: self.now,
-                    result,
+                    input: Input::LmtpDone { op, result },
                 };
-                self.at(0, answer);
+                self.at(0, Happening::Answer(answer));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! TCP between the daemons: frames in order, tried again while the network is cut, lost with their stream when that lasts.
 
-use super::world::{Happening, World};
+use super::world::{Happening, PUBLIC, World};
 use crate::io::{ConnId, Input};
 use std::collections::VecDeque;
 
@@ -26,6 +26,23 @@ impl Stream {
             under_way: Default::default(),
         }
     }
+}
+
+/// A store's answer on its way to the hub.
+#[derive(Debug)]
+pub struct Answered {
+    /// The hub.
+    pub hub: usize,
+    /// Its life.
+    pub life: u64,
+    /// The member.
+    pub from: usize,
+    /// When that one was switched on.
+    pub on_since: u64,
+    /// When the answer left.
+    pub since: u64,
+    /// What the hub gets.
+    pub input: Input,
 }
 
 impl World {
@@ -68,6 +85,20 @@ impl World {
         } else {
             // TCP tries again.
             self.at(200_000, Happening::Frame(s, forth));
+        }
+    }
+
+    pub(super) fn answer_arrives(&mut self, answer: Answered) {
+        let Answered { hub, from, since, .. } = answer;
+        if self.machines[from].on_since != answer.on_since || !self.machines[from].powered {
+            return;
+        }
+        if self.passes(PUBLIC, from, hub) && self.kernel_runs(from) {
+            let us = self.packet_us();
+            self.at(us, Happening::Input(hub, answer.life, answer.input));
+        } else if self.now - since < STREAM_DIES_US {
+            // TCP tries again.
+            self.at(200_000, Happening::Answer(answer));
         }
     }
 }

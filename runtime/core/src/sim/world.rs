@@ -5,7 +5,7 @@ use super::clients::Workload;
 use super::disk::Disk;
 use super::rng::Rng;
 use super::share::Share;
-use super::streams::{STREAM_DIES_US, Stream};
+use super::streams::{Answered, STREAM_DIES_US, Stream};
 use super::truth::Truths;
 use crate::io::{Boot, Input, Node, Now, OpId, ReqId, WitnessAction, node};
 use ccr_contract::config::Config;
@@ -89,24 +89,8 @@ pub enum Happening {
     Undo(usize),
     /// The power goes at last, where it has not yet.
     Doom(usize, u64),
-    /// The store's answer reaches the hub: who waits for it, who sent it, in which life of the machine, since when it is
-    /// under way.
-    Answer {
-        /// The hub.
-        hub: usize,
-        /// Its life.
-        life: u64,
-        /// The hub's operation.
-        op: OpId,
-        /// The member.
-        from: usize,
-        /// When that one was switched on.
-        on_since: u64,
-        /// When the answer left.
-        since: u64,
-        /// What it says.
-        result: Result<crate::io::LmtpReply, String>,
-    },
+    /// The store's answer reaches the hub.
+    Answer(Answered),
     /// Look at everything.
     Poll,
     /// A machine comes back.
@@ -373,35 +357,7 @@ impl World {
                     self.stop_daemon(i, true);
                 }
             }
-            Happening::Answer {
-                hub,
-                life,
-                op,
-                from,
-                on_since,
-                since,
-                result,
-            } => {
-                if self.machines[from].on_since != on_since || !self.machines[from].powered {
-                    return;
-                }
-                if self.passes(PUBLIC, from, hub) && self.kernel_runs(from) {
-                    let us = self.packet_us();
-                    self.at(us, Happening::Input(hub, life, Input::LmtpDone { op, result }));
-                } else if self.now - since < STREAM_DIES_US {
-                    // TCP tries again.
-                    let again = Happening::Answer {
-                        hub,
-                        life,
-                        op,
-                        from,
-                        on_since,
-                        since,
-                        result,
-                    };
-                    self.at(200_000, again);
-                }
-            }
+            Happening::Answer(answer) => self.answer_arrives(answer),
             Happening::Poll => {
                 self.share_contact();
                 let settings = self.settings.clone();
