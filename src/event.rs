@@ -1,6 +1,8 @@
 //! The one stream out of the engine. Terminal, files and pages are its consumers.
 
 use crate::error::{IoContext, Result};
+/// The tool's events matter by the measure of the runtime's.
+pub use ccr_contract::event::Severity;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io::Write;
@@ -21,20 +23,6 @@ pub enum Source {
     Client,
     /// The runtime in a machine.
     Node,
-}
-
-/// How much it matters to a person.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Detail.
-    Debug,
-    /// Normal course.
-    Info,
-    /// Worth a look.
-    Warning,
-    /// Something failed.
-    Error,
 }
 
 /// One line of `events.jsonl`.

@@ -12,6 +12,7 @@ pub mod image;
 pub mod lab;
 pub mod plan;
 pub mod preflight;
+pub mod private;
 pub mod process;
 pub mod report;
 pub mod scenario;

@@ -11,12 +11,11 @@ use failoverlab::guest::agent::Agent;
 use failoverlab::guest::keys::Keys;
 use failoverlab::guest::{Command as Run, Remote, credentials};
 use failoverlab::hypervisor::{
-    Accel, Disk, DiskFormat, Embedded, Hypervisor, Machine, Mgmt, Port, become_subreaper, log_environment,
+    Accel, DiskFormat, Embedded, Hypervisor, Machine, Mgmt, Port, become_subreaper, log_environment,
 };
 use failoverlab::image::qemu_img::QemuImg;
-use failoverlab::lab::checkpoint::{
-    About, Live, Return, Returned, Store, bring_back, create, local_disks, top_layer, unpack,
-};
+use failoverlab::lab::checkpoint::{About, Live, Return, Returned, Store, bring_back, create, unpack};
+use failoverlab::lab::disks;
 use failoverlab::lab::files::{Home, LabFiles};
 use failoverlab::spec::{Context, Lab, Source, load};
 use failoverlab::wait::{Deadline, Probe, Slowness, wait_until};
@@ -75,23 +74,6 @@ impl Running {
         nodes
             .map(|(i, node)| {
                 let nf = self.files.node(&node.name);
-                let mut disks: Vec<Disk> = local_disks(node)
-                    .into_iter()
-                    .map(|(target, disk)| Disk {
-                        target,
-                        path: top_layer(&nf, &disk),
-                        format: DiskFormat::Qcow2,
-                        serial: None,
-                        shared: false,
-                    })
-                    .collect();
-                disks.push(Disk {
-                    target: "sda".into(),
-                    path: self.files.shared_disk("quorum"),
-                    format: DiskFormat::Raw,
-                    serial: Some("quorum".into()),
-                    shared: true,
-                });
                 let cables = self.fabric.ports();
                 let ports = node.nics.iter().map(|nic| {
                     let of = |p: &&failoverlab::fabric::PortAssignment| {
@@ -117,7 +99,7 @@ impl Running {
                     kernel: image.kernel.clone(),
                     initrd: image.initrd.clone(),
                     cmdline: format!("{} systemd.hostname={}", image.cmdline, node.name),
-                    disks,
+                    disks: disks(&self.lab, &self.files, node),
                     ports: ports.collect(),
                     mgmt: Mgmt {
                         mac: node.mgmt_mac,

@@ -5,9 +5,9 @@ use super::{Ended, on_interrupt, output};
 use crate::error::{Error, IoContext, Problem};
 use crate::fabric::CaptureFilter;
 use crate::lab::files::Home;
+use crate::private;
 use crate::units::Span;
 use std::io::{IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
@@ -57,15 +57,7 @@ pub fn run(home: &Home, args: Args) -> Ended {
         node: args.node,
     })?;
     let mut to: Box<dyn Write> = match &args.output {
-        Some(path) => Box::new(
-            std::fs::OpenOptions::new()
-                .create(true)
-                .write(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(path)
-                .tried("write the capture", path.display())?,
-        ),
+        Some(path) => Box::new(private::create(path).tried("write the capture", path.display())?),
         None => Box::new(stdout.lock()),
     };
     let copied = std::io::copy(&mut frames, &mut to).and_then(|n| to.flush().map(|()| n));

@@ -2,13 +2,12 @@
 
 use super::progress::Terminal;
 use super::target::{LabArg, names, source};
-use super::{Ended, on_interrupt, output};
+use super::{Ended, interruptible, output};
 use crate::event::Journal;
 use crate::image::{Store, short};
 use crate::lab::files::Home;
 use crate::lab::record::Record;
 use crate::lab::wish;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 #[derive(Debug, clap::Args)]
@@ -54,11 +53,7 @@ pub fn run(home: &Home, args: Args) -> Ended {
 fn build(home: &Home, lab: &LabArg, json: bool) -> Ended {
     let lab = wish::read(&source(home, lab)?)?.lab;
     let (store, key) = wish::image_key(home, &lab)?;
-    let interrupted = Arc::new(AtomicBool::new(false));
-    on_interrupt({
-        let interrupted = interrupted.clone();
-        move || interrupted.store(true, Ordering::Relaxed)
-    })?;
+    let interrupted = interruptible()?;
     Home::private_dir(&home.cache)?;
     let journal = Journal::in_memory();
     let terminal = Arc::new(Mutex::new(Terminal::new()));

@@ -25,10 +25,12 @@ mod target;
 mod up;
 mod verify;
 
-use crate::error::Error;
+use crate::error::{Error, IoContext, Problem, Result};
 use crate::lab::files::Home;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// A virtual lab for failover clusters: real machines, broken on purpose, with a verdict you can trust.
 #[derive(Debug, Parser)]
@@ -100,7 +102,7 @@ enum Verb {
 }
 
 /// What a verb ends with when it did not fail: its exit code.
-type Ended = crate::error::Result<u8>;
+type Ended = Result<u8>;
 
 /// Runs the command line; prints the error, if any.
 pub fn main() -> ExitCode {
@@ -160,8 +162,7 @@ pub fn command() -> clap::Command {
 }
 
 /// An interrupted command: what SIGINT does while a request runs.
-fn on_interrupt(act: impl Fn() + Send + 'static) -> crate::error::Result<()> {
-    use crate::error::IoContext;
+fn on_interrupt(act: impl Fn() + Send + 'static) -> Result<()> {
     std::thread::Builder::new()
         .name("interrupt".into())
         .spawn(move || {
@@ -177,17 +178,20 @@ fn on_interrupt(act: impl Fn() + Send + 'static) -> crate::error::Result<()> {
         .tried("listen for Ctrl-C", "")
 }
 
+/// A flag that Ctrl-C raises.
+fn interruptible() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let raised = flag.clone();
+    on_interrupt(move || raised.store(true, Relaxed))?;
+    Ok(flag)
+}
+
 /// Does something once when a flag is raised; ends when dropped.
-struct Watch(std::sync::Arc<std::sync::atomic::AtomicBool>);
+struct Watch(Arc<AtomicBool>);
 
 impl Watch {
-    fn over(
-        flag: std::sync::Arc<std::sync::atomic::AtomicBool>,
-        act: impl Fn() + Send + 'static,
-    ) -> crate::error::Result<Self> {
-        use crate::error::IoContext;
-        use std::sync::atomic::Ordering::Relaxed;
-        let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    fn over(flag: Arc<AtomicBool>, act: impl Fn() + Send + 'static) -> Result<Self> {
+        let ended = Arc::new(AtomicBool::new(false));
         let watched = ended.clone();
         let work = move || {
             while !watched.load(Relaxed) {
@@ -207,21 +211,20 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.0.store(true, Relaxed);
     }
 }
 
 /// A supervisor's answer as the type that it must be.
-fn understood<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> crate::error::Result<T> {
-    serde_json::from_value(answer)
-        .map_err(|e| Error::Bug(crate::error::Problem::new("understand the supervisor's answer").seen(e)))
+fn understood<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> Result<T> {
+    serde_json::from_value(answer).map_err(|e| Error::Bug(Problem::new("understand the supervisor's answer").seen(e)))
 }
 
 /// The error for an unknown name, with the known ones.
 fn unknown(what: &str, name: &str, known: impl IntoIterator<Item = String>) -> Error {
     let known: Vec<String> = known.into_iter().collect();
     Error::Usage(
-        crate::error::Problem::new(format!("find the {what}"))
+        Problem::new(format!("find the {what}"))
             .on(name.escape_debug())
             .seen(if known.is_empty() {
                 "there is none".into()

@@ -2,7 +2,7 @@
 
 use super::progress::Terminal;
 use super::target::LabArg;
-use super::{Ended, on_interrupt, output};
+use super::{Ended, interruptible, output};
 use crate::error::Result;
 use crate::event::Journal;
 use crate::hypervisor::Accel;
@@ -13,7 +13,7 @@ use crate::lab::record::Wish;
 use crate::lab::{observe, wish};
 use crate::spec::{self, Source};
 use serde_json::Value;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 /// Seed of a lab where nobody names one.
@@ -112,11 +112,7 @@ pub struct Decided {
 pub fn decide(home: &Home, source: &Source, lab: spec::Lab, options: &Options) -> Result<Decided> {
     observe::same_lab(home, &lab)?;
     let terminal = Arc::new(Mutex::new(Terminal::new()));
-    let interrupted = Arc::new(AtomicBool::new(false));
-    on_interrupt({
-        let interrupted = interrupted.clone();
-        move || interrupted.store(true, Ordering::Relaxed)
-    })?;
+    let interrupted = interruptible()?;
     let journal = Journal::in_memory();
     journal.listen({
         let terminal = terminal.clone();

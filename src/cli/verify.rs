@@ -2,7 +2,7 @@
 
 use super::progress::Terminal;
 use super::target::LabArg;
-use super::{Ended, down, on_interrupt, output, up};
+use super::{Ended, down, interruptible, output, up};
 use crate::error::{Error, Problem, Result};
 use crate::event::Journal;
 use crate::hypervisor::Accel;
@@ -17,8 +17,6 @@ use crate::scenario::{self, Scenario};
 use crate::spec::{Lab, Source};
 use crate::verify::RunReport;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -134,11 +132,7 @@ fn judge(
     jobs: usize,
     folder: &std::path::Path,
 ) -> Result<RunReport> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    on_interrupt({
-        let interrupted = interrupted.clone();
-        move || interrupted.store(true, Ordering::Relaxed)
-    })?;
+    let interrupted = interruptible()?;
     let journal = Journal::in_memory();
     let mut terminal = Terminal::new();
     journal.listen(move |e| {

@@ -6,6 +6,7 @@ use super::engine::{Direction, Tap};
 use super::pcapng::{self, Packet};
 use super::{PortId, Revision};
 use crate::error::{IoContext, Result};
+use crate::private;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -370,7 +371,7 @@ struct Ring {
 
 impl Ring {
     fn begin(&mut self) -> std::io::Result<()> {
-        let mut file = private(&self.config.path)?;
+        let mut file = private::create(&self.config.path)?;
         file.write_all(&self.head)?;
         self.size = self.head.len() as u64;
         self.file = Some(file);
@@ -400,7 +401,7 @@ impl Ring {
 impl Ring {
     /// Both halves one behind the other: a capture of two sections, which every reader takes.
     fn copy(&self, to: &Path) -> std::io::Result<()> {
-        let mut out = private(to)?;
+        let mut out = private::create(to)?;
         for half in [&self.config.older(), &self.config.path] {
             match std::fs::File::open(half) {
                 Ok(mut file) => drop(std::io::copy(&mut file, &mut out)?),
@@ -410,16 +411,6 @@ impl Ring {
         }
         Ok(())
     }
-}
-
-fn private(path: &Path) -> std::io::Result<std::fs::File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
 }
 
 /// Starts the writer of a capture.

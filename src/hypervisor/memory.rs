@@ -4,9 +4,10 @@
 //! stands still. So QEMU is handed the file, behind the header that libvirt expects (`virQEMUSaveHeader`, version 2, not compressed).
 
 use crate::error::{IoContext, Result};
-use std::fs::{File, OpenOptions};
+use crate::private;
+use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Length of the header: magic, five numbers, fourteen unused ones.
@@ -25,12 +26,7 @@ impl Image {
     /// Begins the file with the domain's description; until [`Image::finish`] it calls itself partial.
     pub(super) fn begin(path: &Path, domain: &str) -> Result<Self> {
         let begin = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(path)?;
+            let mut file = private::create(path)?;
             let description = [domain.as_bytes(), b"\0"].concat();
             file.write_all(&header(description.len())?)?;
             file.write_all(&description)?;

@@ -414,7 +414,7 @@ impl Thread {
             node: Some(self.way.node.clone()),
             kind: event.kind,
             id: event.id,
-            severity: severity(event.severity),
+            severity: event.severity,
             t_us: Some(t_us),
             node_t_us: Some(event.node_t_us),
             skew_us: Some(p.skew_us),
@@ -443,15 +443,6 @@ impl Seen {
     }
 }
 
-fn severity(s: ccr_contract::event::Severity) -> Severity {
-    match s {
-        ccr_contract::event::Severity::Debug => Severity::Debug,
-        ccr_contract::event::Severity::Info => Severity::Info,
-        ccr_contract::event::Severity::Warning => Severity::Warning,
-        ccr_contract::event::Severity::Error => Severity::Error,
-    }
-}
-
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -467,7 +458,7 @@ mod tests {
             node_t_us,
             kind: "x".into(),
             id: None,
-            severity: ccr_contract::event::Severity::Info,
+            severity: Severity::Info,
             data: BTreeMap::new(),
         }
     }

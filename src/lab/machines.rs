@@ -1,12 +1,12 @@
 //! From the lab's record to machines, files and ports: what was chosen becomes what QEMU runs.
 
-use super::checkpoint::top_layer;
-use super::files::{LabFiles, ROOT_DISK};
+use super::checkpoint::{local_disks, top_layer};
+use super::files::LabFiles;
 use super::record::{MachineRecord, Record, Wish};
 use crate::error::{IoContext, Result};
 use crate::fabric::PortAssignment;
 use crate::hypervisor::{Credential, Disk, DiskFormat, Machine, Mgmt, Port};
-use crate::spec::Node;
+use crate::spec::{Lab, Node};
 use std::net::{Ipv4Addr, TcpListener};
 
 /// What is chosen for a lab's machines before they are made.
@@ -56,42 +56,35 @@ fn uuid(lab: &str, node: &str) -> String {
     )
 }
 
+/// The disks of `node` as they are now: its own, each by the layer that is written to, then those that it shares.
+pub fn disks(lab: &Lab, files: &LabFiles, node: &Node) -> Vec<Disk> {
+    let nf = files.node(&node.name);
+    // The root is `/dev/vda` on the kernel's command line; the guest finds the others by their serials.
+    let serials = std::iter::once(None).chain(node.disks.iter().map(|d| Some(d.serial.clone())));
+    let own = local_disks(node).into_iter().zip(serials);
+    let own = own.map(|((target, name), serial)| Disk {
+        target,
+        path: top_layer(&nf, &name),
+        format: DiskFormat::Qcow2,
+        serial,
+        shared: false,
+    });
+    let shared = lab.shared_disks.iter().filter(|d| d.shared_by.contains(&node.name));
+    let shared = shared.zip('a'..='z').map(|(disk, letter)| Disk {
+        target: format!("sd{letter}"),
+        path: files.shared_disk(&disk.name),
+        format: DiskFormat::Raw,
+        serial: Some(disk.serial.clone()),
+        shared: true,
+    });
+    own.chain(shared).collect()
+}
+
 /// The machine of `node`, as QEMU shall run it.
 pub fn machine(record: &Record, files: &LabFiles, node: &Node, credentials: Vec<Credential>) -> Option<Machine> {
     let chosen = record.machine(&node.name)?;
     let nf = files.node(&node.name);
     let image = &record.wish.image;
-    let mut disks = vec![Disk {
-        target: "vda".into(),
-        path: top_layer(&nf, ROOT_DISK),
-        format: DiskFormat::Qcow2,
-        serial: None,
-        shared: false,
-    }];
-    for (disk, letter) in node.disks.iter().zip('b'..='z') {
-        disks.push(Disk {
-            target: format!("vd{letter}"),
-            path: top_layer(&nf, &disk.name),
-            format: DiskFormat::Qcow2,
-            serial: Some(disk.serial.clone()),
-            shared: false,
-        });
-    }
-    let shared = record
-        .wish
-        .lab
-        .shared_disks
-        .iter()
-        .filter(|d| d.shared_by.contains(&node.name));
-    for (disk, letter) in shared.zip('a'..='z') {
-        disks.push(Disk {
-            target: format!("sd{letter}"),
-            path: files.shared_disk(&disk.name),
-            format: DiskFormat::Raw,
-            serial: Some(disk.serial.clone()),
-            shared: true,
-        });
-    }
     let port_of = |network: &str| -> Option<&PortAssignment> {
         record
             .ports
@@ -124,7 +117,7 @@ pub fn machine(record: &Record, files: &LabFiles, node: &Node, credentials: Vec<
         initrd: image.initrd.clone(),
         // The name is there before any unit runs.
         cmdline: format!("{} systemd.hostname={}", image.cmdline, node.name),
-        disks,
+        disks: disks(&record.wish.lab, files, node),
         ports,
         mgmt: Mgmt {
             mac: node.mgmt_mac,

@@ -24,3 +24,4 @@ pub mod wish;
 pub mod world;
 
 pub use channel::way;
+pub use machines::disks;

@@ -2,13 +2,12 @@
 
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::hypervisor::{Accel, DiskFormat};
+use crate::private;
 use crate::spec::Lab;
 use crate::units::Name;
 use crate::wait::Slowness;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// A lab as it was asked for, before anything is chosen.
@@ -103,25 +102,11 @@ impl Record {
     /// Writes the record so that a reader sees the old or the new one, never half of it.
     pub fn save(&self, path: &Path) -> Result<()> {
         let bytes = serde_json::to_vec_pretty(self).expect("a record is plain data");
-        write_private(path, &bytes).tried("write the lab's record", path.display())
+        private::replace(path, &bytes).tried("write the lab's record", path.display())
     }
 
     /// What was chosen for `node`.
     pub fn machine(&self, node: &str) -> Option<&MachineRecord> {
         self.machines.iter().find(|m| m.node == node)
     }
-}
-
-/// Writes a file 0600 beside its place, syncs it and renames it.
-pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)
 }

@@ -1,10 +1,10 @@
 //! What stands while a lab lives and must survive its supervisor: faults in force and the fabric's rules.
 
 use super::files::LabFiles;
-use super::record::write_private;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Event, Journal};
 use crate::fabric::Rule;
+use crate::private;
 use crate::verify::FaultRecord;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -35,7 +35,7 @@ impl Standing {
     /// Writes it, old or new, never half.
     pub fn save(&self, files: &LabFiles) -> Result<()> {
         let bytes = serde_json::to_vec(self).expect("plain data");
-        write_private(&files.standing(), &bytes).tried("write the faults in force", files.standing().display())
+        private::replace(&files.standing(), &bytes).tried("write the faults in force", files.standing().display())
     }
 
     /// When the supervisor before was last seen alive: the time of the journal's last event before this one's.

@@ -4,13 +4,13 @@ use super::run::{not_run, run};
 use super::{History, Rules, Scenario, World, parse};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::lab::files::Home;
+use crate::private;
 use crate::report;
 use crate::spec::{Lab, Source, known};
 use crate::verify::{RunReport, ScenarioReport, Verdict};
 use fs_err as fs;
 use serde::Serialize;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -277,12 +277,7 @@ fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
+    private::create(path)
         .and_then(|mut f| f.write_all(bytes))
         .tried("write the file", path.display())
 }

@@ -27,6 +27,11 @@ const KEEPALIVE: Duration = Duration::from_secs(3);
 /// Probes without an answer after which a quiet stream is dead.
 const KEEPALIVE_PROBES: u32 = 3;
 
+/// A pause before a listener that failed is asked again: it is out of file descriptors, most likely, and some will be closed.
+pub async fn after_failed_accept() {
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
 /// Binds a TCP socket to an own address that need not be there yet.
 pub fn listen(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
@@ -167,8 +172,7 @@ impl Streams {
                     Ok((stream, SocketAddr::V4(from))) => (stream, *from.ip()),
                     Ok(_) => continue,
                     Err(_) => {
-                        // Out of file descriptors, most likely: some will be closed.
-                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        after_failed_accept().await;
                         continue;
                     }
                 };

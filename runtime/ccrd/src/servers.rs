@@ -3,10 +3,11 @@
 use crate::core::Core;
 use crate::mail::pop3::{Item, Maildrop};
 use crate::mail::smtp::{Answer, Dialect, Inbox, Message};
+use crate::mail::wire::Wire;
 use crate::mail::{Limits, pop3, smtp};
+use crate::net::after_failed_accept;
 use ccr_core::io::{ClientRequest, Reply};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -53,25 +54,25 @@ impl Post {
                     Ok((stream, _)) => {
                         tokio::spawn(post.clone().receive(protocol, stream, room.clone()));
                     }
-                    // Out of file descriptors, most likely: some will be closed.
-                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                    Err(_) => after_failed_accept().await,
                 }
             }
         })
     }
 
-    async fn receive(mut self, protocol: Protocol, stream: TcpStream, room: Arc<Semaphore>) {
+    async fn receive(mut self, protocol: Protocol, mut stream: TcpStream, room: Arc<Semaphore>) {
         let limits = self.limits.clone();
         let Ok(_permit) = room.try_acquire_owned() else {
-            match protocol {
-                Protocol::Pop3 => pop3::refuse(stream, &limits).await,
-                Protocol::Smtp | Protocol::Lmtp => smtp::refuse(stream, &limits).await,
-            }
-            return;
+            let why = match protocol {
+                Protocol::Pop3 => pop3::TOO_MANY,
+                Protocol::Smtp | Protocol::Lmtp => smtp::TOO_MANY,
+            };
+            let mut wire = Wire::new(stream, limits.idle);
+            let _ = wire.send(why.as_bytes()).await;
+            return wire.finish().await;
         };
         let mut hang_up = self.hang_up.clone();
         hang_up.mark_unchanged();
-        let mut stream = stream;
         // A hub's clients are not the store's.
         let hung_up = async {
             if protocol == Protocol::Smtp || hang_up.changed().await.is_err() {

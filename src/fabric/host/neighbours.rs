@@ -178,6 +178,12 @@ impl Neighbours {
     fn learn(&mut self, ip: Ipv4Addr, new: Mac, now: u64, how: Learned, out: &mut Vec<Box<[u8]>>) {
         // A stale entry is usable but will be asked about: what an unasked ARP leaves behind on Linux.
         let confirmed = if how.answer { now } else { now.saturating_sub(REACHABLE) };
+        let known = Entry::Known {
+            mac: new,
+            confirmed,
+            changed: now,
+            check: Check::None,
+        };
         match self.entries.get_mut(&ip) {
             Some(Entry::Known {
                 mac,
@@ -200,27 +206,11 @@ impl Neighbours {
                         p.copy_from_slice(&packet)
                     }));
                 }
-                self.entries.insert(
-                    ip,
-                    Entry::Known {
-                        mac: new,
-                        confirmed,
-                        changed: now,
-                        check: Check::None,
-                    },
-                );
+                self.entries.insert(ip, known);
             }
             None if how.create => {
                 self.make_room(now);
-                self.entries.insert(
-                    ip,
-                    Entry::Known {
-                        mac: new,
-                        confirmed,
-                        changed: now,
-                        check: Check::None,
-                    },
-                );
+                self.entries.insert(ip, known);
             }
             None => {}
         }

@@ -4,6 +4,7 @@ use super::{Answer, MAX_REQUEST, Request};
 use crate::core::Core;
 use crate::events::Events;
 use crate::mail::wire::{Line, Wire};
+use crate::net::after_failed_accept;
 use ccr_core::io::{Command, Reply};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -37,8 +38,7 @@ pub async fn serve(listener: UnixListener, core: Core, events: Events) {
     let room = Arc::new(Semaphore::new(MAX_SESSIONS));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            // Out of file descriptors, most likely: some will be closed.
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            after_failed_accept().await;
             continue;
         };
         let Ok(permit) = room.clone().try_acquire_owned() else {

@@ -47,12 +47,8 @@ pub async fn session<S: AsyncRead + AsyncWrite + Unpin, M: Maildrop>(
     ended
 }
 
-/// Tells a peer that there are too many sessions.
-pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, limits: &Limits) {
-    let mut wire = Wire::new(stream, limits.idle);
-    let _ = wire.send(b"-ERR [SYS/TEMP] too many sessions\r\n").await;
-    wire.finish().await;
-}
+/// What a peer is told when there are too many sessions.
+pub const TOO_MANY: &str = "-ERR [SYS/TEMP] too many sessions\r\n";
 
 /// RFC 1939's states.
 enum State {

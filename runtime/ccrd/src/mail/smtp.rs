@@ -89,12 +89,8 @@ pub async fn session<S: AsyncRead + AsyncWrite + Unpin, I: Inbox>(
     ended
 }
 
-/// Tells a peer that there are too many sessions.
-pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, limits: &Limits) {
-    let mut wire = Wire::new(stream, limits.idle);
-    let _ = wire.send(b"421 4.3.2 too many sessions\r\n").await;
-    wire.finish().await;
-}
+/// What a peer is told when there are too many sessions.
+pub const TOO_MANY: &str = "421 4.3.2 too many sessions\r\n";
 
 struct Session<'a, S, I> {
     wire: Wire<S>,

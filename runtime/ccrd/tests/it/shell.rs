@@ -12,7 +12,7 @@ use ccrd::servers::{Post, Protocol};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
@@ -138,16 +138,19 @@ impl World {
     }
 }
 
-/// Sends `script` and reads until the server closes.
-async fn talk(at: SocketAddr, script: &str) -> String {
-    let mut s = TcpStream::connect(at).await.unwrap();
-    s.write_all(script.as_bytes()).await.unwrap();
+/// Sends `bytes` and reads until the server closes.
+async fn exchange(mut s: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> String {
+    s.write_all(bytes).await.unwrap();
     let mut said = String::new();
     tokio::time::timeout(SOON, s.read_to_string(&mut said))
         .await
         .expect("an end")
         .unwrap();
     said
+}
+
+async fn talk(at: SocketAddr, script: &str) -> String {
+    exchange(TcpStream::connect(at).await.unwrap(), script.as_bytes()).await
 }
 
 #[tokio::test]
@@ -201,7 +204,7 @@ async fn a_conversation_of_the_store_is_hung_up_without_an_answer() {
         .write_all(b"LHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<slow@x>\r\nDATA\r\nhello\r\n.\r\n")
         .await
         .unwrap();
-    let mut hub_client = TcpStream::connect(smtp).await.unwrap();
+    let hub_client = TcpStream::connect(smtp).await.unwrap();
     let mut seen = Vec::new();
     while !seen.ends_with(b"354 go on, end with a lone dot\r\n") {
         seen.push(tokio::time::timeout(SOON, waiting.read_u8()).await.unwrap().unwrap());
@@ -211,12 +214,7 @@ async fn a_conversation_of_the_store_is_hung_up_without_an_answer() {
     let end = tokio::time::timeout(SOON, waiting.read_u8()).await.expect("an end");
     assert!(end.is_err(), "{end:?}");
     // A hub's clients stay.
-    hub_client.write_all(b"QUIT\r\n").await.unwrap();
-    let mut said = String::new();
-    tokio::time::timeout(SOON, hub_client.read_to_string(&mut said))
-        .await
-        .expect("an end")
-        .unwrap();
+    let said = exchange(hub_client, b"QUIT\r\n").await;
     assert!(said.ends_with("221 2.0.0 bye\r\n"), "{said}");
 }
 
@@ -236,14 +234,7 @@ async fn a_halt_ends_the_loop_with_its_reason() {
 }
 
 async fn ask(socket: &std::path::Path, bytes: &[u8]) -> String {
-    let mut s = UnixStream::connect(socket).await.unwrap();
-    s.write_all(bytes).await.unwrap();
-    let mut said = String::new();
-    tokio::time::timeout(SOON, s.read_to_string(&mut said))
-        .await
-        .expect("an end")
-        .unwrap();
-    said
+    exchange(UnixStream::connect(socket).await.unwrap(), bytes).await
 }
 
 #[tokio::test]

@@ -2,8 +2,9 @@
 
 use super::super::*;
 use crate::fabric::{Control, Counters, Revision, Rule};
-use crate::hypervisor::{Accel, Disk, DiskFormat, DomainState, Fake, Hypervisor, Machine, Mgmt, Port};
+use crate::hypervisor::{Accel, DiskFormat, DomainState, Fake, Hypervisor, Machine, Mgmt, Port};
 use crate::image::qemu_img::QemuImg;
+use crate::lab::disks;
 use crate::lab::files::{Home, LabFiles};
 use crate::spec::{Lab, LocalDisk, example};
 use crate::units::{Name, Size};
@@ -146,23 +147,6 @@ impl World {
         nodes
             .map(|(node, n)| {
                 let nf = files.node(&node.name);
-                let mut disks: Vec<Disk> = local_disks(node)
-                    .into_iter()
-                    .map(|(target, disk)| Disk {
-                        target,
-                        path: top_layer(&nf, &disk),
-                        format: DiskFormat::Qcow2,
-                        serial: None,
-                        shared: false,
-                    })
-                    .collect();
-                disks.push(Disk {
-                    target: "sda".into(),
-                    path: files.shared_disk("quorum"),
-                    format: DiskFormat::Raw,
-                    serial: None,
-                    shared: true,
-                });
                 Machine {
                     name: node.name.to_string(),
                     uuid: format!("6f6a1b54-4e4b-4b0a-9d5b-0a1f6f3d2c0{n}"),
@@ -173,7 +157,7 @@ impl World {
                     kernel: "/vmlinuz".into(),
                     initrd: "/initrd".into(),
                     cmdline: String::new(),
-                    disks,
+                    disks: disks(&self.lab, files, node),
                     ports: vec![Port {
                         network: "public".into(),
                         mac: node.nics[0].mac,
