@@ -43,6 +43,11 @@ impl Stat {
         !matches!(self.state, 'Z' | 'X')
     }
 
+    /// Whether a signal or a debugger holds it.
+    pub fn stopped(&self) -> bool {
+        matches!(self.state, 'T' | 't')
+    }
+
     /// Processor time of a process of this host, its guest's included.
     pub fn cpu(&self) -> Duration {
         Duration::from_millis(self.ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second())

@@ -3,6 +3,7 @@
 mod on_disk;
 
 use failoverlab::fabric::PortAssignment;
+use failoverlab::process;
 use failoverlab::wait::{Deadline, Probe, wait_until};
 use serde_json::Value;
 use std::net::UdpSocket;
@@ -104,32 +105,24 @@ impl Lab {
     /// Ends the supervisor as a crash would.
     fn kill_supervisor(&self) -> bool {
         let ls: Value = serde_json::from_str(&self.ok(&["ls", "--json"])).unwrap();
-        let Some(pid) = ls[0]["supervisor"]
-            .as_i64()
-            .and_then(|p| rustix::process::Pid::from_raw(p as i32))
-        else {
+        let Some(pid) = ls[0]["supervisor"].as_u64().and_then(|p| u32::try_from(p).ok()) else {
             return false;
         };
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        let target = rustix::process::Pid::from_raw(pid as i32).unwrap();
+        rustix::process::kill_process(target, rustix::process::Signal::KILL).unwrap();
         wait_until(
             "see the supervisor end",
             Deadline::after(Duration::from_secs(10)),
             || {
-                Ok(if rustix::process::test_kill_process(pid).is_err() || zombie(pid) {
-                    Probe::Ready(())
-                } else {
-                    Probe::NotYet("it lives".into())
+                Ok(match process::runs(pid) {
+                    true => Probe::NotYet("it lives".into()),
+                    false => Probe::Ready(()),
                 })
             },
         )
         .unwrap();
         true
     }
-}
-
-fn zombie(pid: rustix::process::Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|s| s.trim_start().starts_with('Z'))
 }
 
 impl Drop for Lab {

@@ -102,10 +102,7 @@ fn config(ring: Option<&std::path::Path>) -> FabricConfig {
             workstation: Some(([10, 77, 1, 2].into(), 24)),
         }],
         ports: vec![port(0), port(1), port(2)],
-        ring: ring.map(|d| RingConfig {
-            path: d.join("ring.pcapng"),
-            bytes: 32 << 20,
-        }),
+        ring: ring.map(|d| RingConfig::at(d.join("ring.pcapng"))),
         ..FabricConfig::default()
     }
 }

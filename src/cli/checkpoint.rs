@@ -8,7 +8,7 @@ use crate::lab::checkpoint::{Checkpoint, Meta, Store};
 use crate::lab::files::Home;
 use crate::lab::protocol::Verb;
 use crate::lab::saved::users;
-use crate::units::{Name, Size};
+use crate::units::Name;
 use serde_json::json;
 
 #[derive(Debug, clap::Args)]
@@ -63,9 +63,8 @@ fn create(home: &Home, named: Named) -> Result<()> {
     let lab = target::running(home, &LabArg::of(&named.lab))?;
     let mut terminal = Terminal::new();
     let mut client = lab.client(home)?;
-    let meta = client.ask(Verb::Checkpoint { name: named.name }, |e| terminal.show(e))?;
+    let meta: Meta = client.get_hearing(Verb::Checkpoint { name: named.name }, |e| terminal.show(e))?;
     drop(terminal);
-    let meta: Meta = super::understood(meta)?;
     if named.json {
         return output::json(&summary(&meta));
     }
@@ -153,7 +152,7 @@ fn show(home: &Home, named: &Named) -> Result<()> {
         output::text_out(&format!(
             "  {:<12} {state:<8} {:>6} MiB  {clock}",
             node.name,
-            Size(bytes).bytes() >> 20
+            bytes >> 20
         ))?;
     }
     Ok(())

@@ -215,11 +215,6 @@ impl Drop for Watch {
     }
 }
 
-/// A supervisor's answer as the type that it must be.
-fn understood<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> Result<T> {
-    serde_json::from_value(answer).map_err(|e| Error::Bug(Problem::new("understand the supervisor's answer").seen(e)))
-}
-
 /// The error for an unknown name, with the known ones.
 fn unknown(what: &str, name: &str, known: impl IntoIterator<Item = String>) -> Error {
     let known: Vec<String> = known.into_iter().collect();

@@ -80,8 +80,7 @@ pub fn run(home: &Home, args: Args) -> Ended {
         .unwrap_or_else(|| home.runs().join(folder_name(&lab.name)));
     let jobs = admission::jobs(&lab, args.jobs);
     let from = healthy(home, &source, lab, &args)?;
-    let judged = judge(home, from, &scenarios, &args, jobs, &folder);
-    let report = judged?;
+    let report = judge(home, from, &scenarios, &args, jobs, &folder)?;
     if args.json {
         output::json(&report)?;
     } else {

@@ -60,8 +60,9 @@ impl Topology {
 
     /// `node` apart from everybody, the workstation included.
     pub fn isolate(&self, node: &str, ways: Ways, on: &[&str]) -> Result<Vec<Path>> {
-        self.known("isolate a node", node)?;
-        self.collect("isolate a node", on, |nodes| {
+        const WHAT: &str = "isolate a node";
+        self.known(WHAT, node)?;
+        self.collect(WHAT, on, |nodes| {
             nodes.iter().any(|n| n == node).then(|| both(node, ANY, ways))
         })
     }

@@ -27,13 +27,13 @@ pub(super) fn send(site: &dyn Site, p: &Process, record: &mut FaultRecord) -> Re
         .iter()
         .filter_map(|v| unit(&mut *guest, v.pid, deadline))
         .collect();
-    signal(&mut *guest, &victims, word(p.signal), deadline)?;
+    signal(&mut *guest, &victims, p.signal.word(), deadline)?;
     record.begin_us = site.journal().now_us();
     let hit = wait_until("see the signal work", deadline, || {
         let now = find(&mut *guest, &p.process, deadline)?;
         let left: Vec<&Stat> = now
             .iter()
-            .filter(|n| victims.iter().any(|v| (v.pid, v.began) == (n.pid, n.began)) && !done(n.state, p.signal))
+            .filter(|n| victims.iter().any(|v| (v.pid, v.began) == (n.pid, n.began)) && !done(n, p.signal))
             .collect();
         Ok(if left.is_empty() {
             Probe::Ready(())
@@ -63,7 +63,7 @@ pub(super) fn back(site: &dyn Site, p: &Process, record: &FaultRecord) -> Result
     };
     if p.signal == Signal::Stop {
         let mut stopped = find(&mut *guest, &p.process, deadline)?;
-        stopped.retain(|f| matches!(f.state, 'T' | 't'));
+        stopped.retain(Stat::stopped);
         if !stopped.is_empty() {
             signal(&mut *guest, &stopped, "CONT", deadline)?;
         }
@@ -84,19 +84,10 @@ pub(super) fn back(site: &dyn Site, p: &Process, record: &FaultRecord) -> Result
     Ok(())
 }
 
-fn done(state: char, signal: Signal) -> bool {
+fn done(process: &Stat, signal: Signal) -> bool {
     match signal {
-        Signal::Stop => matches!(state, 'T' | 't'),
-        _ => matches!(state, 'Z' | 'X'),
-    }
-}
-
-fn word(signal: Signal) -> &'static str {
-    match signal {
-        Signal::Kill => "KILL",
-        Signal::Term => "TERM",
-        Signal::Abrt => "ABRT",
-        Signal::Stop => "STOP",
+        Signal::Stop => process.stopped(),
+        _ => !process.runs(),
     }
 }
 

@@ -140,6 +140,20 @@ pub enum Signal {
     Stop,
 }
 
+impl Signal {
+    const ALL: [Signal; 4] = [Signal::Kill, Signal::Term, Signal::Abrt, Signal::Stop];
+
+    /// As `kill -s` takes it.
+    fn word(self) -> &'static str {
+        match self {
+            Signal::Kill => "KILL",
+            Signal::Term => "TERM",
+            Signal::Abrt => "ABRT",
+            Signal::Stop => "STOP",
+        }
+    }
+}
+
 impl Fault {
     /// Its word.
     pub fn kind(&self) -> Kind {

@@ -179,16 +179,15 @@ impl Words {
     }
 
     fn signal(&self) -> Result<Signal> {
-        match self.parameters.get("signal").map(String::as_str) {
-            None | Some("KILL") => Ok(Signal::Kill),
-            Some("TERM") => Ok(Signal::Term),
-            Some("ABRT") => Ok(Signal::Abrt),
-            Some("STOP") => Ok(Signal::Stop),
-            Some(other) => Err(self.wrong(
-                format!("`{}` is no signal that can be sent", other.escape_debug()),
+        let Some(text) = self.parameters.get("signal") else {
+            return Ok(Signal::Kill);
+        };
+        Signal::ALL.into_iter().find(|s| s.word() == text).ok_or_else(|| {
+            self.wrong(
+                format!("`{}` is no signal that can be sent", text.escape_debug()),
                 "it is KILL, TERM, ABRT or STOP",
-            )),
-        }
+            )
+        })
     }
 
     fn wrong(&self, seen: impl std::fmt::Display, remedy: impl std::fmt::Display) -> Error {

@@ -9,6 +9,7 @@ use super::run::{Run, find_program, missing};
 use super::sources;
 use super::tree::Tree;
 use super::{BUILDER, initramfs};
+use crate::capacity;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Journal, Step};
 use crate::hypervisor::DiskFormat;
@@ -76,8 +77,7 @@ pub fn check_host(key: &ImageKey, dir: &Path) -> Result<()> {
             problem.remedy("sudo apt-get install debian-archive-keyring"),
         ));
     }
-    let stat = rustix::fs::statvfs(dir).tried("look for free disk space", dir.display())?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let free = capacity::disk(dir)?.bytes();
     if free < FREE {
         return Err(Error::Host(
             Problem::new(what)

@@ -2,25 +2,17 @@
 
 use super::checkpoint::{Checkpoint, PartKind};
 use super::files::Home;
-use crate::error::{Error, IoContext, Problem, Result};
+use crate::capacity;
+use crate::error::{Error, Problem, Result};
 use crate::spec::Lab;
 use crate::units::Size;
-use std::path::Path;
-
-/// What this host can give to machines, where the kernel says.
-pub fn host_memory() -> Option<Size> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(Size(kib << 10))
-}
 
 /// Refuses forks that do not fit beside what runs.
 pub fn forks(home: &Home, checkpoint: &Checkpoint, count: u16) -> Result<()> {
     let record = super::saved::record(checkpoint)?;
     let lab = &record.wish.lab;
     let what = || format!("{count} forks of {}", lab.name);
-    if let Some(free) = host_memory() {
+    if let Some(free) = capacity::memory() {
         fits(
             "memory",
             &what(),
@@ -35,7 +27,7 @@ pub fn forks(home: &Home, checkpoint: &Checkpoint, count: u16) -> Result<()> {
         "disk space",
         &what(),
         Size(each * u64::from(count)),
-        free_disk(&home.state)?,
+        capacity::disk(&home.state)?,
     )
 }
 
@@ -50,14 +42,14 @@ pub fn checkpoint(home: &Home, lab: &Lab) -> Result<()> {
         "disk space",
         &format!("a checkpoint of {}", lab.name),
         Size(memory + shared),
-        free_disk(&home.cache)?,
+        capacity::disk(&home.cache)?,
     )
 }
 
 /// How many of `wanted` scenarios may run side by side, each on a fork of its own: as many as memory and cores carry, at least one.
 pub fn jobs(lab: &Lab, wanted: Option<usize>) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let by_memory = host_memory().map_or(usize::MAX, |m| (m.bytes() / lab.host_memory().bytes().max(1)) as usize);
+    let by_memory = capacity::memory().map_or(usize::MAX, |m| (m.bytes() / lab.host_memory().bytes().max(1)) as usize);
     wanted.unwrap_or(cores / CORES_PER_LAB).min(by_memory).max(1)
 }
 
@@ -79,13 +71,6 @@ fn fits(what: &'static str, whose: &str, wanted: Size, free: Size) -> Result<()>
             ))
             .remedy("take other labs down (`failoverlab ls`), or ask for less"),
     ))
-}
-
-/// Free space at `path`, or at the nearest folder above it that is there.
-fn free_disk(path: &Path) -> Result<Size> {
-    let there = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
-    let stat = rustix::fs::statvfs(there).tried("look for free disk space", there.display())?;
-    Ok(Size(stat.f_bavail.saturating_mul(stat.f_frsize)))
 }
 
 #[cfg(test)]
@@ -113,12 +98,5 @@ mod tests {
             node.memory = Size(u64::MAX / 8);
         }
         assert_eq!(jobs(&lab, Some(64)), 1, "memory for less than one");
-    }
-
-    #[test]
-    fn this_host_has_memory_and_disk() {
-        assert!(host_memory().unwrap() > Size::mib(1));
-        let dir = tempfile::tempdir().unwrap();
-        assert!(free_disk(&dir.path().join("not/there/yet")).unwrap() > Size::mib(1));
     }
 }

@@ -7,6 +7,7 @@ use crate::event::Event;
 use crate::fabric::CaptureFilter;
 use crate::process::Stat;
 use crate::wait::{Deadline, Probe, wait_until};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -106,9 +107,14 @@ impl Client {
     }
 
     /// Asks for something that ends quickly and reads its result as `T`.
-    pub fn get<T: serde::de::DeserializeOwned>(&mut self, verb: Verb) -> Result<T> {
+    pub fn get<T: DeserializeOwned>(&mut self, verb: Verb) -> Result<T> {
+        self.get_hearing(verb, |_| {})
+    }
+
+    /// The same for what takes longer: `on_event` hears what happens meanwhile.
+    pub fn get_hearing<T: DeserializeOwned>(&mut self, verb: Verb, on_event: impl FnMut(&Event)) -> Result<T> {
         let word = verb.word();
-        let value = self.ask(verb, |_| {})?;
+        let value = self.ask(verb, on_event)?;
         serde_json::from_value(value)
             .map_err(|e| Error::Bug(Problem::new("understand the supervisor's answer").on(word).seen(e)))
     }

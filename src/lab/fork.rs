@@ -40,9 +40,7 @@ pub fn claim(home: &Home, lab: &Name) -> Result<String> {
 /// Brings `instance`, a lab or a fork whose name was claimed, back from a checkpoint; returns when it is healthy.
 pub fn bring_back(home: &Home, instance: &str, from: &RestoreArgs, on_event: impl FnMut(&Event)) -> Result<Returned> {
     let mut client = Client::find_or_start(home, instance)?;
-    let answer = client.ask(Verb::Restore(from.clone()), on_event)?;
-    serde_json::from_value(answer)
-        .map_err(|e| Error::Bug(Problem::new("understand the supervisor's answer").on(instance).seen(e)))
+    client.get_hearing(Verb::Restore(from.clone()), on_event)
 }
 
 /// Takes `instance` down; whether there was anything.

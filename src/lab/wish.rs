@@ -21,7 +21,7 @@ pub fn context() -> Result<Context> {
             .iter()
             .map(|kind| Pack::load(kind).map(|p| p.settings))
             .collect::<Result<_>>()?,
-        host_memory: super::admission::host_memory(),
+        host_memory: crate::capacity::memory(),
     })
 }
 

@@ -170,7 +170,7 @@ impl MachineWorld {
 
     /// Asks the supervisor; one that died is replaced at once, so that the networks are dark for a moment only. The lab's
     /// journal then says so, and the verdict is *unknown*.
-    fn ask(&mut self, verb: Verb) -> Result<Value> {
+    fn get<T: serde::de::DeserializeOwned>(&mut self, verb: Verb) -> Result<T> {
         let alive = Client::find(&self.home.lab(&self.instance))?.is_some();
         if !alive {
             self.client = Client::find_or_start(&self.home, &self.instance)?;
@@ -180,14 +180,7 @@ impl MachineWorld {
                 self.shift_us,
             )?;
         }
-        self.client.ask(verb, |_| {})
-    }
-
-    fn get<T: serde::de::DeserializeOwned>(&mut self, verb: Verb) -> Result<T> {
-        let word = verb.word();
-        let value = self.ask(verb)?;
-        serde_json::from_value(value)
-            .map_err(|e| Error::Bug(Problem::new("understand the supervisor's answer").on(word).seen(e)))
+        self.client.get(verb)
     }
 
     /// A record with its times on the run's clock.
@@ -226,7 +219,7 @@ impl MachineWorld {
     /// What is there and was not before the scenario: faults in force, rules, strange or missing machines.
     fn leftovers(&mut self) -> Result<Vec<String>> {
         let status: LabStatus = self.get(Verb::Status)?;
-        let counters = self.ask(Verb::Counters)?;
+        let counters: Value = self.get(Verb::Counters)?;
         let mut left: Vec<String> = status
             .faults
             .iter()
@@ -347,7 +340,7 @@ impl World for MachineWorld {
 
     fn keep_networks(&mut self, to: &Path) -> Result<()> {
         let to = std::path::absolute(to).tried("find the folder", to.display())?;
-        self.ask(Verb::KeepRing { to }).map(drop)
+        self.get::<Value>(Verb::KeepRing { to }).map(drop)
     }
 
     fn finish(&mut self) -> Result<History> {

@@ -107,6 +107,22 @@ impl Plain {
     }
 }
 
+/// The parameters of all faults by their fields; what each kind of fault takes is checked with its words.
+macro_rules! parameters {
+    ($($key:ident)*) => {
+        const FAULT_KEYS: &[&str] = &["on", $(stringify!($key)),*];
+
+        impl RawStep {
+            fn plain(&self) -> Vec<(&'static str, &Option<At<Plain>>)> {
+                vec![$((stringify!($key), &self.$key)),*]
+            }
+        }
+    };
+}
+
+parameters!(rate network between sides direction proto port ethertype address loss burst delay jitter distribution
+    duplicate reorder queue mtu down up corrupt mend seed process signal);
+
 /// The verbs of a step, as the file writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
@@ -151,35 +167,7 @@ impl Verb {
             Verb::Workload => &["rate", "size", "clients", "deadline", "mix"],
             Verb::Wait | Verb::Heal => &[],
             Verb::Until => &["within"],
-            // What each kind of fault takes is checked with its words.
-            Verb::Fault => &[
-                "on",
-                "rate",
-                "network",
-                "between",
-                "sides",
-                "direction",
-                "proto",
-                "port",
-                "ethertype",
-                "address",
-                "loss",
-                "burst",
-                "delay",
-                "jitter",
-                "distribution",
-                "duplicate",
-                "reorder",
-                "queue",
-                "mtu",
-                "down",
-                "up",
-                "corrupt",
-                "mend",
-                "seed",
-                "process",
-                "signal",
-            ],
+            Verb::Fault => FAULT_KEYS,
             Verb::Expect => &["on", "within"],
             Verb::Operate => &["on", "to", "comment", "group", "set", "refused"],
             Verb::Move => &["on", "comment", "refused"],
@@ -222,7 +210,7 @@ impl RawStep {
             ("set", whole(!self.set.is_empty())),
             ("refused", whole(self.refused.is_some())),
         ];
-        let parameters = self.plain().map(|(key, value)| (key, place(value)));
+        let parameters = self.plain().into_iter().map(|(key, value)| (key, place(value)));
         there
             .into_iter()
             .chain(parameters)
@@ -243,36 +231,6 @@ impl RawStep {
             &self.mv,
         ];
         texts.into_iter().flatten().next().map_or(0..0, |a| a.span.clone())
-    }
-
-    fn plain(&self) -> [(&'static str, &Option<At<Plain>>); 25] {
-        [
-            ("rate", &self.rate),
-            ("network", &self.network),
-            ("between", &self.between),
-            ("sides", &self.sides),
-            ("direction", &self.direction),
-            ("proto", &self.proto),
-            ("port", &self.port),
-            ("ethertype", &self.ethertype),
-            ("address", &self.address),
-            ("loss", &self.loss),
-            ("burst", &self.burst),
-            ("delay", &self.delay),
-            ("jitter", &self.jitter),
-            ("distribution", &self.distribution),
-            ("duplicate", &self.duplicate),
-            ("reorder", &self.reorder),
-            ("queue", &self.queue),
-            ("mtu", &self.mtu),
-            ("down", &self.down),
-            ("up", &self.up),
-            ("corrupt", &self.corrupt),
-            ("mend", &self.mend),
-            ("seed", &self.seed),
-            ("process", &self.process),
-            ("signal", &self.signal),
-        ]
     }
 
     /// The parameters of a fault, as its words take them.

@@ -229,12 +229,7 @@ fn cut_short(tool: &Tool) -> Result<(), String> {
             "before",
         )?;
     }
-    let machines = tool
-        .processes()
-        .iter()
-        .filter(|(_, c)| c.contains("qemu-system"))
-        .count();
-    same("machines", machines, 3)
+    same("machines", tool.machines(), 3)
 }
 
 fn networks(tool: &Tool) -> Result<(), String> {
@@ -455,9 +450,9 @@ fn interrupted(tool: &Tool) -> Result<(), String> {
         .spawn()
         .map_err(|e| e.to_string())?;
     wait_for("a machine to start", Duration::from_secs(60), || {
-        match tool.processes().iter().any(|(_, c)| c.contains("qemu-system")) {
-            true => Ok(()),
-            false => Err("no QEMU process".into()),
+        match tool.machines() {
+            0 => Err("no QEMU process".into()),
+            _ => Ok(()),
         }
     })?;
     let pid = rustix::process::Pid::from_child(&child);

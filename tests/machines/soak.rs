@@ -35,12 +35,7 @@ fn killed(tool: &Tool) -> Result<(), String> {
         tool.ok(&["up", "bare"])?;
         let status = tool.json(&["status", "bare"])?;
         same("why it is not healthy", status["unhealthy"].as_str(), None)?;
-        let machines = tool
-            .processes()
-            .iter()
-            .filter(|(_, c)| c.contains("qemu-system"))
-            .count();
-        same("machines", machines, 3)?;
+        same("machines", tool.machines(), 3)?;
         let kept = tool.json(&["checkpoint", "ls", "bare"])?;
         for name in kept.as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()) {
             if name == "half" {

@@ -102,6 +102,12 @@ impl Tool {
         found
     }
 
+    /// How many of them are QEMU.
+    pub fn machines(&self) -> usize {
+        let all = self.processes();
+        all.iter().filter(|(_, c)| c.contains("qemu-system")).count()
+    }
+
     /// What is left of labs: processes, ports that are still taken, files outside cache and runs.
     pub fn leftovers(&self, ports: &[u16]) -> Vec<String> {
         let mut left: Vec<String> = self

@@ -1,10 +1,11 @@
 //! What is on the host, unjudged. What cannot be read counts as absent.
 
+use crate::capacity;
 use crate::hypervisor::accel::{self, Boot};
 use crate::image::Recipe;
 use crate::image::run::{find_program, search_path};
 use crate::lab::files::Home;
-use crate::units::Name;
+use crate::units::{Name, Size};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,13 +35,11 @@ pub(super) const IOHELPERS: [&str; 2] = ["/usr/lib/libvirt/libvirt_iohelper", "/
 /// The account for machines in Debian's and Ubuntu's build of libvirt.
 pub(super) const ACCOUNT: &str = "libvirt-qemu";
 
-/// What was found on the host. Every field is as the host says it, unjudged.
+/// What was found on the host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// `PRETTY_NAME` of os-release.
     pub os: String,
-    /// `ID` of os-release: `debian`, `ubuntu`.
-    pub os_id: String,
     /// Machine, as uname says: `x86_64`.
     pub machine: String,
     /// Effective user id.
@@ -79,7 +78,7 @@ pub struct Facts {
     pub socket_paths: Result<(), String>,
 }
 
-/// Looks at this host. What cannot be read counts as absent.
+/// Looks at this host.
 pub fn gather(home: &Home) -> Facts {
     let os = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let uid = rustix::process::geteuid().as_raw();
@@ -89,7 +88,6 @@ pub fn gather(home: &Home) -> Facts {
     let keyring = Recipe::load(&name).map(|r| r.debian.keyring).unwrap_or_default();
     Facts {
         os: os_field(&os, "PRETTY_NAME").unwrap_or_else(|| "an unknown system".into()),
-        os_id: os_field(&os, "ID").unwrap_or_default(),
         machine: rustix::system::uname().machine().to_string_lossy().into_owned(),
         uid,
         programs: PROGRAMS
@@ -119,10 +117,10 @@ pub fn gather(home: &Home) -> Facts {
         namespaces: try_namespaces(uid == 0),
         keyring: (keyring.clone(), keyring.exists()),
         rustc: first_line("rustc", &["--version"]).ok(),
-        memory: available_memory(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default()),
+        memory: capacity::memory().map_or(0, Size::bytes),
         disks: [&home.cache, &home.state]
             .into_iter()
-            .filter_map(|p| free_space(p))
+            .filter_map(|p| Some((p.clone(), capacity::disk(p).ok()?.bytes())))
             .collect(),
         kvm: std::fs::File::options()
             .read(true)
@@ -173,25 +171,6 @@ pub(super) fn subordinate_ids(text: &str, user: &str, uid: u32) -> u64 {
         (who == user || who == uid.to_string()).then(|| count.trim().parse::<u64>().ok())?
     };
     text.lines().filter_map(count).fold(0, u64::saturating_add)
-}
-
-pub(super) fn available_memory(meminfo: &str) -> u64 {
-    let kib = meminfo.lines().find_map(|l| {
-        l.strip_prefix("MemAvailable:")?
-            .trim()
-            .strip_suffix(" kB")?
-            .trim()
-            .parse()
-            .ok()
-    });
-    kib.unwrap_or(0_u64).saturating_mul(1024)
-}
-
-/// Free space at a folder, or at the nearest one above it that exists.
-fn free_space(path: &Path) -> Option<(PathBuf, u64)> {
-    let there = path.ancestors().find(|p| p.exists())?;
-    let stat = rustix::fs::statvfs(there).ok()?;
-    Some((path.to_owned(), stat.f_bavail.saturating_mul(stat.f_frsize)))
 }
 
 /// Something to show for a program that is there: the first line of its version where it tells one.
