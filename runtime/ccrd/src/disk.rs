@@ -56,19 +56,16 @@ impl Disk {
     }
 
     fn run(&mut self, action: DiskAction) -> DiskResult {
-        if let Some(earlier) = action.written().find_map(|f| self.spoilt.get(f)) {
-            return earlier.clone();
-        }
-        let grows = action.grows().map(str::to_owned);
-        let result = match self.carry_out(action) {
-            Ok(result) => return result,
-            Err(e) if e.kind() == io::ErrorKind::StorageFull || e.kind() == io::ErrorKind::QuotaExceeded => {
-                DiskResult::Full
-            }
-            Err(e) => DiskResult::Failed(e.to_string()),
+        let files: Vec<String> = action.written().map(str::to_owned).collect();
+        let result = match files.iter().find_map(|f| self.spoilt.get(f)) {
+            Some(earlier) => earlier.clone(),
+            None => self.carry_out(action).unwrap_or_else(|e| match e.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskResult::Full,
+                _ => DiskResult::Failed(e.to_string()),
+            }),
         };
-        if let Some(file) = grows {
-            self.spoilt.insert(file, result.clone());
+        if let DiskResult::Full | DiskResult::Failed(_) = &result {
+            self.spoilt.extend(files.into_iter().map(|f| (f, result.clone())));
         }
         result
     }
@@ -391,8 +388,25 @@ mod tests {
         ] {
             assert_eq!(d.run(action.clone()), first, "{action:?}");
         }
-        assert_eq!(d.run(append("next", b"y")), DiskResult::Done);
-        assert_eq!(names(&mut d, ""), [("next".to_owned(), 2)]);
+        // Nor what was to take its place.
+        assert_eq!(d.run(append("next", b"y")), first);
+        assert_eq!(names(&mut d, ""), [("next".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn nothing_takes_the_place_of_a_file_that_could_not_be_renamed() {
+        let (f, mut d) = disk();
+        std::fs::create_dir(f.path().join("a/b/closed")).unwrap();
+        d.run(append("open", b"acknowledged"));
+        d.run(append("next", b""));
+        let rename = |from: &str, to: &str| DiskAction::Rename {
+            from: from.into(),
+            to: to.into(),
+        };
+        let first = d.run(rename("open", "closed"));
+        assert!(matches!(first, DiskResult::Failed(_)), "{first:?}");
+        assert_eq!(d.run(rename("next", "open")), first);
+        assert_eq!(d.run(read("open", 0, 100)), DiskResult::Bytes(b"acknowledged".to_vec()));
     }
 
     #[test]

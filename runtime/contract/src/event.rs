@@ -126,6 +126,8 @@ pub mod kind {
     pub const LOG_TORN: &str = "log.torn";
     /// Closed generations were removed (`group`, `through`).
     pub const LOG_TRUNCATED: &str = "log.truncated";
+    /// A segment of the database was written anew without the messages that are deleted.
+    pub const DATABASE_COMPACTED: &str = "database.compacted";
     /// The log disk is full (`group`).
     pub const LOG_FULL: &str = "log.full";
     /// A generation passed inspection (`group`, `generation`).

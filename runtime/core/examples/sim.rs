@@ -2,11 +2,13 @@
 //! how often; a failing seed is shrunk and its timeline printed. Exit code 1 when an invariant is broken, when a run did too
 //! little to prove anything, or when something never happened in 1,000 seeds or more.
 
-use ccr_core::sim::{self, Counters, Outcome, Phases, plan::Plan};
+use ccr_core::sim::{self, Counters, Outcome, plan::Plan};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// The phases of a failover.
+const PHASES: [&str; 3] = ["detect", "arbitrate", "mount"];
 /// From so many seeds on, every counter must have moved.
 const FULL_BATCH: u64 = 1_000;
 
@@ -45,7 +47,8 @@ fn args() -> Option<Args> {
 #[derive(Default)]
 struct Batch {
     counters: Counters,
-    phases: Phases,
+    /// By phase: how long it took, in milliseconds, and in which seed.
+    phases: [Vec<(u64, u64)>; 3],
     thin: Vec<(u64, String)>,
     failed: Vec<Outcome>,
 }
@@ -68,20 +71,17 @@ fn main() -> ExitCode {
     for (name, count) in &all {
         println!("{count:>12}  {}", name.replace('_', " "));
     }
-    let phases = &mut batch.phases;
-    for (name, ms) in [
-        ("detect", &mut phases.detect),
-        ("arbitrate", &mut phases.arbitrate),
-        ("mount", &mut phases.mount),
-    ] {
-        ms.sort_unstable();
-        let at = |percent: usize| ms.get(ms.len().saturating_sub(1) * percent / 100).copied().unwrap_or(0);
+    for (name, took) in PHASES.iter().zip(&mut batch.phases) {
+        took.sort_unstable();
+        let at = |percent: usize| {
+            took.get(took.len().saturating_sub(1) * percent / 100)
+                .copied()
+                .unwrap_or_default()
+        };
+        let ((half, _), (nearly, _), (most, seed)) = (at(50), at(95), at(100));
         println!(
-            "{:>12}  {name}: {} ms (50 %), {} ms (95 %), {} ms (most)",
-            ms.len(),
-            at(50),
-            at(95),
-            at(100)
+            "{:>12}  {name}: {half} ms (50 %), {nearly} ms (95 %), {most} ms (most, seed {seed})",
+            took.len(),
         );
     }
     let mut code = ExitCode::SUCCESS;
@@ -122,9 +122,14 @@ fn run(args: &Args) -> Batch {
             let outcome = sim::run(seed);
             let Ok(mut batch) = batch.lock() else { return };
             batch.counters.add(&outcome.counters);
-            batch.phases.detect.extend(&outcome.phases.detect);
-            batch.phases.arbitrate.extend(&outcome.phases.arbitrate);
-            batch.phases.mount.extend(&outcome.phases.mount);
+            let phases = &outcome.phases;
+            for (all, ms) in batch
+                .phases
+                .iter_mut()
+                .zip([&phases.detect, &phases.arbitrate, &phases.mount])
+            {
+                all.extend(ms.iter().map(|ms| (*ms, seed)));
+            }
             if outcome.broken.is_some() {
                 batch.failed.push(outcome);
             } else if let Some(what) = outcome.thin() {

@@ -4,10 +4,11 @@
 //! What a shell promises:
 //! * **Disk**: operations of one node are carried out one after another in the order of their effects, and completed in
 //!   that order. Names are relative to the data folder, with `/` between parts; missing folders are made. A failed
-//!   operation is reported with the error's own words and never tried again by the shell. After an append, a cut or a sync
-//!   of a file has failed, nothing that was queued behind it touches that file: later appends, cuts, syncs and renames of
-//!   it, or to it, fail in the same way for the rest of the daemon's life. Otherwise the second half of a roll could give a
-//!   log without its end the name of a closed one.
+//!   operation is reported with the error's own words and never tried again by the shell. After an append, a cut, a sync or
+//!   a rename has failed, nothing that was queued behind it touches its files: later appends, cuts, syncs and renames of
+//!   them, or to them, fail in the same way for the rest of the daemon's life. Otherwise the second half of a roll could give
+//!   a log without its end the name of a closed one, or put the next log over one that kept its old name. Other files are
+//!   written all the same: what depends on another file waits for its completion.
 //! * **Witness**: an operation that has not ended within its `timeout_us` is reported as failed, and the whole connection
 //!   to the server is dropped then (a late answer of an abandoned open would win the file for nobody).
 //! * **Effects in order**: a [`Effect::Reply`] behind a disk effect does not wait for it; the core itself waits for
@@ -338,7 +339,7 @@ pub enum DiskAction {
 }
 
 impl DiskAction {
-    /// The files that fail with an earlier failed write of theirs.
+    /// The files that nothing touches any more once this has failed, and with which it fails where that has happened.
     pub fn written(&self) -> impl Iterator<Item = &str> {
         let (one, other) = match self {
             DiskAction::Append { file, .. } | DiskAction::Sync { file } | DiskAction::SetLen { file, .. } => {
@@ -348,13 +349,6 @@ impl DiskAction {
             _ => (None, None),
         };
         one.into_iter().chain(other).map(String::as_str)
-    }
-    /// The file whose later writes fail where this one does.
-    pub fn grows(&self) -> Option<&str> {
-        match self {
-            DiskAction::Append { file, .. } | DiskAction::Sync { file } | DiskAction::SetLen { file, .. } => Some(file),
-            _ => None,
-        }
     }
 }
 

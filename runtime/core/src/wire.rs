@@ -237,10 +237,8 @@ pub enum Msg {
         group: usize,
         /// Identity of the log stream, hexadecimal.
         stream: String,
-        /// The checkpoint: the last log that the database holds.
+        /// The checkpoint: the last log that the database holds. There is a segment for each log up to it.
         checkpoint: Link,
-        /// How many segments there are; they are numbered by the logs they came from.
-        segments: Vec<(u64, u64)>,
     },
     /// Copy → source: a part of a segment.
     Segment {

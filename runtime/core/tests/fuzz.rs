@@ -211,7 +211,6 @@ fn frames() {
             group: 1,
             stream,
             checkpoint: link(5),
-            segments: (1..6).map(|g| (g, 100 * g)).collect(),
         },
         Msg::Redeliver { epoch: 8 },
         Msg::Forward {

@@ -181,6 +181,7 @@ impl Member {
                         | Op::Body { .. }
                         | Op::Part { .. }
                         | Op::Replay(crate::store::replay::Step::Read(_))
+                        | Op::Compact(crate::store::compact::Step::Read(_))
                 )
                 | Pending::Group(_, Op::Copy(crate::replication::copy::Step::Inspect(_)))
         );
@@ -429,6 +430,7 @@ impl Member {
                 store.roll_when_idle(&mut self.ctx, settings.idle_roll_ms * 1000);
                 let through = store.last().generation.saturating_sub(settings.resilience_depth);
                 store.replay_towards(&mut self.ctx, through);
+                store.compact(&mut self.ctx);
             }
             if let Some(elsewhere) = peer.get(g)
                 && store.recovered()

@@ -299,6 +299,7 @@ impl Copy {
         // database that has taken it in can only be seeded.
         if !store.known.broken && store.damage.is_none() && role == Role::Follow && self.compared {
             store.replay_towards(ctx, store.last().generation);
+            store.compact(ctx);
         }
         out
     }

@@ -1,6 +1,7 @@
 //! Seeding: a full copy of the source's database at its checkpoint, segment by segment. The copy's own checkpoint is
 //! removed first and written last, so that a half-seeded database is none. An interrupted seed goes on with the segments
-//! that it does not have yet, as long as the source still offers the same ones.
+//! that it does not have yet, as long as the source still has the same stream. Segments that came from different histories
+//! are no chain, which the recovery at the end finds.
 
 use super::copy::{Copy, Out, RETRY_US, Stage, Step};
 use crate::ctx::Ctx;
@@ -9,7 +10,6 @@ use crate::member::Pending;
 use crate::store::{Op, Store, log};
 use crate::wire::{Link, Msg};
 use ccr_contract::event::kind;
-use std::collections::BTreeMap;
 
 /// How long an answer of the source may take.
 const ANSWER_US: u64 = 5_000_000;
@@ -19,10 +19,10 @@ const ANSWER_US: u64 = 5_000_000;
 pub struct Seeding {
     stream: String,
     checkpoint: Link,
-    /// Segments that the source offers: generation and length.
-    offered: BTreeMap<u64, u64>,
-    /// Those that are on the disk.
-    have: BTreeMap<u64, u64>,
+    /// The segments up to this one are on the disk.
+    have: u64,
+    /// Length of the one that is on its way, as its first part said.
+    total: u64,
     buffer: Vec<u8>,
     step: SeedStep,
 }
@@ -60,8 +60,8 @@ impl Copy {
                 epoch: 0,
                 checksum: 0,
             },
-            offered: BTreeMap::new(),
-            have: BTreeMap::new(),
+            have: 0,
+            total: 0,
             buffer: Vec::new(),
             step: SeedStep::Clearing,
         });
@@ -81,7 +81,13 @@ impl Copy {
         match seeding.step {
             SeedStep::Clearing if store.quiet() && !store.is_replaying() => {
                 let mut files = vec![store.file(".chk"), store.file(".log"), store.file("tmp.log")];
-                files.extend(store.closed.keys().map(|g| store.log_file(*g)));
+                files.extend(
+                    store
+                        .closed
+                        .keys()
+                        .chain(store.strays.keys())
+                        .map(|g| store.log_file(*g)),
+                );
                 files.extend(store.segments.keys().map(|g| store.segment_file(*g)));
                 for file in files {
                     store.disk(ctx, Op::Quiet, DiskAction::Delete { file });
@@ -116,24 +122,14 @@ impl Copy {
             return;
         };
         match (msg, &seeding.step) {
-            (
-                Msg::Offer {
-                    stream,
-                    checkpoint,
-                    segments,
-                    ..
-                },
-                SeedStep::Asked(_, None),
-            ) => {
-                let offered: BTreeMap<u64, u64> = segments.iter().copied().collect();
+            (Msg::Offer { stream, checkpoint, .. }, SeedStep::Asked(_, None)) => {
                 let Ok(id) = stream.parse() else { return self.wait(ctx) };
                 if *stream != seeding.stream {
-                    seeding.have.clear();
+                    seeding.have = 0;
                 }
-                seeding.have.retain(|g, len| offered.get(g) == Some(len));
+                seeding.have = seeding.have.min(checkpoint.generation);
                 seeding.stream.clone_from(stream);
                 seeding.checkpoint = *checkpoint;
-                seeding.offered = offered;
                 store.stream = Some(id);
                 self.next_segment(ctx, store, out);
             }
@@ -147,7 +143,12 @@ impl Copy {
                 &SeedStep::Asked(_, Some(asked)),
             ) if asked == generation && offset == seeding.buffer.len() as u64 => {
                 let end = offset + body.len() as u64;
-                if body.is_empty() || seeding.offered.get(&generation) != Some(&total) || end > total {
+                if offset == 0 {
+                    seeding.total = total;
+                }
+                // The source may have compacted it meanwhile.
+                let same = total == seeding.total && total <= store.generation_bytes();
+                if body.is_empty() || !same || end > total {
                     return self.wait(ctx);
                 }
                 seeding.buffer.extend_from_slice(body);
@@ -176,16 +177,12 @@ impl Copy {
         let Stage::Seeding(seeding) = &mut self.stage else {
             return;
         };
-        let next = seeding.offered.keys().find(|g| !seeding.have.contains_key(g)).copied();
-        match next {
-            Some(g) => {
-                seeding.buffer.clear();
-                ask(ctx, store, seeding, g, out);
-            }
-            None => {
-                seeding.step = SeedStep::Writing;
-                store.save_checkpoint(ctx, Op::Copy(Step::Seeded), seeding.checkpoint);
-            }
+        if seeding.have < seeding.checkpoint.generation {
+            seeding.buffer.clear();
+            ask(ctx, store, seeding, seeding.have + 1, out);
+        } else {
+            seeding.step = SeedStep::Writing;
+            store.save_checkpoint(ctx, Op::Copy(Step::Seeded), seeding.checkpoint);
         }
     }
 
@@ -195,9 +192,7 @@ impl Copy {
         };
         match step {
             Step::SeedSegment(g) => {
-                if let Some(len) = seeding.offered.get(&g) {
-                    seeding.have.insert(g, *len);
-                }
+                seeding.have = g;
                 self.next_segment(ctx, store, out);
             }
             Step::Seeded => {

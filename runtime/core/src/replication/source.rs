@@ -43,7 +43,6 @@ pub(crate) fn answer(ctx: &mut Ctx<Pending>, store: &Store, conn: ConnId, msg: &
                 group,
                 stream: stream.to_string(),
                 checkpoint: store.checkpoint,
-                segments: store.segments.values().map(|s| (s.link.generation, s.len)).collect(),
             },
             None => Msg::NotSource { group },
         },

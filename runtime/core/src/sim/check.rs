@@ -291,6 +291,11 @@ impl World {
             kind::COPY_DIVERGED => c.divergences += 1,
             kind::COPY_RESYNCED => c.incremental_reseeds += 1,
             kind::COPY_SEEDED => c.full_reseeds += 1,
+            kind::DATABASE_COMPACTED => c.compactions += 1,
+            kind::COPY_FAILED if c.hurt_logs == 0 && text(e, "why").starts_with("a message cannot be read") => {
+                let how = format!("node {i} says that {}, and no disk was hurt", text(e, "why"));
+                self.checks.broke("I5", how);
+            }
             kind::COPY_INSPECTED => {
                 let (group, generation) = (text(e, "group").to_owned(), number(e, "generation"));
                 self.check_copied(i, &group, generation);

@@ -45,6 +45,8 @@ counters! {
     incremental_reseeds,
     /// Full copies of a database completed.
     full_reseeds,
+    /// Segments of a database written anew without what was deleted.
+    compactions,
     /// Torn tails cut.
     torn_tails,
     /// Files torn by a loss of power.

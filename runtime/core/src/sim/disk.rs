@@ -47,17 +47,14 @@ impl Disk {
     pub fn complete(&mut self) -> Option<(OpId, DiskResult)> {
         let (op, action) = self.queue.pop_front()?;
         let write = !matches!(action, DiskAction::Read { .. } | DiskAction::List { .. });
-        if let Some(earlier) = action.written().find_map(|f| self.spoilt.get(f)) {
-            return Some((op, earlier.clone()));
-        }
-        let file = action.grows().map(str::to_owned);
-        let result = if write && std::mem::take(&mut self.fail_next) {
-            DiskResult::Failed("input/output error".into())
-        } else {
-            self.apply(action)
+        let files: Vec<String> = action.written().map(str::to_owned).collect();
+        let result = match files.iter().find_map(|f| self.spoilt.get(f)) {
+            Some(earlier) => earlier.clone(),
+            None if write && std::mem::take(&mut self.fail_next) => DiskResult::Failed("input/output error".into()),
+            None => self.apply(action),
         };
-        if let (Some(file), DiskResult::Full | DiskResult::Failed(_)) = (file, &result) {
-            self.spoilt.insert(file, result.clone());
+        if let DiskResult::Full | DiskResult::Failed(_) = &result {
+            self.spoilt.extend(files.into_iter().map(|f| (f, result.clone())));
         }
         Some((op, result))
     }

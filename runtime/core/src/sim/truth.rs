@@ -201,6 +201,8 @@ impl World {
             }
             if !runs {
                 t.mounts = None;
+                // A process that stands still while its open is answered uses it when it goes on.
+                t.opened = t.opened.map(|_| now);
             }
         }
     }

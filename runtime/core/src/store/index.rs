@@ -34,6 +34,8 @@ pub struct Index {
     seen: BTreeSet<(String, String)>,
     /// The same, oldest first.
     order: VecDeque<(String, String)>,
+    /// Deletions that the database may not have taken in yet: generation and length of what they deleted.
+    deleted: BTreeMap<u64, (u64, u64)>,
     last_seq: u64,
 }
 
@@ -63,10 +65,11 @@ impl Index {
             }
             Record::Delete(label) => {
                 self.last_seq = self.last_seq.max(label.seq);
-                if self.entries.remove(&label.seq).is_some()
-                    && let Some(boxed) = self.mailboxes.get_mut(&label.mailbox)
-                {
-                    boxed.remove(&label.seq);
+                if let Some(entry) = self.entries.remove(&label.seq) {
+                    self.deleted.insert(label.seq, (entry.generation, entry.len));
+                    if let Some(boxed) = self.mailboxes.get_mut(&label.mailbox) {
+                        boxed.remove(&label.seq);
+                    }
                 }
             }
             Record::Seen(label) => self.see(label),
@@ -84,6 +87,20 @@ impl Index {
             {
                 self.seen.remove(&oldest);
             }
+        }
+    }
+    /// The database has taken in the deletion of a message: the generation that held it, and the length of its body.
+    pub fn buried(&mut self, seq: u64) -> Option<(u64, u64)> {
+        self.deleted.remove(&seq)
+    }
+    /// Whether a message that the database once held is deleted there.
+    pub fn is_buried(&self, seq: u64) -> bool {
+        !self.entries.contains_key(&seq) && !self.deleted.contains_key(&seq)
+    }
+    /// The body of a message begins elsewhere in its file from now on.
+    pub fn moved(&mut self, seq: u64, at: u64) {
+        if let Some(entry) = self.entries.get_mut(&seq) {
+            entry.at = at;
         }
     }
     /// Whether this delivery was stored once.

@@ -16,7 +16,8 @@
 //!                                           seen:    as a message without a body (a message that was deleted)
 //! ```
 //! The checksum names the content: it is in the next header, so that the generations are a chain. A log is never known by
-//! its number alone, but by (stream, generation, epoch, checksum).
+//! its number alone, but by (stream, generation, epoch, checksum). A segment keeps the checksum of the log that it came from,
+//! also when bodies of deleted messages were taken out of it; each of its records has a checksum of its own.
 
 use crate::wire::Link;
 
@@ -421,6 +422,11 @@ fn closed(bytes: &[u8]) -> Result<Scan, LogError> {
 }
 
 impl Scan {
+    /// Bytes of the messages' bodies.
+    pub fn bodies(&self) -> u64 {
+        let len = |r: &Record| if let Record::Message { len, .. } = r { *len } else { 0 };
+        self.records.iter().map(len).sum()
+    }
     /// The link of the chain that this closed file is.
     pub fn link(&self) -> Link {
         Link {
@@ -440,6 +446,27 @@ pub fn to_segment(log: &[u8], scan: &Scan) -> Vec<u8> {
     };
     out[..HEADER].copy_from_slice(&header.encode());
     out
+}
+
+/// A segment without the bodies of the messages that `gone` names: a seen record stands for each, so that a second delivery is
+/// still known as one. The rest keeps its order, and the segment its place in the chain. Also where the bodies that are left
+/// begin now, by the messages' numbers.
+pub fn compacted(segment: &[u8], scan: &Scan, gone: impl Fn(u64) -> bool) -> (Vec<u8>, Vec<(u64, u64)>) {
+    let mut out = segment[..HEADER].to_vec();
+    let mut bodies = Vec::new();
+    for record in &scan.records {
+        match record {
+            Record::Message { label, .. } if gone(label.seq) => put_seen(&mut out, label),
+            Record::Message { label, at, len, .. } => {
+                put_message(&mut out, label, &segment[*at as usize..(*at + *len) as usize]);
+                bodies.push((label.seq, out.len() as u64 - len));
+            }
+            Record::Delete(label) => put_delete(&mut out, label),
+            Record::Seen(label) => put_seen(&mut out, label),
+        }
+    }
+    put_end(&mut out, scan.link().checksum);
+    (out, bodies)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! * Nothing is acknowledged before the flush behind it has returned.
 
 pub mod active;
+pub mod compact;
 pub mod index;
 pub mod log;
 mod recovery;
@@ -45,6 +46,8 @@ pub enum Op {
     Closed(Closed),
     /// Replay.
     Replay(replay::Step),
+    /// A segment is made smaller.
+    Compact(compact::Step),
     /// A body for a client.
     Body {
         /// The client.
@@ -98,6 +101,10 @@ pub struct Segment {
     pub link: Link,
     /// Its length.
     pub len: u64,
+    /// Bytes of it that are bodies of messages.
+    pub bodies: u64,
+    /// Of these, bodies of messages that the database holds as deleted.
+    pub dead: u64,
 }
 
 /// Content of `E00.chk`.
@@ -173,6 +180,9 @@ pub struct Store {
     stale: bool,
     mounting: Option<Mounting>,
     replaying: bool,
+    /// Segments that are worth being made smaller.
+    ripe: std::collections::BTreeSet<u64>,
+    compacting: bool,
     /// Why the database cannot be used, where it cannot.
     pub damage: Option<String>,
     /// Whether the reserve logs are on the disk.
@@ -211,6 +221,8 @@ impl Store {
             stale: false,
             mounting: None,
             replaying: false,
+            ripe: std::collections::BTreeSet::new(),
+            compacting: false,
             damage: None,
             reserved: false,
             full_until: 0,
@@ -328,6 +340,10 @@ impl Store {
             Op::Synced => self.on_synced(ctx),
             Op::Closed(closed) => self.on_closed(ctx, closed),
             Op::Replay(step) => self.on_replay(ctx, step, result),
+            Op::Compact(step) => {
+                self.on_compact(ctx, step, result);
+                Vec::new()
+            }
             Op::Quiet | Op::Body { .. } | Op::Part { .. } | Op::Copy(_) => Vec::new(),
         }
     }

@@ -168,17 +168,21 @@ impl Store {
     }
 
     fn read_segment(&mut self, ctx: &mut Ctx<Pending>, generation: u64, bytes: &[u8]) {
+        let before = self.segments.last_key_value().map_or(GENESIS, |(_, s)| s.link);
         match log::segment(bytes) {
-            Ok(scan) if scan.header.generation == generation && Some(scan.header.stream) == self.stream => {
+            Ok(scan) if Some(scan.header.stream) == self.stream && follows(before, &scan) => {
                 self.index.apply(&scan);
                 self.applied = generation;
                 let segment = Segment {
                     link: scan.link(),
                     len: bytes.len() as u64,
+                    bodies: scan.bodies(),
+                    dead: 0,
                 };
                 self.segments.insert(generation, segment);
+                self.bury(&scan);
             }
-            Ok(_) => self.damage = Some(format!("segment {generation} belongs elsewhere")),
+            Ok(_) => self.damage = Some(format!("segment {generation} does not follow the one before it")),
             Err(e) => self.damage = Some(format!("segment {generation} of the database: {e}")),
         }
         self.read_next(ctx);

@@ -15,7 +15,7 @@ pub enum Step {
     /// The log is read.
     Read(u64),
     /// The segment was written.
-    Segment(Segment),
+    Segment(Link),
     /// The checkpoint was written.
     Checkpoint(Link),
 }
@@ -25,6 +25,7 @@ impl Store {
     pub fn replay_towards(&mut self, ctx: &mut Ctx<Pending>, through: u64) {
         let next = self.checkpoint.generation + 1;
         if self.replaying
+            || self.compacting
             || self.damage.is_some()
             || self.bad.is_some()
             || next > through
@@ -49,8 +50,9 @@ impl Store {
         match (step, result) {
             (Step::Read(g), DiskResult::Bytes(bytes)) => self.replay_log(ctx, g, &bytes),
             (Step::Read(g), other) => self.replay_failed(g, format!("generation {g}: {other:?}")),
-            (Step::Segment(segment), _) => {
-                self.segments.insert(segment.link.generation, segment);
+            // The checkpoint waits for the segment: where that could not be written it would say more than is there.
+            (Step::Segment(link), _) => {
+                self.save_checkpoint(ctx, Op::Replay(Step::Checkpoint(link)), link);
                 Vec::new()
             }
             (Step::Checkpoint(link), _) => {
@@ -78,14 +80,17 @@ impl Store {
         let segment = Segment {
             link,
             len: bytes.len() as u64,
+            bodies: scan.bodies(),
+            dead: 0,
         };
+        self.segments.insert(generation, segment);
+        self.bury(&scan);
         let file = self.segment_file(generation);
         self.disk(
             ctx,
-            Op::Replay(Step::Segment(segment)),
+            Op::Replay(Step::Segment(link)),
             DiskAction::Replace { file, bytes },
         );
-        self.save_checkpoint(ctx, Op::Replay(Step::Checkpoint(link)), link);
         Vec::new()
     }
 
@@ -95,3 +100,7 @@ impl Store {
         vec![Outcome::ReplayFailed(why)]
     }
 }
+
+#[cfg(test)]
+#[path = "replay_tests.rs"]
+mod tests;

@@ -1,0 +1,99 @@
+//! Compaction: the database does not keep what was deleted. A segment of whose bodies more than half belong to messages that
+//! the database holds as deleted is written anew without them.
+//!
+//! Invariants:
+//! * Only deletions in logs up to the checkpoint count: a later one may be lost with its log, and its message is there again.
+//! * A segment keeps its place in the chain, and its delete records: whoever seeds gets segments of different ages, and an
+//!   older one may still hold the message that a newer one's record deletes.
+//! * Reads that were queued before the new file find the old one, those behind it the new one: the index is changed at the
+//!   moment when the replacement is queued.
+
+use super::log::{self, Record, Scan};
+use super::{Op, Segment, Store};
+use crate::ctx::Ctx;
+use crate::io::{DiskAction, DiskResult};
+use crate::member::Pending;
+use ccr_contract::event::{Severity, kind};
+
+/// One segment on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It is read.
+    Read(u64),
+    /// Its smaller successor was written.
+    Written,
+}
+
+impl Store {
+    /// A log is part of the database now: what its records delete is dead in the segments that hold it.
+    pub(super) fn bury(&mut self, scan: &Scan) {
+        for record in &scan.records {
+            if let Record::Delete(label) = record
+                && let Some((generation, len)) = self.index.buried(label.seq)
+                && let Some(segment) = self.segments.get_mut(&generation)
+            {
+                segment.dead += len;
+                if segment.dead * 2 > segment.bodies {
+                    self.ripe.insert(generation);
+                }
+            }
+        }
+    }
+
+    /// Makes one segment smaller, where there is one to gain by and the database is at rest.
+    pub fn compact(&mut self, ctx: &mut Ctx<Pending>) {
+        if self.compacting || self.replaying || self.damage.is_some() || !self.recovered() {
+            return;
+        }
+        let Some(generation) = self.ripe.pop_first() else {
+            return;
+        };
+        self.compacting = true;
+        let action = DiskAction::Read {
+            file: self.segment_file(generation),
+            offset: 0,
+            len: self.size + 1,
+        };
+        self.disk(ctx, Op::Compact(Step::Read(generation)), action);
+    }
+
+    pub(super) fn on_compact(&mut self, ctx: &mut Ctx<Pending>, step: Step, result: DiskResult) {
+        match (step, result) {
+            (Step::Read(g), DiskResult::Bytes(bytes)) => self.rewrite(ctx, g, &bytes),
+            // A segment that cannot be read stays as it is: a recovery says so.
+            (Step::Read(_), _) | (Step::Written, _) => self.compacting = false,
+        }
+    }
+
+    fn rewrite(&mut self, ctx: &mut Ctx<Pending>, generation: u64, bytes: &[u8]) {
+        let link = self.segments.get(&generation).map(|s| s.link);
+        let Some(scan) = log::segment(bytes).ok().filter(|s| Some(s.link()) == link) else {
+            self.compacting = false;
+            return;
+        };
+        let (bytes, bodies) = log::compacted(bytes, &scan, |seq| self.index.is_buried(seq));
+        let segment = Segment {
+            link: scan.link(),
+            len: bytes.len() as u64,
+            bodies: log::segment(&bytes).map_or(0, |s| s.bodies()),
+            dead: 0,
+        };
+        let data = [
+            ("group", self.name.as_str().into()),
+            ("generation", generation.into()),
+            ("from", (scan.used as u64).into()),
+            ("to", segment.len.into()),
+        ];
+        ctx.event(kind::DATABASE_COMPACTED, None, Severity::Debug, &data);
+        self.segments.insert(generation, segment);
+        for (seq, at) in bodies {
+            self.index.moved(seq, at);
+        }
+        let file = self.segment_file(generation);
+        self.disk(ctx, Op::Compact(Step::Written), DiskAction::Replace { file, bytes });
+    }
+}
+
+#[cfg(test)]
+#[path = "compact_tests.rs"]
+mod tests;

@@ -1,0 +1,169 @@
+use super::*;
+use crate::io::{Boot, Effect};
+use crate::store::log::{Label, Stream};
+use crate::store::replay;
+use crate::store::{Closed, Outcome};
+use crate::wire::Link;
+
+const SIZE: u64 = 4096;
+const STREAM: Stream = Stream([7; 16]);
+
+fn label(seq: u64) -> Label {
+    Label {
+        seq,
+        mailbox: "ann".into(),
+        hub_id: format!("hub-{seq}"),
+        key: format!("k{seq}"),
+    }
+}
+
+/// What a log of a test holds.
+enum Put {
+    Message(u64, &'static [u8]),
+    Delete(u64),
+}
+
+/// A group with these logs, closed and not replayed, and their bytes.
+fn store(logs: &[&[Put]]) -> (Store, Vec<Vec<u8>>) {
+    let mut store = Store::new(0, "Group0", SIZE);
+    store.stream = Some(STREAM);
+    let mut files = Vec::new();
+    let mut before = 0;
+    for (n, puts) in logs.iter().enumerate() {
+        let generation = n as u64 + 1;
+        let mut bytes = store.header(generation, 1, before).encode().to_vec();
+        for put in *puts {
+            match put {
+                Put::Message(seq, body) => log::put_message(&mut bytes, &label(*seq), body),
+                Put::Delete(seq) => log::put_delete(&mut bytes, &label(*seq)),
+            }
+        }
+        let checksum = crc32c::crc32c(&bytes);
+        log::put_end(&mut bytes, checksum);
+        let used = bytes.len() as u64;
+        bytes.resize(SIZE as usize, 0);
+        let link = Link {
+            generation,
+            epoch: 1,
+            checksum,
+        };
+        store.closed.insert(
+            generation,
+            Closed {
+                link,
+                previous: before,
+                used,
+            },
+        );
+        before = checksum;
+        files.push(bytes);
+    }
+    (store, files)
+}
+
+fn ctx() -> Ctx<Pending> {
+    Ctx::new(&Boot {
+        entropy: 1,
+        version: "test".into(),
+        planted: None,
+    })
+}
+
+/// What the disk was asked to replace, by name.
+fn replaced(ctx: &mut Ctx<Pending>) -> Vec<(String, Vec<u8>)> {
+    let disk = |e: Effect| match e {
+        Effect::Disk {
+            action: DiskAction::Replace { file, bytes },
+            ..
+        } => Some((file, bytes)),
+        _ => None,
+    };
+    ctx.take_effects().into_iter().filter_map(disk).collect()
+}
+
+/// Replays one log; returns its segment.
+fn replay(store: &mut Store, ctx: &mut Ctx<Pending>, bytes: &[u8]) -> Vec<u8> {
+    let generation = store.checkpoint.generation + 1;
+    store.replay_towards(ctx, generation);
+    let link = store.closed[&generation].link;
+    store.on_disk(
+        ctx,
+        Op::Replay(replay::Step::Read(generation)),
+        DiskResult::Bytes(bytes.to_vec()),
+    );
+    let segment = replaced(ctx).remove(0).1;
+    store.on_disk(ctx, Op::Replay(replay::Step::Segment(link)), DiskResult::Done);
+    let done = store.on_disk(ctx, Op::Replay(replay::Step::Checkpoint(link)), DiskResult::Done);
+    assert_eq!(done, [Outcome::Replayed(generation)]);
+    ctx.take_effects();
+    segment
+}
+
+#[test]
+fn what_was_deleted_leaves_the_database_and_everything_else_stays() {
+    let (mut store, logs) = store(&[
+        &[Put::Message(1, &[b'a'; 400]), Put::Message(2, b"stays")],
+        &[Put::Delete(1)],
+    ]);
+    let mut ctx = ctx();
+    let segment = replay(&mut store, &mut ctx, &logs[0]);
+    store.compact(&mut ctx);
+    assert!(ctx.take_effects().is_empty(), "nothing is deleted yet");
+    replay(&mut store, &mut ctx, &logs[1]);
+    let (digest, link) = (store.index.digest(), store.segments[&1].link);
+
+    store.compact(&mut ctx);
+    assert!(!ctx.take_effects().is_empty(), "the segment is read");
+    store.closed.insert(3, store.closed[&2]);
+    store.replay_towards(&mut ctx, 3);
+    assert!(!store.is_replaying(), "a checkpoint must not be under way meanwhile");
+    store.on_disk(&mut ctx, Op::Compact(Step::Read(1)), DiskResult::Bytes(segment.clone()));
+    let (file, smaller) = replaced(&mut ctx).remove(0);
+    assert_eq!(file, "E00/db/E0000000001.edb");
+    assert!(
+        smaller.len() + 300 < segment.len(),
+        "{} {}",
+        smaller.len(),
+        segment.len()
+    );
+    // Its place in the chain, what is left, and where that is now.
+    let scan = log::segment(&smaller).unwrap();
+    assert_eq!((scan.link(), store.segments[&1].link), (link, link));
+    let entry = store.index.get("ann", 2).unwrap();
+    assert_eq!(&smaller[entry.at as usize..(entry.at + entry.len) as usize], b"stays");
+    assert_eq!(
+        (store.index.digest(), store.segments[&1].len),
+        (digest, smaller.len() as u64)
+    );
+    // A start reads the same from it: the message is gone, and a second delivery of it is still one.
+    let mut index = crate::store::index::Index::default();
+    index.apply(&scan);
+    assert!(index.get("ann", 1).is_none() && index.has_seen("hub-1", "ann") && index.get("ann", 2).is_some());
+    // Once is enough.
+    store.on_disk(&mut ctx, Op::Compact(Step::Written), DiskResult::Done);
+    store.compact(&mut ctx);
+    assert!(replaced(&mut ctx).is_empty());
+}
+
+#[test]
+fn a_deletion_that_the_database_has_not_taken_in_takes_nothing_away() {
+    let (mut store, logs) = store(&[
+        &[Put::Message(1, &[b'a'; 400]), Put::Message(2, &[b'b'; 300])],
+        &[Put::Delete(1)],
+        &[Put::Delete(2)],
+    ]);
+    let mut ctx = ctx();
+    let segment = replay(&mut store, &mut ctx, &logs[0]);
+    replay(&mut store, &mut ctx, &logs[1]);
+    // The active node has applied the third log, and its database has not.
+    store.index.apply(&log::inspect(&logs[2], SIZE as usize).unwrap());
+    store.compact(&mut ctx);
+    store.on_disk(&mut ctx, Op::Compact(Step::Read(1)), DiskResult::Bytes(segment));
+    let scan = log::segment(&replaced(&mut ctx)[0].1).unwrap();
+    let kinds: Vec<bool> = scan
+        .records
+        .iter()
+        .map(|r| matches!(r, Record::Message { .. }))
+        .collect();
+    assert_eq!(kinds, [false, true]);
+}
