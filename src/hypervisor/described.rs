@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Problem, Result};
 use serde::Deserialize;
+use std::path::Path;
 
 /// The part of a domain's XML that failoverlab writes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -47,6 +48,12 @@ impl Described {
     /// The label of the lab that the domain belongs to; none where failoverlab did not make it.
     pub fn label(&self) -> Option<&str> {
         self.metadata.lab.as_ref().map(|l| l.name.as_str())
+    }
+
+    /// The file behind the disk that the guest has as `target`.
+    pub fn disk(&self, target: &str) -> Option<&Path> {
+        let disk = self.devices.disk.iter().find(|d| d.target.dev == target)?;
+        Some(Path::new(&disk.source.file))
     }
 
     /// The id of the NIC given to QEMU past libvirt that has this MAC.

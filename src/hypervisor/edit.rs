@@ -58,7 +58,7 @@ pub(super) fn interface_with_link(domain: &str, mac: &str, up: bool) -> Result<O
 pub(super) fn snapshot(domain: &Described, disks: &[(String, PathBuf)]) -> Result<String> {
     let refuse = |seen: String| Error::Operation(Problem::new("describe the snapshot").on(&domain.name).seen(seen));
     for (target, _) in disks {
-        if !domain.devices.disk.iter().any(|d| d.target.dev == *target) {
+        if domain.disk(target).is_none() {
             return Err(refuse(format!("there is no disk {target}")));
         }
     }

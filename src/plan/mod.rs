@@ -76,6 +76,11 @@ pub struct Step {
     pub after: Vec<String>,
 }
 
+/// The id of a step that is done to something.
+fn id_on(action: Action, on: &str) -> String {
+    format!("{}:{on}", action.word())
+}
+
 impl Plan {
     fn new() -> Self {
         Self { steps: Vec::new() }
@@ -83,7 +88,7 @@ impl Plan {
 
     /// Appends a step and gives back its id. Waits only for what is in the plan already: so there is no cycle.
     fn add(&mut self, action: Action, on: Option<&str>, reason: impl Into<String>, after: Vec<String>) -> String {
-        let id = on.map_or_else(|| action.word().to_owned(), |on| format!("{}:{on}", action.word()));
+        let id = on.map_or_else(|| action.word().to_owned(), |on| id_on(action, on));
         debug_assert!(
             after.iter().all(|a| self.steps.iter().any(|s| s.id == *a)),
             "{id} waits for nothing"

@@ -1,6 +1,6 @@
 //! What `up` has to do.
 
-use super::{Observed, Plan};
+use super::{Observed, Plan, id_on};
 use crate::spec::{Lab, Node};
 use crate::units::Name;
 use serde::Serialize;
@@ -184,7 +184,7 @@ fn start(
     let networks = node.nics.iter().map(|n| (Action::StartNetwork, &n.network));
     let shared = lab.shared_disks.iter().filter(|d| d.shared_by.contains(&node.name));
     for (action, on) in networks.chain(shared.map(|d| (Action::MakeSharedDisk, &d.name))) {
-        let id = format!("{}:{on}", action.word());
+        let id = id_on(action, on);
         if plan.steps.iter().any(|s| s.id == id) {
             after.push(id);
         }

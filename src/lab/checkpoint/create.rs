@@ -144,9 +144,9 @@ fn survey<'a>(live: &Live<'_>, node: &'a Node) -> Result<Subject<'a>> {
         let mut chain =
             Chain::find(&files.dir, &disk).ok_or_else(|| Error::Operation(missing().seen("it has no file")))?;
         if let Some(d) = &described {
-            let device = d.devices.disk.iter().find(|d| d.target.dev == target);
-            let device = device.ok_or_else(|| Error::Operation(missing().seen("the machine has no such disk")))?;
-            chain.settle(Path::new(&device.source.file))?;
+            let in_use = d.disk(&target);
+            let in_use = in_use.ok_or_else(|| Error::Operation(missing().seen("the machine has no such disk")))?;
+            chain.settle(in_use)?;
         }
         chains.push((target, chain));
     }
@@ -277,12 +277,7 @@ fn settle(live: &Live<'_>, subjects: &mut [Subject<'_>]) -> Vec<String> {
         };
         for (target, chain) in &mut s.chains {
             let in_use = match &described {
-                Some(d) => d
-                    .devices
-                    .disk
-                    .iter()
-                    .find(|d| d.target.dev == *target)
-                    .map(|d| d.source.file.clone().into()),
+                Some(d) => d.disk(target).map(Path::to_owned),
                 None => s.meta.layers.get(&chain.disk).map(|&n| chain.file(n)),
             };
             failures.extend(

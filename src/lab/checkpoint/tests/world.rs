@@ -11,7 +11,6 @@ use crate::units::{Name, Size};
 use crate::wait::Slowness;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -219,15 +218,8 @@ impl World {
                 continue;
             };
             for (target, disk) in local_disks(node) {
-                let device = domain
-                    .described
-                    .devices
-                    .disk
-                    .iter()
-                    .find(|d| d.target.dev == target)
-                    .unwrap();
                 assert_eq!(
-                    Path::new(&device.source.file),
+                    domain.described.disk(&target).unwrap(),
                     top_layer(&files.node(&node.name), &disk)
                 );
             }
