@@ -1,6 +1,7 @@
 //! Reading the configuration, and what is plainly impossible in it.
 
 use ccr_contract::config::{Config, Role};
+use ccr_core::wire::MAX_GROUPS;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -101,8 +102,18 @@ fn check(c: &Config) -> Option<String> {
     if c.data.is_empty() {
         return Some("data names no folder".into());
     }
-    if c.settings.generation_bytes == 0 || c.settings.heartbeat_ms == 0 {
-        return Some("settings: heartbeat_ms and generation_bytes must be above 0".into());
+    if c.settings.heartbeat_ms == 0 {
+        return Some("settings: heartbeat_ms must be above 0".into());
+    }
+    // A log is read as a whole, and a message with its names must fit into one.
+    if !(4096..=64 << 20).contains(&c.settings.generation_bytes) {
+        return Some("settings: generation_bytes must be from 4096 to 67108864".into());
+    }
+    let groups: BTreeSet<&String> = c.settings.groups.iter().collect();
+    if groups.len() != c.settings.groups.len() || groups.is_empty() || groups.len() > MAX_GROUPS {
+        return Some(format!(
+            "settings: groups must name from one to {MAX_GROUPS} storage groups, none of them twice"
+        ));
     }
     None
 }
@@ -246,6 +257,17 @@ hubs = [{ name = "hub", addresses = { public = "10.77.1.10" } }]
             ("10.77.2.12", "10.77.1.12", "given twice"),
             ("data = \"/var/lib/ccrd\"", "data = \"\"", "no folder"),
             ("role = \"member\"", "role = \"boss\"", "boss"),
+            (
+                "hubs =",
+                "settings.generation_bytes = 100\nhubs =",
+                "generation_bytes must",
+            ),
+            ("hubs =", "settings.groups = []\nhubs =", "from one to 16"),
+            (
+                "hubs =",
+                "settings.groups = [\"A\", \"A\"]\nhubs =",
+                "none of them twice",
+            ),
             ("cluster = \"exmbcluster\"", "clutser = \"exmbcluster\"", "clutser"),
             ("{ name = \"private\", role", "{ name = \"public\", role", "same name"),
             ("10.77.1.11", "10.77.1.300", "line"),

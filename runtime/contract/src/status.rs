@@ -251,7 +251,7 @@ pub enum CopyStatus {
     ServiceDown,
     /// Divergence check or incremental reseed in progress.
     Resynchronizing,
-    /// No copy configured.
+    /// No copy configured: the member that would hold it was evicted.
     Disabled,
 }
 

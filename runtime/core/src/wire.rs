@@ -11,8 +11,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Longest frame on a stream, in bytes.
 pub const MAX_FRAME: usize = 2 << 20;
-/// Longest datagram, in bytes: fits an Ethernet frame.
-pub const MAX_DATAGRAM: usize = 1400;
+/// Longest datagram, in bytes. With few storage groups one fits an Ethernet frame; more of them, and the record with every
+/// setting changed, take IP fragments.
+pub const MAX_DATAGRAM: usize = 4096;
+/// Most storage groups: a heartbeat speaks of each.
+pub const MAX_GROUPS: usize = 16;
 /// Longest witness file, in bytes.
 pub const MAX_WITNESS: usize = 4096;
 /// Longest part of a log in one frame, in bytes.
@@ -415,6 +418,70 @@ mod tests {
         for cut in 0..bytes.len() - 5 {
             assert!(decode_frame(&bytes[..cut]).is_err(), "cut at {cut}");
         }
+    }
+
+    /// Whoever cannot be understood is no member: the longest heartbeat that there can be fits.
+    #[test]
+    fn a_heartbeat_of_many_groups_with_every_setting_changed_fits_a_datagram() {
+        let name = || "n".repeat(63);
+        let id = || RecordId {
+            epoch: u64::MAX,
+            tag: u64::MAX,
+            by: name(),
+        };
+        let mut record = Record::fresh();
+        (record.id, record.quorum_owner, record.owner, record.evicted) = (id(), name(), name(), Some(name()));
+        record.served = vec![u64::MAX; MAX_GROUPS];
+        record.witness = Some(format!(r"\\{}\{}", name(), "s".repeat(80)));
+        record
+            .settings
+            .insert("witness".into(), record.witness.clone().unwrap_or_default());
+        for (key, value) in [
+            ("heartbeat_ms", "1500"),
+            ("node_tolerance", "100"),
+            ("interface_tolerance", "100"),
+            ("dial", "good-availability"),
+            ("network.public.role", "internal"),
+            ("network.private.role", "internal"),
+            ("network.management.role", "internal"),
+        ] {
+            record.settings.insert(key.into(), value.into());
+        }
+        let group = GroupView {
+            generated: u64::from(u32::MAX),
+            inspected: u64::from(u32::MAX),
+            replayed: u64::from(u32::MAX),
+            status: CopyStatus::Resynchronizing,
+            mounted: false,
+        };
+        let heartbeat = Heartbeat {
+            cluster: name(),
+            from: name(),
+            incarnation: u64::MAX,
+            seq: u64::MAX,
+            phase: Phase::Forming,
+            hears: vec![false; 3],
+            echo: Some(Echo {
+                incarnation: u64::MAX,
+                seq: u64::MAX,
+                grant: false,
+            }),
+            lease: false,
+            member: Some(u64::MAX),
+            id: id(),
+            committed: false,
+            base: id(),
+            seen: u64::MAX,
+            record: Some(record),
+            service: ServiceState::PartiallyOnline,
+            service_epoch: u64::MAX,
+            released: false,
+            redelivered: false,
+            groups: vec![group; MAX_GROUPS],
+            probe: Some((u64::MAX, false)),
+        };
+        let bytes = encode_heartbeat(&heartbeat);
+        assert_eq!(decode_heartbeat(&bytes), Ok(heartbeat), "{} bytes", bytes.len());
     }
 
     #[test]

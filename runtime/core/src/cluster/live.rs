@@ -237,7 +237,7 @@ impl Cluster {
     }
 
     /// Whether the other member is no member any more.
-    pub(super) fn peer_evicted(&self) -> bool {
+    pub(crate) fn peer_evicted(&self) -> bool {
         self.saved.record.evicted.as_deref() == Some(self.peer.name.as_str())
     }
 

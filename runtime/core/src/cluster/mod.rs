@@ -182,6 +182,10 @@ impl Cluster {
     pub fn is_up(&self) -> bool {
         self.phase == Phase::Up
     }
+    /// Whether an operator shut this node out.
+    pub fn is_evicted(&self) -> bool {
+        self.phase == Phase::Evicted
+    }
     /// Whether this node may change the record.
     pub fn is_leader(&self) -> bool {
         self.is_up() && self.saved.record.quorum_owner == self.me

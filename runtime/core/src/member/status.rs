@@ -3,7 +3,7 @@
 use super::Member;
 use crate::store::Store;
 use ccr_contract::dump::Dump;
-use ccr_contract::status::{self, ServiceState, Status};
+use ccr_contract::status::{self, CopyStatus, ServiceState, Status};
 
 impl Member {
     pub(super) fn status(&self) -> Status {
@@ -44,27 +44,30 @@ impl Member {
         }
     }
 
-    /// The copies: this node answers for its own; where it is the active one, also for what the other one said last.
+    /// The copies: this node answers for its own; where it is the active one, for what the other one said last.
     fn copies(&self) -> Vec<status::Copy> {
         let probe_us = self.config.settings.status_probe_ms * 1000;
         let now = self.ctx.now.boot_us;
-        let said = self.cluster.peer_view();
+        let (said, last_said) = (self.cluster.peer_view(), self.cluster.peer_said());
         let mut out = Vec::new();
         for (g, (store, copy)) in self.stores.iter().zip(&self.copies).enumerate() {
             if store.mounted() {
                 let generated = store.last().generation;
-                let Some(view) = said.and_then(|v| v.groups.get(g)) else {
-                    continue;
+                let status = match said.and_then(|v| v.groups.get(g)) {
+                    Some(view) => view.status,
+                    None if self.cluster.peer_evicted() => CopyStatus::Disabled,
+                    None => CopyStatus::ServiceDown,
                 };
+                let view = last_said.and_then(|v| v.groups.get(g));
                 // What it said may be older than what this node has closed, or of logs that are not this node's.
-                let inspected = view.inspected.min(generated);
-                let replayed = view.replayed.min(inspected);
+                let inspected = view.map_or(0, |v| v.inspected).min(generated);
+                let replayed = view.map_or(0, |v| v.replayed).min(inspected);
                 out.push(status::Copy {
                     group: store.name.clone(),
                     node: self.cluster.peer_name().to_owned(),
-                    status: view.status,
+                    status,
                     generated,
-                    notified: view.generated.clamp(inspected, generated),
+                    notified: view.map_or(0, |v| v.generated).clamp(inspected, generated),
                     copied: inspected,
                     inspected,
                     replayed,
@@ -72,6 +75,8 @@ impl Member {
                     replay_queue: inspected - replayed,
                     error: None,
                 });
+            } else if self.cluster.is_evicted() {
+                out.push(self.own_copy(store, copy, CopyStatus::Disabled));
             } else {
                 out.push(self.own_copy(store, copy, copy.status(now, store, probe_us)));
             }
@@ -79,7 +84,7 @@ impl Member {
         out
     }
 
-    fn own_copy(&self, store: &Store, copy: &super::Copy, status: status::CopyStatus) -> status::Copy {
+    fn own_copy(&self, store: &Store, copy: &super::Copy, status: CopyStatus) -> status::Copy {
         let inspected = store.last().generation;
         let generated = store.known.generated.max(inspected);
         let replayed = store.checkpoint.generation;

@@ -229,6 +229,7 @@ impl Copy {
             self.role = role;
             self.compared = false;
             self.heard = None;
+            store.end_batch();
             if !self.busy() {
                 self.stage = Stage::Idle;
             }
@@ -237,6 +238,9 @@ impl Copy {
         // An operator suspends a copy; whoever is to serve looks for what it misses all the same.
         let suspended = store.known.suspended && !self.salvages();
         let halted = role == Role::None || suspended || store.mounted() || store.is_mounting();
+        if suspended {
+            store.end_batch();
+        }
         if halted && !self.busy() {
             if store.mounted() {
                 self.error = None;

@@ -5,7 +5,7 @@ use super::effects::SHARE_HOST;
 use super::world::{PRIVATE, PUBLIC, World};
 use ccr_contract::config::{Settings, Shipping};
 use ccr_contract::event::{NodeEvent, kind};
-use ccr_contract::status::{CopyStatus, ServiceState, Status, WitnessHealth};
+use ccr_contract::status::{ClusterState, CopyStatus, ServiceState, Status, WitnessHealth};
 use std::collections::BTreeMap;
 
 /// One sampling period, with what a status may lag behind: a probe and its deadline, or two status probes and an answer
@@ -267,6 +267,22 @@ impl World {
             && settled(self.truths.members[x].online.held(now, false))
         {
             lie = Some(format!("{active} serves, and it has not for long"));
+        }
+        // Somebody answers for every copy, also for one that nobody could ask.
+        if status.copies.len() != self.settings.groups.len() {
+            lie = Some(format!("there are {} copies", status.copies.len()));
+        }
+        let evicted = status
+            .cluster
+            .as_ref()
+            .is_some_and(|c| c.state == ClusterState::Stopped);
+        let away = settled(self.truths.members[1 - i].runs.held(now, false));
+        for c in &status.copies {
+            let mine = c.node == status.node;
+            let absent = matches!(c.status, CopyStatus::ServiceDown | CopyStatus::Disabled);
+            if (mine && evicted && c.status != CopyStatus::Disabled) || (!mine && away && !absent) {
+                lie = Some(format!("copy {} on {} is {:?}", c.group, c.node, c.status));
+            }
         }
         for c in status.copies.iter().filter(|c| c.status == CopyStatus::Healthy) {
             // A node that stood still says what it knew until it has looked again.

@@ -42,7 +42,7 @@ impl Store {
 
     /// Makes one segment smaller, where there is one to gain by and the database is at rest.
     pub fn compact(&mut self, ctx: &mut Ctx<Pending>) {
-        if self.compacting || self.replaying || self.damage.is_some() || !self.recovered() {
+        if self.compacting || self.is_replaying() || self.damage.is_some() || !self.recovered() {
             return;
         }
         let Some(generation) = self.ripe.pop_first() else {
@@ -93,7 +93,3 @@ impl Store {
         self.disk(ctx, Op::Compact(Step::Written), DiskAction::Replace { file, bytes });
     }
 }
-
-#[cfg(test)]
-#[path = "compact_tests.rs"]
-mod tests;

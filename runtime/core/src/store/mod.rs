@@ -179,7 +179,8 @@ pub struct Store {
     /// What the open log held is in the index, and must go: the disk is to be read again.
     stale: bool,
     mounting: Option<Mounting>,
-    replaying: bool,
+    /// The last log of the batch that is being replayed.
+    replaying: Option<u64>,
     /// Segments that are worth being made smaller.
     ripe: std::collections::BTreeSet<u64>,
     compacting: bool,
@@ -220,7 +221,7 @@ impl Store {
             recovery: None,
             stale: false,
             mounting: None,
-            replaying: false,
+            replaying: None,
             ripe: std::collections::BTreeSet::new(),
             compacting: false,
             damage: None,
@@ -541,3 +542,6 @@ pub enum Outcome {
     /// Replay found damage.
     ReplayFailed(String),
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
-//! Replay: the database takes in closed logs, one after another. A copy replays what it has inspected; the active node
-//! stays a number of generations behind (lost log resilience), so that its database can lose its newest logs and still be
-//! a prefix of what the other node goes on with.
+//! Replay: the database takes in closed logs, in batches with one checkpoint each. A copy replays what it has inspected; the
+//! active node stays a number of generations behind (lost log resilience), so that its database can lose its newest logs and
+//! still be a prefix of what the other node goes on with.
 
 use super::log;
 use super::{Op, Outcome, Segment, Store};
@@ -8,6 +8,9 @@ use crate::ctx::Ctx;
 use crate::io::{DiskAction, DiskResult};
 use crate::member::Pending;
 use crate::wire::Link;
+
+/// Most logs in a batch: whoever is to mount waits for its end.
+const BATCH: u64 = 8;
 
 /// One generation on its way into the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,56 +24,79 @@ pub enum Step {
 }
 
 impl Store {
-    /// Replays the next log where it is at most `through` and nothing else is under way.
+    /// Replays the next logs where there are any up to `through` and nothing else is under way.
     pub fn replay_towards(&mut self, ctx: &mut Ctx<Pending>, through: u64) {
         let next = self.checkpoint.generation + 1;
-        if self.replaying
-            || self.compacting
-            || self.damage.is_some()
-            || self.bad.is_some()
-            || next > through
-            || !self.closed.contains_key(&next)
-        {
-            return;
+        let idle = self.replaying.is_none() && !self.compacting;
+        if idle && self.damage.is_none() && self.bad.is_none() && next <= through && self.closed.contains_key(&next) {
+            self.replaying = Some(through.min(next + BATCH - 1));
+            self.replay_next(ctx, next);
         }
-        self.replaying = true;
+    }
+    /// Whether generations are on their way into the database.
+    pub fn is_replaying(&self) -> bool {
+        self.replaying.is_some()
+    }
+    /// The log at hand is the last one of its batch: what comes behind it may not be right any more.
+    pub fn end_batch(&mut self) {
+        self.replaying = self.replaying.map(|_| 0);
+    }
+
+    fn replay_next(&self, ctx: &mut Ctx<Pending>, generation: u64) {
         let action = DiskAction::Read {
-            file: self.log_file(next),
+            file: self.log_file(generation),
             offset: 0,
             len: self.size + 1,
         };
-        self.disk(ctx, Op::Replay(Step::Read(next)), action);
-    }
-    /// Whether a generation is on its way into the database.
-    pub fn is_replaying(&self) -> bool {
-        self.replaying
+        self.disk(ctx, Op::Replay(Step::Read(generation)), action);
     }
 
     pub(super) fn on_replay(&mut self, ctx: &mut Ctx<Pending>, step: Step, result: DiskResult) -> Vec<Outcome> {
         match (step, result) {
             (Step::Read(g), DiskResult::Bytes(bytes)) => self.replay_log(ctx, g, &bytes),
-            (Step::Read(g), other) => self.replay_failed(g, format!("generation {g}: {other:?}")),
-            // The checkpoint waits for the segment: where that could not be written it would say more than is there.
+            (Step::Read(g), other) => self.replay_failed(ctx, g, format!("generation {g}: {other:?}")),
             (Step::Segment(link), _) => {
-                self.save_checkpoint(ctx, Op::Replay(Step::Checkpoint(link)), link);
+                let next = link.generation + 1;
+                if self.replaying.is_some_and(|through| next <= through) && self.closed.contains_key(&next) {
+                    self.replay_next(ctx, next);
+                } else {
+                    self.end_with_checkpoint(ctx);
+                }
                 Vec::new()
             }
             (Step::Checkpoint(link), _) => {
                 self.checkpoint = link;
-                self.replaying = false;
+                self.replaying = None;
                 vec![Outcome::Replayed(link.generation)]
             }
+        }
+    }
+
+    /// The checkpoint waits for its segments: where one could not be written it would say more than is there. False when
+    /// there is nothing new.
+    fn end_with_checkpoint(&mut self, ctx: &mut Ctx<Pending>) -> bool {
+        let newest = self.segments.last_key_value().map(|(_, s)| s.link);
+        match newest.filter(|l| l.generation > self.checkpoint.generation) {
+            Some(link) => {
+                self.save_checkpoint(ctx, Op::Replay(Step::Checkpoint(link)), link);
+                true
+            }
+            None => false,
         }
     }
 
     fn replay_log(&mut self, ctx: &mut Ctx<Pending>, generation: u64, bytes: &[u8]) -> Vec<Outcome> {
         let scan = match log::inspect(bytes, self.size as usize) {
             Ok(scan) => scan,
-            Err(e) => return self.replay_failed(generation, format!("generation {generation}: {e}")),
+            Err(e) => return self.replay_failed(ctx, generation, format!("generation {generation}: {e}")),
         };
         let link = scan.link();
         if self.closed.get(&generation).map(|c| c.link) != Some(link) {
-            return self.replay_failed(generation, format!("generation {generation} is not what was inspected"));
+            return self.replay_failed(
+                ctx,
+                generation,
+                format!("generation {generation} is not what was inspected"),
+            );
         }
         if generation > self.applied {
             self.index.apply(&scan);
@@ -94,13 +120,12 @@ impl Store {
         Vec::new()
     }
 
-    fn replay_failed(&mut self, generation: u64, why: String) -> Vec<Outcome> {
-        self.replaying = false;
+    /// A log is damaged; what was replayed before it counts.
+    fn replay_failed(&mut self, ctx: &mut Ctx<Pending>, generation: u64, why: String) -> Vec<Outcome> {
         self.bad = Some(generation);
+        if !self.end_with_checkpoint(ctx) {
+            self.replaying = None;
+        }
         vec![Outcome::ReplayFailed(why)]
     }
 }
-
-#[cfg(test)]
-#[path = "replay_tests.rs"]
-mod tests;

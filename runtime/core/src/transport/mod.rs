@@ -208,7 +208,10 @@ impl Hub {
 
     fn read_next(&mut self) {
         match self.unread.pop() {
-            None => self.ready = true,
+            None => {
+                self.queue.restored();
+                self.ready = true;
+            }
             Some((id, dumpster)) => {
                 let file = format!("{}/{id}", if dumpster { "dumpster" } else { "queue" });
                 let what = Pending::Head { id, dumpster };

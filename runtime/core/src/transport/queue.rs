@@ -106,6 +106,12 @@ impl Queue {
             self.retire(&id, accepted_ms);
         }
     }
+    /// All that the disk holds was found, in any order: the oldest in the dumpster is the first to leave it again. When it came
+    /// there is not known, but when it was accepted, and in which order within that millisecond.
+    pub fn restored(&mut self) {
+        let age = |id: &String| (self.dumpster.get(id).map(|m| m.retired_ms), id.len(), id.clone());
+        self.order.make_contiguous().sort_by_cached_key(age);
+    }
     /// It is gone.
     pub fn remove(&mut self, id: &str) {
         self.queue.remove(id);
@@ -262,5 +268,31 @@ impl Queue {
     /// Bytes in the dumpster.
     pub fn dumpster_bytes(&self) -> u64 {
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_leaves_the_dumpster_first_also_after_a_restart() {
+        let mut queue = Queue::default();
+        // As a restart finds them: by name, the last one first.
+        for (n, accepted_ms) in [(9, 40), (11, 60), (10, 40), (1, 10)] {
+            let head = Head {
+                id: format!("hub-{n}"),
+                sender: String::new(),
+                recipients: vec!["ann@lab".into()],
+                key: String::new(),
+                accepted_ms,
+                bytes: 100,
+            };
+            queue.restore(head, true);
+        }
+        queue.restored();
+        assert_eq!(queue.evict(300, 0), ["hub-1"], "first by room");
+        assert_eq!(queue.evict(300, 50), ["hub-9", "hub-10"], "then by age");
+        assert_eq!((queue.dumpster_len(), queue.dumpster_bytes()), (1, 100));
     }
 }

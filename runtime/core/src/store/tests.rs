@@ -1,9 +1,8 @@
+//! What replay and compaction make of a database.
+
+use super::log::{Label, Record, Stream};
 use super::*;
 use crate::io::{Boot, Effect};
-use crate::store::log::{Label, Stream};
-use crate::store::replay;
-use crate::store::{Closed, Outcome};
-use crate::wire::Link;
 
 const SIZE: u64 = 4096;
 const STREAM: Stream = Stream([7; 16]);
@@ -117,7 +116,11 @@ fn what_was_deleted_leaves_the_database_and_everything_else_stays() {
     store.closed.insert(3, store.closed[&2]);
     store.replay_towards(&mut ctx, 3);
     assert!(!store.is_replaying(), "a checkpoint must not be under way meanwhile");
-    store.on_disk(&mut ctx, Op::Compact(Step::Read(1)), DiskResult::Bytes(segment.clone()));
+    store.on_disk(
+        &mut ctx,
+        Op::Compact(compact::Step::Read(1)),
+        DiskResult::Bytes(segment.clone()),
+    );
     let (file, smaller) = replaced(&mut ctx).remove(0);
     assert_eq!(file, "E00/db/E0000000001.edb");
     assert!(
@@ -140,7 +143,7 @@ fn what_was_deleted_leaves_the_database_and_everything_else_stays() {
     index.apply(&scan);
     assert!(index.get("ann", 1).is_none() && index.has_seen("hub-1", "ann") && index.get("ann", 2).is_some());
     // Once is enough.
-    store.on_disk(&mut ctx, Op::Compact(Step::Written), DiskResult::Done);
+    store.on_disk(&mut ctx, Op::Compact(compact::Step::Written), DiskResult::Done);
     store.compact(&mut ctx);
     assert!(replaced(&mut ctx).is_empty());
 }
@@ -158,7 +161,11 @@ fn a_deletion_that_the_database_has_not_taken_in_takes_nothing_away() {
     // The active node has applied the third log, and its database has not.
     store.index.apply(&log::inspect(&logs[2], SIZE as usize).unwrap());
     store.compact(&mut ctx);
-    store.on_disk(&mut ctx, Op::Compact(Step::Read(1)), DiskResult::Bytes(segment));
+    store.on_disk(
+        &mut ctx,
+        Op::Compact(compact::Step::Read(1)),
+        DiskResult::Bytes(segment),
+    );
     let scan = log::segment(&replaced(&mut ctx)[0].1).unwrap();
     let kinds: Vec<bool> = scan
         .records
@@ -166,4 +173,82 @@ fn a_deletion_that_the_database_has_not_taken_in_takes_nothing_away() {
         .map(|r| matches!(r, Record::Message { .. }))
         .collect();
     assert_eq!(kinds, [false, true]);
+}
+
+#[test]
+fn a_batch_has_one_checkpoint_and_it_never_names_a_segment_that_could_not_be_written() {
+    let (mut store, logs) = store(&[
+        &[Put::Message(1, b"one")],
+        &[Put::Message(2, b"two")],
+        &[Put::Message(3, b"three")],
+    ]);
+    let mut ctx = ctx();
+    store.replay_towards(&mut ctx, 2);
+    for generation in 1..=2 {
+        ctx.take_effects();
+        let bytes = logs[generation as usize - 1].clone();
+        let read = Op::Replay(replay::Step::Read(generation));
+        store.on_disk(&mut ctx, read, DiskResult::Bytes(bytes));
+        // Nothing is queued behind the segment: on a full disk the checkpoint, which needs no room, would be written without it.
+        let queued = replaced(&mut ctx);
+        assert_eq!(queued.len(), 1, "{queued:?}");
+        assert_eq!(queued[0].0, format!("E00/db/E00{generation:08X}.edb"));
+        let link = store.closed[&generation].link;
+        store.on_disk(&mut ctx, Op::Replay(replay::Step::Segment(link)), DiskResult::Done);
+    }
+    let queued = replaced(&mut ctx);
+    assert_eq!((queued.len(), queued[0].0.as_str()), (1, "E00/E00.chk"));
+    let link = store.closed[&2].link;
+    let done = store.on_disk(&mut ctx, Op::Replay(replay::Step::Checkpoint(link)), DiskResult::Done);
+    assert_eq!(done, [Outcome::Replayed(2)]);
+    assert_eq!((store.checkpoint, store.is_replaying()), (link, false));
+}
+
+#[test]
+fn what_was_replayed_before_a_damaged_log_counts() {
+    let (mut store, logs) = store(&[
+        &[Put::Message(1, &[b'a'; 400])],
+        &[Put::Delete(1)],
+        &[Put::Message(3, b"three")],
+    ]);
+    let mut ctx = ctx();
+    store.replay_towards(&mut ctx, 3);
+    for generation in 1..=2 {
+        let bytes = logs[generation as usize - 1].clone();
+        let read = Op::Replay(replay::Step::Read(generation));
+        store.on_disk(&mut ctx, read, DiskResult::Bytes(bytes));
+        let link = store.closed[&generation].link;
+        store.on_disk(&mut ctx, Op::Replay(replay::Step::Segment(link)), DiskResult::Done);
+    }
+    let mut bytes = logs[2].clone();
+    bytes[100] ^= 1;
+    ctx.take_effects();
+    let failed = store.on_disk(&mut ctx, Op::Replay(replay::Step::Read(3)), DiskResult::Bytes(bytes));
+    assert!(matches!(failed.as_slice(), [Outcome::ReplayFailed(_)]), "{failed:?}");
+    assert_eq!(replaced(&mut ctx)[0].0, "E00/E00.chk");
+    // What the second log deletes is no less safe in the first one before that.
+    store.compact(&mut ctx);
+    assert!(ctx.take_effects().is_empty());
+    let link = store.closed[&2].link;
+    store.on_disk(&mut ctx, Op::Replay(replay::Step::Checkpoint(link)), DiskResult::Done);
+    assert_eq!(
+        (store.checkpoint, store.bad, store.is_replaying()),
+        (link, Some(3), false)
+    );
+    store.compact(&mut ctx);
+    assert!(!ctx.take_effects().is_empty());
+}
+
+#[test]
+fn a_batch_ends_with_the_log_at_hand_where_it_is_told_to() {
+    let (mut store, logs) = store(&[&[Put::Message(1, b"one")], &[Put::Message(2, b"two")]]);
+    let mut ctx = ctx();
+    store.replay_towards(&mut ctx, 2);
+    store.end_batch();
+    let read = Op::Replay(replay::Step::Read(1));
+    store.on_disk(&mut ctx, read, DiskResult::Bytes(logs[0].clone()));
+    ctx.take_effects();
+    let link = store.closed[&1].link;
+    store.on_disk(&mut ctx, Op::Replay(replay::Step::Segment(link)), DiskResult::Done);
+    assert_eq!(replaced(&mut ctx)[0].0, "E00/E00.chk");
 }
