@@ -13,6 +13,15 @@ struct File {
     named: bool,
 }
 
+/// An operation that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fails {
+    /// The next write, of whatever kind.
+    Write,
+    /// The next renaming.
+    Renaming,
+}
+
 /// The disk of one node.
 #[derive(Debug, Default)]
 pub struct Disk {
@@ -20,8 +29,8 @@ pub struct Disk {
     queue: VecDeque<(OpId, DiskAction)>,
     /// Files of which a write failed in this life of the daemon.
     spoilt: BTreeMap<String, DiskResult>,
-    /// The next write fails.
-    pub fail_next: bool,
+    /// What fails once.
+    pub fail_next: Option<Fails>,
     /// Bytes that fit; none is without bound.
     pub capacity: Option<u64>,
 }
@@ -46,11 +55,18 @@ impl Disk {
     /// Carries out the operation at the head.
     pub fn complete(&mut self) -> Option<(OpId, DiskResult)> {
         let (op, action) = self.queue.pop_front()?;
-        let write = !matches!(action, DiskAction::Read { .. } | DiskAction::List { .. });
+        let fails = match self.fail_next {
+            Some(Fails::Write) => !matches!(action, DiskAction::Read { .. } | DiskAction::List { .. }),
+            Some(Fails::Renaming) => matches!(action, DiskAction::Rename { .. }),
+            None => false,
+        };
         let files: Vec<String> = action.written().map(str::to_owned).collect();
         let result = match files.iter().find_map(|f| self.spoilt.get(f)) {
             Some(earlier) => earlier.clone(),
-            None if write && std::mem::take(&mut self.fail_next) => DiskResult::Failed("input/output error".into()),
+            None if fails => {
+                self.fail_next = None;
+                DiskResult::Failed("input/output error".into())
+            }
             None => self.apply(action),
         };
         if let DiskResult::Full | DiskResult::Failed(_) = &result {

@@ -2,6 +2,7 @@
 //! that a failing run can be repeated with fewer steps.
 
 use super::MEMBERS;
+use super::disk::Fails;
 use super::rng::Rng;
 use super::share::SHARES;
 use super::world::{CLIENTS, Happening, PRIVATE, PUBLIC, Pause, Waiter, World};
@@ -49,8 +50,8 @@ pub enum What {
     HubOff(usize),
     /// Datagrams are lost and packets late.
     BadNetwork,
-    /// The next write of a disk fails.
-    DiskFails(Who),
+    /// The next write of a disk fails, or the next renaming.
+    DiskFails(Who, bool),
     /// The RTC jumps.
     Rtc(Who, bool),
     /// A byte of a closed log on the disk is flipped.
@@ -224,7 +225,7 @@ fn draw_what(rng: &mut Rng) -> What {
         61..62 => What::LateAnswer,
         62..65 => What::HubOff(rng.range(0, 2) as usize),
         65..68 => What::BadNetwork,
-        68..70 => What::DiskFails(who),
+        68..70 => What::DiskFails(who, rng.chance(50)),
         70..72 => What::Rtc(who, rng.chance(50)),
         72..74 => What::Flip(who),
         74..75 => What::LoseLog(who),
@@ -328,9 +329,9 @@ impl World {
                 self.stop_daemon(i, true);
             }
             What::BadNetwork => (self.loss, self.delay_us) = (25, 60_000),
-            What::DiskFails(who) => {
+            What::DiskFails(who, renaming) => {
                 let i = self.who(who);
-                self.machines[i].disk.fail_next = true;
+                self.machines[i].disk.fail_next = Some(if renaming { Fails::Renaming } else { Fails::Write });
             }
             What::DiskFull(who) => {
                 let i = self.who(who);
@@ -547,7 +548,7 @@ impl World {
         }
         for i in 0..self.machines.len() {
             self.machines[i].disk.capacity = None;
-            self.machines[i].disk.fail_next = false;
+            self.machines[i].disk.fail_next = None;
             self.machines[i].doomed = false;
             self.resume(i);
             self.power_on(i);
