@@ -197,6 +197,21 @@ impl Checks {
                 format!("handoff to node {i} in epoch {epoch} goes on with generation {generation}, answers reach to {acked:?}"),
             );
         }
+        // What a node acknowledged itself is on its own disk, as long as nobody else wrote since and nothing hurt that.
+        let opened = self.epochs.range(..epoch).rev();
+        let opened = opened.filter(|(_, e)| e.opened.contains_key(&group));
+        let own = opened.take_while(|(_, e)| e.node == i);
+        let acked = own
+            .filter_map(|(e, _)| self.acked_generation.get(e)?.get(&stream))
+            .max();
+        if acked.is_some_and(|g| *g >= generation) && !self.mount_forced && self.counters.hurt_logs == 0 {
+            self.broke(
+                "I3",
+                format!(
+                    "node {i} goes on with generation {generation} of {group} and has itself answered up to {acked:?}"
+                ),
+            );
+        }
         let g = self.groups.iter().position(|n| *n == group).unwrap_or(0);
         // The dial decides before the logs are read: what came in meanwhile was too late for it.
         let heard = self.heard[i].get(&g).into_iter().flatten();
