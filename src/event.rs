@@ -301,6 +301,8 @@ pub struct Step {
     node: Option<String>,
     begun: std::time::Instant,
     ended: bool,
+    /// What was said last: the same again is no news.
+    said: Mutex<String>,
 }
 
 impl Step {
@@ -312,6 +314,7 @@ impl Step {
             node: node.map(str::to_owned),
             begun: std::time::Instant::now(),
             ended: false,
+            said: Mutex::default(),
         };
         step.emit("step.begin", text, Value::Null);
         step
@@ -319,7 +322,11 @@ impl Step {
 
     /// Says what is being waited for now.
     pub fn say(&self, text: &str) {
-        self.emit("step.progress", text, Value::Null);
+        let mut said = self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *said != text {
+            text.clone_into(&mut said);
+            self.emit("step.progress", text, Value::Null);
+        }
     }
 
     /// How far it is, where that is known.
@@ -378,6 +385,25 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         let events: Vec<Event> = text.lines().skip(1).map(|l| serde_json::from_str(l).unwrap()).collect();
         assert_eq!(events.iter().map(|e| e.seq).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_step_says_a_thing_once() {
+        let j = Journal::in_memory();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let h = heard.clone();
+        j.listen(move |e| {
+            h.lock()
+                .unwrap()
+                .push(e.data["text"].as_str().unwrap_or_default().to_owned());
+            true
+        });
+        let step = Step::begin(&j, "deploy", None, "begin");
+        for text in ["a", "a", "b", "a"] {
+            step.say(text);
+        }
+        step.done("end");
+        assert_eq!(*heard.lock().unwrap(), ["begin", "a", "b", "a", "end"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::render::{RenderedFile, RenderedStep};
 use super::secrets::Secrets;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::guest::{Command, Remote, excerpt, quote};
+use crate::image::initramfs;
 use crate::spec::{Lab, Node};
 use crate::units::Size;
 use crate::wait::Deadline;
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 const DEPLOYED: &str = "/etc/failoverlab/deployed";
 /// Largest program that is sent.
 const PROGRAM_MAX: Size = Size::mib(256);
+/// Permissions of a program.
+const PROGRAM_MODE: u32 = 0o755;
 
 /// What a deployment takes from the workstation.
 #[derive(Debug, Clone, Default)]
@@ -91,7 +94,7 @@ pub fn deploy(
     deadline: Deadline,
     say: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<DeployReport> {
-    let payload = Payload::of(lab, node, pack.filter(|_| node.role.is_some()), artifacts)?;
+    let mut payload = Payload::of(lab, node, pack.filter(|_| node.role.is_some()), artifacts)?;
     let digest = payload.digest();
     let mut report = DeployReport {
         changed: false,
@@ -104,9 +107,11 @@ pub fn deploy(
         return Ok(report);
     }
     say("looking at what is deployed")?;
-    if look(remote, node, deadline)? == report.digest {
+    let there = look(remote, node, deadline)?;
+    if there.digest == report.digest {
         return Ok(report);
     }
+    payload.leave_out(&there.programs);
     let stream = payload.archive().tried("pack the files", &node.name)?;
     report.changed = true;
     report.files = payload.programs.len() + payload.files.len() + payload.links.len();
@@ -122,20 +127,61 @@ pub fn deploy(
     Ok(report)
 }
 
-/// The digest of what is deployed, empty where nothing is; and that each port has the name that configurations call it by.
-fn look(remote: &mut dyn Remote, node: &Node, deadline: Deadline) -> Result<String> {
+/// The initramfs with which a fresh machine of `pack` boots: `base`, and the programs.
+pub fn boot_with_programs(base: Vec<u8>, pack: &Pack, artifacts: &Artifacts) -> Result<Vec<u8>> {
+    let programs = programs(pack, artifacts)?;
+    let files: Vec<_> = programs
+        .iter()
+        .map(|(p, c)| (p.as_str(), PROGRAM_MODE, c.as_slice()))
+        .collect();
+    Ok(initramfs::seeded(
+        base,
+        &files,
+        &programs.iter().map(line).collect::<String>(),
+    ))
+}
+
+/// How a machine keeps which program it has: digest and path.
+fn line((path, content): &(String, Vec<u8>)) -> String {
+    format!("{} {path}\n", blake3::hash(content).to_hex())
+}
+
+/// What a machine has.
+struct There {
+    /// The digest of what is deployed, empty where nothing is.
+    digest: String,
+    /// Its programs, as [`line`] has them.
+    programs: Vec<String>,
+}
+
+/// What is deployed; and that each port has the name that configurations call it by.
+fn look(remote: &mut dyn Remote, node: &Node, deadline: Deadline) -> Result<There> {
     const WHAT: &str = "see what is deployed";
     let said = remote
-        .exec(&Command::new(["sh", "-c", LOOK, "sh", DEPLOYED]), deadline)?
+        .exec(
+            &Command::new(["sh", "-c", LOOK, "sh", DEPLOYED, initramfs::SEEDED]),
+            deadline,
+        )?
         .check_text(WHAT, &node.name)?;
-    let (digest, ports) = said.split_once('\n').unwrap_or((&said, ""));
+    let mut lines = said.lines();
+    let digest = lines.next().unwrap_or_default().to_owned();
+    let programs = lines
+        .by_ref()
+        .take_while(|l| !l.is_empty())
+        .map(str::to_owned)
+        .collect();
+    let ports: Vec<&str> = lines.collect();
     for nic in &node.nics {
         let mac = nic.mac.to_string();
-        let name = ports.lines().find_map(|l| l.strip_prefix(&mac)?.strip_prefix(' '));
+        let name = ports.iter().find_map(|l| l.strip_prefix(&mac)?.strip_prefix(' '));
         if name != Some(&nic.interface) {
             let seen = match name {
                 Some(other) => format!("{mac} on {} is {other}, not {}", nic.network, nic.interface),
-                None => format!("there is no {mac} on {}: {}", nic.network, excerpt(ports.as_bytes())),
+                None => format!(
+                    "there is no {mac} on {}: {}",
+                    nic.network,
+                    excerpt(ports.join("\n").as_bytes())
+                ),
             };
             return Err(Error::Operation(
                 Problem::new("find the machine's network ports")
@@ -144,7 +190,7 @@ fn look(remote: &mut dyn Remote, node: &Node, deadline: Deadline) -> Result<Stri
             ));
         }
     }
-    Ok(digest.to_owned())
+    Ok(There { digest, programs })
 }
 
 impl Payload {
@@ -157,18 +203,26 @@ impl Payload {
         };
         if let Some(pack) = pack {
             let secrets = Secrets::ensure(pack, &artifacts.secrets)?;
-            let programs = pack
-                .runtime
-                .programs
-                .iter()
-                .map(|p| Ok((p.path.clone(), program(p, artifacts)?)));
-            payload.programs = programs.collect::<Result<_>>()?;
+            payload.programs = programs(pack, artifacts)?;
             payload.files = pack.render(lab, node, &secrets)?;
             payload.links = pack.links(lab, node)?;
             payload.steps = pack.steps(lab, node)?;
         }
         payload.steps.extend(node.run.iter().map(|run| RenderedStep::once(run)));
         Ok(payload)
+    }
+
+    /// Programs that the machine has already, as its own list says, are not sent. If any is, the list is too.
+    fn leave_out(&mut self, there: &[String]) {
+        let all = self.programs.iter().map(line).collect();
+        self.programs.retain(|p| !there.iter().any(|l| l == line(p).trim_end()));
+        if !self.programs.is_empty() {
+            self.files.push(RenderedFile {
+                path: initramfs::SEEDED.to_owned(),
+                mode: 0o644,
+                content: all,
+            });
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -219,7 +273,7 @@ impl Payload {
         let programs = self
             .programs
             .iter()
-            .map(|(path, content)| (path, 0o755, content.as_slice()));
+            .map(|(path, content)| (path, PROGRAM_MODE, content.as_slice()));
         let files = self.files.iter().map(|f| (&f.path, f.mode, f.content.as_bytes()));
         for (path, mode, content) in programs.chain(files) {
             let mut h = header(tar::EntryType::Regular, mode, content.len());
@@ -282,8 +336,10 @@ impl Payload {
     }
 }
 
-/// The file `$1` as one line, then each interface: address and name.
+/// The file `$1` as one line, the lines of `$2` and an empty one, then each interface: address and name.
 pub(super) const LOOK: &str = r#"cat -- "$1" 2>/dev/null
+echo
+cat -- "$2" 2>/dev/null
 echo
 cd /sys/class/net && for i in *; do read -r mac <"$i/address" && echo "$mac $i"; done
 "#;
@@ -310,6 +366,12 @@ for step in "$@"; do
 done
 printf %s "$digest" >"$deployed" && sync
 "#;
+
+/// The pack's programs: path in the machine and content.
+fn programs(pack: &Pack, artifacts: &Artifacts) -> Result<Vec<(String, Vec<u8>)>> {
+    let programs = pack.runtime.programs.iter();
+    programs.map(|p| Ok((p.path.clone(), program(p, artifacts)?))).collect()
+}
 
 fn program(spec: &ProgramSpec, artifacts: &Artifacts) -> Result<Vec<u8>> {
     let path = artifacts

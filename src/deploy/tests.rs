@@ -126,9 +126,10 @@ fn settings_of_the_lab_file_reach_the_runtime() {
 fn secrets_are_only_in_files_closed_to_others_and_in_no_command() {
     let (lab, pack, secrets) = ccr();
     let mut with_secret = Vec::new();
+    let hash = crate::guest::template::render_text("x", "{{ 's3cret' | nt_hash }}", &()).unwrap();
     for node in &lab.nodes {
         for file in pack.render(&lab, node, &secrets).unwrap() {
-            if file.content.contains("s3cret") {
+            if file.content.contains("s3cret") || file.content.contains(&hash) {
                 assert_eq!(file.mode, 0o600, "{file:?}");
                 with_secret.push((node.name.to_string(), file.path.clone()));
             }
@@ -137,7 +138,7 @@ fn secrets_are_only_in_files_closed_to_others_and_in_no_command() {
     }
     with_secret.sort();
     let expected = [
-        ("hub", "/run/failoverlab/witness-password"),
+        ("hub", "/etc/samba/witness-share.passwd"),
         ("node1", "/etc/ccrd/witness-password"),
         ("node2", "/etc/ccrd/witness-password"),
     ];
@@ -230,6 +231,29 @@ fn the_pack_in_the_documentation_holds() {
         pack.render(&lab, lab.node("node1").unwrap(), &secrets).unwrap().len(),
         0
     );
+    let (_dir, mut a) = artifacts();
+    a.programs = BTreeMap::from([("exampled".to_owned(), a.programs["ccrd"].clone())]);
+    let mut remote = FakeRemote::new()
+        .answer(LOOKS, 0, ports(&lab, ""))
+        .answer(INSTALLS, 0, "");
+    deploy(
+        &mut remote,
+        &lab,
+        lab.node("hub").unwrap(),
+        Some(&pack),
+        &a,
+        soon(),
+        &mut |_| Ok(()),
+    )
+    .unwrap();
+    assert_eq!(
+        remote.commands[1].argv[6..],
+        [
+            r#"[ -z "$again" ] || 'systemctl' daemon-reload"#,
+            "'systemctl' restart exampled.service",
+            "exampled-password --from-stdin </etc/exampled.toml",
+        ]
+    );
 }
 
 #[test]
@@ -280,7 +304,7 @@ const INSTALLS: &[&str] = &["sh", "-c", install::INSTALL];
 fn ports(lab: &Lab, digest: &str) -> String {
     let nics = lab.nodes.iter().flat_map(|n| &n.nics);
     let lines: String = nics.map(|n| format!("{} {}\n", n.mac, n.interface)).collect();
-    format!("{digest}\n{lines}00:00:00:00:00:00 lo\n")
+    format!("{digest}\n\n{lines}00:00:00:00:00:00 lo\n")
 }
 
 /// What a machine would find in the stream: path → mode and content.
@@ -316,7 +340,7 @@ fn a_deployment_is_one_look_and_one_stream() {
         (0o755, "\x7fELF a program".to_owned())
     );
     assert_eq!(files[&PathBuf::from("usr/local/bin/ccrctl")].1, "ccrd");
-    assert_eq!(files[&PathBuf::from("run/failoverlab/witness-password")].0, 0o600);
+    assert_eq!(files[&PathBuf::from("etc/samba/witness-share.passwd")].0, 0o600);
     assert_eq!(files.len(), report.files);
     let secret = std::fs::read_to_string(a.secrets.join("secret-witness")).unwrap();
     assert_eq!(secret.len(), 32);
@@ -329,14 +353,34 @@ fn a_deployment_is_one_look_and_one_stream() {
         0o600
     );
     assert!(!install.argv.concat().contains(&secret));
-    assert!(
-        install
-            .argv
-            .iter()
-            .any(|a| a.contains("smbpasswd") && a.ends_with("</run/failoverlab/witness-password")),
-        "{:?}",
-        install.argv
-    );
+}
+
+#[test]
+fn a_program_that_came_with_the_boot_is_not_sent_again() {
+    let lab = spec::example("ccr");
+    let (_dir, a) = artifacts();
+    let pack = Pack::load("ccr").unwrap();
+    let boot = boot_with_programs(b"BASE".to_vec(), &pack, &a).unwrap();
+    let program = std::fs::read(&a.programs["ccrd"]).unwrap();
+    assert!(boot.starts_with(b"BASE") && boot.windows(program.len()).any(|w| w == program));
+    let came = format!("{} /usr/local/bin/ccrd\n", blake3::hash(&program).to_hex());
+    assert!(boot.windows(came.len()).any(|w| w == came.as_bytes()));
+    let sent = |a: &Artifacts| {
+        let there = ports(&lab, "").replacen("\n\n", &format!("\n{came}\n"), 1);
+        let mut remote = FakeRemote::new().answer(LOOKS, 0, there).answer(INSTALLS, 0, "");
+        deploy_to(&mut remote, &lab, &lab.nodes[0], a).unwrap();
+        unpack(&remote.commands[1].stdin)
+    };
+    let [program, list] = ["usr/local/bin/ccrd", &crate::image::initramfs::SEEDED[1..]].map(PathBuf::from);
+    let files = sent(&a);
+    assert!(!files.contains_key(&program) && !files.contains_key(&list));
+    assert!(files.contains_key(&PathBuf::from("etc/ccrd/ccrd.toml")));
+    // Another one is, and the machine's list then says so.
+    std::fs::write(&a.programs["ccrd"], "another program").unwrap();
+    let files = sent(&a);
+    assert_eq!(files[&program].1, "another program");
+    let digest = blake3::hash(b"another program").to_hex();
+    assert_eq!(files[&list].1, format!("{digest} /usr/local/bin/ccrd\n"));
 }
 
 #[test]

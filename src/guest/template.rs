@@ -6,6 +6,7 @@
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::units::Name;
 use include_dir::{Dir, include_dir};
+use md4::{Digest, Md4};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior};
@@ -130,8 +131,15 @@ fn environment() -> Result<Environment<'static>> {
         })
     });
     env.set_formatter(format_value);
+    env.add_filter("nt_hash", nt_hash);
     env.set_syntax(syntax);
     Ok(env)
+}
+
+/// A password as SMB servers keep it: MD4 of its UTF-16 (MS-NLMP 3.3.1), in capital hexadecimal digits.
+fn nt_hash(password: &str) -> String {
+    let text: Vec<u8> = password.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    Md4::digest(&text).iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
 const TOML: &str = "toml";
@@ -200,6 +208,13 @@ mod tests {
         let e = render_text("x.toml", "a = 1\nb = {{ nothing }}", &BTreeMap::<&str, &str>::new()).unwrap_err();
         assert!(e.to_string().contains("x.toml:2"), "{e}");
         assert!(one(None::<u8>, "x.toml").is_err());
+    }
+
+    #[test]
+    fn an_nt_hash_is_the_published_one() {
+        // MS-NLMP 4.2.2.1.2: the hash of "Password".
+        let text = render_text("passwd", "{{ 'Password' | nt_hash }}", &()).unwrap();
+        assert_eq!(text, "A4F49C406510BDCAB6824EE7C30FD852");
     }
 
     #[test]

@@ -105,6 +105,19 @@ pub trait Hypervisor: Send + Sync {
     fn listen(&self, f: Listener);
 }
 
+/// Whether the system in a machine has brought up the tool's own port ([`Mgmt`]): it then has told the device which frames it wants.
+pub fn mgmt_is_up(hypervisor: &dyn Hypervisor, name: &str) -> Result<bool> {
+    let answer = hypervisor.monitor(name, r#"{"execute":"query-rx-filter"}"#)?;
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap_or_default();
+    let mgmt = answer["return"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|port| port["name"] == "mgmt");
+    // A virtio port that no system has touched takes every frame.
+    Ok(mgmt.is_some_and(|port| port["promiscuous"] == serde_json::Value::Bool(false)))
+}
+
 /// Turns an `{"error": …}` answer of QEMU's monitor or of the guest agent into an error with its own words.
 fn refused(what: &str, on: &str, answer: &str) -> Result<()> {
     let json: serde_json::Value = serde_json::from_str(answer).map_err(|e| {

@@ -5,7 +5,7 @@
 //! which versions a mirror had on that day: those are in `image.json`.
 
 mod build;
-mod initramfs;
+pub mod initramfs;
 mod manifest;
 pub mod qemu_img;
 mod recipe;

@@ -434,7 +434,11 @@ impl Engine {
         let unknown = || Error::Bug(Problem::new("find the machine's record").on(node));
         let spec = record.wish.lab.node(node).ok_or_else(unknown)?;
         let credentials = self.credentials(record, spec)?;
-        let machine = machines::machine(record, &self.files, spec, credentials).ok_or_else(unknown)?;
+        let mut machine = machines::machine(record, &self.files, spec, credentials).ok_or_else(unknown)?;
+        let seed = self.files.seed();
+        if spec.role.is_some() && seed.is_file() {
+            machine.initrd = seed;
+        }
         self.hypervisor()?.create(&machine.to_xml()?, false)
     }
 

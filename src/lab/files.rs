@@ -131,6 +131,10 @@ impl LabFiles {
     pub fn standing(&self) -> PathBuf {
         self.state.join("standing.json")
     }
+    /// The initramfs from which the machines get the runtime's programs at their first boot; there until the lab is complete.
+    pub fn seed(&self) -> PathBuf {
+        self.state.join("initrd")
+    }
     /// The event journal.
     pub fn events(&self) -> PathBuf {
         self.state.join("events.jsonl")

@@ -10,7 +10,7 @@ use crate::deploy;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Severity, Source, Step};
 use crate::guest;
-use crate::hypervisor::{DiskFormat, DomainState};
+use crate::hypervisor::{DiskFormat, DomainState, mgmt_is_up};
 use crate::image::qemu_img::QemuImg;
 use crate::plan::{self, Action, Observed, Plan};
 use crate::spec::{Lab, Node};
@@ -26,6 +26,8 @@ const BOOT: Duration = Duration::from_secs(120);
 const DEPLOY: Duration = Duration::from_secs(90);
 /// The longest that the cluster may take from the last deployed node until it is healthy, on a fast host.
 const FORM: Duration = Duration::from_secs(90);
+/// How long the cluster is waited for before its events are followed, on a fast host.
+const LISTEN: Duration = Duration::from_secs(8);
 
 impl Engine {
     /// Makes what is missing until the lab is healthy.
@@ -51,6 +53,8 @@ impl Engine {
                 let mut complete = (*record).clone();
                 complete.complete = true;
                 self.keep(complete)?;
+                // Every disk has the programs: whoever boots again takes the image's own initramfs.
+                let _ = fs_err::remove_file(self.files.seed());
                 Ok(json!({"steps": plan.steps.len(), "seconds": begun.elapsed().as_secs_f64()}))
             }
             Err(e) if args.keep => Err(e),
@@ -108,8 +112,22 @@ impl Engine {
         };
         let fabric = self.start_fabric(&record, Vec::new())?;
         record.ports = fabric.ports();
+        self.make_seed(&record)?;
         self.keep_fabric(fabric);
         self.keep(record)
+    }
+
+    /// What brings the runtime's programs into new machines.
+    fn make_seed(&self, record: &Record) -> Result<()> {
+        let Some(pack) = super::channel::pack(record)? else {
+            return Ok(());
+        };
+        let artifacts = deploy::Artifacts::beside_executable(Some(&pack), self.files.keys())?;
+        let base = &record.wish.image.initrd;
+        let base = fs_err::read(base).tried("read the image's initramfs", base.display())?;
+        let seed = self.files.seed();
+        fs_err::write(&seed, deploy::boot_with_programs(base, &pack, &artifacts)?)
+            .tried("write the machines' initramfs", seed.display())
     }
 
     /// Runs the plan's steps, each as soon as those it waits for are done. The first failure stops the rest.
@@ -240,6 +258,7 @@ impl Engine {
     fn wait_ready(&self, record: &Record, node: &Node, cancel: &Cancel) -> Result<()> {
         let step = Step::begin(self.journal(), "boot", Some(&node.name), "waiting for SSH");
         let way = super::channel::way(&self.files, record, &node.name)?;
+        self.wait_port(record, node, cancel)?;
         let deadline = Deadline::scaled(BOOT, record.wish.slowness);
         let (ssh, ready) = guest::wait_ready(&way, deadline, &mut |seen| {
             step.say(seen);
@@ -252,6 +271,22 @@ impl Engine {
             failed => format!("answers SSH; failed units: {}", failed.join(", ")),
         });
         Ok(())
+    }
+
+    /// A connection that comes too early is kept by QEMU and handed to the machine when it hears: each of them then costs it the
+    /// beginning of a handshake with nobody. So nobody knocks before its port is up, or half of the time that it may take has passed.
+    fn wait_port(&self, record: &Record, node: &Node, cancel: &Cancel) -> Result<()> {
+        let hypervisor = self.hypervisor()?;
+        let patience = Deadline::scaled(BOOT / 2, record.wish.slowness);
+        wait_until("see the machine's port come up", patience, || {
+            cancel.check()?;
+            self.alive(&node.name)?;
+            Ok(if patience.passed() || mgmt_is_up(&*hypervisor, &node.name)? {
+                Probe::Ready(())
+            } else {
+                Probe::NotYet("it is booting".into())
+            })
+        })
     }
 
     /// A machine that went away will never answer: no use in waiting for the deadline.
@@ -313,10 +348,9 @@ impl Engine {
             return Ok(());
         }
         let record = self.record()?;
-        // A cluster that forms has much to say; one that comes back is healthy sooner without further handshakes.
-        if record.restored_from.is_none() {
-            self.channels.follow(&record);
-        }
+        // What the runtime says from its beginning on is of interest where it takes long. Else it is heard later, all of it: a cluster is
+        // healthy sooner without further handshakes on its processors.
+        let patience = Deadline::scaled(LISTEN, record.wish.slowness);
         let step = Step::begin(self.journal(), "form", None, "waiting for the cluster");
         wait_until(
             "see the cluster healthy",
@@ -327,6 +361,9 @@ impl Engine {
                     None => Probe::Ready(()),
                     Some(why) => {
                         step.say(&why);
+                        if patience.passed() {
+                            self.channels.follow(&record);
+                        }
                         Probe::NotYet(why)
                     }
                 })
