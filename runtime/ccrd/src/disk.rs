@@ -383,6 +383,7 @@ mod tests {
                 len: 9,
             },
             DiskAction::Sync { file: "open".into() },
+            DiskAction::Delete { file: "open".into() },
             rename("open", "closed"),
             rename("next", "open"),
         ] {

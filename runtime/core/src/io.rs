@@ -4,11 +4,11 @@
 //! What a shell promises:
 //! * **Disk**: operations of one node are carried out one after another in the order of their effects, and completed in
 //!   that order. Names are relative to the data folder, with `/` between parts; missing folders are made. A failed
-//!   operation is reported with the error's own words and never tried again by the shell. After an append, a cut, a sync or
-//!   a rename has failed, nothing that was queued behind it touches its files: later appends, cuts, syncs and renames of
-//!   them, or to them, fail in the same way for the rest of the daemon's life. Otherwise the second half of a roll could give
-//!   a log without its end the name of a closed one, or put the next log over one that kept its old name. Other files are
-//!   written all the same: what depends on another file waits for its completion.
+//!   operation is reported with the error's own words and never tried again by the shell. After an append, a cut, a sync, a
+//!   rename or a deletion has failed, nothing that was queued behind it touches its files: later operations of these kinds
+//!   on them, or renames to them, fail in the same way for the rest of the daemon's life. Otherwise the second half of a roll
+//!   could give a log without its end the name of a closed one, or put the next log over one that kept its old name. Other
+//!   files are written all the same: what depends on another file waits for its completion.
 //! * **Witness**: an operation that has not ended within its `timeout_us` is reported as failed, and the whole connection
 //!   to the server is dropped then (a late answer of an abandoned open would win the file for nobody).
 //! * **Effects in order**: a [`Effect::Reply`] behind a disk effect does not wait for it; the core itself waits for
@@ -342,9 +342,10 @@ impl DiskAction {
     /// The files that nothing touches any more once this has failed, and with which it fails where that has happened.
     pub fn written(&self) -> impl Iterator<Item = &str> {
         let (one, other) = match self {
-            DiskAction::Append { file, .. } | DiskAction::Sync { file } | DiskAction::SetLen { file, .. } => {
-                (Some(file), None)
-            }
+            DiskAction::Append { file, .. }
+            | DiskAction::Sync { file }
+            | DiskAction::SetLen { file, .. }
+            | DiskAction::Delete { file } => (Some(file), None),
             DiskAction::Rename { from, to } => (Some(from), Some(to)),
             _ => (None, None),
         };
