@@ -23,6 +23,10 @@ const QUESTION: Duration = Duration::from_secs(15);
 /// Pause before a follower that lost its machine tries again.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// How long a lab that has just become healthy is left alone before its events are followed: nothing is missed, and the handshakes
+/// would take the processors from whoever waited for the lab.
+const SETTLE: Duration = Duration::from_secs(2);
+
 /// A standing session; none until it is needed, or after it broke.
 type Session = Arc<Mutex<Option<Box<dyn Remote>>>>;
 
@@ -273,6 +277,7 @@ impl Channels {
     pub fn stop(&self) {
         for (_, f) in std::mem::take(&mut *lock(&self.followers)) {
             f.stop.store(true, Ordering::Relaxed);
+            drop(lock(&f.wake.0));
             f.wake.1.notify_all();
         }
         lock(&self.questions).clear();
@@ -338,6 +343,7 @@ impl Thread {
     fn run(self) {
         // Events that were journalled before the connection broke are not journalled again.
         let mut seen = Seen::default();
+        self.wait(SETTLE);
         while !self.stopped() {
             if let Err(e) = self.once(&mut seen) {
                 self.journal.emit(
@@ -347,9 +353,19 @@ impl Thread {
                         .data(json!({"text": e.to_string()})),
                 );
             }
-            let guard = lock(&self.follower.wake.0);
-            drop(self.follower.wake.1.wait_timeout(guard, AGAIN));
+            self.wait(AGAIN);
         }
+    }
+
+    /// Waits, but not longer than until it is told to stop.
+    fn wait(&self, time: Duration) {
+        let guard = lock(&self.follower.wake.0);
+        drop(
+            self.follower
+                .wake
+                .1
+                .wait_timeout_while(guard, time, |()| !self.stopped()),
+        );
     }
 
     fn once(&self, seen: &mut Seen) -> Result<()> {

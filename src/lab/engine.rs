@@ -126,7 +126,10 @@ impl Engine {
                 .changing(|| {
                     let returned = self.restore(&args, cancel)?;
                     let record = self.record()?;
-                    self.wait_healthy(&record, cancel)?;
+                    // A lab with a machine that was suspended or off comes back like that: there is no health to wait for.
+                    if returned.nodes.len() == record.wish.lab.nodes.len() {
+                        self.wait_healthy(&record, cancel)?;
+                    }
                     Ok(returned)
                 })
                 .map(plain),

@@ -25,7 +25,7 @@ pub struct Return<'a> {
     pub machines: Vec<Machine>,
     /// The host's slowness.
     pub slowness: Slowness,
-    /// Called as soon as all machines run, while their clocks are being set.
+    /// Called as soon as all machines run and their clocks are right: until then nothing else should want their processors.
     pub resumed: &'a (dyn Fn() + Sync),
 }
 
@@ -94,7 +94,6 @@ fn go_on(checkpoint: &Checkpoint, to: &Return<'_>, known: &[(&NodeMeta, Machine)
     let resumed = all(each(&running, |node| {
         to.hypervisor.resume(&node.name).map(|()| monotonic_us())
     }))?;
-    (to.resumed)();
     let deadline = Deadline::scaled(AGENT, to.slowness);
     let pairs: Vec<(&NodeMeta, u64)> = running.iter().copied().zip(resumed.iter().copied()).collect();
     let set = all(each(&pairs, |(node, resumed)| {
@@ -107,6 +106,7 @@ fn go_on(checkpoint: &Checkpoint, to: &Return<'_>, known: &[(&NodeMeta, Machine)
         Ok(Some((set, monotonic_us() - resumed)))
     }))?;
     drop(held);
+    (to.resumed)();
     let held_us = monotonic_us() - begin;
     let boot_ids: Vec<(&NodeMeta, Option<String>)> = running
         .iter()

@@ -31,19 +31,22 @@ fn micros(d: Duration) -> i64 {
 
 /// A machine's clock minus the host's, microseconds; off by at most half of the time that the quickest answer took.
 pub(super) fn offset(agent: &mut Agent, deadline: Deadline) -> Result<i64> {
-    let mut best: Option<(Duration, i64)> = None;
-    for _ in 0..LOOKS {
-        let before = since_1970();
-        let guest = agent.time(deadline)?;
-        let took = since_1970().saturating_sub(before);
-        if best.is_none_or(|(quickest, _)| took < quickest) {
-            best = Some((took, micros(guest) - micros(before + took / 2)));
-        }
-        if took < Duration::from_micros(CLOSE_US) {
+    let mut best = look(agent, deadline)?;
+    for _ in 1..LOOKS {
+        if best.0 / 2 <= Duration::from_micros(CLOSE_US) {
             break;
         }
+        best = best.min(look(agent, deadline)?);
     }
-    Ok(best.map_or(0, |(_, offset)| offset))
+    Ok(best.1)
+}
+
+/// One look: how long the answer took, and the offset.
+fn look(agent: &mut Agent, deadline: Deadline) -> Result<(Duration, i64)> {
+    let before = since_1970();
+    let guest = agent.time(deadline)?;
+    let took = since_1970().saturating_sub(before);
+    Ok((took, micros(guest) - micros(before + took / 2)))
 }
 
 /// A clock that was set.
@@ -56,7 +59,8 @@ pub(super) struct Set {
 
 /// Sets a machine's clock to the host's plus `wanted`.
 pub(super) fn set(agent: &mut Agent, wanted: i64, deadline: Deadline) -> Result<Set> {
-    let mut error = offset(agent, deadline)? - wanted;
+    // One look will do: what it is off by is seen, and set right, after the step.
+    let mut error = look(agent, deadline)?.1 - wanted;
     let mut boot_id = None;
     for _ in 0..ATTEMPTS {
         if error.unsigned_abs() <= CLOSE_US {
