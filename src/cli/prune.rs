@@ -12,7 +12,7 @@ use crate::units::Size;
 pub struct Args {
     #[command(flatten)]
     lab: LabArg,
-    /// How much the lab's checkpoints may take on the disk afterwards
+    /// How much the checkpoints that `up` kept (with --all: all of them) may take on the disk afterwards
     #[arg(long, value_name = "SIZE", default_value = "0 B")]
     budget: Size,
     /// Also those that a person kept
@@ -26,10 +26,7 @@ pub struct Args {
 pub fn run(home: &Home, args: Args) -> Ended {
     let lab = target::lab_name(home, &args.lab)?;
     let users = users(home, &lab);
-    let gone = Store::of(home, &lab).prune(args.budget, |name| {
-        let kept = !args.all && !is_warm(name);
-        kept.then(|| "a person".to_owned()).or_else(|| users(name))
-    })?;
+    let gone = Store::of(home, &lab).prune(args.budget, |name| args.all || is_warm(name), users)?;
     if args.json {
         output::json(&serde_json::json!({"lab": lab, "removed": gone}))?;
     } else if gone.is_empty() {

@@ -85,12 +85,8 @@ impl Engine {
     fn prune_warm(&self, store: &Store, newest: &Name) -> Result<()> {
         let lab = self.record()?.wish.lab.name.clone();
         let users = users(&self.home, &lab);
-        store.prune(WARM_BUDGET, |name| {
-            if name == newest || !is_warm(name) {
-                return Some("somebody kept it".into());
-            }
-            users(name)
-        })?;
+        let needed = |name: &Name| (name == newest).then(|| lab.to_string()).or_else(|| users(name));
+        store.prune(WARM_BUDGET, is_warm, needed)?;
         Ok(())
     }
 

@@ -120,10 +120,17 @@ impl Store {
         remove_dir(&draft)
     }
 
-    /// Removes the oldest checkpoints that nobody needs until the rest takes at most `budget`; returns their names.
-    pub fn prune(&self, budget: Size, user: impl Fn(&Name) -> Option<String>) -> Result<Vec<Name>> {
+    /// Removes the oldest of those checkpoints that `ours` is true for and nobody needs, until ours take at most `budget` together;
+    /// returns their names.
+    pub fn prune(
+        &self,
+        budget: Size,
+        ours: impl Fn(&Name) -> bool,
+        user: impl Fn(&Name) -> Option<String>,
+    ) -> Result<Vec<Name>> {
         self.sweep()?;
-        let (all, _) = self.list()?;
+        let (mut all, _) = self.list()?;
+        all.retain(|c| ours(&c.meta.name));
         let mut total = all.iter().map(Checkpoint::disk_usage).sum::<Result<u64>>()?;
         let mut gone = Vec::new();
         for c in all {

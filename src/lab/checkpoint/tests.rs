@@ -306,9 +306,24 @@ fn the_store_keeps_what_is_needed() {
     let used = |n: &Name| (n.as_str() == "one").then(|| "bare@1".to_owned());
     let e = store.rm(&name("one"), used).unwrap_err();
     assert!(e.to_string().contains("bare@1"), "{e}");
-    assert_eq!(store.prune(Size::mib(1024), used).unwrap(), []);
-    let gone = store.prune(Size(0), used).unwrap();
-    assert_eq!(gone.len(), 2);
+    let all = |_: &Name| true;
+    assert_eq!(store.prune(Size::mib(1024), all, used).unwrap(), []);
+    // What a person kept neither counts nor goes.
+    let (listed, _) = store.list().unwrap();
+    let one = Size(
+        listed
+            .iter()
+            .find(|c| c.meta.name == name("three"))
+            .unwrap()
+            .disk_usage()
+            .unwrap(),
+    );
+    assert_eq!(store.prune(one, |n| *n == name("three"), used).unwrap(), []);
+    assert_eq!(
+        store.prune(Size(0), |n| *n == name("three"), used).unwrap(),
+        [name("three")]
+    );
+    assert_eq!(store.prune(Size(0), all, used).unwrap(), [name("two")]);
     assert_eq!(store.list().unwrap().0[0].meta.name, name("one"));
 }
 
