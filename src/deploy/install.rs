@@ -150,7 +150,7 @@ fn line((path, content): &(String, Vec<u8>)) -> String {
 struct There {
     /// The digest of what is deployed, empty where nothing is.
     digest: String,
-    /// Its programs, as [`line`] has them.
+    /// Its programs, as [`line()`] has them.
     programs: Vec<String>,
 }
 
