@@ -1,11 +1,13 @@
-//! All `unsafe` of the tool: the calls of libvirt that the virt crate does not cover, and one instruction.
+//! All `unsafe` of the tool: the calls of libvirt that the virt crate does not cover, one of the kernel, and one instruction.
 #![expect(
     unsafe_code,
-    reason = "registration of events is not in the virt crate, rdtsc not in std"
+    reason = "registration of events is not in the virt crate, close_range and rdtsc are not in std"
 )]
 
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, c_int, c_uint, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use virt::connect::Connect;
 use virt::sys;
 
@@ -78,6 +80,23 @@ pub(super) fn monitor_with_file(
 
 unsafe extern "C" {
     fn free(memory: *mut c_void);
+    fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
+}
+
+/// `CLOSE_RANGE_CLOEXEC` of linux/close_range.h.
+const CLOEXEC: c_int = 4;
+
+/// Lets `command` have its standard streams and nothing else of what this process has open, or was handed by a shell.
+pub fn inherit_no_files(command: &mut Command) -> &mut Command {
+    let close = || {
+        // SAFETY: a system call that touches no memory. Descriptors are marked, not closed, so that the one over which std hears of
+        // a failed exec stays.
+        unsafe { close_range(3, c_uint::MAX, CLOEXEC) };
+        // Linux before 5.11 and some sandboxes refuse it; then the program inherits, which is no reason not to start it.
+        Ok(())
+    };
+    // SAFETY: between fork and exec only that call is made, which is safe in a copy of one thread.
+    unsafe { command.pre_exec(close) }
 }
 
 /// The processor's time-stamp counter.

@@ -19,6 +19,7 @@ mod tsc;
 pub use described::*;
 pub use embedded::{Embedded, log_environment};
 pub use fake::{Fake, FakeDomain, Kind};
+pub use ffi::inherit_no_files;
 pub use machine::*;
 pub use reaper::become_subreaper;
 pub use template::{NAMESPACE, TRANSLATED};

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -46,7 +47,8 @@ impl Client {
         for dir in [&home.state, &files.state, &home.runtime, &files.run] {
             Home::private_dir(dir)?;
         }
-        let mut child = start(&files, instance)?;
+        let exe = std::env::current_exe().tried("find this program", "")?;
+        let mut child = start(&exe, &files, instance)?;
         wait_until("start the lab's supervisor", Deadline::after(START), || {
             if let Some(client) = Self::find(&files)? {
                 return Ok(Probe::Ready(client));
@@ -245,21 +247,23 @@ fn read_line(read: &mut BufReader<UnixStream>) -> Result<String> {
     String::from_utf8(line).tried("read from the supervisor", "")
 }
 
-/// Starts this program as a supervisor: its own session, so that a terminal's signals do not reach it.
-fn start(files: &LabFiles, instance: &str) -> Result<std::process::Child> {
+/// Starts `exe` as a supervisor. It outlives whoever called, so it gets none of their files: a lock that a script holds while it
+/// calls `up` would else be held for as long as the lab lives.
+fn start(exe: &Path, files: &LabFiles, instance: &str) -> Result<std::process::Child> {
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(files.supervisor_log())
         .tried("open the supervisor's log", files.supervisor_log().display())?;
-    let exe = std::env::current_exe().tried("find this program", "")?;
     let err = log.try_clone().tried("open the supervisor's log", "")?;
-    Command::new(exe)
+    let mut command = Command::new(exe);
+    command
         .args(["supervise", instance])
         .envs(crate::hypervisor::log_environment(&files.supervisor_log()))
         .stdin(Stdio::null())
         .stdout(log)
-        .stderr(err)
+        .stderr(err);
+    crate::hypervisor::inherit_no_files(&mut command)
         .spawn()
         .tried("start the lab's supervisor", instance)
 }
@@ -280,4 +284,38 @@ pub fn wait_gone(pid: u32, within: Duration) -> Result<()> {
             Some(s) => Probe::NotYet(format!("process {pid} in state {}", s.state)),
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::{FdFlags, fcntl_setfd};
+
+    /// Writes a program that says how it was called and which files it has. Written by another process: a file that this one, with its
+    /// many threads, has just written may be "busy".
+    const WRITE: &str = r#"printf '%s\n' '#!/bin/sh' 'echo "$@"' 'ls -l /proc/$$/fd' >"$0" && chmod 755 "$0""#;
+
+    #[test]
+    fn a_supervisor_gets_none_of_its_caller_s_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Home::under(dir.path()).lab("x");
+        Home::private_dir(&files.state).unwrap();
+        let exe = dir.path().join("lists");
+        let written = Command::new("sh").args(["-c", WRITE]).arg(&exe).status().unwrap();
+        assert!(written.success());
+        // As a shell hands it on: `exec 9>lock`.
+        let lock = std::fs::File::create(dir.path().join("lock")).unwrap();
+        fcntl_setfd(&lock, FdFlags::empty()).unwrap();
+
+        assert!(start(&exe, &files, "x").unwrap().wait().unwrap().success());
+        let said = std::fs::read_to_string(files.supervisor_log()).unwrap();
+        assert!(
+            said.starts_with("supervise x\n") && said.contains("/dev/null"),
+            "{said}"
+        );
+        assert!(!said.contains("/lock"), "{said}");
+        // Any other program has it: the look is a true one.
+        let other = Command::new(&exe).output().unwrap();
+        assert!(String::from_utf8_lossy(&other.stdout).contains("/lock"));
+    }
 }

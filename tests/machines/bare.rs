@@ -25,7 +25,15 @@ pub const TRIALS: &[(&str, Test)] = &[
 ];
 
 fn up(tool: &Tool) -> Result<(), String> {
+    // As a script does that lets one `up` run at a time: `exec 9>lock; flock 9; failoverlab up bare`.
+    let io = |e: std::io::Error| e.to_string();
+    let lock = tempfile::NamedTempFile::new().map_err(io)?;
+    lock.as_file().lock().map_err(io)?;
+    rustix::io::fcntl_setfd(&lock, rustix::io::FdFlags::empty()).map_err(|e| io(e.into()))?;
     tool.ok(&["up", "bare"])?;
+    let closed = lock.into_temp_path();
+    let free = std::fs::File::open(&closed).map_err(io)?.try_lock().is_ok();
+    same("the script's lock is free while the lab lives", free, true)?;
     let status = tool.json(&["status", "bare"])?;
     same("machines", status["machines"].as_array().map(Vec::len), Some(3))?;
     for m in status["machines"].as_array().into_iter().flatten() {
