@@ -115,6 +115,15 @@ impl Error {
         }
     }
 
+    /// Says what to do about it.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl fmt::Display) -> Self {
+        if let Error::Usage(p) | Error::Host(p) | Error::Operation(p) | Error::Bug(p) = &mut self {
+            p.remedy = Some(remedy.to_string());
+        }
+        self
+    }
+
     /// Adds failures of the undo, so that cause and rollback failure are both reported.
     #[must_use]
     pub fn with_rollback(mut self, failures: impl IntoIterator<Item = String>) -> Self {

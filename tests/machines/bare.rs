@@ -1,7 +1,7 @@
 //! `labs/bare`: three machines, two networks, one shared disk, no runtime.
 
 use super::Test;
-use super::tool::{Tool, ports, same, text, wait_for};
+use super::tool::{Tool, pids, ports, same, text, wait_for};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -416,11 +416,6 @@ pub fn kill(pid: u32) -> Result<(), String> {
             Ok(())
         }
     })
-}
-
-fn pids(status: &serde_json::Value) -> Vec<Option<u64>> {
-    let machines = status["machines"].as_array().into_iter().flatten();
-    machines.map(|m| m["pid"].as_u64()).collect()
 }
 
 fn down(tool: &Tool) -> Result<(), String> {

@@ -5,6 +5,7 @@
 
 mod bare;
 mod ccr;
+mod full_disk;
 mod soak;
 mod tool;
 
@@ -18,14 +19,17 @@ fn main() {
     args.test_threads = Some(1);
     let tool = Arc::new(Tool::find());
     let soak = std::env::var_os("FAILOVERLAB_SOAK").map_or(&[][..], |_| soak::TRIALS);
-    let trials = [bare::TRIALS, ccr::TRIALS, soak]
-        .concat()
-        .into_iter()
-        .map(|(name, test)| {
-            let tool = tool.clone();
-            Trial::test(name, move || test(&tool).map_err(Failed::from))
-        })
-        .collect();
+    let trial = |(name, test): (&'static str, Test)| {
+        let tool = tool.clone();
+        Trial::test(name, move || test(&tool).map_err(Failed::from))
+    };
+    let full_disk = {
+        let tool = tool.clone();
+        Trial::ignorable_test(full_disk::NAME, move || full_disk::test(&tool).map_err(Failed::from))
+    };
+    let bare = bare::TRIALS.iter().copied().map(trial).chain([full_disk]);
+    let rest = [ccr::TRIALS, soak].concat().into_iter().map(trial);
+    let trials = bare.chain(rest).collect();
     let conclusion = libtest_mimic::run(&args, trials);
     tool.clean_up();
     conclusion.exit();

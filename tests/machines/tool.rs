@@ -25,6 +25,14 @@ impl Tool {
         }
     }
 
+    /// The same tool with another home.
+    pub fn in_home(&self, home: &Path) -> Self {
+        Self {
+            exe: self.exe.clone(),
+            home: home.to_owned(),
+        }
+    }
+
     /// The tool with these arguments, not yet started.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut c = Command::new(&self.exe);
@@ -135,6 +143,12 @@ impl Tool {
             let _ = self.run(&["down", lab]);
         }
     }
+}
+
+/// QEMU's processes, as `status` names them.
+pub fn pids(status: &Value) -> Vec<Option<u64>> {
+    let machines = status["machines"].as_array().into_iter().flatten();
+    machines.map(|m| m["pid"].as_u64()).collect()
 }
 
 /// The ports that a lab's record names.

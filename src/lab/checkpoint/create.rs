@@ -5,6 +5,7 @@ use super::layers::{Chain, local_disks};
 use super::meta::{Meta, NodeMeta, NodeState, Part, PartKind, SCHEMA};
 use super::store::{Checkpoint, Draft, Store};
 use super::{Held, clock, each};
+use crate::capacity;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::monotonic_us;
 use crate::fabric;
@@ -13,7 +14,7 @@ use crate::hypervisor::{Described, DomainState, Hypervisor};
 use crate::image::qemu_img::QemuImg;
 use crate::lab::files::{Home, LabFiles};
 use crate::spec::{Lab, Node};
-use crate::units::Name;
+use crate::units::{Name, Size};
 use crate::wait::{Deadline, Slowness};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long a guest agent may take to say what time it is; one that does not answer does not stop a checkpoint.
 const ASK: Duration = Duration::from_secs(5);
+
+/// A disk with less room than this is full: writes of this length fail.
+const FULL: Size = Size::mib(1);
 
 /// A running lab.
 pub struct Live<'a> {
@@ -214,7 +218,7 @@ fn pause(live: &Live<'_>, draft: &Draft, subjects: &mut [Subject<'_>]) -> Result
     let saved = suspended
         .iter()
         .all(Result::is_ok)
-        .then(|| save(live, draft, subjects))
+        .then(|| save(live, draft, subjects).map_err(|e| make_room(live, draft, e)))
         .transpose();
     let resumed = each(&running, |name| live.hypervisor.resume(name));
     let pause_us = monotonic_us() - begin;
@@ -259,6 +263,24 @@ fn save(live: &Live<'_>, draft: &Draft, subjects: &[Subject<'_>]) -> Result<()> 
     });
     machines.into_iter().collect::<Result<Vec<()>>>()?;
     disks
+}
+
+/// After a failure: gives back what was written, before the machines go on. On a full disk QEMU would suspend one at its first write
+/// that needs room, and libvirt could not note what it uses.
+fn make_room(live: &Live<'_>, draft: &Draft, cause: Error) -> Error {
+    let dir = &draft.files.dir;
+    let full = capacity::disk(dir).is_ok_and(|free| free < FULL);
+    let memory = live.lab.nodes.iter().map(|n| draft.files.memory(n.name.as_str()));
+    let shared = live.lab.shared_disks.iter().map(|d| draft.files.shared(&d.name));
+    for part in memory.chain(shared) {
+        // Emptied, not removed: QEMU may not have closed it yet, and would keep the room of a removed one. Some do not exist yet.
+        let _ = std::fs::OpenOptions::new().write(true).truncate(true).open(part);
+    }
+    if full {
+        let folder = dir.parent().unwrap_or(dir).display();
+        return cause.with_remedy(format!("the disk of {folder} is full: make room there and try again"));
+    }
+    cause
 }
 
 /// After a failure: takes away the empty layers that no machine uses. What cannot be taken away is harmless, and said.

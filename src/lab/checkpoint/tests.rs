@@ -131,6 +131,29 @@ fn whatever_fails_the_lab_goes_on_and_nothing_is_left() {
     }
 }
 
+/// On a full disk QEMU stops a machine that writes: the room is there again before any goes on.
+#[test]
+fn what_failed_takes_no_room_when_the_machines_go_on() {
+    let w = World::new();
+    w.fake.fail(Kind::Snapshot, 2);
+    let dir = Home::under(w.dir.path()).checkpoints().join("bare/.c");
+    let taken = std::sync::Arc::new(Mutex::new(Vec::new()));
+    let seen = taken.clone();
+    w.fake.listen(Box::new(move |e| {
+        if e.what == "resumed" {
+            let files = ["memory", "shared"].map(|inside| std::fs::read_dir(dir.join(inside)).unwrap());
+            let lengths = files
+                .into_iter()
+                .flatten()
+                .map(|f| f.unwrap().metadata().unwrap().len());
+            seen.lock().unwrap().push(lengths.collect::<Vec<_>>());
+        }
+    }));
+    w.checkpoint("c").unwrap_err();
+    // One machine's memory and the shared disk had been written.
+    assert_eq!(*taken.lock().unwrap(), [[0, 0], [0, 0]]);
+}
+
 #[test]
 fn a_machine_that_does_not_go_on_is_reported() {
     let w = World::new();
