@@ -7,6 +7,7 @@ pub mod error;
 pub mod event;
 pub mod fabric;
 pub mod fault;
+pub mod files;
 pub mod guest;
 pub mod hypervisor;
 pub mod image;

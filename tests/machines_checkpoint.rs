@@ -7,6 +7,7 @@ mod common;
 use common::{free_port, image, timed};
 use failoverlab::event::Journal;
 use failoverlab::fabric::{Control, Fabric, FabricConfig};
+use failoverlab::files::{Home, LabFiles};
 use failoverlab::guest::agent::Agent;
 use failoverlab::guest::keys::Keys;
 use failoverlab::guest::{Command as Run, Remote, credentials};
@@ -16,7 +17,6 @@ use failoverlab::hypervisor::{
 use failoverlab::image::qemu_img::QemuImg;
 use failoverlab::lab::checkpoint::{About, Live, Return, Returned, Store, bring_back, create, unpack};
 use failoverlab::lab::disks;
-use failoverlab::lab::files::{Home, LabFiles};
 use failoverlab::spec::{Context, Lab, Source, load};
 use failoverlab::wait::{Deadline, Probe, Slowness, wait_until};
 use std::path::Path;

@@ -4,7 +4,7 @@ use super::target::{LabArg, running};
 use super::{Ended, on_interrupt, output};
 use crate::error::{Error, IoContext, Problem};
 use crate::fabric::CaptureFilter;
-use crate::lab::files::Home;
+use crate::files::Home;
 use crate::private;
 use crate::units::Span;
 use std::io::{IsTerminal, Write};

@@ -3,7 +3,7 @@
 use super::Ended;
 use super::exec::lab_and_node;
 use crate::error::{Error, IoContext, Problem, Result};
-use crate::lab::files::Home;
+use crate::files::Home;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;

@@ -3,9 +3,9 @@
 use super::target::{LabArg, Running, running};
 use super::{Ended, output};
 use crate::error::{Error, IoContext, Problem, Result};
+use crate::files::Home;
 use crate::guest::Remote;
 use crate::guest::ssh::Ssh;
-use crate::lab::files::Home;
 use crate::wait::Deadline;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

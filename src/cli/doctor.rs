@@ -1,7 +1,7 @@
 //! `doctor`: what this host has and lacks, each lack with its remedy.
 
 use super::{Ended, output};
-use crate::lab::files::Home;
+use crate::files::Home;
 use crate::preflight;
 
 /// Exit code where something is missing, as for a lab that the host cannot run.

@@ -3,7 +3,7 @@
 use super::progress::Terminal;
 use super::target::{self, LabArg};
 use super::{Ended, output};
-use crate::lab::files::Home;
+use crate::files::Home;
 use crate::lab::fork;
 
 #[derive(Debug, clap::Args)]

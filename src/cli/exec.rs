@@ -3,8 +3,8 @@
 use super::target::{LabArg, Running, instance, running};
 use super::{Ended, output};
 use crate::error::{Error, IoContext, Result};
+use crate::files::Home;
 use crate::guest::{self, Command, Remote};
-use crate::lab::files::Home;
 use crate::wait::Deadline;
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::process::CommandExt;

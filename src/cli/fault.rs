@@ -3,7 +3,7 @@
 use super::target::{LabArg, running};
 use super::{Ended, output};
 use crate::fault::{Kind, Target, Words};
-use crate::lab::files::Home;
+use crate::files::Home;
 use crate::lab::protocol::{LabStatus, Verb};
 use crate::scenario::{Observation, Roles, is_role};
 use crate::verify::FaultRecord;

@@ -4,7 +4,7 @@ use super::target::{LabArg, running};
 use super::{Ended, output};
 use crate::error::IoContext;
 use crate::event::{Event, Severity};
-use crate::lab::files::Home;
+use crate::files::Home;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

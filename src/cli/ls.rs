@@ -2,8 +2,8 @@
 
 use super::target::names;
 use super::{Ended, output};
+use crate::files::Home;
 use crate::lab::client::Client;
-use crate::lab::files::Home;
 use crate::lab::record::Record;
 use serde::Serialize;
 

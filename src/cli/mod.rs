@@ -26,7 +26,7 @@ mod up;
 mod verify;
 
 use crate::error::{Error, IoContext, Problem, Result};
-use crate::lab::files::Home;
+use crate::files::Home;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use super::target::{LabArg, running};
 use super::{Ended, output};
-use crate::lab::files::Home;
+use crate::files::Home;
 use crate::lab::protocol::Verb;
 
 #[derive(Debug, clap::Args)]

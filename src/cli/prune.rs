@@ -2,8 +2,8 @@
 
 use super::target::{self, LabArg};
 use super::{Ended, output};
+use crate::files::Home;
 use crate::lab::checkpoint::Store;
-use crate::lab::files::Home;
 use crate::lab::observe::is_warm;
 use crate::lab::saved::users;
 use crate::units::Size;

@@ -3,7 +3,7 @@
 use super::target::{LabArg, running};
 use super::{Ended, output};
 use crate::fabric;
-use crate::lab::files::Home;
+use crate::files::Home;
 use crate::lab::protocol::{LabStatus, MachineStatus, Networks, Verb};
 use ccr_contract::status::{Copy, Status};
 use std::fmt::Write;

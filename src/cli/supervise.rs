@@ -1,7 +1,7 @@
 //! `supervise`: the process that keeps one lab. Started by the client, not by people.
 
 use super::Ended;
-use crate::lab::files::Home;
+use crate::files::Home;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -1,8 +1,8 @@
 //! Which lab a person means by LAB.
 
 use crate::error::{Error, IoContext, Problem, Result};
+use crate::files::Home;
 use crate::lab::client::Client;
-use crate::lab::files::Home;
 use crate::lab::record::Record;
 use crate::lab::wish;
 use crate::spec;

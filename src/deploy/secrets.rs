@@ -2,8 +2,8 @@
 
 use super::Pack;
 use crate::error::{Error, Problem, Result};
+use crate::files::Home;
 use crate::guest::keys::made_once;
-use crate::lab::files::Home;
 use rand::Rng;
 use std::collections::BTreeMap;
 use std::fmt;

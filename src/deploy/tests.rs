@@ -1,7 +1,7 @@
 use super::*;
 use crate::error::Error;
+use crate::files::Home;
 use crate::guest::fake::FakeRemote;
-use crate::lab::files::Home;
 use crate::spec::{self, Lab, Node};
 use crate::wait::Deadline;
 use ccr_contract::config::{Config, Dial, Role};

@@ -4,8 +4,8 @@
 use super::keys::{Keys, write_private};
 use super::template;
 use crate::error::{Error, Problem, Result};
+use crate::files::{Home, NodeFiles};
 use crate::hypervisor::Credential;
-use crate::lab::files::{Home, NodeFiles};
 use crate::spec::{Lab, Node};
 use crate::units::Size;
 use base64ct::{Base64, Encoding};
@@ -223,8 +223,8 @@ fn quoted_path(path: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::LabFiles;
     use crate::guest::sample;
-    use crate::lab::files::LabFiles;
     use proptest::prelude::*;
     use std::os::unix::fs::PermissionsExt;
 

@@ -1,7 +1,7 @@
 //! The keys of one lab: the tool's own and one host key for each node, made before the first boot and pinned.
 
 use crate::error::{Error, IoContext, Problem, Result};
-use crate::lab::files::{Home, LabFiles};
+use crate::files::{Home, LabFiles};
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
 use ssh_key::{LineEnding, PublicKey};
 use std::collections::BTreeMap;

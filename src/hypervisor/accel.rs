@@ -122,7 +122,7 @@ impl Remembered {
     }
 }
 
-/// Probes, or remembers what was probed since this host's boot; `cache` is [`crate::lab::files::Home::accel`].
+/// Probes, or remembers what was probed since this host's boot; `cache` is [`crate::files::Home::accel`].
 ///
 /// # Errors
 /// [`Error::Host`] where `force` names an acceleration that does not work, or nothing works.

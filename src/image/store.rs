@@ -4,7 +4,7 @@ use super::build::{Build, DISK, INITRD, KERNEL, check_host, remove_all};
 use super::manifest::{Image, ImageKey, Listed, Manifest, short};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Journal, Step};
-use crate::lab::files::Home;
+use crate::files::Home;
 use crate::wait::{Deadline, Probe, wait_until};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};

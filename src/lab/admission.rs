@@ -1,9 +1,9 @@
 //! Whether what is asked for fits this host: memory, disk and cores are known before anything is made.
 
 use super::checkpoint::{Checkpoint, PartKind};
-use super::files::Home;
 use crate::capacity;
 use crate::error::{Error, Problem, Result};
+use crate::files::Home;
 use crate::spec::Lab;
 use crate::units::Size;
 

@@ -1,10 +1,10 @@
 //! The supervisor's ways into the machines: one session for questions and one that follows events, for each node.
 
-use super::files::LabFiles;
 use super::record::Record;
 use crate::deploy::{self, Answer, Pack};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source};
+use crate::files::LabFiles;
 use crate::guest::ssh::{Ssh, Target};
 use crate::guest::{Command, Remote};
 use crate::hypervisor::{Domain, DomainState};

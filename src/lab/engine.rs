@@ -1,7 +1,6 @@
 //! What a supervisor keeps: the hypervisor, the networks, the ways into the machines, the faults in force.
 
 use super::channel::Channels;
-use super::files::{Home, LabFiles};
 use super::machines;
 use super::protocol::{LabStatus, MachineStatus, Networks, Verb};
 use super::record::Record;
@@ -12,6 +11,7 @@ use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source};
 use crate::fabric::{self, CaptureFilter, ClientNet, Control, Fabric, FabricConfig, RingConfig};
 use crate::fault::{self, Fault, Site};
+use crate::files::{Home, LabFiles};
 use crate::guest::keys::Keys;
 use crate::guest::{self, Remote};
 use crate::hypervisor::{Credential, Domain, DomainState, Embedded, Hypervisor};

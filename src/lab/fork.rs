@@ -2,10 +2,10 @@
 
 use super::checkpoint::Returned;
 use super::client::{Client, wait_gone};
-use super::files::Home;
 use super::protocol::{RestoreArgs, Verb};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::Event;
+use crate::files::Home;
 use crate::units::Name;
 use std::os::unix::fs::DirBuilderExt;
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! From the lab's record to machines, files and ports: what was chosen becomes what QEMU runs.
 
 use super::checkpoint::{local_disks, top_layer};
-use super::files::LabFiles;
 use super::record::{MachineRecord, Record, Wish};
 use crate::error::{IoContext, Result};
 use crate::fabric::PortAssignment;
+use crate::files::LabFiles;
 use crate::hypervisor::{Credential, Disk, DiskFormat, Machine, Mgmt, Port};
 use crate::spec::{Lab, Node};
 use std::net::{Ipv4Addr, TcpListener};

@@ -1,7 +1,7 @@
 //! A running lab: supervisor, state on disk, lifecycle.
 //!
 //! The CLI ([`client`]) talks to the [`supervisor`], which keeps one [`engine`]; `up`, `down`, `saved`, `channel` and `standing` are
-//! parts of that engine. [`files`] names everything on disk, [`record`] is what is remembered, [`protocol`] what is said.
+//! parts of that engine. [`record`] is what is remembered, [`protocol`] what is said.
 
 pub mod admission;
 mod channel;
@@ -9,7 +9,6 @@ pub mod checkpoint;
 pub mod client;
 mod down;
 pub mod engine;
-pub mod files;
 pub mod fork;
 pub mod health;
 mod machines;
@@ -23,5 +22,7 @@ mod up;
 pub mod wish;
 pub mod world;
 
+/// Where it was until it moved to the root.
+pub(crate) use crate::files;
 pub use channel::way;
 pub use machines::disks;

@@ -2,11 +2,11 @@
 
 use super::checkpoint::Store;
 use super::client::Client;
-use super::files::{Home, LabFiles};
 use super::protocol::{LabStatus, Verb};
 use super::record::Record;
 use super::wish;
 use crate::error::{Error, Problem, Result};
+use crate::files::{Home, LabFiles};
 use crate::hypervisor::{self, DomainState};
 use crate::plan::{self, Observed, Plan};
 use crate::spec::Lab;

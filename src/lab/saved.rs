@@ -201,7 +201,7 @@ pub fn record(checkpoint: &Checkpoint) -> Result<Record> {
 }
 
 /// Says who needs a checkpoint of `lab`: a lab or fork that was brought back from it.
-pub fn users<'a>(home: &'a super::files::Home, lab: &'a Name) -> impl Fn(&Name) -> Option<String> + 'a {
+pub fn users<'a>(home: &'a crate::files::Home, lab: &'a Name) -> impl Fn(&Name) -> Option<String> + 'a {
     move |name| {
         let instances = instances(&home.labs());
         instances.into_iter().find(|i| {

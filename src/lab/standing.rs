@@ -1,9 +1,9 @@
 //! What stands while a lab lives and must survive its supervisor: faults in force and the fabric's rules.
 
-use super::files::LabFiles;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Event, Journal};
 use crate::fabric::Rule;
+use crate::files::LabFiles;
 use crate::private;
 use crate::verify::FaultRecord;
 use serde::{Deserialize, Serialize};

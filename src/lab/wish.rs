@@ -1,10 +1,10 @@
 //! From a lab's file to a [`Wish`]: everything that is decided on the workstation before the supervisor is asked.
 
-use super::files::Home;
 use super::record::{ImageRef, Wish};
 use crate::deploy::{self, Artifacts, Pack};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Journal, Step};
+use crate::files::Home;
 use crate::guest::template;
 use crate::hypervisor::{Accel, accel};
 use crate::image::{Image, ImageKey, Recipe, Store};

@@ -2,13 +2,13 @@
 
 use super::checkpoint::Store;
 use super::client::{Client, LabStream};
-use super::files::Home;
 use super::fork;
 use super::protocol::{LabStatus, RestoreArgs, Verb};
 use super::record::Record;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Event, Journal, JournalHead, Severity, Source, Step};
 use crate::fault::Fault;
+use crate::files::Home;
 use crate::scenario::mail::{Dial, Endpoints, Load, OpJournal, Wire};
 use crate::scenario::{
     self, Answer, Heal, History, Observation, Order, Progress, Scenario, Workload, World, Worlds, names,

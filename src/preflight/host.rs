@@ -6,8 +6,8 @@ mod facts;
 
 pub use facts::{Facts, gather};
 
+use crate::files::Home;
 use crate::hypervisor::accel::Boot;
-use crate::lab::files::Home;
 use crate::units::Size;
 use facts::{ACCOUNT, DRIVER_DIRS, PROGRAMS};
 use serde::{Deserialize, Serialize};

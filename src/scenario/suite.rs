@@ -3,7 +3,7 @@
 use super::run::{not_run, run};
 use super::{History, Rules, Scenario, World, parse};
 use crate::error::{Error, IoContext, Problem, Result};
-use crate::lab::files::Home;
+use crate::files::Home;
 use crate::private;
 use crate::report;
 use crate::spec::{Lab, Source, known};

@@ -4,10 +4,10 @@
 
 use crate::common::{free_port, image};
 use failoverlab::error::{Error, Problem, Result};
+use failoverlab::files::{Home, LabFiles};
 use failoverlab::guest::keys::Keys;
 use failoverlab::guest::ssh::Target;
 use failoverlab::guest::{self, Remote, credentials};
-use failoverlab::lab::files::{Home, LabFiles};
 use failoverlab::spec::Lab;
 use failoverlab::wait::Deadline;
 use std::io::{BufRead, BufReader, Write};

@@ -1,8 +1,8 @@
 //! A lab that is up as far as files go: its record, without machines.
 
 use failoverlab::fabric::PortAssignment;
+use failoverlab::files::Home;
 use failoverlab::hypervisor::{Accel, DiskFormat};
-use failoverlab::lab::files::Home;
 use failoverlab::lab::record::{ImageRef, Record, Wish};
 use failoverlab::lab::wish;
 use failoverlab::spec;

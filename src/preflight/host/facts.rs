@@ -1,10 +1,10 @@
 //! What is on the host, unjudged. What cannot be read counts as absent.
 
 use crate::capacity;
+use crate::files::Home;
 use crate::hypervisor::accel::{self, Boot};
 use crate::image::Recipe;
 use crate::image::run::{find_program, search_path};
-use crate::lab::files::Home;
 use crate::units::{Name, Size};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

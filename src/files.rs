@@ -1,6 +1,7 @@
 //! Every name on disk. Documented in `docs/files.md`; nobody else writes a file name of these down.
 
 use crate::error::{Error, IoContext, Problem, Result};
+pub use crate::spec::ROOT_DISK;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -123,11 +124,11 @@ pub struct LabFiles {
 }
 
 impl LabFiles {
-    /// The resolved lab and everything chosen for it: [`super::record::Record`].
+    /// The resolved lab and everything chosen for it: [`crate::lab::record::Record`].
     pub fn record(&self) -> PathBuf {
         self.state.join("lab.json")
     }
-    /// Faults in force and the fabric's rules: [`super::standing::Standing`].
+    /// Faults in force and the fabric's rules: `lab::standing`.
     pub fn standing(&self) -> PathBuf {
         self.state.join("standing.json")
     }
@@ -217,8 +218,6 @@ impl LabFiles {
         Ok(())
     }
 }
-
-pub use crate::spec::ROOT_DISK;
 
 /// Layer `n` of `disk` in `dir`: `root.qcow2`, `root.1.qcow2`. Named the same wherever a chain of layers stands, because each
 /// layer names the one below relatively.
