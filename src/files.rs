@@ -162,7 +162,7 @@ impl LabFiles {
     }
     /// A secret that a runtime pack asks for, made once for the lab.
     pub fn secret(&self, name: &str) -> PathBuf {
-        self.keys().join(format!("secret-{name}"))
+        secret(&self.keys(), name)
     }
     /// Pinned host keys, in OpenSSH's form.
     pub fn known_hosts(&self) -> PathBuf {
@@ -217,6 +217,11 @@ impl LabFiles {
         }
         Ok(())
     }
+}
+
+/// The secret `name` among a lab's `keys`.
+pub fn secret(keys: &Path, name: &str) -> PathBuf {
+    keys.join(format!("secret-{name}"))
 }
 
 /// Layer `n` of `disk` in `dir`: `root.qcow2`, `root.1.qcow2`. Named the same wherever a chain of layers stands, because each

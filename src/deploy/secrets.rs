@@ -2,8 +2,8 @@
 
 use super::Pack;
 use crate::error::{Error, Problem, Result};
-use crate::files::Home;
-use crate::guest::keys::made_once;
+use crate::files::{self, Home};
+use crate::private;
 use rand::Rng;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,12 +36,12 @@ impl Secrets {
 }
 
 fn one(folder: &Path, name: &str) -> Result<String> {
-    let path = folder.join(format!("secret-{name}"));
+    let path = files::secret(folder, name);
     let make = || {
         let letters = rand::rng().sample_iter(rand::distr::Alphanumeric);
         Ok(letters.take(LENGTH).map(char::from).collect())
     };
-    let text = made_once(&path, make)?;
+    let text = private::made_once(&path, make)?;
     if text.len() == LENGTH && text.bytes().all(|b| b.is_ascii_alphanumeric()) {
         return Ok(text);
     }

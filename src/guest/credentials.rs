@@ -1,11 +1,12 @@
 //! What a machine knows before it runs: name, networks, keys, files. systemd reads it as a credential (an fw_cfg *file*, so that
 //! nothing of it is on a command line) and `systemd-tmpfiles` writes the files before networkd and sshd start, at every boot.
 
-use super::keys::{Keys, write_private};
+use super::keys::Keys;
 use super::template;
-use crate::error::{Error, Problem, Result};
+use crate::error::{Error, IoContext, Problem, Result};
 use crate::files::{Home, NodeFiles};
 use crate::hypervisor::Credential;
+use crate::private;
 use crate::spec::{Lab, Node};
 use crate::units::Size;
 use base64ct::{Base64, Encoding};
@@ -47,7 +48,7 @@ pub fn write(lab: &Lab, node: &Node, keys: &Keys, files: &NodeFiles) -> Result<V
     let dir = files.credentials();
     Home::private_dir(&dir)?;
     let path = dir.join("tmpfiles.extra");
-    write_private(&path, text.as_bytes())?;
+    private::replace_unsynced(&path, text.as_bytes()).tried("write the file", path.display())?;
     Ok(vec![Credential {
         name: TMPFILES.into(),
         path,

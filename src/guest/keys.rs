@@ -2,11 +2,11 @@
 
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::files::{Home, LabFiles};
+use crate::private;
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
 use ssh_key::{LineEnding, PublicKey};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Write;
 use std::path::Path;
 
 /// An Ed25519 key pair in OpenSSH's forms.
@@ -47,7 +47,7 @@ impl Keys {
         let keys = Self { tool, hosts };
         let known_hosts = keys.known_hosts();
         if std::fs::read_to_string(files.known_hosts()).ok().as_ref() != Some(&known_hosts) {
-            write_private(&files.known_hosts(), known_hosts.as_bytes())?;
+            write(&files.known_hosts(), &known_hosts)?;
         }
         Ok(keys)
     }
@@ -63,7 +63,7 @@ impl Keys {
 
 /// The pair whose private half is at `path` and whose public half is beside it.
 fn pair(path: &Path, comment: &str) -> Result<KeyPair> {
-    let text = made_once(path, || make(path, comment))?;
+    let text = private::made_once(path, || make(path, comment))?;
     let private = PrivateKey::from_openssh(&text).map_err(|e| broken(path, &e.to_string()))?;
     let public = private
         .public_key()
@@ -71,7 +71,7 @@ fn pair(path: &Path, comment: &str) -> Result<KeyPair> {
         .tried("write the public key", path.display())?;
     let beside = path.with_added_extension("pub");
     if std::fs::read_to_string(&beside).ok().as_deref() != Some(&format!("{public}\n")) {
-        write_private(&beside, format!("{public}\n").as_bytes())?;
+        write(&beside, &format!("{public}\n"))?;
     }
     let private = private
         .to_openssh(LineEnding::LF)
@@ -89,24 +89,8 @@ fn make(path: &Path, comment: &str) -> Result<String> {
     Ok(text.to_string())
 }
 
-/// The text at `path`; where there is none, what `make` gives, kept 0600. The machines of a lab are prepared side by side: whoever is
-/// first makes it, and everybody gets that one.
-pub(crate) fn made_once(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<String> {
-    let read = || fs_err::read_to_string(path);
-    match read() {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        other => return other.tried("read the file", path.display()),
-    }
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir).tried("make a file in", dir.display())?;
-    file.write_all(make()?.as_bytes())
-        .tried("write the file", path.display())?;
-    match file.persist_noclobber(path) {
-        Err(e) if e.error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(e.error).tried("write the file", path.display())
-        }
-        _ => read().tried("read the file", path.display()),
-    }
+fn write(path: &Path, text: &str) -> Result<()> {
+    private::replace_unsynced(path, text.as_bytes()).tried("write the file", path.display())
 }
 
 fn broken(path: &Path, seen: &str) -> Error {
@@ -124,17 +108,6 @@ pub(super) fn public_bytes(path: &Path) -> Result<Vec<u8>> {
     PublicKey::from_openssh(&text)
         .and_then(|key| key.to_bytes())
         .map_err(|e| broken(path, &e.to_string()))
-}
-
-/// Replaces `path` at once with a file 0600 of this content: nobody ever sees half of it, or sees it open to others.
-pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir).tried("make a file in", dir.display())?;
-    file.write_all(content).tried("write the file", path.display())?;
-    file.persist(path)
-        .map_err(|e| e.error)
-        .tried("write the file", path.display())?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::Accel;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::image::Image;
 use crate::image::run::{end_group, find_program, for_each_line, missing};
+use crate::private;
 use crate::process::Stat;
 use crate::wait::{Deadline, Slowness};
 use serde::{Deserialize, Serialize};
@@ -112,13 +113,10 @@ impl Remembered {
 
     fn write(&self, cache: &Path) -> Result<()> {
         let what = "remember the acceleration";
-        let on = cache.display();
         let dir = cache.parent().unwrap_or(Path::new("."));
         let bytes = serde_json::to_vec(self).expect("boots are plain data");
-        fs_err::create_dir_all(dir).tried(what, on)?;
-        let mut file = tempfile::NamedTempFile::new_in(dir).tried(what, cache.display())?;
-        std::io::Write::write_all(&mut file, &bytes).tried(what, cache.display())?;
-        file.persist(cache).map(drop).tried(what, cache.display())
+        fs_err::create_dir_all(dir).tried(what, cache.display())?;
+        private::replace_unsynced(cache, &bytes).tried(what, cache.display())
     }
 }
 
@@ -130,7 +128,7 @@ pub fn probe(image: &Image, cache: &Path, force: Option<Accel>) -> Result<AccelV
     Prober::new(QEMU, "/dev/kvm")?.probe(image, cache, force)
 }
 
-/// What is remembered about KVM on this host, for `doctor`, which boots nothing.
+/// What is remembered of this host, for `doctor`, which boots nothing.
 pub fn remembered(cache: &Path) -> Option<Remembered> {
     let host = Prober::new(QEMU, "/dev/kvm").ok()?.host().ok()?;
     Some(Remembered::read(cache, &host))

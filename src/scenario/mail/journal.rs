@@ -3,9 +3,9 @@
 use super::conversation::Ended;
 use crate::error::{IoContext, Result};
 use crate::event::Journal;
+use crate::private;
 use crate::verify::{OpKind, OpLine};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,12 +29,7 @@ struct State {
 impl OpJournal {
     /// Begins the file, readable by its owner only. Its times are those of `clock`.
     pub fn create(path: &Path, clock: Journal) -> Result<Self> {
-        let file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .tried("begin the client's journal", path.display())?;
+        let file = private::create_new(path).tried("begin the client's journal", path.display())?;
         Ok(Self(Arc::new(Inner {
             clock,
             state: Mutex::new(State {
