@@ -1,6 +1,7 @@
 //! The one stream out of the engine. Terminal, files and pages are its consumers.
 
 use crate::error::{IoContext, Result};
+use crate::lock::lock;
 /// The tool's events matter by the measure of the runtime's.
 pub use ccr_contract::event::Severity;
 use serde::{Deserialize, Serialize};
@@ -259,12 +260,12 @@ impl Journal {
     /// Calls `f` for every event from now on, on the thread that emits it, until it says no more (`false`).
     /// `f` must not block and must not emit.
     pub fn listen(&self, f: impl FnMut(&Event) -> bool + Send + 'static) {
-        self.lock().listeners.push(Box::new(f));
+        lock(&self.0.state).listeners.push(Box::new(f));
     }
 
     /// Numbers the event, writes it, tells the listeners.
     pub fn emit(&self, draft: Draft) -> Event {
-        let mut state = self.lock();
+        let mut state = lock(&self.0.state);
         let event = Event {
             seq: state.next,
             t_us: draft.t_us.unwrap_or_else(|| self.now_us()),
@@ -286,10 +287,6 @@ impl Journal {
         }
         state.listeners.retain_mut(|l| l(&event));
         event
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -322,7 +319,7 @@ impl Step {
 
     /// Says what is being waited for now.
     pub fn say(&self, text: &str) {
-        let mut said = self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut said = lock(&self.said);
         if *said != text {
             text.clone_into(&mut said);
             self.emit("step.progress", text, Value::Null);

@@ -12,6 +12,7 @@ pub mod guest;
 pub mod hypervisor;
 pub mod image;
 pub mod lab;
+pub mod lock;
 pub mod plan;
 pub mod preflight;
 pub mod private;

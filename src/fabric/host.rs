@@ -12,6 +12,7 @@ mod tests;
 
 use super::inside::Inside;
 use crate::error::{Error, Problem};
+use crate::lock::lock;
 use crate::spec::Mac;
 use crate::wait::Deadline;
 use stack::{Job, Stack};
@@ -19,7 +20,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -146,7 +147,7 @@ impl LabHost {
     }
 
     fn send(&self, job: Job) -> Result<(), ConnectError> {
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let jobs = lock(&self.jobs);
         jobs.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
         drop(jobs);
         self.wake();
@@ -186,7 +187,7 @@ impl ClientNet for LabHost {
 
 impl Drop for LabHost {
     fn drop(&mut self) {
-        *self.jobs.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.jobs) = None;
         self.wake();
         if let Some(t) = self.thread.take() {
             let _ = t.join();

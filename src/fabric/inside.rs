@@ -1,11 +1,12 @@
 //! A port whose machine is in this process: two bounded queues, each with a descriptor that tells when it has frames.
 
 use super::transport::{BATCH, Batch, PortTransport};
+use crate::lock::lock;
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Most bytes that wait in one direction.
 const BOUND: usize = 4 << 20;
@@ -31,12 +32,8 @@ impl Pipe {
         }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn push<'a>(&self, frames: impl Iterator<Item = &'a [u8]>) -> io::Result<usize> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let mut taken = 0;
         for f in frames {
             if state.bytes + f.len() > BOUND {
@@ -54,7 +51,7 @@ impl Pipe {
 
     /// At most `most` frames. The descriptor stays ready while some are left.
     fn pop(&self, most: usize, mut each: impl FnMut(&[u8])) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         for _ in 0..most {
             let Some(f) = state.frames.pop_front() else { break };
             state.bytes -= f.len();

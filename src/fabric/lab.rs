@@ -10,6 +10,7 @@ use super::transport::{Udp, free_udp};
 use super::{Control, Counters, PortId, Revision, Rule, WORKSTATION, frame, hostdrops};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source};
+use crate::lock::lock;
 use crate::spec::{Lab, Mac};
 use crate::wait::Deadline;
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// What a fabric is made of.
 #[derive(Debug, Clone, Default)]
@@ -169,13 +170,13 @@ impl Fabric {
 
     /// The UDP ports of every cable, to be kept in the lab's record and given back after a restart.
     pub fn ports(&self) -> Vec<PortAssignment> {
-        self.lock().clone()
+        lock(&self.assigned).clone()
     }
 
     /// Chooses another port for QEMU, where the first was taken between our choice and QEMU's bind.
     pub fn replace_local(&self, network: &str, node: &str) -> Result<PortAssignment> {
         let at = self.machine(network, node)?;
-        let mut assigned = self.lock();
+        let mut assigned = lock(&self.assigned);
         let fabric = assigned[at].fabric;
         let local = port_of(&free_udp().tried("find a free UDP port", "127.0.0.1")?)?;
         let moved = self.runner.ask(move |frames| frames.retarget(at, local))?;
@@ -200,7 +201,7 @@ impl Fabric {
                     .remedy(format!("networks: {}", known.join(", "))),
             ));
         };
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts = lock(&self.hosts);
         if let Some(host) = hosts.get(&index) {
             return Ok(host.clone());
         }
@@ -303,10 +304,6 @@ impl Fabric {
                         .remedy(format!("there are: {}", known.join(", "))),
                 )
             })
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<PortAssignment>> {
-        self.assigned.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -5,11 +5,12 @@ use super::capture::Recorder;
 use super::engine::{Egress, Engine, Tap};
 use super::transport::{Batch, PortTransport};
 use crate::error::{Error, IoContext, Problem, Result};
+use crate::lock::lock;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -78,7 +79,7 @@ impl Runner {
             let _ = tx.send(f(frames));
         });
         {
-            let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+            let jobs = lock(&self.jobs);
             jobs.as_ref().ok_or_else(dead)?.send(job).map_err(|_| dead())?;
         }
         self.wake();
@@ -93,7 +94,7 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        *self.jobs.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.jobs) = None;
         self.wake();
         if let Some(t) = self.thread.take() {
             let _ = t.join();

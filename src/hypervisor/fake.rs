@@ -4,6 +4,7 @@
 
 use super::{Described, Domain, DomainEvent, DomainState, Hypervisor, Listener, edit};
 use crate::error::{Error, IoContext, Problem, Result};
+use crate::lock::lock;
 use quick_xml::XmlVersion;
 use quick_xml::events::{BytesStart, Event};
 use std::collections::BTreeMap;
@@ -121,7 +122,7 @@ impl Fake {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn tell(&self, name: &str, what: &str, detail: &str) {

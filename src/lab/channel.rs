@@ -8,6 +8,7 @@ use crate::files::LabFiles;
 use crate::guest::ssh::{Ssh, Target};
 use crate::guest::{Command, Remote};
 use crate::hypervisor::{Domain, DomainState};
+use crate::lock::lock;
 use crate::wait::Deadline;
 use ccr_contract::dump::Dump;
 use ccr_contract::event::NodeEvent;
@@ -15,7 +16,7 @@ use ccr_contract::status::Status;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 /// The longest that one question to a runtime may take, on a fast host.
@@ -457,10 +458,6 @@ impl Seen {
         self.0.insert(e.seq, e.node_t_us);
         true
     }
-}
-
-fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::files::{Home, LabFiles};
 use crate::guest::keys::Keys;
 use crate::guest::{self, Remote};
 use crate::hypervisor::{Credential, Domain, DomainState, Embedded, Hypervisor};
+use crate::lock::lock;
 use crate::spec::{Lab, Node};
 use crate::verify::FaultRecord;
 use crate::wait::{Deadline, Slowness};
@@ -151,7 +152,7 @@ impl Engine {
     }
 
     fn changing<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let _one = self.change.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one = lock(&self.change);
         work()
     }
 
@@ -220,10 +221,7 @@ impl Engine {
 
     /// libvirt, opened when it is first needed.
     pub(super) fn hypervisor(&self) -> Result<Arc<dyn Hypervisor>> {
-        let mut slot = self
-            .hypervisor
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut slot = lock(&self.hypervisor);
         if let Some(h) = &*slot {
             return Ok(h.clone());
         }
@@ -242,7 +240,7 @@ impl Engine {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.kept)
     }
 
     fn not_up(&self) -> Error {

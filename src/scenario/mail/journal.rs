@@ -3,11 +3,12 @@
 use super::conversation::Ended;
 use crate::error::{IoContext, Result};
 use crate::event::Journal;
+use crate::lock::lock;
 use crate::private;
 use crate::verify::{OpKind, OpLine};
 use std::io::Write;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// The client's journal of one run. Cheap to clone; safe from any thread.
 #[derive(Debug, Clone)]
@@ -48,7 +49,7 @@ impl OpJournal {
         mailbox: &str,
         key: impl FnOnce(u64) -> String,
     ) -> Result<(u64, String)> {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0.state);
         let op = state.next;
         let key = key(op);
         let line = OpLine::Invoke {
@@ -70,7 +71,7 @@ impl OpJournal {
 
     /// Writes how an operation ended.
     pub fn complete(&self, op: u64, ended: &Ended) -> Result<()> {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0.state);
         let line = OpLine::Complete {
             op,
             outcome: ended.outcome,
@@ -85,12 +86,7 @@ impl OpJournal {
 
     /// Everything written so far.
     pub fn lines(&self) -> Vec<OpLine> {
-        self.0
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .lines
-            .clone()
+        lock(&self.0.state).lines.clone()
     }
 }
 

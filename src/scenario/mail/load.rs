@@ -3,6 +3,7 @@
 use super::conversation::{Conversation, Ended, converse};
 use super::{Dial, Dialect, Letter, OpJournal, Pop3, Smtp, Task, key};
 use crate::error::{Error, Problem, Result};
+use crate::lock::lock;
 use crate::scenario::{Progress, Workload};
 use crate::verify::{OpKind, Outcome};
 use crate::wait::Deadline;
@@ -146,7 +147,7 @@ impl Load {
     /// Where the clients had to give up because their journal could not be written.
     pub fn stop(mut self) -> Result<Progress> {
         self.end();
-        let stop = self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        let stop = lock(&self.shared.stop);
         match &stop.broken {
             Some(why) => Err(Error::Operation(Problem::new("keep the client's journal").seen(why))),
             None => Ok(self.progress()),
@@ -154,7 +155,7 @@ impl Load {
     }
 
     fn end(&mut self) {
-        self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner).asked = true;
+        lock(&self.shared.stop).asked = true;
         self.shared.changed.notify_all();
         for client in self.clients.drain(..) {
             // A client that panicked has said so on stderr; its operation stays open, which is unknown.
@@ -172,7 +173,7 @@ impl Drop for Load {
 impl Shared {
     /// Waits until `at`; false where the load is stopped.
     fn wait(&self, at: Instant) -> bool {
-        let mut stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stop = lock(&self.stop);
         loop {
             let left = at.saturating_duration_since(Instant::now());
             if stop.asked || left.is_zero() {
@@ -187,7 +188,7 @@ impl Shared {
     }
 
     fn give_up(&self, why: &Error) {
-        let mut stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stop = lock(&self.stop);
         stop.asked = true;
         stop.broken.get_or_insert(why.to_string());
         self.changed.notify_all();
