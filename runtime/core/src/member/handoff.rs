@@ -8,9 +8,9 @@ use crate::io::{AddressKind, Effect, Reply};
 use ccr_contract::event::{Severity, kind};
 use ccr_contract::status::{CopyStatus, ServiceState};
 
-/// How long the preferred member must have been well before the service goes back to it.
+/// How long the preferred member must have been well before the service goes back to it, in microseconds.
 const FAILBACK_US: u64 = 20_000_000;
-/// How long a handoff may take until it is given up.
+/// How long a handoff may take until it is given up, in microseconds.
 pub(super) const HANDOFF_US: u64 = 30_000_000;
 
 impl Member {
@@ -31,15 +31,13 @@ impl Member {
 
     /// Begins a handoff; the checks come first.
     pub(super) fn begin_move(&mut self, to: String, comment: String, asker: Asker) {
-        let refuse = |why: String| Reply::Denied(why);
-        let problem = self.move_problem(&to, &comment);
-        if let Some(why) = problem {
+        if let Some(why) = self.move_problem(&to, &comment) {
             self.tell(
                 kind::MOVE,
                 Severity::Warning,
                 &[("to", to.as_str().into()), ("why", why.as_str().into())],
             );
-            return self.answer(asker, refuse(why));
+            return self.answer(asker, Reply::Denied(why));
         }
         self.tell(
             kind::MOVE,
@@ -53,7 +51,6 @@ impl Member {
             to,
             asker,
             since: self.ctx.now.boot_us,
-            comment,
         };
     }
 
@@ -82,7 +79,8 @@ impl Member {
         None
     }
 
-    pub(super) fn draining(&mut self, to: String, asker: Asker, since: u64, comment: String) {
+    /// Waits until the copy has everything, then gives the service away; breaks off where that takes too long.
+    pub(super) fn draining(&mut self, to: String, asker: Asker, since: u64) {
         for store in &mut self.stores {
             store.roll(&mut self.ctx);
         }
@@ -104,14 +102,10 @@ impl Member {
             return self.answer(asker, Reply::Denied(format!("{why}; the service stays here")));
         }
         let shipped = view.is_some_and(|v| {
-            self.stores
-                .iter()
-                .zip(&v.groups)
-                .all(|(s, g)| s.is_drained() && g.inspected >= s.last().generation)
+            let mut pairs = self.stores.iter().zip(&v.groups);
+            pairs.all(|(s, g)| g.inspected >= s.last().generation)
         });
         if shipped && self.stores.iter().all(crate::store::Store::is_drained) {
-            let _ = comment;
-            let since_move = since;
             for store in &mut self.stores {
                 store.dismount();
             }
@@ -121,14 +115,11 @@ impl Member {
             self.service.used = self.service.epoch;
             self.service.epoch = 0;
             self.service.redeliver.clear();
-            self.service.stage = Stage::Released {
-                to,
-                asker,
-                since: since_move,
-            };
+            self.service.stage = Stage::Released { to, asker, since };
         }
     }
 
+    /// Waits until the new owner serves, and answers whoever asked for the move.
     pub(super) fn released(&mut self, to: &str, asker: Asker, since: u64) {
         let moved = self.cluster.record().owner == to;
         let online = self
@@ -137,10 +128,12 @@ impl Member {
             .is_some_and(|v| v.service == ServiceState::Online);
         if moved && online {
             let ms = (self.ctx.now.boot_us - since) / 1000;
-            let data = [("to", to.into()), ("ms", ms.into()), ("done", true.into())];
-            let epoch = self.cluster.record().owner_epoch;
-            let mut data = data.to_vec();
-            data.push(("epoch", epoch.into()));
+            let data = [
+                ("to", to.into()),
+                ("ms", ms.into()),
+                ("done", true.into()),
+                ("epoch", self.cluster.record().owner_epoch.into()),
+            ];
             self.ctx.event(kind::MOVE, Some(100), Severity::Info, &data);
             self.service.stage = Stage::Off;
             return self.answer(

@@ -44,7 +44,6 @@ pub(super) enum Stage {
         to: String,
         asker: Asker,
         since: u64,
-        comment: String,
     },
     /// Handed over; the other member is to be appointed.
     Released {
@@ -230,12 +229,7 @@ impl Member {
             Stage::Mounting => self.mounting(),
             Stage::Ready => self.ready(),
             Stage::Online => self.online(),
-            Stage::Draining {
-                to,
-                asker,
-                since,
-                comment,
-            } => self.draining(to, asker, since, comment),
+            Stage::Draining { to, asker, since } => self.draining(to, asker, since),
             Stage::Released { to, asker, since } => self.released(&to, asker, since),
             Stage::Failed => {
                 if self.ctx.due(self.service.retry_at) {
