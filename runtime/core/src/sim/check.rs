@@ -12,7 +12,7 @@ use ccr_contract::reply::By;
 use ccr_contract::status::ServiceState;
 use std::collections::BTreeMap;
 
-/// Longest time from the dial's decision to the opened log.
+/// Longest time from the dial's decision to the opened log, in microseconds.
 const MOUNT_US: u64 = 1_500_000;
 
 /// What was seen of an epoch.
@@ -189,7 +189,7 @@ impl Checks {
             entry.lost_from.insert(group.clone(), lost_from);
         }
         // What the node that handed over had acknowledged is there.
-        let handed = self.last_opened_before(epoch, &group).map(|(e, _)| e);
+        let handed = self.last_opened_before(epoch, &group);
         let acked = handed.and_then(|e| self.acked_generation.get(&e)?.get(&stream).copied());
         if clean && acked.is_some_and(|g| g >= generation) {
             self.broke(
@@ -234,11 +234,11 @@ impl Checks {
     }
 
     /// The last appointment before `epoch` that opened a log of this group.
-    fn last_opened_before(&self, epoch: u64, group: &str) -> Option<(u64, u64)> {
-        self.epochs
-            .range(..epoch)
-            .rev()
-            .find_map(|(e, seen)| Some((*e, *seen.opened.get(group)?)))
+    fn last_opened_before(&self, epoch: u64, group: &str) -> Option<u64> {
+        let mut before = self.epochs.range(..epoch).rev();
+        before
+            .find(|(_, seen)| seen.opened.contains_key(group))
+            .map(|(e, _)| *e)
     }
     /// Whether something acknowledged in `epoch` in this generation may be gone: a later appointment went on before it.
     pub(super) fn may_be_lost(&self, by: &By, group: &str) -> bool {

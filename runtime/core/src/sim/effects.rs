@@ -4,7 +4,7 @@ use super::share::{Answer, KEPT_US};
 use super::streams::{Answered, Stream};
 use super::world::{CLIENTS, Happening, PUBLIC, Waiter, World};
 use crate::io::{
-    AddressKind, ClientRequest, Effect, Input, LmtpReply, OpId, Reply, ReqId, WitnessAction, WitnessResult,
+    AddressKind, ClientRequest, ConnId, Effect, Input, LmtpReply, OpId, Reply, ReqId, WitnessAction, WitnessResult,
 };
 
 /// The machine with the share.
@@ -17,21 +17,13 @@ impl World {
             Effect::SendDatagram { to, bytes, .. } => self.datagram(i, to, bytes),
             Effect::Connect { conn, to, timeout_us } => self.connect(i, conn, to, timeout_us),
             Effect::SendFrame { conn, bytes } => {
-                let found = self
-                    .streams
-                    .iter()
-                    .rposition(|s| s.open && s.ends.contains(&(i, life, conn)));
-                if let Some(s) = found {
+                if let Some(s) = self.open_stream((i, life, conn)) {
                     let forth = self.streams[s].ends[0] == (i, life, conn);
                     self.send_frame(s, forth, bytes);
                 }
             }
             Effect::Disconnect { conn } => {
-                let found = self
-                    .streams
-                    .iter()
-                    .rposition(|s| s.open && s.ends.contains(&(i, life, conn)));
-                if let Some(s) = found {
+                if let Some(s) = self.open_stream((i, life, conn)) {
                     self.close_stream(s, "closed");
                 }
             }
@@ -84,6 +76,10 @@ impl World {
         }
     }
 
+    fn open_stream(&self, end: (usize, u64, ConnId)) -> Option<usize> {
+        self.streams.iter().rposition(|s| s.open && s.ends.contains(&end))
+    }
+
     fn datagram(&mut self, i: usize, to: std::net::Ipv4Addr, bytes: Vec<u8>) {
         let Some((network, j)) = self.place(to) else { return };
         let copies = 1 + u64::from(self.rng.chance(1));
@@ -107,7 +103,7 @@ impl World {
         }
     }
 
-    fn connect(&mut self, i: usize, conn: crate::io::ConnId, to: std::net::Ipv4Addr, timeout_us: u64) {
+    fn connect(&mut self, i: usize, conn: ConnId, to: std::net::Ipv4Addr, timeout_us: u64) {
         let life = self.machines[i].life;
         let place = self.place(to);
         let reachable = place.is_some_and(|(n, j)| self.passes(n, i, j) && self.passes(n, j, i) && self.kernel_runs(j));
@@ -122,7 +118,7 @@ impl World {
             let error = error.to_owned();
             return self.at(us, Happening::Input(i, life, Input::Closed { conn, error }));
         };
-        let theirs = crate::io::ConnId::Accepted(self.streams.len() as u64);
+        let theirs = ConnId::Accepted(self.streams.len() as u64);
         let other = self.machines[j].life;
         self.streams
             .push(Stream::new([(i, life, conn), (j, other, theirs)], network));
@@ -273,8 +269,8 @@ impl World {
             .waiters
             .iter()
             .filter(|((n, _), w)| *n == i && !matches!(w, Waiter::Operator(_)))
+            .map(|(k, w)| (*k, *w))
             .collect();
-        let gone: Vec<_> = gone.into_iter().map(|(k, w)| (*k, *w)).collect();
         for (key, waiter) in gone {
             self.waiters.remove(&key);
             self.conversation_ended(waiter);

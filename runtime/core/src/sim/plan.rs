@@ -253,6 +253,14 @@ fn around(i: usize) -> Vec<(usize, usize, usize)> {
     cuts
 }
 
+fn set(key: &str, value: String) -> Command {
+    Command::Set {
+        key: key.into(),
+        value,
+        force: false,
+    }
+}
+
 impl World {
     fn who(&self, who: Who) -> usize {
         match who {
@@ -379,28 +387,10 @@ impl World {
             What::Reseed => self.order(n, 0, Command::Reseed { group: None }),
             What::Ask(i, ref command) => self.order(n, i, command.clone()),
             What::Heartbeat(ms) => {
-                let (key, value) = ("heartbeat_ms".into(), ms.to_string());
-                self.order(
-                    n,
-                    0,
-                    Command::Set {
-                        key,
-                        value,
-                        force: false,
-                    },
-                );
+                self.order(n, 0, set("heartbeat_ms", ms.to_string()));
             }
             What::Witness(which) => {
-                let (key, value) = ("witness".into(), format!(r"\\hub0\{}", SHARES[which]));
-                self.order(
-                    n,
-                    0,
-                    Command::Set {
-                        key,
-                        value,
-                        force: false,
-                    },
-                );
+                self.order(n, 0, set("witness", format!(r"\\hub0\{}", SHARES[which])));
             }
             What::Evict => {
                 let i = 1 - self.workload.service_at;

@@ -7,15 +7,18 @@ use ccr_contract::dump::{Dump, Group};
 use ccr_contract::status::{CopyStatus, ServiceState, Status};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// An invariant, and how it was broken.
+type Broken = (&'static str, String);
+
 impl World {
-    /// What a member says of itself.
+    /// What a member holds: its answer to `dump`; none where it does not run.
     pub fn ask_dump(&mut self, i: usize) -> Option<Dump> {
         match self.ask(i, Command::Dump)? {
             Reply::Dump(d) => Some(*d),
             _ => None,
         }
     }
-    /// What a member says of itself.
+    /// What a member or hub says of itself: its answer to `status`; none where it does not run.
     pub fn ask_status(&mut self, i: usize) -> Option<Status> {
         match self.ask(i, Command::Status)? {
             Reply::Status(s) => Some(*s),
@@ -105,61 +108,46 @@ impl World {
             return self.checks.broke("I11", "a member does not answer at the end".into());
         };
         for (ga, gb) in a.groups.iter().zip(&b.groups) {
-            let of = |g: &Group| {
-                g.logs
-                    .iter()
-                    .map(|l| (l.generation, (l.epoch, l.checksum.clone())))
-                    .collect::<BTreeMap<_, _>>()
-            };
-            let (la, lb) = (of(ga), of(gb));
-            for (g, link) in &la {
-                if lb.get(g).is_some_and(|other| other != link) {
-                    return self.checks.broke(
-                        "I6",
-                        format!("generation {g} of {} differs: {link:?} and {:?}", ga.group, lb.get(g)),
-                    );
-                }
-            }
-            for g in [ga, gb] {
-                for pair in g.logs.windows(2) {
-                    if pair[1].generation != pair[0].generation + 1 || pair[1].previous != pair[0].checksum {
-                        return self.checks.broke(
-                            "I5",
-                            format!("the chain of {} breaks at {}", g.group, pair[1].generation),
-                        );
-                    }
-                }
-                for l in &g.logs {
-                    let announced = self.checks.closed.get(&(g.group.clone(), l.generation, l.epoch));
-                    if announced.is_some_and(|sum| *sum != l.checksum) {
-                        return self.checks.broke(
-                            "I5",
-                            format!("generation {} is not what its source closed", l.generation),
-                        );
-                    }
-                }
-            }
-            if ga.database != gb.database {
-                let only = |x: &Group, y: &Group| {
-                    let found = x.messages.iter().find(|m| !y.messages.contains(m));
-                    found.map(|m| {
-                        format!(
-                            "{:?} {:?} in generation {} of epoch {}",
-                            m.key, m.hub_id, m.generation, m.epoch
-                        )
-                    })
-                };
-                let how = format!(
-                    "the databases of {} differ: only node 0 has {:?}, only node 1 has {:?}",
-                    ga.group,
-                    only(ga, gb),
-                    only(gb, ga)
-                );
-                return self.checks.broke("I11", how);
+            let found = self.broken_logs(ga, gb).or_else(|| different_databases(ga, gb));
+            if let Some((which, how)) = found {
+                return self.checks.broke(which, how);
             }
         }
         let groups = a.groups.clone();
         self.check_messages(&groups);
+    }
+
+    /// I6: both hold the same logs. I5: each one's are a chain, and are what their source closed.
+    fn broken_logs(&self, ga: &Group, gb: &Group) -> Option<Broken> {
+        let links = |g: &Group| {
+            g.logs
+                .iter()
+                .map(|l| (l.generation, (l.epoch, l.checksum.clone())))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let (la, lb) = (links(ga), links(gb));
+        for (g, link) in &la {
+            if lb.get(g).is_some_and(|other| other != link) {
+                let how = format!("generation {g} of {} differs: {link:?} and {:?}", ga.group, lb.get(g));
+                return Some(("I6", how));
+            }
+        }
+        for g in [ga, gb] {
+            for pair in g.logs.windows(2) {
+                if pair[1].generation != pair[0].generation + 1 || pair[1].previous != pair[0].checksum {
+                    let how = format!("the chain of {} breaks at {}", g.group, pair[1].generation);
+                    return Some(("I5", how));
+                }
+            }
+            for l in &g.logs {
+                let announced = self.checks.closed.get(&(g.group.clone(), l.generation, l.epoch));
+                if announced.is_some_and(|sum| *sum != l.checksum) {
+                    let how = format!("generation {} is not what its source closed", l.generation);
+                    return Some(("I5", how));
+                }
+            }
+        }
+        None
     }
 
     fn check_messages(&mut self, groups: &[Group]) {
@@ -218,7 +206,7 @@ impl World {
                         ));
                     }
                 }
-                (Kind::Submit | Kind::Deliver, Outcome::Fail) if present && o.kind == Kind::Submit => {
+                (Kind::Submit, Outcome::Fail) if present => {
                     broken = Some(("I4", format!("message {} was refused, and is there", o.key)));
                 }
                 (Kind::Delete, Outcome::Ok) if present && o.by.is_some() => {
@@ -244,4 +232,27 @@ impl World {
             self.checks.broke(which, how);
         }
     }
+}
+
+/// I11: both databases hold the same.
+fn different_databases(ga: &Group, gb: &Group) -> Option<Broken> {
+    if ga.database == gb.database {
+        return None;
+    }
+    let only = |x: &Group, y: &Group| {
+        let found = x.messages.iter().find(|m| !y.messages.contains(m));
+        found.map(|m| {
+            format!(
+                "{:?} {:?} in generation {} of epoch {}",
+                m.key, m.hub_id, m.generation, m.epoch
+            )
+        })
+    };
+    let how = format!(
+        "the databases of {} differ: only node 0 has {:?}, only node 1 has {:?}",
+        ga.group,
+        only(ga, gb),
+        only(gb, ga)
+    );
+    Some(("I11", how))
 }
