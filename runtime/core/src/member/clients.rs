@@ -241,8 +241,7 @@ impl Member {
                 key: &key,
                 body: message,
             };
-            // The slot also says which group answers.
-            self.stores[group].change(&mut self.ctx, txn, slot | group << 32, change);
+            self.stores[group].change(&mut self.ctx, txn, slot, change);
         }
     }
 
@@ -273,13 +272,13 @@ impl Member {
         self.clients.txns.insert(txn, waiting);
         for seq in there {
             let change = Change::Delete { mailbox: &name, seq };
-            self.stores[group].change(&mut self.ctx, txn, group << 32, change);
+            self.stores[group].change(&mut self.ctx, txn, 0, change);
         }
     }
 
-    pub(super) fn on_landed(&mut self, tickets: &[Ticket]) {
+    /// Changes in this group are durable: whoever waits for them is answered once the last one is.
+    pub(super) fn on_landed(&mut self, group: usize, tickets: &[Ticket]) {
         for t in tickets {
-            let (slot, group) = (t.slot & 0xffff_ffff, t.slot >> 32);
             let by = self.by(group, t.generation);
             let Some(txn) = self.clients.txns.get_mut(&t.txn) else {
                 continue;
@@ -292,7 +291,7 @@ impl Member {
                 } else {
                     "stored"
                 };
-                slots[slot] = Some(LmtpReply {
+                slots[t.slot] = Some(LmtpReply {
                     code: 250,
                     text: format!("2.1.5 {what} {by}"),
                 });
@@ -319,7 +318,7 @@ impl Member {
             return;
         }
         let careless = self.ctx.plays(Bug::IgnoreLeaseAfterPause) && self.ctx.rested_us() > 2_000_000;
-        if self.service.answers() && (careless || self.cluster.lease_valid(self.ctx.now)) {
+        if self.service.serves() && (careless || self.cluster.lease_valid(self.ctx.now)) {
             self.clients.fenced = false;
             for (req, reply, _) in std::mem::take(&mut self.clients.answers) {
                 self.ctx.emit(Effect::Reply { req, reply });

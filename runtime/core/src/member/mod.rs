@@ -21,7 +21,7 @@ use crate::replication::source;
 use crate::store::{Op, Outcome, Store};
 use crate::wire::{self, GroupView, Msg};
 use ccr_contract::config::Config;
-use ccr_contract::event::Severity;
+use ccr_contract::event::{Severity, kind};
 use clients::Clients;
 use service::Service;
 use std::collections::BTreeSet;
@@ -154,12 +154,8 @@ impl Member {
         for store in &mut self.stores {
             if store.reserved {
                 let group = store.name.clone();
-                self.ctx.event(
-                    ccr_contract::event::kind::LOG_FULL,
-                    None,
-                    Severity::Error,
-                    &[("group", group.into())],
-                );
+                self.ctx
+                    .event(kind::LOG_FULL, None, Severity::Error, &[("group", group.into())]);
             }
             for file in store.reserve_files() {
                 left += 1;
@@ -224,21 +220,19 @@ impl Member {
         }
         for outcome in outcomes {
             match outcome {
-                Outcome::Landed(tickets) => self.on_landed(&tickets),
+                Outcome::Landed(tickets) => self.on_landed(g, &tickets),
                 Outcome::Closed(generation) => self.on_log_closed(g, generation),
                 Outcome::Replayed(generation) => {
                     let group = self.stores[g].name.clone();
                     self.ctx.info(
-                        ccr_contract::event::kind::COPY_REPLAYED,
+                        kind::COPY_REPLAYED,
                         &[("group", group.into()), ("generation", generation.into())],
                     );
                 }
                 Outcome::ReplayFailed(why) | Outcome::MountFailed(why) => {
                     let group = self.stores[g].name.clone();
-                    self.ctx.warn(
-                        ccr_contract::event::kind::COPY_FAILED,
-                        &[("group", group.into()), ("why", why.into())],
-                    );
+                    self.ctx
+                        .warn(kind::COPY_FAILED, &[("group", group.into()), ("why", why.into())]);
                     if !self.stores[g].mounted() {
                         self.copies[g].begin_again(&mut self.ctx);
                     }

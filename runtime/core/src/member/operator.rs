@@ -8,10 +8,10 @@ use crate::wire::{self, Msg};
 use ccr_contract::status::Intent;
 use std::collections::BTreeMap;
 
-/// How long a command that was passed on may take.
+/// How long a command that was passed on may take, in microseconds.
 const FORWARD_US: u64 = 90_000_000;
 
-/// How long an operator waits for a majority.
+/// How long an operator waits for a majority, in microseconds.
 const AGREE_US: u64 = 15_000_000;
 
 /// Who asked.
@@ -61,17 +61,6 @@ fn charge(command: &Command) -> Charge {
 
 impl Member {
     pub(super) fn on_operator(&mut self, asker: Asker, command: Command) {
-        match command {
-            Command::Status => {
-                let status = Box::new(self.status());
-                return self.answer(asker, Reply::Status(status));
-            }
-            Command::Dump => {
-                let dump = Box::new(self.dump());
-                return self.answer(asker, Reply::Dump(dump));
-            }
-            _ => {}
-        }
         let record = self.cluster.record();
         let me = self.config.node.as_str();
         let here = match charge(&command) {
@@ -155,7 +144,8 @@ impl Member {
                     Err(why) => self.answer(asker, Reply::Denied(why)),
                 };
             }
-            Command::Status | Command::Dump => return,
+            Command::Status => Reply::Status(Box::new(self.status())),
+            Command::Dump => Reply::Dump(Box::new(self.dump())),
         };
         self.answer(asker, reply);
     }

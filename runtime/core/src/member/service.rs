@@ -113,10 +113,6 @@ impl Service {
     pub fn serves(&self) -> bool {
         self.stage == Stage::Online
     }
-    /// Whether answers may leave, the lease permitting.
-    pub fn answers(&self) -> bool {
-        self.serves()
-    }
     /// Whether this node is on its way to serve, or serves.
     pub fn is_engaged(&self) -> bool {
         !matches!(self.stage, Stage::Off | Stage::Released { .. } | Stage::Failed)

@@ -15,9 +15,9 @@ use crate::wire::Msg;
 use ccr_contract::event::{Severity, kind};
 use ccr_contract::status::CopyStatus;
 
-/// How long an answer of the source may take.
+/// How long an answer of the source may take, in microseconds.
 pub(super) const ANSWER_US: u64 = 5_000_000;
-/// Between two attempts to reach the source.
+/// Between two attempts to reach the source, in microseconds.
 pub(super) const RETRY_US: u64 = 500_000;
 
 /// What a disk operation of the copy was for.
@@ -143,7 +143,7 @@ impl Copy {
     }
     /// Whether nothing more can be salvaged for now.
     pub fn salvaged(&self, store: &Store) -> bool {
-        !self.busy() && !matches!(self.stage, Stage::Pulling { .. }) && store.last().generation >= store.known.generated
+        self.settled() && store.last().generation >= store.known.generated
     }
 
     /// Whether there is a source.

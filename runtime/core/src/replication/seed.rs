@@ -3,16 +3,13 @@
 //! that it does not have yet, as long as the source still has the same stream. Segments that came from different histories
 //! are no chain, which the recovery at the end finds.
 
-use super::copy::{Copy, Out, RETRY_US, Stage, Step};
+use super::copy::{ANSWER_US, Copy, Out, RETRY_US, Stage, Step};
 use crate::ctx::Ctx;
 use crate::io::DiskAction;
 use crate::member::Pending;
 use crate::store::{Op, Store, log};
 use crate::wire::{Link, Msg};
 use ccr_contract::event::kind;
-
-/// How long an answer of the source may take.
-const ANSWER_US: u64 = 5_000_000;
 
 /// A seed under way.
 #[derive(Debug)]

@@ -26,8 +26,8 @@ pub(crate) fn offer(ctx: &Ctx<Pending>, store: &Store, epoch: u64) -> Option<Msg
     })
 }
 
-/// Answers a request of a copy; false when it was none.
-pub(crate) fn answer(ctx: &mut Ctx<Pending>, store: &Store, conn: ConnId, msg: &Msg, epoch: u64) -> bool {
+/// Answers a request of a copy.
+pub(crate) fn answer(ctx: &mut Ctx<Pending>, store: &Store, conn: ConnId, msg: &Msg, epoch: u64) {
     let group = store.at;
     let reply = match *msg {
         Msg::Attach { .. } => offer(ctx, store, epoch).unwrap_or(Msg::NotSource { group }),
@@ -46,56 +46,60 @@ pub(crate) fn answer(ctx: &mut Ctx<Pending>, store: &Store, conn: ConnId, msg: &
             },
             None => Msg::NotSource { group },
         },
-        Msg::Pull { generation, offset, .. } => match store.closed.get(&generation).filter(|c| offset < c.used) {
-            Some(log) => {
-                let len = (log.used - offset).min(MAX_PART as u64);
-                let op = Op::Part {
-                    conn,
-                    generation,
-                    offset,
-                    total: log.used,
-                    segment: false,
-                };
-                let file = store.log_file(generation);
-                store.disk(ctx, op, DiskAction::Read { file, offset, len });
-                return true;
+        Msg::Pull { generation, offset, .. } => {
+            if let Some(log) = store.closed.get(&generation).filter(|c| offset < c.used) {
+                return read_part(ctx, store, conn, (generation, offset, log.used), false);
             }
-            None if ctx.plays(Bug::ShipOpenLog) && store.open_as_closed().is_some_and(|(g, _)| g == generation) => {
-                let total = store.open_as_closed().map_or(0, |(_, used)| used);
-                let op = Op::Part {
-                    conn,
-                    generation,
-                    offset,
-                    total,
-                    segment: false,
-                };
-                let file = store.file(".log");
-                let len = total - log::END as u64;
-                store.disk(ctx, op, DiskAction::Read { file, offset, len });
-                return true;
+            let open = store.open_as_closed().filter(|_| ctx.plays(Bug::ShipOpenLog));
+            if let Some((_, total)) = open.filter(|(g, _)| *g == generation) {
+                return read_open(ctx, store, conn, (generation, offset, total));
             }
-            None => Msg::Missing { group, generation },
-        },
-        Msg::Segment { generation, offset, .. } => match store.segments.get(&generation).filter(|s| offset < s.len) {
-            Some(segment) => {
-                let len = (segment.len - offset).min(MAX_PART as u64);
-                let op = Op::Part {
-                    conn,
-                    generation,
-                    offset,
-                    total: segment.len,
-                    segment: true,
-                };
-                let file = store.segment_file(generation);
-                store.disk(ctx, op, DiskAction::Read { file, offset, len });
-                return true;
+            Msg::Missing { group, generation }
+        }
+        Msg::Segment { generation, offset, .. } => {
+            if let Some(segment) = store.segments.get(&generation).filter(|s| offset < s.len) {
+                return read_part(ctx, store, conn, (generation, offset, segment.len), true);
             }
-            None => Msg::Missing { group, generation },
-        },
-        _ => return false,
+            Msg::Missing { group, generation }
+        }
+        _ => return,
     };
     send(ctx, conn, &reply);
-    true
+}
+
+/// Generation, first byte and bytes in use of what a copy asked for.
+type Asked = (u64, u64, u64);
+
+/// Reads a part of a closed log or of a segment; [`part_read`] sends it.
+fn read_part(ctx: &mut Ctx<Pending>, store: &Store, conn: ConnId, asked: Asked, segment: bool) {
+    let (generation, offset, total) = asked;
+    let file = if segment {
+        store.segment_file(generation)
+    } else {
+        store.log_file(generation)
+    };
+    let len = (total - offset).min(MAX_PART as u64);
+    let op = part(conn, asked, segment);
+    store.disk(ctx, op, DiskAction::Read { file, offset, len });
+}
+
+/// What a planted bug does: reads the open log as if it were closed.
+fn read_open(ctx: &mut Ctx<Pending>, store: &Store, conn: ConnId, asked: Asked) {
+    let (_, offset, total) = asked;
+    let file = store.file(".log");
+    let len = total - log::END as u64;
+    let op = part(conn, asked, false);
+    store.disk(ctx, op, DiskAction::Read { file, offset, len });
+}
+
+fn part(conn: ConnId, (generation, offset, total): Asked, segment: bool) -> Op {
+    Op::Part {
+        conn,
+        generation,
+        offset,
+        total,
+        segment,
+    }
 }
 
 /// A part was read from the disk: on its way to the copy.

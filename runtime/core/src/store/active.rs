@@ -181,7 +181,7 @@ impl Store {
     /// The longest message that fits, with names of any allowed length.
     pub fn max_message(&self) -> usize {
         let names = 3 * 128;
-        self.generation_bytes() as usize - log::HEADER - log::END - log::FRAME - 18 - names
+        self.generation_bytes() as usize - log::HEADER - log::END - log::FRAME - log::LABEL - names
     }
 
     /// Queues a change. Its ticket comes back in [`Outcome::Landed`], or never if the group is dismounted before.

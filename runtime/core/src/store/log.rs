@@ -225,8 +225,11 @@ fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     parts.iter().for_each(|p| out.extend_from_slice(p));
 }
 
+/// Length of a label without its names: number, checksum, three lengths.
+pub(super) const LABEL: usize = 8 + 4 + 3 * 2;
+
 fn label_bytes(label: &Label, crc: u32) -> Vec<u8> {
-    let mut b = Vec::with_capacity(18 + label.mailbox.len() + label.hub_id.len() + label.key.len());
+    let mut b = Vec::with_capacity(LABEL + label.mailbox.len() + label.hub_id.len() + label.key.len());
     b.extend_from_slice(&label.seq.to_le_bytes());
     b.extend_from_slice(&crc.to_le_bytes());
     let names = [&label.mailbox, &label.hub_id, &label.key];
@@ -241,7 +244,7 @@ fn label_bytes(label: &Label, crc: u32) -> Vec<u8> {
 
 /// Bytes that a message's record takes.
 pub fn message_len(label: &Label, body: usize) -> usize {
-    FRAME + 18 + label.mailbox.len() + label.hub_id.len() + label.key.len() + body
+    FRAME + LABEL + label.mailbox.len() + label.hub_id.len() + label.key.len() + body
 }
 /// Appends a message's record.
 pub fn put_message(out: &mut Vec<u8>, label: &Label, body: &[u8]) {
@@ -333,11 +336,11 @@ fn record(rest: &[u8], at: usize) -> Result<(u8, &[u8]), LogError> {
 
 fn understand(kind: u8, payload: &[u8], at: usize) -> Result<Record, LogError> {
     let bad = |why| LogError::BadRecord { at, why };
-    if payload.len() < 18 {
+    if payload.len() < LABEL {
         return Err(bad("too short for a label"));
     }
     let lens = [12, 14, 16].map(|i| u16_at(payload, i));
-    let mut from = 18;
+    let mut from = LABEL;
     let mut name = |len: usize| {
         let text = payload
             .get(from..from + len)

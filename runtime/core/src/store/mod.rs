@@ -25,11 +25,13 @@ use crate::member::Pending;
 use crate::wire::Link;
 use active::Writer;
 use ccr_contract::dump;
+use ccr_contract::event::{Severity, kind};
 use index::Index;
 use log::{Header, Stream};
 use recovery::Recovery;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a disk operation of a storage group was for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,7 +141,7 @@ pub struct Known {
 
 /// Reserve logs of a group.
 const RESERVES: u64 = 2;
-/// Between two looks for room on a full log disk.
+/// Between two looks for room on a full log disk, in milliseconds.
 const FULL_MS: u64 = 10_000;
 
 /// The link before the first generation.
@@ -182,7 +184,7 @@ pub struct Store {
     /// The last log of the batch that is being replayed.
     replaying: Option<u64>,
     /// Segments that are worth being made smaller.
-    ripe: std::collections::BTreeSet<u64>,
+    ripe: BTreeSet<u64>,
     compacting: bool,
     /// Why the database cannot be used, where it cannot.
     pub damage: Option<String>,
@@ -191,13 +193,13 @@ pub struct Store {
     /// The disk had no room for them: no mount before then.
     pub full_until: u64,
     /// Disk operations under way.
-    inflight: std::cell::Cell<u32>,
+    inflight: Cell<u32>,
 }
 
 #[derive(Debug)]
 struct Mounting {
     epoch: u64,
-    todo: std::collections::VecDeque<MountRead>,
+    todo: VecDeque<MountRead>,
 }
 
 impl Store {
@@ -222,12 +224,12 @@ impl Store {
             stale: false,
             mounting: None,
             replaying: None,
-            ripe: std::collections::BTreeSet::new(),
+            ripe: BTreeSet::new(),
             compacting: false,
             damage: None,
             reserved: false,
             full_until: 0,
-            inflight: std::cell::Cell::new(0),
+            inflight: Cell::new(0),
         }
     }
 
@@ -366,7 +368,7 @@ impl Store {
             .keys()
             .filter(|g| **g > self.applied)
             .map(|g| MountRead::Log(*g));
-        let mut todo: std::collections::VecDeque<_> = logs.collect();
+        let mut todo: VecDeque<_> = logs.collect();
         if self.leftover.is_some() {
             todo.push_back(MountRead::Open);
         }
@@ -516,12 +518,8 @@ impl Store {
             self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
         }
         if let Some(last) = gone.last() {
-            ctx.event(
-                ccr_contract::event::kind::LOG_TRUNCATED,
-                None,
-                ccr_contract::event::Severity::Debug,
-                &[("group", self.name.as_str().into()), ("through", (*last).into())],
-            );
+            let data = [("group", self.name.as_str().into()), ("through", (*last).into())];
+            ctx.event(kind::LOG_TRUNCATED, None, Severity::Debug, &data);
         }
     }
 }

@@ -51,9 +51,7 @@ impl Store {
 
     /// The same behind deletions that were just queued.
     pub(crate) fn recover_after(&mut self, ctx: &mut Ctx<Pending>) {
-        let (inflight, full_until) = (self.inflight.clone(), self.full_until);
-        *self = Store::new(self.at, &self.name, self.size);
-        (self.inflight, self.full_until) = (inflight, full_until);
+        self.reset();
         self.recovery = Some(Recovery::default());
         let (folder, db) = (self.folder(), format!("{}/db", self.folder()));
         let (known, checkpoint) = (self.file(".src"), self.file(".chk"));
@@ -104,10 +102,15 @@ impl Store {
 
     /// Before a full copy: there is no database and no log, and what was known of the old ones does not matter.
     pub(crate) fn forget(&mut self, ctx: &mut Ctx<Pending>) {
+        self.reset();
+        self.save_known(ctx);
+    }
+
+    /// Forgets what the disk holds, but not what is under way there and whether it was full.
+    fn reset(&mut self) {
         let (inflight, full_until) = (self.inflight.clone(), self.full_until);
         *self = Store::new(self.at, &self.name, self.size);
         (self.inflight, self.full_until) = (inflight, full_until);
-        self.save_known(ctx);
     }
 
     /// The folders and the checkpoint are known: what is to be read, and what is to be removed.
