@@ -104,6 +104,8 @@ pub mod kind {
     pub const RESTARTING: &str = "cluster.restarting";
     /// A live setting changed (`key`, `value`, `tag`).
     pub const CONFIGURED: &str = "cluster.configured";
+    /// A resource of a group failed on this node (1069; `resource`, `why`).
+    pub const RESOURCE_FAILED: &str = "cluster.resource-failed";
     /// The service group comes online here (`epoch`, `why`).
     pub const ONLINE_PENDING: &str = "service.online-pending";
     /// The databases are mounted (`epoch`, `ms`).
@@ -162,6 +164,8 @@ pub mod kind {
     pub const HUB_REDELIVERY: &str = "hub.redelivery";
     /// A delivery was acknowledged with an old epoch and is queued again (`id`, `epoch`, `seen`).
     pub const HUB_FENCED: &str = "hub.fenced";
+    /// A recipient was refused for good (`id`, `why`).
+    pub const HUB_REFUSED: &str = "hub.refused";
     /// Messages left the dumpster by size or age (`count`).
     pub const HUB_EVICTED: &str = "hub.evicted";
 }

@@ -19,11 +19,11 @@ use ccr_contract::event::{Severity, Value, kind};
 use ccr_contract::status::{Intent, ServiceState};
 use std::collections::BTreeSet;
 
-/// How long a new owner looks for logs that it misses at the old one.
+/// How long a new owner looks for logs that it misses at the old one, in microseconds.
 const SALVAGE_US: u64 = 2_000_000;
-/// How long a resource that failed is left alone.
+/// How long a resource that failed is left alone, in microseconds.
 const FAILED_US: u64 = 15_000_000;
-/// Between two requests to a hub for redelivery.
+/// Between two requests to a hub for redelivery, in microseconds.
 const REDELIVER_US: u64 = 2_000_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,9 +195,7 @@ impl Member {
         }
         if self.service.stage == Stage::Online && self.cluster.service_network_failed() {
             let why = "the network of the service has failed on this node";
-            let data = [("resource", "service address".into()), ("why", why.into())];
-            self.ctx
-                .event("cluster.resource-failed", Some(1069), Severity::Error, &data);
+            self.tell_resource_failed("service address", why);
             self.go_offline(why);
             // This appointment is used up; what comes next is for the leader to say.
             return self.resource_failed();
@@ -238,6 +236,12 @@ impl Member {
         if let Some((asker, reply)) = self.service.finished.take() {
             self.answer(asker, reply);
         }
+    }
+
+    fn tell_resource_failed(&mut self, resource: &str, why: &str) {
+        let data = [("resource", resource.into()), ("why", why.into())];
+        self.ctx
+            .event(kind::RESOURCE_FAILED, Some(1069), Severity::Error, &data);
     }
 
     /// A resource of the service failed here. The other member is asked first; where that cannot help, this one tries again.
@@ -352,17 +356,11 @@ impl Member {
 
     pub(super) fn on_address(&mut self, which: AddressKind, up: bool, result: Result<(), String>) {
         if let Err(why) = result {
-            let name = if which == AddressKind::Service {
-                "service"
-            } else {
-                "cluster"
+            let resource = match which {
+                AddressKind::Service => "service address",
+                AddressKind::Cluster => "cluster address",
             };
-            let data = [
-                ("resource", Value::from(format!("{name} address"))),
-                ("why", why.as_str().into()),
-            ];
-            self.ctx
-                .event("cluster.resource-failed", Some(1069), Severity::Error, &data);
+            self.tell_resource_failed(resource, &why);
             if which == AddressKind::Service && up && self.service.stage == Stage::Address {
                 self.go_offline(&format!("the address cannot be had: {why}"));
                 self.resource_failed();

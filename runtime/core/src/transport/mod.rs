@@ -343,18 +343,19 @@ impl Hub {
     fn see_epoch(&mut self, epoch: u64) {
         if epoch > self.saved.epoch_seen {
             self.saved.epoch_seen = epoch;
-            self.save();
+            self.save(Pending::Quiet);
         }
     }
 
-    fn save(&mut self) {
+    /// Writes `hub.json`; `what` waits for it.
+    fn save(&mut self, what: Pending) {
         let saved = Saved {
             clock_ms: self.clock_ms(),
             ..self.saved
         };
         let bytes = serde_json::to_vec(&saved).expect("plain");
         let file = STATE_FILE.to_owned();
-        self.ctx.disk(Pending::Quiet, DiskAction::Replace { file, bytes });
+        self.ctx.disk(what, DiskAction::Replace { file, bytes });
     }
 
     /// A new active node asks for what the old one may have lost.
@@ -378,16 +379,7 @@ impl Hub {
             &[("count", count.into()), ("epoch", epoch.into())],
         );
         // Answered behind the renames: the note of the service time is the last write.
-        let bytes = serde_json::to_vec(&Saved {
-            clock_ms: self.clock_ms(),
-            ..self.saved
-        })
-        .expect("plain");
-        let file = STATE_FILE.to_owned();
-        self.ctx.disk(
-            Pending::Redelivered { conn, epoch, count },
-            DiskAction::Replace { file, bytes },
-        );
+        self.save(Pending::Redelivered { conn, epoch, count });
     }
 
     fn on_delivered(&mut self, id: &str, recipient: usize, result: Result<LmtpReply, String>) {
@@ -417,7 +409,7 @@ impl Hub {
             // Refused for good: nobody will ever take it. The highest epoch keeps it out of redelivery.
             (Ok(r), _) if (500..600).contains(&r.code) => {
                 self.ctx
-                    .warn("hub.refused", &[("id", id.into()), ("why", r.text.as_str().into())]);
+                    .warn(kind::HUB_REFUSED, &[("id", id.into()), ("why", r.text.as_str().into())]);
                 Some(u64::MAX)
             }
             _ => None,
@@ -468,7 +460,7 @@ impl Hub {
         if self.ctx.due(self.noted_us + CLOCK_US) {
             self.noted_us = now;
             self.ctx.wake_at(now + CLOCK_US);
-            self.save();
+            self.save(Pending::Quiet);
         }
         self.evict();
         let in_flight = self.queue.in_flight();
