@@ -15,7 +15,7 @@ use crate::planted::Bug;
 use crate::wire::{self, WitnessFile};
 use ccr_contract::event::{Severity, kind};
 
-/// Between two attempts to open the file.
+/// Between two attempts to open the file, in microseconds.
 const RETRY_US: u64 = 300_000;
 
 /// What a witness operation was for.
@@ -125,18 +125,12 @@ impl Cluster {
             return false;
         }
         let delay_us = self.settings.arbitration_delay_ms * 1000;
+        // Given up only when the other member's grant carries the lease, and it is part of the cluster.
+        let keeps = self.witness.holds() && !(self.peer.member && self.leased_or_idle(ctx.now));
         let leader = self.saved.record.quorum_owner == self.me;
         match self.phase {
-            Phase::Up if leader => {
-                let alone = self.peer_suspect(ctx) || self.peer.view.is_none();
-                // Given up only when the other member's grant carries the lease, and it is part of the cluster.
-                alone || (self.witness.holds() && !(self.peer.member && self.leased_or_idle(ctx.now)))
-            }
-            Phase::Up => {
-                let lost = self.peer_lost(ctx);
-                (lost && ctx.due(self.alone_since_lost() + delay_us))
-                    || (self.witness.holds() && !(self.peer.member && self.leased_or_idle(ctx.now)))
-            }
+            Phase::Up if leader => self.peer_suspect(ctx) || self.peer.view.is_none() || keeps,
+            Phase::Up => (self.peer_lost(ctx) && ctx.due(self.alone_since_lost() + delay_us)) || keeps,
             Phase::Forming if self.force.asked => true,
             Phase::Forming => {
                 if self.peer_is_there(ctx) {
@@ -151,10 +145,9 @@ impl Cluster {
                 if self.saved.record.id.is_fresh() && self.index != 0 {
                     return false;
                 }
-                let wait = self.beat_us() * u64::from(self.settings.node_tolerance);
                 let owner = leader || self.saved.record.id.is_fresh();
                 let from = self.alone_since.max(heard);
-                ctx.due(from + wait + if owner { 0 } else { delay_us })
+                ctx.due(from + self.node_tolerance_us() + if owner { 0 } else { delay_us })
             }
             Phase::Evicted => false,
         }
@@ -171,8 +164,7 @@ impl Cluster {
     }
     /// When the other member began to count as lost.
     fn alone_since_lost(&self) -> u64 {
-        let tolerance = self.beat_us() * u64::from(self.settings.node_tolerance);
-        self.peer.mutual_at.unwrap_or(0) + tolerance
+        self.peer.mutual_at.unwrap_or(0) + self.node_tolerance_us()
     }
 
     pub(super) fn drive_witness(&mut self, ctx: &mut Ctx<Pending>) {

@@ -11,7 +11,7 @@ use ccr_contract::event::{Severity, kind};
 use ccr_contract::status::NetworkRole;
 use std::net::Ipv4Addr;
 
-/// At most one unscheduled round of heartbeats in this time.
+/// At most one unscheduled round of heartbeats in this time, in microseconds.
 const BETWEEN_ROUNDS_US: u64 = 20_000;
 /// Heartbeats whose sending time is remembered.
 const SENT_KEPT: usize = 64;
@@ -176,19 +176,23 @@ impl Cluster {
             .max(now + self.member_lease_us() + MAX_UNSEEN_PAUSE_US);
     }
 
-    /// When both were last known to hear each other; never, while the time since the start counts.
-    fn mutual_at(&self) -> u64 {
-        self.peer.mutual_at.unwrap_or(0)
+    /// Missed heartbeats after which a node counts as lost, as a time in microseconds.
+    pub(super) fn node_tolerance_us(&self) -> u64 {
+        self.beat_us() * u64::from(self.settings.node_tolerance)
+    }
+    /// Missed heartbeats after which a path counts as down, as a time in microseconds.
+    fn interface_tolerance_us(&self) -> u64 {
+        self.beat_us() * u64::from(self.settings.interface_tolerance)
     }
     /// Whether the other member counts as lost.
     pub(super) fn peer_lost(&self, ctx: &mut Ctx<Pending>) -> bool {
-        let tolerance = self.beat_us() * u64::from(self.settings.node_tolerance);
-        self.peer.mutual_at.is_none() || ctx.due(self.mutual_at() + tolerance)
+        let tolerance = self.node_tolerance_us();
+        self.peer.mutual_at.is_none_or(|at| ctx.due(at + tolerance))
     }
     /// Whether the other member has been silent for so long that the owner takes precautions.
     pub(super) fn peer_suspect(&self, ctx: &mut Ctx<Pending>) -> bool {
-        let tolerance = self.beat_us() * u64::from(self.settings.interface_tolerance);
-        self.peer.mutual_at.is_none() || ctx.due(self.mutual_at() + tolerance)
+        let tolerance = self.interface_tolerance_us();
+        self.peer.mutual_at.is_none_or(|at| ctx.due(at + tolerance))
     }
     /// Whether the other member has the same record and looks for a cluster or is in ours.
     pub(super) fn peer_agrees(&self) -> bool {
@@ -216,7 +220,7 @@ impl Cluster {
 
     /// Tells of paths that came and went, each direction by itself.
     pub(super) fn watch_paths(&mut self, ctx: &mut Ctx<Pending>) {
-        let tolerance = self.beat_us() * u64::from(self.settings.interface_tolerance);
+        let tolerance = self.interface_tolerance_us();
         let peer_silent = ctx.now.boot_us.saturating_sub(self.peer.view_at) > tolerance;
         for i in 0..self.peer.paths.len() {
             let path = &mut self.peer.paths[i];

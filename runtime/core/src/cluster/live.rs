@@ -274,8 +274,7 @@ impl Cluster {
             ctx.info(kind::RESTARTING, &[("why", "the heartbeat settings changed".into())]);
             self.lose_quorum(ctx, "the cluster service restarts");
             // As long as the original's services took: the other member misses it, and looks for another majority.
-            let missed = self.beat_us() * u64::from(self.settings.node_tolerance);
-            self.resting_until = ctx.now.boot_us + missed + self.patience_us() + RESTART_US;
+            self.resting_until = ctx.now.boot_us + self.node_tolerance_us() + self.patience_us() + RESTART_US;
         }
         self.use_witness(ctx);
         if committed {

@@ -116,9 +116,6 @@ impl Record {
         self.redeliver |= !clean;
         self
     }
-}
-
-impl Record {
     /// The appointment under which a group was mounted last.
     pub fn served(&self, group: usize) -> u64 {
         self.served.get(group).copied().unwrap_or(0)

@@ -19,8 +19,7 @@ impl Cluster {
             have.push(self.peer.name.clone());
         }
         // While both members are there nobody holds the file: the vote can be had if the last probe locked it.
-        let probe_ok = self.witness.probed.as_ref().is_some_and(|(_, e)| e.is_none());
-        if !self.sole && (self.witness.holds() || (self.peer.member && probe_ok)) {
+        if !self.sole && (self.witness.holds() || (self.peer.member && self.witness.could_be_locked())) {
             have.push("witness".into());
         }
         let total = if self.sole {
