@@ -119,12 +119,15 @@ pub fn monotonic_us() -> u64 {
     t.tv_sec as u64 * 1_000_000 + t.tv_nsec as u64 / 1000
 }
 
+/// The wall clock: seconds since 1970, 0 where it is set to before that.
+pub fn wall_seconds() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |d| d.as_secs())
+}
+
 /// The wall clock (UTC) in a form that sorts by time and fits a file name: `20261120T114500`.
 pub fn compact_wall_time() -> String {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs());
-    let text = wall_time(now);
+    let text = wall_time(wall_seconds());
     text.replace(['-', ':'], "").replace(' ', "T")
 }
 
@@ -221,11 +224,9 @@ impl Journal {
                 file.set_len(0).tried("begin the journal", path.display())?;
                 let head = JournalHead {
                     schema: 1,
-                    wall: std::time::SystemTime::now()
-                        .duration_since(std::time::UNIX_EPOCH)
-                        .map_or(0, |d| d.as_secs()),
+                    wall: wall_seconds(),
                     monotonic_us: monotonic_us(),
-                    tool: concat!("failoverlab ", env!("CARGO_PKG_VERSION")).into(),
+                    tool: crate::TOOL.into(),
                     seed,
                 };
                 let line = serde_json::to_string(&head).expect("a head is plain data");
@@ -365,6 +366,17 @@ impl Drop for Step {
 mod tests {
     use super::*;
 
+    /// Listens with `note`, which adds to a list what it finds worth it.
+    fn notes(
+        journal: &Journal,
+        mut note: impl FnMut(&mut Vec<String>, &Event) -> bool + Send + 'static,
+    ) -> Arc<Mutex<Vec<String>>> {
+        let heard = Arc::<Mutex<Vec<String>>>::default();
+        let notes = heard.clone();
+        journal.listen(move |e| note(&mut lock(&notes), e));
+        heard
+    }
+
     #[test]
     fn a_reopened_journal_goes_on_after_a_torn_line() {
         let dir = tempfile::tempdir().unwrap();
@@ -387,12 +399,8 @@ mod tests {
     #[test]
     fn a_step_says_a_thing_once() {
         let j = Journal::in_memory();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let h = heard.clone();
-        j.listen(move |e| {
-            h.lock()
-                .unwrap()
-                .push(e.data["text"].as_str().unwrap_or_default().to_owned());
+        let heard = notes(&j, |notes, e| {
+            notes.push(e.data["text"].as_str().unwrap_or_default().to_owned());
             true
         });
         let step = Step::begin(&j, "deploy", None, "begin");
@@ -413,10 +421,8 @@ mod tests {
     #[test]
     fn listeners_hear_what_is_written() {
         let j = Journal::in_memory();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let h = heard.clone();
-        j.listen(move |e| {
-            h.lock().unwrap().push(e.kind.clone());
+        let heard = notes(&j, |notes, e| {
+            notes.push(e.kind.clone());
             e.kind != "y"
         });
         for kind in ["x", "y", "z"] {

@@ -23,3 +23,6 @@ pub mod spec;
 pub mod units;
 pub mod verify;
 pub mod wait;
+
+/// Name and version, as the files that this tool writes say it.
+pub const TOOL: &str = concat!("failoverlab ", env!("CARGO_PKG_VERSION"));

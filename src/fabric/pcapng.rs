@@ -22,11 +22,7 @@ pub fn head(out: &mut Vec<u8>, interfaces: &[(String, String)], snap: u32) {
         b.extend(0x1a2b_3c4d_u32.to_le_bytes());
         b.extend([1, 0, 0, 0]);
         b.extend(u64::MAX.to_le_bytes());
-        option(
-            b,
-            SHB_USERAPPL,
-            concat!("failoverlab ", env!("CARGO_PKG_VERSION")).as_bytes(),
-        );
+        option(b, SHB_USERAPPL, crate::TOOL.as_bytes());
         option(b, OPT_END, &[]);
     });
     for (name, description) in interfaces {

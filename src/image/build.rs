@@ -11,7 +11,7 @@ use super::tree::Tree;
 use super::{BUILDER, initramfs};
 use crate::capacity;
 use crate::error::{Error, IoContext, Problem, Result};
-use crate::event::{Journal, Step};
+use crate::event::{Journal, Step, wall_seconds};
 use crate::hypervisor::DiskFormat;
 use crate::wait::Deadline;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Names in an image's folder.
 pub const DISK: &str = "disk.qcow2";
@@ -115,8 +115,8 @@ impl Build<'_> {
             schema: Manifest::SCHEMA,
             digest: self.key.digest.clone(),
             builder: BUILDER,
-            tool: concat!("failoverlab ", env!("CARGO_PKG_VERSION")).into(),
-            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            tool: crate::TOOL.into(),
+            created: wall_seconds(),
             seconds: begin.elapsed().as_secs_f64(),
             recipe: self.key.recipe.clone(),
             requested: self.key.packages.clone(),
