@@ -86,34 +86,15 @@ pub fn wait_until<T>(what: &str, deadline: Deadline, mut probe: impl FnMut() -> 
     loop {
         match probe()? {
             Probe::Ready(v) => return Ok(v),
-            Probe::NotYet(seen) if deadline.passed() => return Err(ran_out(what, &seen)),
+            Probe::NotYet(seen) if deadline.passed() => {
+                let seen = format!("time ran out; last seen: {seen}");
+                return Err(Error::Operation(Problem::new(what).seen(seen)));
+            }
             Probe::NotYet(_) => {}
         }
         std::thread::sleep(pause.min(deadline.left()));
         pause = (pause * 2).min(MAX_PAUSE);
     }
-}
-
-/// The same for a probe that is a future.
-pub async fn wait_until_async<T, F: Future<Output = Result<Probe<T>>>>(
-    what: &str,
-    deadline: Deadline,
-    mut probe: impl FnMut() -> F,
-) -> Result<T> {
-    let mut pause = MIN_PAUSE;
-    loop {
-        match probe().await? {
-            Probe::Ready(v) => return Ok(v),
-            Probe::NotYet(seen) if deadline.passed() => return Err(ran_out(what, &seen)),
-            Probe::NotYet(_) => {}
-        }
-        tokio::time::sleep(pause.min(deadline.left())).await;
-        pause = (pause * 2).min(MAX_PAUSE);
-    }
-}
-
-fn ran_out(what: &str, seen: &str) -> Error {
-    Error::Operation(Problem::new(what).seen(format!("time ran out; last seen: {seen}")))
 }
 
 #[cfg(test)]
