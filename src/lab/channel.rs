@@ -47,7 +47,7 @@ struct Follower {
     clock: Clock,
 }
 
-/// Where a node's boot-time clock lies on the journal's: `t_us = node_t_us + offset`.
+/// Where a node's boot-time clock lies on the journal's: `t_us = node_t_us + offset_us`.
 #[derive(Debug, Default)]
 struct Clock {
     /// Counts the times that the machine's clock stood still or began anew: the offset of before is void.
@@ -406,25 +406,25 @@ impl Thread {
     }
 
     fn draft(&self, event: NodeEvent) -> Draft {
-        let now = self.journal.now_us();
+        // Nothing is heard before it happened: the node's clock lies no later than this on the journal's.
+        let latest_us = self.journal.now_us() as i64 - event.node_t_us as i64;
         let clock = &self.follower.clock;
         let jumps = clock.jumps.load(Ordering::Relaxed);
         let mut placed = lock(&clock.placed);
         let p = placed.get_or_insert(Placed {
-            offset_us: now as i64 - event.node_t_us as i64,
+            offset_us: latest_us,
             skew_us: 1_000_000,
             jumps,
         });
         if p.jumps != jumps {
             // The first event after a jump came at once: its delay is the new skew's bound.
             *p = Placed {
-                offset_us: now as i64 - event.node_t_us as i64,
+                offset_us: latest_us,
                 skew_us: p.skew_us.max(500_000),
                 jumps,
             };
         }
-        // Nothing is heard before it happened: a tighter bound than the first reading.
-        p.offset_us = p.offset_us.min(now as i64 - event.node_t_us as i64);
+        p.offset_us = p.offset_us.min(latest_us);
         let t_us = (event.node_t_us as i64 + p.offset_us).max(0) as u64;
         Draft {
             src: Source::Node,

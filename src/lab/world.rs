@@ -150,7 +150,7 @@ impl MachineWorld {
         });
         let client = Client::find_or_start(home, instance)?;
         let shift_us = began(&home.lab(instance).events())? as i64 - journal.begin_us() as i64;
-        forward(Client::find_or_start(home, instance)?, journal.clone(), shift_us)?;
+        forward(home, instance, journal.clone(), shift_us)?;
         Ok(Self {
             home: home.clone(),
             instance: instance.to_owned(),
@@ -174,11 +174,7 @@ impl MachineWorld {
         let alive = Client::find(&self.home.lab(&self.instance))?.is_some();
         if !alive {
             self.client = Client::find_or_start(&self.home, &self.instance)?;
-            forward(
-                Client::find_or_start(&self.home, &self.instance)?,
-                self.journal.clone(),
-                self.shift_us,
-            )?;
+            forward(&self.home, &self.instance, self.journal.clone(), self.shift_us)?;
         }
         self.client.get(verb)
     }
@@ -432,7 +428,8 @@ fn began(path: &Path) -> Result<u64> {
 }
 
 /// Copies the lab's events into the run's journal until the supervisor ends.
-fn forward(client: Client, journal: Journal, shift_us: i64) -> Result<()> {
+fn forward(home: &Home, instance: &str, journal: Journal, shift_us: i64) -> Result<()> {
+    let client = Client::find_or_start(home, instance)?;
     let work = move || {
         let _ = client.follow(|e| {
             journal.emit(Draft {
