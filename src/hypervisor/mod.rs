@@ -25,6 +25,7 @@ pub use reaper::become_subreaper;
 pub use template::{NAMESPACE, TRANSLATED};
 
 use crate::error::{Error, Problem, Result};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What libvirt says of a domain.
@@ -99,9 +100,9 @@ pub trait Hypervisor: Send + Sync {
     /// `disks`: target (`vda`) → the new overlay, an empty qcow2 file on the disk's present one that the caller made (while the domain
     /// still ran). Every disk must be named but the shared raw ones, which cannot be layered. After a failure each disk is on its old
     /// file or on its overlay: [`Hypervisor::xml`] says which.
-    fn snapshot(&self, name: &str, memory: &std::path::Path, disks: &[(String, std::path::PathBuf)]) -> Result<()>;
+    fn snapshot(&self, name: &str, memory: &Path, disks: &[(String, PathBuf)]) -> Result<()>;
     /// A domain from a memory file, described by `xml` (other disk paths, ports and sockets than at the snapshot); suspended.
-    fn restore(&self, memory: &std::path::Path, xml: &str) -> Result<()>;
+    fn restore(&self, memory: &Path, xml: &str) -> Result<()>;
     /// Hears every event from now on; called on the hypervisor's own thread, must not block.
     fn listen(&self, f: Listener);
 }

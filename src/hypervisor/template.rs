@@ -19,7 +19,7 @@ const TEMPLATE: &str = include_str!("../../templates/domain.xml");
 /// Longest serial that a virtio disk shows its guest; QEMU cuts longer ones silently.
 const SERIAL_MAX: usize = 20;
 
-/// Longest fw_cfg name (QEMU's `FW_CFG_MAX_FILE_PATH` with its closing zero).
+/// Longest fw_cfg name in bytes: QEMU's `FW_CFG_MAX_FILE_PATH`, 56, less the closing zero.
 const FW_CFG_NAME_MAX: usize = 55;
 
 impl Machine {

@@ -21,11 +21,11 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// Names in an image's folder.
+/// The root disk, in an image's folder.
 pub const DISK: &str = "disk.qcow2";
-/// The kernel.
+/// The kernel, beside it.
 pub const KERNEL: &str = "vmlinuz";
-/// The initramfs.
+/// The initramfs, beside it.
 pub const INITRD: &str = "initrd.img";
 
 const TREE: &str = "tree";
@@ -34,7 +34,7 @@ const RAW: &str = "disk.raw";
 /// A far mirror over a slow line; the usual is half a minute.
 const PACKAGES_WITHIN: Duration = Duration::from_secs(1800);
 const DISK_WITHIN: Duration = Duration::from_secs(600);
-/// Free space that a build wants: the unpacked system, the file system made from it, the disk made from that.
+/// Free space that a build wants, in bytes: the unpacked system, the file system made from it, the disk made from that.
 const FREE: u64 = 2 << 30;
 
 /// Programs that a build needs, and the Debian packages that have them.
