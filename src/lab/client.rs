@@ -1,10 +1,10 @@
 //! The CLI's side of the supervisor's socket: finds the supervisor, or starts it, and asks it.
 
-use super::files::{Home, LabFiles};
 use super::protocol::{Greeting, LINE_MAX, PROTO, Reply, Request, Verb, build, error_of};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::Event;
 use crate::fabric::CaptureFilter;
+use crate::files::{Home, LabFiles};
 use crate::process::Stat;
 use crate::wait::{Deadline, Probe, wait_until};
 use serde::de::DeserializeOwned;

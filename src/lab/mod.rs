@@ -22,7 +22,5 @@ mod up;
 pub mod wish;
 pub mod world;
 
-/// Where it was until it moved to the root.
-pub(crate) use crate::files;
 pub use channel::way;
 pub use machines::disks;

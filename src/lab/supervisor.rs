@@ -5,11 +5,11 @@
 //! and the next one adopts them.
 
 use super::engine::Engine;
-use super::files::{Home, LabFiles};
 use super::protocol::{Greeting, LINE_MAX, PROTO, Reply, Request, Verb, build};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Event, Journal};
 use crate::fabric::CaptureFilter;
+use crate::files::{Home, LabFiles};
 use serde_json::Value;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;

@@ -447,8 +447,8 @@ fn signal_number(name: &str) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::Home;
     use crate::guest::keys::Keys;
-    use crate::lab::files::Home;
     use std::net::TcpListener;
 
     fn target(port: u16) -> (tempfile::TempDir, Target) {

@@ -1,8 +1,8 @@
 //! Which machine, which key, which host key; and the same for the system's own `ssh`.
 
 use crate::error::{Error, Problem, Result};
+use crate::files::LabFiles;
 use crate::guest::quote;
-use crate::lab::files::LabFiles;
 use std::path::{Path, PathBuf};
 
 /// How a node is reached.

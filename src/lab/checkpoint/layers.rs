@@ -4,8 +4,8 @@
 //! making a checkpoint: nothing else has to be remembered.
 
 use crate::error::{Error, IoContext, Problem, Result};
+use crate::files::{NodeFiles, ROOT_DISK, layer};
 use crate::image::qemu_img::QemuImg;
-use crate::lab::files::{NodeFiles, ROOT_DISK, layer};
 use crate::spec::Node;
 use std::path::{Path, PathBuf};
 

@@ -3,7 +3,7 @@
 use super::hashing::{Checked, compare, on_all_cores};
 use super::meta::Meta;
 use crate::error::{Error, IoContext, Problem, Result};
-use crate::lab::files::{CheckpointFiles, Home};
+use crate::files::{CheckpointFiles, Home};
 use crate::units::{Name, Size};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;

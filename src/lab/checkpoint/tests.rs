@@ -4,9 +4,9 @@ mod world;
 
 use super::layers::Chain;
 use super::*;
+use crate::files::Home;
 use crate::hypervisor::{DomainState, Hypervisor, Kind};
 use crate::image::qemu_img::QemuImg;
-use crate::lab::files::Home;
 use crate::units::{Name, Size};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;

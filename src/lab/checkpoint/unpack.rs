@@ -5,8 +5,8 @@ use super::layers::Chain;
 use super::meta::{NodeMeta, PartKind};
 use super::store::Checkpoint;
 use crate::error::{IoContext, Result};
+use crate::files::{Home, LabFiles};
 use crate::image::qemu_img::QemuImg;
-use crate::lab::files::{Home, LabFiles};
 use std::path::Path;
 
 /// Checks the checkpoint, then puts its disks and keys into `files`, in place of what is there. No machine of `files` may be running.

@@ -2,10 +2,10 @@
 
 use super::super::*;
 use crate::fabric::{Control, Counters, Revision, Rule};
+use crate::files::{Home, LabFiles};
 use crate::hypervisor::{Accel, DiskFormat, DomainState, Fake, Hypervisor, Machine, Mgmt, Port};
 use crate::image::qemu_img::QemuImg;
 use crate::lab::disks;
-use crate::lab::files::{Home, LabFiles};
 use crate::spec::{Lab, LocalDisk, example};
 use crate::units::{Name, Size};
 use crate::wait::Slowness;
