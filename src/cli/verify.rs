@@ -43,7 +43,7 @@ pub struct Args {
     /// Leave the forks of scenarios that did not pass, for a look
     #[arg(long)]
     keep: bool,
-    /// How many scenarios run side by side; where absent, as many as cores and memory carry
+    /// How many scenarios run side by side; where absent, one for every two cores, as far as memory carries them
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
     /// Print the verdicts as one JSON document

@@ -53,7 +53,8 @@ pub fn jobs(lab: &Lab, wanted: Option<usize>) -> usize {
     wanted.unwrap_or(cores / CORES_PER_LAB).min(by_memory).max(1)
 }
 
-/// Cores that a lab under load keeps busy where machines are emulated (docs/bench.md has the measurement).
+/// Cores that a lab under load wants where machines are emulated: with fewer it answers later than its bounds allow as soon as the host
+/// does anything else (docs/checkpoints.md, "What fits").
 const CORES_PER_LAB: usize = 2;
 
 fn fits(what: &'static str, whose: &str, wanted: Size, free: Size) -> Result<()> {
