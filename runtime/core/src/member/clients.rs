@@ -6,14 +6,13 @@ use crate::io::{ClientRequest, DiskAction, DiskResult, Effect, Listed, LmtpReply
 use crate::planted::Bug;
 use crate::store::Op;
 use crate::store::active::{Change, Ticket};
+use crate::store::log;
 use ccr_contract::event::{Severity, kind};
 use ccr_contract::reply::By;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Longest mailbox, hub id or key in bytes.
-const MAX_NAME: usize = 128;
-/// Longest key in characters, four bytes each at most: it must fit into a record of the log.
-const MAX_KEY: usize = crate::store::log::MAX_NAME / 4;
+/// Longest key in characters, four bytes each at most.
+const KEY_CHARS: usize = log::MAX_KEY / 4;
 /// Requests that may wait at once.
 const MAX_WAITING: usize = 4096;
 
@@ -57,7 +56,7 @@ pub fn mailbox_of(recipient: &str) -> Option<String> {
     let plain = name
         .bytes()
         .all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b'\\' | b'<' | b'>'));
-    (plain && !name.is_empty() && name.len() <= MAX_NAME).then(|| name.to_ascii_lowercase())
+    (plain && !name.is_empty() && name.len() <= log::MAX_MAILBOX).then(|| name.to_ascii_lowercase())
 }
 
 /// The `Message-ID` of a message, without angle brackets; empty where there is none.
@@ -73,7 +72,7 @@ pub fn message_key(message: &[u8]) -> String {
         if name.eq_ignore_ascii_case(b"message-id:") {
             let text = String::from_utf8_lossy(value);
             let text = text.trim().trim_start_matches('<').trim_end_matches('>');
-            return text.chars().filter(|c| !c.is_control()).take(MAX_KEY).collect();
+            return text.chars().filter(|c| !c.is_control()).take(KEY_CHARS).collect();
         }
     }
     String::new()
@@ -195,7 +194,7 @@ impl Member {
     fn deliver(&mut self, req: ReqId, envid: Option<&str>, recipients: &[String], message: &[u8]) {
         let txn = self.clients.next;
         self.clients.next += 1;
-        let hub_id = envid.filter(|id| id.len() <= MAX_NAME).unwrap_or_default();
+        let hub_id = envid.filter(|id| id.len() <= log::MAX_HUB_ID).unwrap_or_default();
         let key = message_key(message);
         let mut slots: Vec<Option<LmtpReply>> = vec![None; recipients.len()];
         let no = |code, text: &str| {

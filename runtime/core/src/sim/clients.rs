@@ -1,8 +1,10 @@
 //! The workload: four operations, each journalled with how it ended.
 
+use super::GENERATION_BYTES;
 use super::rng::Rng;
 use super::world::{CLIENTS, Happening, PUBLIC, Waiter, World};
 use crate::io::{ClientRequest, Reply};
+use crate::store::log;
 use ccr_contract::reply::By;
 
 /// How long a client waits for one answer.
@@ -67,8 +69,8 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// So many operations.
-    pub fn new(mut rng: Rng, count: usize) -> Self {
+    /// So many operations, with the longest keys and messages where that is wished.
+    pub fn new(mut rng: Rng, count: usize, longest: bool) -> Self {
         let ops = (0..count).map(|n| {
             let kind = match rng.range(0, 100) {
                 0..40 => Kind::Submit,
@@ -79,7 +81,9 @@ impl Workload {
             Operation {
                 kind,
                 key: if matches!(kind, Kind::Submit | Kind::Deliver) {
-                    format!("k{n}")
+                    let key = format!("k{n}");
+                    // Four bytes a character: as long as a key may be.
+                    if longest { format!("{key:𝄞<128}") } else { key }
                 } else {
                     String::new()
                 },
@@ -88,7 +92,7 @@ impl Workload {
                 by: None,
                 hub_id: String::new(),
                 hub: rng.range(0, 2) as usize,
-                body: rng.range(30, 900),
+                body: rng.range(30, 900) + if longest { GENERATION_BYTES } else { 0 },
                 step: 0,
                 uid: 0,
             }
@@ -99,12 +103,13 @@ impl Workload {
             rng,
         }
     }
-    /// The message of an operation.
+    /// The message of an operation: no longer than one may be.
     pub fn message(key: &str, filler: u64) -> Vec<u8> {
         let mut text = format!("Message-ID: <{key}>\r\n\r\n");
         while (text.len() as u64) < filler {
             text.push_str("the quick brown fox ");
         }
+        text.truncate(log::max_message(GENERATION_BYTES));
         text.into_bytes()
     }
 }

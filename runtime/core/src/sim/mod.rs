@@ -30,6 +30,9 @@ const WORKLOAD_AT_US: u64 = 14_000_000;
 /// How long after the healing everything must be well again.
 const CONVERGENCE_US: u64 = 240_000_000;
 
+/// Bytes of a generation: so few that a run closes many.
+const GENERATION_BYTES: u64 = 4096;
+
 /// What came of a run.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -185,7 +188,7 @@ fn configs(plan: &Plan) -> Vec<Config> {
         interface: Some("eth1".into()),
     };
     let settings = Settings {
-        generation_bytes: 4096,
+        generation_bytes: GENERATION_BYTES,
         dial: plan.dial,
         resilience_depth: plan.depth,
         failback: plan.failback,

@@ -129,6 +129,8 @@ pub struct Plan {
     pub groups: usize,
     /// Whether the service goes back to the first member.
     pub failback: bool,
+    /// Whether the clients send the longest messages there may be, with the longest keys.
+    pub longest: bool,
     pub(super) undo: Vec<Vec<(usize, usize, usize)>>,
     pub(super) hit: Vec<Option<usize>>,
 }
@@ -189,6 +191,7 @@ impl Plan {
             depth: *rng.pick(&[1, 3, 10]),
             groups: if rng.chance(20) { 2 } else { 1 },
             failback: rng.chance(10),
+            longest: rng.chance(10),
             undo: vec![Vec::new(); n],
             hit: vec![None; n],
         }

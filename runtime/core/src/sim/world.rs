@@ -178,7 +178,7 @@ pub struct World {
 impl World {
     /// Machines that are switched on, one after another.
     pub fn new(mut rng: Rng, configs: Vec<Config>, plan: super::plan::Plan, trace: bool) -> Self {
-        let workload = Workload::new(rng.fork(), plan.ops);
+        let workload = Workload::new(rng.fork(), plan.ops, plan.longest);
         let machines: Vec<Machine> = configs
             .into_iter()
             .map(|config| Machine {

@@ -165,7 +165,9 @@ impl Store {
     fn finish_file(&mut self, ctx: &mut Ctx<Pending>, closed: Closed) {
         let open = self.file(".log");
         let to = self.log_file(closed.link.generation);
-        let len = self.generation_bytes();
+        debug_assert!(closed.used <= self.size, "{closed:?} in {} bytes", self.size);
+        // Filled up, never cut: inspection refuses a log that is too long, and what was acknowledged stays on the disk.
+        let len = self.size.max(closed.used);
         self.disk(
             ctx,
             Op::Quiet,
@@ -178,10 +180,9 @@ impl Store {
         self.disk(ctx, Op::Closed(closed), DiskAction::Rename { from: open, to });
     }
 
-    /// The longest message that fits, with names of any allowed length.
+    /// The longest message that is stored.
     pub fn max_message(&self) -> usize {
-        let names = 3 * 128;
-        self.generation_bytes() as usize - log::HEADER - log::END - log::FRAME - log::LABEL - names
+        log::max_message(self.size)
     }
 
     /// Queues a change. Its ticket comes back in [`Outcome::Landed`], or never if the group is dismounted before.

@@ -27,6 +27,12 @@ pub const HEADER: usize = 64;
 pub const FRAME: usize = 9;
 /// Length of the end record in bytes.
 pub const END: usize = FRAME + 4;
+/// Longest mailbox in bytes.
+pub const MAX_MAILBOX: usize = 128;
+/// Longest hub id in bytes.
+pub const MAX_HUB_ID: usize = 128;
+/// Longest key in bytes.
+pub const MAX_KEY: usize = 512;
 const MAGIC: [u8; 8] = *b"CCRLOG\r\n";
 const VERSION: u16 = 1;
 
@@ -211,8 +217,6 @@ const MESSAGE: u8 = 1;
 const DELETE: u8 = 2;
 const ENDED: u8 = 3;
 const SEEN: u8 = 4;
-/// Longest mailbox, hub id or key in bytes.
-pub const MAX_NAME: usize = 512;
 
 fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     let len: usize = parts.iter().map(|p| p.len()).sum();
@@ -226,7 +230,13 @@ fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
 }
 
 /// Length of a label without its names: number, checksum, three lengths.
-pub(super) const LABEL: usize = 8 + 4 + 3 * 2;
+const LABEL: usize = 8 + 4 + 3 * 2;
+
+/// The longest message that fits into a generation of `size` bytes, with names of any allowed length.
+pub fn max_message(size: u64) -> usize {
+    let others = HEADER + FRAME + LABEL + MAX_MAILBOX + MAX_HUB_ID + MAX_KEY + END;
+    (size as usize).saturating_sub(others)
+}
 
 fn label_bytes(label: &Label, crc: u32) -> Vec<u8> {
     let mut b = Vec::with_capacity(LABEL + label.mailbox.len() + label.hub_id.len() + label.key.len());

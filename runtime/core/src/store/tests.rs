@@ -1,8 +1,11 @@
-//! What replay and compaction make of a database.
+//! What replay and compaction make of a database, and that a log holds whatever is accepted.
 
+use super::active::Change;
 use super::log::{Label, Record, Stream};
 use super::*;
 use crate::io::{Boot, Effect};
+use crate::member::clients::{mailbox_of, message_key};
+use proptest::prelude::*;
 
 const SIZE: u64 = 4096;
 const STREAM: Stream = Stream([7; 16]);
@@ -251,4 +254,73 @@ fn a_batch_ends_with_the_log_at_hand_where_it_is_told_to() {
     let link = store.closed[&1].link;
     store.on_disk(&mut ctx, Op::Replay(replay::Step::Segment(link)), DiskResult::Done);
     assert_eq!(replaced(&mut ctx)[0].0, "E00/E00.chk");
+}
+
+/// What the disk holds after what it was asked to do.
+fn files(ctx: &mut Ctx<Pending>) -> BTreeMap<String, Vec<u8>> {
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for effect in ctx.take_effects() {
+        let Effect::Disk { action, .. } = effect else { continue };
+        match action {
+            DiskAction::Append { file, bytes } => files.entry(file).or_default().extend(bytes),
+            DiskAction::SetLen { file, len } => files.get_mut(&file).unwrap().resize(len as usize, 0),
+            DiskAction::Rename { from, to } => {
+                let bytes = files.remove(&from).unwrap();
+                files.insert(to, bytes);
+            }
+            DiskAction::Delete { file } => _ = files.remove(&file),
+            DiskAction::Sync { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    files
+}
+
+/// A message of exactly `len` bytes, or of its head alone, with a key of `chars` characters.
+fn message(key: char, chars: usize, len: usize) -> Vec<u8> {
+    let key = key.to_string().repeat(chars);
+    let mut message = format!("Message-ID: <{key}>\r\n\r\n").into_bytes();
+    message.resize(len.max(message.len()), b'x');
+    message
+}
+
+proptest! {
+    #[test]
+    fn what_is_accepted_is_whole_in_a_generation_of_exact_size(
+        messages in proptest::collection::vec((
+            prop_oneof![Just(log::MAX_MAILBOX), 1..=log::MAX_MAILBOX],
+            prop_oneof![Just(log::MAX_HUB_ID), 0..=log::MAX_HUB_ID],
+            prop_oneof![Just('𝄞'), Just('é'), Just('k')],
+            prop_oneof![Just(128), 0usize..=200],
+            prop_oneof![Just(0), 0usize..=40, 0..SIZE as usize],
+        ), 1..6)
+    ) {
+        let (mut store, mut ctx) = (Store::new(0, "Group0", SIZE), ctx());
+        store.open_new(&mut ctx, 1);
+        let mut bodies = Vec::new();
+        for (n, (mailbox, hub_id, key, chars, below)) in messages.into_iter().enumerate() {
+            let body = message(key, chars, store.max_message().saturating_sub(below));
+            prop_assert!(body.len() <= store.max_message());
+            let change = Change::Store {
+                mailbox: &mailbox_of(&"m".repeat(mailbox)).unwrap(),
+                // Not twice the same: that would be a duplicate.
+                hub_id: &(0..hub_id).map(|_| char::from(b'a' + n as u8)).collect::<String>(),
+                key: &message_key(&body),
+                body: &body,
+            };
+            store.change(&mut ctx, n as u64, 0, change);
+            bodies.push(body);
+        }
+        store.roll(&mut ctx);
+        let files = files(&mut ctx);
+        let mut found = Vec::new();
+        for (_, bytes) in files.iter().filter(|(name, _)| name.starts_with("E00/E000")) {
+            let scan = log::inspect(bytes, SIZE as usize).unwrap();
+            for record in &scan.records {
+                let Record::Message { at, len, .. } = record else { panic!("{record:?}") };
+                found.push(bytes[*at as usize..(*at + *len) as usize].to_vec());
+            }
+        }
+        prop_assert_eq!(found, bodies);
+    }
 }

@@ -17,6 +17,7 @@ use crate::io::{
 };
 use crate::member::clients::message_key;
 use crate::member::{End, Links};
+use crate::store::log;
 use crate::wire::{self, Msg};
 use ccr_contract::config::Config;
 use ccr_contract::event::{Severity, kind};
@@ -234,7 +235,8 @@ impl Hub {
         else {
             return self.ctx.reply(req, refuse(false, "this node is a hub, no store"));
         };
-        let too_long = message.len() + 1024 > self.config.settings.generation_bytes as usize;
+        // What no store would take is not queued.
+        let too_long = message.len() > log::max_message(self.config.settings.generation_bytes);
         let odd = |s: &String| s.len() > 256 || s.bytes().any(|b| !b.is_ascii_graphic() || b == b'<' || b == b'>');
         let refusal = match () {
             () if !self.ready => Some(refuse(true, "the hub is starting")),
