@@ -398,9 +398,9 @@ impl Cluster {
         };
         let before = self.witness.probed.as_ref().map(|(_, e)| e.is_none());
         match (&error, before) {
-            (None, None | Some(false)) => ctx.info(kind::WITNESS_OK, &[]),
+            (None, None | Some(false)) => ctx.info(kind::WITNESS_OK, &[("epoch", self.epoch().into())]),
             (Some(why), None | Some(true)) => {
-                let data = [("error", why.as_str().into())];
+                let data = [("error", why.as_str().into()), ("epoch", self.epoch().into())];
                 ctx.event(kind::WITNESS_FAILED, Some(1562), Severity::Warning, &data);
             }
             _ => {}

@@ -220,7 +220,7 @@ impl Cluster {
 
     /// Tells of paths that came and went, each direction by itself.
     pub(super) fn watch_paths(&mut self, ctx: &mut Ctx<Pending>) {
-        let tolerance = self.interface_tolerance_us();
+        let (tolerance, epoch) = (self.interface_tolerance_us(), self.epoch());
         let peer_silent = ctx.now.boot_us.saturating_sub(self.peer.view_at) > tolerance;
         for i in 0..self.peer.paths.len() {
             let path = &mut self.peer.paths[i];
@@ -252,6 +252,7 @@ impl Cluster {
                         ("from", from.as_str().into()),
                         ("to", to.as_str().into()),
                         ("up", is.into()),
+                        ("epoch", epoch.into()),
                     ];
                     ctx.event(kind::PATH, Some(id), severity, &data);
                 }

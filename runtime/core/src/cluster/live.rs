@@ -262,16 +262,21 @@ impl Cluster {
         let restart = committed && record.owner != self.me && changed.iter().any(|(k, _)| restarts(k));
         self.settings = settings;
         for (key, value) in &changed {
-            let tag = self.saved.record.id.tag;
+            let id = &self.saved.record.id;
             let data = [
                 ("key", key.as_str().into()),
                 ("value", value.as_str().into()),
-                ("tag", tag.into()),
+                ("tag", id.tag.into()),
+                ("epoch", id.epoch.into()),
             ];
             ctx.info(kind::CONFIGURED, &data);
         }
         if restart && self.phase == Phase::Up {
-            ctx.info(kind::RESTARTING, &[("why", "the heartbeat settings changed".into())]);
+            let data = [
+                ("why", "the heartbeat settings changed".into()),
+                ("epoch", self.epoch().into()),
+            ];
+            ctx.info(kind::RESTARTING, &data);
             self.lose_quorum(ctx, "the cluster service restarts");
             // As long as the original's services took: the other member misses it, and looks for another majority.
             self.resting_until = ctx.now.boot_us + self.node_tolerance_us() + self.patience_us() + RESTART_US;

@@ -171,7 +171,7 @@ impl Member {
         store.disk(&mut self.ctx, op, DiskAction::Read { file, offset, len });
     }
 
-    pub(super) fn on_body(&mut self, req: ReqId, crc: u32, result: DiskResult) {
+    pub(super) fn on_body(&mut self, group: usize, req: ReqId, crc: u32, result: DiskResult) {
         let reply = match result {
             DiskResult::Bytes(b) if crc32c::crc32c(&b) == crc => Reply::Message(b),
             other => {
@@ -180,11 +180,11 @@ impl Member {
                 } else {
                     format!("{other:?}")
                 };
-                self.tell(
-                    kind::COPY_FAILED,
-                    Severity::Error,
-                    &[("why", format!("a message cannot be read: {seen}").into())],
-                );
+                let data = [
+                    ("group", self.stores[group].name.as_str().into()),
+                    ("why", format!("a message cannot be read: {seen}").into()),
+                ];
+                self.tell(kind::COPY_FAILED, Severity::Error, &data);
                 refused("the message cannot be read")
             }
         };

@@ -215,7 +215,7 @@ impl Member {
                 self.tell_source(out);
             }
             Op::Part { .. } => source::part_read(&mut self.ctx, g, &op, result),
-            Op::Body { req, crc } => self.on_body(req, crc, result),
+            Op::Body { req, crc } => self.on_body(g, req, crc, result),
             _ => {}
         }
         for outcome in outcomes {

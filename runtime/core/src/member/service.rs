@@ -239,7 +239,11 @@ impl Member {
     }
 
     fn tell_resource_failed(&mut self, resource: &str, why: &str) {
-        let data = [("resource", resource.into()), ("why", why.into())];
+        let data = [
+            ("resource", resource.into()),
+            ("why", why.into()),
+            ("epoch", self.told_epoch().into()),
+        ];
         self.ctx
             .event(kind::RESOURCE_FAILED, Some(1069), Severity::Error, &data);
     }
@@ -467,13 +471,17 @@ impl Member {
     }
 
     pub(super) fn tell(&mut self, kind: &str, severity: Severity, data: &[(&str, Value)]) {
-        let epoch = if self.service.epoch != 0 {
+        let mut data = data.to_vec();
+        data.push(("epoch", self.told_epoch().into()));
+        self.ctx.event(kind, None, severity, &data);
+    }
+
+    /// The epoch in which the service is here; where it is not, the cluster's.
+    fn told_epoch(&self) -> u64 {
+        if self.service.epoch != 0 {
             self.service.epoch
         } else {
             self.cluster.record().id.epoch
-        };
-        let mut data = data.to_vec();
-        data.push(("epoch", epoch.into()));
-        self.ctx.event(kind, None, severity, &data);
+        }
     }
 }

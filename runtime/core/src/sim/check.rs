@@ -143,6 +143,17 @@ impl Checks {
         }
     }
 
+    /// What the contract says that every event of a layer carries.
+    fn well_formed(&mut self, i: usize, e: &NodeEvent) {
+        let layer = e.kind.split('.').next().unwrap_or_default();
+        let missing = match layer {
+            "cluster" | "service" if !matches!(e.data.get("epoch"), Some(Value::Number(_))) => "epoch",
+            "log" | "database" | "copy" if text(e, "group").is_empty() => "group",
+            _ => return,
+        };
+        self.broke("contract", format!("{} of node {i} has no `{missing}`", e.kind));
+    }
+
     /// A heartbeat reached a member: what it may know of the other one's logs.
     pub fn heartbeat(&mut self, now: u64, i: usize, bytes: &[u8]) {
         let Ok(hb) = wire::decode_heartbeat(bytes) else { return };
@@ -255,6 +266,7 @@ impl World {
             format!("node {i}: {} {}", e.kind, data.join(" "))
         });
         self.truths.event(self.now, i, e);
+        self.checks.well_formed(i, e);
         let c = &mut self.checks.counters;
         match e.kind.as_str() {
             kind::LOG_CLOSED => {
