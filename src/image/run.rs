@@ -197,16 +197,16 @@ fn remedy(seen: &str) -> Option<&'static str> {
         Some(
             "check that this host reaches the Debian mirror named above (`apt-get update`), or name another one in images/NAME.toml",
         )
-    } else if any(&["newuidmap", "uid_map", "/etc/subuid"]) {
-        Some(
-            "give your user a range of ids: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`",
-        )
     } else if any(&[
         "unshare failed: Operation not permitted",
         "write failed /proc/self/uid_map",
         "Permission denied: unshare",
     ]) {
         Some("allow user namespaces (Ubuntu 24.04: `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`)")
+    } else if any(&["newuidmap", "uid_map", "/etc/subuid"]) {
+        Some(
+            "give your user a range of ids: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`",
+        )
     } else if any(&["Unable to locate package"]) {
         Some("correct the package's name in the lab file, the runtime pack or the recipe")
     } else {
@@ -310,6 +310,29 @@ mod tests {
             "{seen}"
         );
         assert!(p.remedy.as_deref().unwrap().contains("free disk space"));
+    }
+
+    #[test]
+    fn a_refused_namespace_and_a_missing_range_of_ids_are_told_apart() {
+        for (seen, advice) in [
+            (
+                "unshare: write failed /proc/self/uid_map: Operation not permitted",
+                "apparmor",
+            ),
+            ("unshare: unshare failed: Operation not permitted", "apparmor"),
+            (
+                "newuidmap: uid range [1-65536) -> [100000-165536) not allowed",
+                "--add-subuids",
+            ),
+            (
+                "newuidmap: write to uid_map failed: Operation not permitted",
+                "--add-subuids",
+            ),
+            ("E: invalid configuration in /etc/subuid for user ann", "--add-subuids"),
+        ] {
+            let remedy = remedy(seen).unwrap();
+            assert!(remedy.contains(advice), "{seen}: {remedy}");
+        }
     }
 
     #[test]
