@@ -8,6 +8,13 @@ use std::path::{Path, PathBuf};
 /// Longest path of a unix socket that Linux takes (`sockaddr_un`), with its closing zero.
 pub const SOCKET_PATH_MAX: usize = 108;
 
+/// What `path` will be replaced by, while it is being written.
+pub fn next(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
 /// The three folders that everything is in. `FAILOVERLAB_HOME` moves all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
