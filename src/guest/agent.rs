@@ -161,12 +161,13 @@ impl Agent {
             .map(Duration::from_nanos)
     }
 
-    /// Sets the machine's clock: seconds and nanoseconds since 1970. (The agent's own `guest-set-time` takes up to a second.)
+    /// Sets the machine's clock: time since 1970.
+    ///
+    /// Then the agent runs the machine's `hwclock` and waits for it, util-linux's for up to a second (images/ has another).
     pub fn set_time(&mut self, since_1970: Duration, deadline: Deadline) -> Result<()> {
-        let at = format!("@{}.{:09}", since_1970.as_secs(), since_1970.subsec_nanos());
-        self.exec(&Command::new(["date", "-u", "-s", &at]), deadline)?
-            .check_ok("set the clock", &self.node)?;
-        Ok(())
+        let nanos = u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX);
+        self.ask::<Nothing>("guest-set-time", json!({"time": nanos}), deadline)
+            .map(drop)
     }
 
     fn output(&self, status: ExecStatus) -> Result<Output> {

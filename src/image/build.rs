@@ -188,6 +188,9 @@ impl Build<'_> {
         for (path, content) in &recipe.files {
             tree.write(path, content.strip_prefix('\n').unwrap_or(content).as_bytes())?;
         }
+        for (path, to) in &recipe.links {
+            tree.link(path, to)?;
+        }
         tree.set_units(&recipe.system)?;
         Ok(release)
     }

@@ -102,24 +102,17 @@ fn go_on(checkpoint: &Checkpoint, to: &Return<'_>, known: &[(&NodeMeta, Machine)
         };
         let mut agent = Agent::new(to.hypervisor.clone(), &node.name);
         agent.wait(deadline)?;
-        let set = clock::set(&mut agent, offset, deadline)?;
-        Ok(Some((set, monotonic_us() - resumed)))
+        let error = clock::set(&mut agent, offset, deadline)?;
+        Ok(Some((error, monotonic_us() - resumed)))
     }))?;
     drop(held);
     (to.resumed)();
     let held_us = monotonic_us() - begin;
-    let boot_ids: Vec<(&NodeMeta, Option<String>)> = running
-        .iter()
-        .zip(&set)
-        .map(|(node, set)| (*node, set.as_ref().and_then(|(s, _)| s.boot_id.clone())))
-        .collect();
-    all(each(&boot_ids, |(node, said)| {
-        same_boot(to, node, said.as_deref(), deadline)
-    }))?;
+    all(each(&running, |node| same_boot(to, node, deadline)))?;
     let nodes = running.iter().zip(&set).map(|(node, set)| ReturnedNode {
         name: node.name.clone(),
-        clock_error_us: set.as_ref().map(|(s, _)| s.error_us),
-        clock_set_us: set.as_ref().map(|(_, took)| *took),
+        clock_error_us: set.map(|(error, _)| error),
+        clock_set_us: set.map(|(_, took)| took),
     });
     let nodes = nodes.collect();
     let (first, last) = (resumed.iter().min(), resumed.iter().max());
@@ -130,13 +123,10 @@ fn go_on(checkpoint: &Checkpoint, to: &Return<'_>, known: &[(&NodeMeta, Machine)
     })
 }
 
-/// That it was restored, and not booted; asks where it has not `said` its boot id already.
-fn same_boot(to: &Return<'_>, node: &NodeMeta, said: Option<&str>, deadline: Deadline) -> Result<()> {
+/// That it was restored, and not booted.
+fn same_boot(to: &Return<'_>, node: &NodeMeta, deadline: Deadline) -> Result<()> {
     let Some(then) = &node.boot_id else { return Ok(()) };
-    let now = match said {
-        Some(id) => id.to_owned(),
-        None => Agent::new(to.hypervisor.clone(), &node.name).boot_id(deadline)?,
-    };
+    let now = Agent::new(to.hypervisor.clone(), &node.name).boot_id(deadline)?;
     if now == *then {
         return Ok(());
     }

@@ -2,7 +2,6 @@
 
 use crate::error::Result;
 use crate::guest::agent::Agent;
-use crate::guest::{Command, Remote};
 use crate::wait::Deadline;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,12 +14,6 @@ const ATTEMPTS: usize = 4;
 /// Looks at a clock; the one with the quickest answer counts.
 const LOOKS: usize = 3;
 
-/// Moves the clock by seconds and nanoseconds with `adjtimex` (159) and ADJ_SETOFFSET | ADJ_NANO: one step that needs not know what time it
-/// is, so it may come late; then says the boot id, which saves asking for it (each question costs some 50 ms under emulation). perl is
-/// in every Debian (perl-base is essential); `date` could only set a time that has passed by then.
-const SHIFT: &str = r#"syscall(159, my $t = pack("L x4 q4 l x4 q3 q q x120", 0x2100, 0, 0, 0, 0, 0, 0, 0, 0, @ARGV)) < 0 and exit 1;
-open my $f, "<", "/proc/sys/kernel/random/boot_id" or exit 2; print <$f>"#;
-
 fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
@@ -31,6 +24,11 @@ fn micros(d: Duration) -> i64 {
 
 /// A machine's clock minus the host's, microseconds; off by at most half of the time that the quickest answer took.
 pub(super) fn offset(agent: &mut Agent, deadline: Deadline) -> Result<i64> {
+    best_look(agent, deadline).map(|(_, offset)| offset)
+}
+
+/// How long the quickest answer took, and the offset that it tells.
+fn best_look(agent: &mut Agent, deadline: Deadline) -> Result<(Duration, i64)> {
     let mut best = look(agent, deadline)?;
     for _ in 1..LOOKS {
         if best.0 / 2 <= Duration::from_micros(CLOSE_US) {
@@ -38,7 +36,7 @@ pub(super) fn offset(agent: &mut Agent, deadline: Deadline) -> Result<i64> {
         }
         best = best.min(look(agent, deadline)?);
     }
-    Ok(best.1)
+    Ok(best)
 }
 
 /// One look: how long the answer took, and the offset.
@@ -49,36 +47,21 @@ fn look(agent: &mut Agent, deadline: Deadline) -> Result<(Duration, i64)> {
     Ok((took, micros(guest) - micros(before + took / 2)))
 }
 
-/// A clock that was set.
-pub(super) struct Set {
-    /// How far it is from where it belongs, microseconds.
-    pub(super) error_us: i64,
-    /// The machine's boot id, where it was said on the way.
-    pub(super) boot_id: Option<String>,
-}
-
-/// Sets a machine's clock to the host's plus `wanted`.
-pub(super) fn set(agent: &mut Agent, wanted: i64, deadline: Deadline) -> Result<Set> {
-    // One look will do: what it is off by is seen, and set right, after the step.
-    let mut error = look(agent, deadline)?.1 - wanted;
-    let mut boot_id = None;
+/// Sets a machine's clock to the host's plus `wanted`; says how far from there it is then, microseconds.
+pub(super) fn set(agent: &mut Agent, wanted: i64, deadline: Deadline) -> Result<i64> {
+    // One look will do: what it is off by is seen, and set right, after the first order.
+    let (mut took, mut offset) = look(agent, deadline)?;
     for _ in 0..ATTEMPTS {
-        if error.unsigned_abs() <= CLOSE_US {
+        if (offset - wanted).unsigned_abs() <= CLOSE_US {
             break;
         }
-        let by = -error;
-        let seconds = by.div_euclid(1_000_000).to_string();
-        let nanos = (by.rem_euclid(1_000_000) * 1000).to_string();
-        // After `--`: a clock that is ahead is moved by a negative number, which is no option.
-        let command = Command::new(["perl", "-e", SHIFT, "--", &seconds, &nanos]);
-        let said = agent
-            .exec(&command, deadline)?
-            .check_text("set the clock", agent.node())?;
-        boot_id = Some(said.trim().to_owned());
-        error = offset(agent, deadline)? - wanted;
+        // An order arrives after half the time of a question.
+        let arrives = micros(since_1970() + took / 2);
+        agent.set_time(
+            Duration::from_micros((arrives + wanted).max(0).unsigned_abs()),
+            deadline,
+        )?;
+        (took, offset) = best_look(agent, deadline)?;
     }
-    Ok(Set {
-        error_us: error,
-        boot_id,
-    })
+    Ok(offset - wanted)
 }

@@ -379,7 +379,7 @@ fn clocks_come_right_though_an_order_missed() {
     w.fake.on_agent(move |node, command| {
         let reply = answer(&clocks, node, command);
         let mut missed = missed.lock().unwrap();
-        if command.contains("guest-exec\"") && !missed.contains(&node.to_owned()) {
+        if command.contains("guest-set-time") && !missed.contains(&node.to_owned()) {
             missed.push(node.to_owned());
             *clocks.lock().unwrap().get_mut(node).unwrap() -= 80_000;
         }
