@@ -146,6 +146,12 @@ impl LabHost {
         Ok(Squatter { host: self.clone(), ip })
     }
 
+    /// Ends its connections, also those that are being made: who waits for one hears it at once.
+    pub(super) fn hang_up(&self) {
+        *lock(&self.jobs) = None;
+        self.wake();
+    }
+
     fn send(&self, job: Job) -> Result<(), ConnectError> {
         let jobs = lock(&self.jobs);
         jobs.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
@@ -187,8 +193,7 @@ impl ClientNet for LabHost {
 
 impl Drop for LabHost {
     fn drop(&mut self) {
-        *lock(&self.jobs) = None;
-        self.wake();
+        self.hang_up();
         if let Some(t) = self.thread.take() {
             let _ = t.join();
         }

@@ -185,6 +185,11 @@ impl Fabric {
         Ok(assigned[at].clone())
     }
 
+    /// Ends the workstation's connections, also those that are being made. It is out of the networks until they are lit anew.
+    pub fn hang_up(&self) {
+        lock(&self.hosts).values().for_each(|host| host.hang_up());
+    }
+
     /// The workstation's own host on `network`; it is plugged in when it is first asked for.
     pub fn host(&self, network: &str) -> Result<Arc<LabHost>> {
         let found = self

@@ -18,12 +18,15 @@ use crate::hypervisor::{Credential, Domain, DomainState, Embedded, Hypervisor};
 use crate::lock::lock;
 use crate::spec::{Lab, Node};
 use crate::verify::FaultRecord;
-use crate::wait::{Deadline, Slowness};
+use crate::wait::{Deadline, Probe, Slowness, wait_until};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+
+/// How long those who use the networks may take to let go of them when these end.
+const DARK: Duration = Duration::from_secs(10);
 
 /// The longest that `status` waits for one node's runtime, on a fast host.
 const STATUS: Duration = Duration::from_secs(5);
@@ -200,9 +203,26 @@ impl Engine {
         fabric
     }
 
-    /// Ends the networks: no machine is there any more.
-    pub(super) fn darken(&self) {
-        self.kept().fabric = None;
+    /// Ends the networks: no machine is there any more. When this returns their ports are free.
+    pub(super) fn darken(&self) -> Result<()> {
+        let mut ours = self.kept().fabric.take();
+        wait_until("take the networks down", Deadline::after(DARK), || {
+            let Some(fabric) = ours.take() else {
+                return Ok(Probe::Ready(()));
+            };
+            // A client that waits for a connection would hold them until its patience ends.
+            fabric.hang_up();
+            Ok(match Arc::try_unwrap(fabric) {
+                Ok(last) => {
+                    drop(last);
+                    Probe::Ready(())
+                }
+                Err(shared) => {
+                    ours = Some(shared);
+                    Probe::NotYet("somebody still asks them something".into())
+                }
+            })
+        })
     }
 
     pub(super) fn standing(&self) -> Standing {

@@ -11,6 +11,7 @@ use super::supervisor::Cancel;
 use super::wish;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Severity, Source, Step};
+use crate::fabric::Control;
 use crate::image::qemu_img::QemuImg;
 use crate::units::{Name, Size};
 use serde_json::json;
@@ -135,12 +136,14 @@ impl Engine {
         if before.is_some() {
             step.say("ending the machines");
             self.end_machines()?;
-            self.darken();
+            self.darken()?;
         }
         step.say("putting disks and keys in place");
         checkpoint::unpack(checkpoint, &self.files, &QemuImg::default())?;
         let fabric = self.start_fabric(&record, checkpoint.meta.rules.clone())?;
         record.ports = fabric.ports();
+        // A client that knocks before the machines are there shall be answered when they are.
+        fabric.hold();
         let fabric = self.keep_fabric(fabric);
         let standing: Standing = serde_json::from_value(checkpoint.meta.standing.clone())
             .map_err(|e| Error::Operation(Problem::new("read the faults in force").on(name).seen(e)))?;

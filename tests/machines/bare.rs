@@ -115,7 +115,19 @@ fn checkpoint(tool: &Tool) -> Result<(), String> {
         &a,
         &["sh", "-c", "echo after > /root/note; sync; date -s '-1 hour'"],
     )?;
-    let back = tool.json(&["restore", "bare", "one"])?;
+    // A client that knocks all the while does not stop the restore, and is heard after it.
+    tool.ok(&["pause", "bare"])?;
+    let (knocking, at) = leads_to_ssh(tool, &a)?;
+    let heard = std::thread::spawn(move || {
+        wait_for("hear the restored machine", Duration::from_secs(60), || {
+            greeting(&at).map_err(|e| e.to_string())
+        })
+    });
+    let back = tool.json(&["restore", "bare", "one"]);
+    let heard = heard.join().map_err(|_| "the client panicked")?;
+    interrupt(knocking)?;
+    let back = back?;
+    heard?;
     eprintln!("  {back}");
     for node in [&a, &b] {
         same("block 7 after the restore", read_block(tool, node)?.as_str(), "before")?;
@@ -297,6 +309,24 @@ fn forward(tool: &Tool) -> Result<(), String> {
         _ => Ok(()),
     })?;
     let before = frames();
+    let (child, at) = leads_to_ssh(tool, &node)?;
+    let greeted = greeting(&at);
+    for process in [child, capture] {
+        interrupt(process)?;
+    }
+    greeted.map_err(|e| format!("{at}: {e}"))?;
+    let bytes = std::fs::read(&file).map_err(|e| e.to_string())?;
+    let _ = std::fs::remove_file(&file);
+    same("more was captured", bytes.len() as u64 > before, true)?;
+    same(
+        "the greeting in the capture",
+        bytes.windows(8).any(|w| w == b"SSH-2.0-"),
+        true,
+    )
+}
+
+/// `forward` of a free port to a node's SSH server, and where it listens.
+fn leads_to_ssh(tool: &Tool, node: &str) -> Result<(Child, String), String> {
     let mut child = tool
         .command(&["forward", "bare", &format!("0:{node}:22"), "--json"])
         .stdout(Stdio::piped())
@@ -308,27 +338,27 @@ fn forward(tool: &Tool) -> Result<(), String> {
         .map_while(Result::ok)
         .find_map(|l| Some(l.split_once("\"listen\": \"")?.1.split('"').next()?.to_owned()))
         .ok_or("forward does not say where it listens")?;
-    let mut greeting = [0; 4];
-    let read = std::net::TcpStream::connect(&at).and_then(|mut s| {
-        s.set_read_timeout(Some(Duration::from_secs(30)))?;
-        s.read_exact(&mut greeting)
-    });
-    for process in [child, capture] {
-        let pid = rustix::process::Pid::from_child(&process);
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).map_err(|e| e.to_string())?;
-        let ended = process.wait_with_output().map_err(|e| e.to_string())?;
-        same("exit code after Ctrl-C", ended.status.code(), Some(0))?;
+    Ok((child, at))
+}
+
+/// Waits for an SSH server's first word.
+fn greeting(at: &str) -> std::io::Result<()> {
+    let mut stream = std::net::TcpStream::connect(at)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let mut word = [0; 4];
+    stream.read_exact(&mut word)?;
+    match &word {
+        b"SSH-" => Ok(()),
+        other => Err(std::io::Error::other(format!("it says {}", other.escape_ascii()))),
     }
-    read.map_err(|e| format!("{at}: {e}"))?;
-    same("greeting", &greeting, b"SSH-")?;
-    let bytes = std::fs::read(&file).map_err(|e| e.to_string())?;
-    let _ = std::fs::remove_file(&file);
-    same("more was captured", bytes.len() as u64 > before, true)?;
-    same(
-        "the greeting in the capture",
-        bytes.windows(8).any(|w| w == b"SSH-2.0-"),
-        true,
-    )
+}
+
+/// Ends a process as Ctrl-C does.
+fn interrupt(process: Child) -> Result<(), String> {
+    let pid = rustix::process::Pid::from_child(&process);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).map_err(|e| e.to_string())?;
+    let ended = process.wait_with_output().map_err(|e| e.to_string())?;
+    same("exit code after Ctrl-C", ended.status.code(), Some(0))
 }
 
 fn process_list(tool: &Tool) -> Result<(), String> {
