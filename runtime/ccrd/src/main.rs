@@ -37,11 +37,11 @@ fn main() -> ExitCode {
         .and_then(|w| Path::new(w).file_name())
         .is_some_and(|n| n == "ccrctl");
     if called {
-        return client::run(client::Cli::parse_from(words));
+        return client::run(&client::Cli::of(words));
     }
     if words.get(1).is_some_and(|w| w == "ctl") {
         words.remove(1);
-        return client::run(client::Cli::parse_from(words));
+        return client::run(&client::Cli::of(words));
     }
     match serve(Cli::parse_from(words)) {
         Ok(()) => ExitCode::SUCCESS,
