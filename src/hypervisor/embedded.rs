@@ -1,7 +1,7 @@
 //! libvirt's in-process QEMU driver: no daemon, no root.
 
 use super::memory::Image;
-use super::{Described, Domain, DomainEvent, DomainState, Hypervisor, Listener, edit, ffi, strays};
+use super::{Described, Domain, DomainEvent, DomainState, Hypervisor, Listener, edit, ffi, power_cut, strays};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::process;
 use crate::wait::{Deadline, Probe, wait_until};
@@ -268,6 +268,7 @@ impl Hypervisor for Embedded {
     fn destroy(&self, name: &str) -> Result<()> {
         let Some(d) = self.find(name)? else { return Ok(()) };
         let pid = self.pid(name);
+        let sockets = pid.and_then(|pid| power_cut::kill(&self.root, pid));
         // Right after adoption libvirt may say that there is no such domain although it did end the process: what counts is that it
         // is gone.
         if let Err(e) = d.destroy()
@@ -275,6 +276,7 @@ impl Hypervisor for Embedded {
         {
             return Err(failed("end the machine", name)(e));
         }
+        drop(sockets);
         let Some(pid) = pid else { return Ok(()) };
         wait_until(&format!("end the process of {name}"), Deadline::after(GONE), || {
             Ok(if process::runs(pid) {

@@ -11,6 +11,7 @@ mod fake;
 mod ffi;
 mod machine;
 mod memory;
+mod power_cut;
 mod reaper;
 mod strays;
 mod template;

@@ -69,18 +69,20 @@ pub(super) fn end(root: &Path, known: &[u32]) -> Result<usize> {
     Ok(strays.len())
 }
 
-/// QEMU processes of `root`: libvirt names a folder in it on their command line, as `"file":"ROOT/lib/qemu/domain-2-a/…"`.
+/// QEMU processes of `root`.
 fn of(root: &Path) -> Vec<u32> {
-    let mark = format!("\"{}", root.join("lib/qemu/domain-").display());
-    let is_ours = |pid: &u32| {
-        let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&cmdline).contains(&mark)
-    };
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
         .filter_map(|e| e.file_name().to_str()?.parse().ok())
-        .filter(is_ours)
+        .filter(|&pid| is_of(root, pid))
         .collect()
+}
+
+/// Whether the process is a QEMU of `root`: libvirt names a folder in it on the command line, as `"file":"ROOT/lib/qemu/domain-2-a/…"`.
+pub(super) fn is_of(root: &Path, pid: u32) -> bool {
+    let mark = format!("\"{}", root.join("lib/qemu/domain-").display());
+    let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&cmdline).contains(&mark)
 }
 
 #[cfg(test)]

@@ -1,0 +1,95 @@
+//! Ends a machine's process at once, and only then lets libvirt know.
+//!
+//! libvirt asks a process to end, and looks 200 ms later whether it has; the same when the machine's monitor hangs up, which comes a
+//! moment before the process is gone. So we hold the process's ends of its sockets until nothing is left of it: libvirt then finds that
+//! there is nothing to wait for.
+
+use super::strays;
+use crate::process::Stat;
+use crate::wait::{Deadline, Probe, wait_until};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open, pidfd_send_signal};
+use std::path::Path;
+use std::time::Duration;
+
+/// A killed process is gone as soon as the kernel has taken its memory back and its parent has noticed.
+const GONE: Duration = Duration::from_secs(2);
+
+/// The sockets of a process that was killed: libvirt hears that it hung up when this is dropped.
+#[derive(Debug)]
+#[must_use = "libvirt is told of the end when this is dropped"]
+pub(super) struct Sockets(#[expect(dead_code, reason = "held open, not used")] Vec<OwnedFd>);
+
+/// Kills the QEMU of `root` with this process id. `None`, and it lives on, where the kernel does not let us hold its sockets
+/// (`pidfd_getfd`, Linux 5.6, follows the rules of debuggers) or another process has this id: libvirt ends it in its own way then.
+pub(super) fn kill(root: &Path, pid: u32) -> Option<Sockets> {
+    let process = pidfd_open(Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok()?;
+    // The id is looked at while it cannot become another process's.
+    if !strays::is_of(root, pid) {
+        return None;
+    }
+    let mut sockets = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten() {
+        let is_socket = std::fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"));
+        if is_socket {
+            let number = entry.file_name().to_str()?.parse().ok()?;
+            sockets.push(pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok()?);
+        }
+    }
+    pidfd_send_signal(&process, Signal::KILL).ok()?;
+    // One that takes longer only costs the time that this saves.
+    let _ = wait_until("see a killed machine go", Deadline::after(GONE), || {
+        Ok(if Stat::of(pid).is_none() {
+            Probe::Ready(())
+        } else {
+            Probe::NotYet("it is still there".into())
+        })
+    });
+    Some(Sockets(sockets))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::process::{Command, Stdio};
+
+    /// A process that looks like a QEMU of `root` and has `socket`.
+    fn pretends(root: &Path, socket: UnixStream) -> std::process::Child {
+        let mark = format!("\"file\":\"{}\"", root.join("lib/qemu/domain-2-a/x").display());
+        Command::new("sh")
+            .args(["-c", "read word", "sh", &mark])
+            .stdin(Stdio::from(OwnedFd::from(socket)))
+            .spawn()
+            .unwrap()
+    }
+
+    #[test]
+    fn the_other_end_hears_of_the_end_when_nothing_is_left() {
+        let root = Path::new("/nowhere/power-cut");
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let mut child = pretends(root, theirs);
+        let pid = child.id();
+        let reaper = std::thread::spawn(move || child.wait().unwrap());
+        let sockets = kill(root, pid).unwrap();
+        assert!(Stat::of(pid).is_none());
+        ours.set_nonblocking(true).unwrap();
+        let e = ours.read(&mut [0]).unwrap_err();
+        assert_eq!(e.kind(), std::io::ErrorKind::WouldBlock, "it has not hung up yet");
+        drop(sockets);
+        assert_eq!(ours.read(&mut [0]).unwrap(), 0, "now it has");
+        assert!(!reaper.join().unwrap().success());
+    }
+
+    #[test]
+    fn a_process_that_is_none_of_ours_lives_on() {
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        let mut child = pretends(Path::new("/nowhere/else"), theirs);
+        assert!(kill(Path::new("/nowhere/power-cut"), child.id()).is_none());
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(kill(Path::new("/nowhere/else"), child.id()).is_none(), "it is gone");
+    }
+}
