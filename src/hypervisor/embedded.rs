@@ -3,6 +3,7 @@
 use super::memory::Image;
 use super::{Described, Domain, DomainEvent, DomainState, Hypervisor, Listener, edit, ffi, power_cut, strays};
 use crate::error::{Error, IoContext, Problem, Result};
+use crate::lock::lock;
 use crate::process;
 use crate::wait::{Deadline, Probe, wait_until};
 use std::fmt::Write as _;
@@ -58,7 +59,7 @@ impl Embedded {
     /// The root is open in another process, or another root is open in this one.
     pub fn open(root: &Path, capabilities: &Path) -> Result<Embedded> {
         static OPENED: Mutex<bool> = Mutex::new(false);
-        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = lock(&OPENED);
         let refuse = |seen: &str, remedy: &str| {
             let problem = Problem::new("open libvirt's embedded driver")
                 .on(root.display())

@@ -7,7 +7,7 @@ use super::store::{Checkpoint, Draft, Store};
 use super::{Held, clock, each};
 use crate::capacity;
 use crate::error::{Error, IoContext, Problem, Result};
-use crate::event::monotonic_us;
+use crate::event::{monotonic_us, wall_seconds};
 use crate::fabric;
 use crate::files::{Home, LabFiles};
 use crate::guest::agent::Agent;
@@ -19,7 +19,7 @@ use crate::wait::{Deadline, Slowness};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// How long a guest agent may take to say what time it is; one that does not answer does not stop a checkpoint.
 const ASK: Duration = Duration::from_secs(5);
@@ -109,7 +109,7 @@ pub fn create(live: &Live<'_>, store: &Store, about: About) -> Result<Checkpoint
         tool: about.tool,
         ccrd: about.ccrd,
         seed: about.seed,
-        taken: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+        taken: wall_seconds(),
         parent: about.parent,
         skew_us,
         pause_us,
