@@ -163,7 +163,8 @@ impl Agent {
 
     /// Sets the machine's clock: time since 1970.
     ///
-    /// Then the agent runs the machine's `hwclock` and waits for it, util-linux's for up to a second (images/ has another).
+    /// Then the agent runs the machine's `hwclock` and waits for it: up to a second, and it sets the clock chip, unless the image has one
+    /// that does nothing (images/).
     pub fn set_time(&mut self, since_1970: Duration, deadline: Deadline) -> Result<()> {
         let nanos = u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX);
         self.ask::<Nothing>("guest-set-time", json!({"time": nanos}), deadline)

@@ -12,8 +12,9 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pid
 use std::path::Path;
 use std::time::Duration;
 
-/// A killed process is gone as soon as the kernel has taken its memory back and its parent has noticed.
-const GONE: Duration = Duration::from_secs(2);
+/// A killed process is gone as soon as the kernel has taken its memory back and its parent has noticed; that of a machine which was
+/// adopted is the system's init, and not every container has one that looks.
+const GONE: Duration = Duration::from_millis(500);
 
 /// The sockets of a process that was killed: libvirt hears that it hung up when this is dropped.
 #[derive(Debug)]

@@ -144,6 +144,13 @@ fn checkpoint(tool: &Tool) -> Result<(), String> {
             "{a} was an hour ahead at the checkpoint, it is {ahead} s ahead"
         ));
     }
+    // The chip goes on with the host, whatever the kernel's clock is told: the runtime sees pauses by it.
+    let chip = tool.exec("bare", &a, &["cat", "/sys/class/rtc/rtc0/since_epoch"])?;
+    let chip: f64 = chip.trim().parse().map_err(|e| format!("{chip}: {e}"))?;
+    let off = chip - host_clock();
+    if off.abs() > 10.0 {
+        return Err(format!("the clock chip of {a} was set: it is {off} s from the host's"));
+    }
     for node in back["returned"]["nodes"].as_array().into_iter().flatten() {
         let off = node["clock_error_us"].as_i64().ok_or("a clock was not set")?;
         if off.abs() > 500_000 {
