@@ -51,26 +51,16 @@ pub(super) fn kill(root: &Path, pid: u32) -> Option<Sockets> {
 
 #[cfg(test)]
 mod tests {
+    use super::strays::tests::pretends;
     use super::*;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
-    use std::process::{Command, Stdio};
-
-    /// A process that looks like a QEMU of `root` and has `socket`.
-    fn pretends(root: &Path, socket: UnixStream) -> std::process::Child {
-        let mark = format!("\"file\":\"{}\"", root.join("lib/qemu/domain-2-a/x").display());
-        Command::new("sh")
-            .args(["-c", "read word", "sh", &mark])
-            .stdin(Stdio::from(OwnedFd::from(socket)))
-            .spawn()
-            .unwrap()
-    }
 
     #[test]
     fn the_other_end_hears_of_the_end_when_nothing_is_left() {
         let root = Path::new("/nowhere/power-cut");
         let (mut ours, theirs) = UnixStream::pair().unwrap();
-        let mut child = pretends(root, theirs);
+        let mut child = pretends(root, OwnedFd::from(theirs));
         let pid = child.id();
         let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
         if let Err(e) = pidfd_getfd(&process, 0, PidfdGetfdFlags::empty()) {
@@ -95,7 +85,7 @@ mod tests {
     #[test]
     fn a_process_that_is_none_of_ours_lives_on() {
         let (_ours, theirs) = UnixStream::pair().unwrap();
-        let mut child = pretends(Path::new("/nowhere/else"), theirs);
+        let mut child = pretends(Path::new("/nowhere/else"), OwnedFd::from(theirs));
         assert!(kill(Path::new("/nowhere/power-cut"), child.id()).is_none());
         assert!(child.try_wait().unwrap().is_none());
         child.kill().unwrap();

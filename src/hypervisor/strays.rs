@@ -86,11 +86,12 @@ pub(super) fn is_of(root: &Path, pid: u32) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::process::{Child, Command, Stdio};
 
-    fn pretends(root: &Path) -> Child {
+    /// A process that looks like a QEMU of `root`, and has this as its standard input.
+    pub(in super::super) fn pretends(root: &Path, stdin: impl Into<Stdio>) -> Child {
         let mark = format!(
             "\"file\":\"{}\"",
             root.join("lib/qemu/domain-2-a/master-key.aes").display()
@@ -98,7 +99,7 @@ mod tests {
         // Waits for a word that never comes, in a shell of its own that keeps the mark on its command line.
         Command::new("sh")
             .args(["-c", "read word", "sh", &mark])
-            .stdin(Stdio::piped())
+            .stdin(stdin)
             .spawn()
             .unwrap()
     }
@@ -136,7 +137,8 @@ mod tests {
     fn only_what_libvirt_lost_in_this_root_ends() {
         let dir = tempfile::tempdir().unwrap();
         let (ours, other) = (dir.path().join("r"), dir.path().join("r2"));
-        let (mut lost, mut known, mut others) = (pretends(&ours), pretends(&ours), pretends(&other));
+        let start = |root| pretends(root, Stdio::piped());
+        let (mut lost, mut known, mut others) = (start(&ours), start(&ours), start(&other));
         assert_eq!(end(&ours, &[known.id()]).unwrap(), 1);
         assert!(!process::runs(lost.id()));
         assert!(process::runs(known.id()) && process::runs(others.id()));

@@ -3,6 +3,7 @@ use crate::fabric::capture::read;
 use crate::fabric::frame::tests::ip_frame;
 use crate::fabric::{Effect, Match};
 use crate::units::Span;
+use crate::wait::{Probe, wait_until};
 use smoltcp::wire::IpProtocol;
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
@@ -229,7 +230,7 @@ fn a_delay_is_kept_and_held_frames_come_late_but_come() {
         || {
             let n = f.counters().ports[0].frames_in;
             Ok(if n == 101 {
-                crate::wait::Probe::Ready(())
+                Probe::Ready(())
             } else {
                 crate::wait::Probe::NotYet(format!("{n} frames"))
             })
@@ -250,11 +251,11 @@ fn who_waits_for_a_connection_is_told_when_the_networks_end() {
     let begin = Instant::now();
     let (nobody, theirs) = (SocketAddrV4::new([10, 77, 0, 99].into(), 22), f.clone());
     let waiting = std::thread::spawn(move || theirs.connect(nobody, Deadline::after(Duration::from_secs(60))));
-    crate::wait::wait_until("see it knock", Deadline::after(Duration::from_secs(20)), || {
+    wait_until("see it knock", Deadline::after(Duration::from_secs(20)), || {
         Ok(if lock(&f.hosts).is_empty() {
-            crate::wait::Probe::NotYet("the workstation is not plugged in".into())
+            Probe::NotYet("the workstation is not plugged in".into())
         } else {
-            crate::wait::Probe::Ready(())
+            Probe::Ready(())
         })
     })
     .unwrap();
