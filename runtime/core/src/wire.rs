@@ -62,6 +62,9 @@ pub struct Heartbeat {
     pub echo: Option<Echo>,
     /// Whether an echo of this heartbeat shall renew the sender's lease.
     pub lease: bool,
+    /// Whether the sender waits for that echo: its lease has run out, or a pause has ended it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fenced: bool,
     /// Incarnation of the receiver that the sender counts as a member of its cluster.
     pub member: Option<u64>,
     /// The sender's durable record.
@@ -467,6 +470,7 @@ mod tests {
                 grant: false,
             }),
             lease: false,
+            fenced: true,
             member: Some(u64::MAX),
             id: id(),
             committed: false,

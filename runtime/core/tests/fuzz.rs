@@ -138,6 +138,7 @@ fn heartbeat() -> Heartbeat {
             grant: true,
         }),
         lease: true,
+        fenced: true,
         member: Some(4),
         id: id(),
         committed: true,

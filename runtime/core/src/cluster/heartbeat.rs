@@ -171,6 +171,8 @@ impl Cluster {
             return;
         }
         self.peer.granted = Some((hb.seq, now));
+        // Its clients wait for this echo.
+        self.beat_now |= hb.fenced;
         self.granted_until = self
             .granted_until
             .max(now + self.member_lease_us() + MAX_UNSEEN_PAUSE_US);
@@ -260,6 +262,13 @@ impl Cluster {
         }
     }
 
+    /// Asks for the lease at once where it was lost, and not at the next interval: behind a pause clients may be waiting.
+    pub(super) fn watch_lease(&mut self, now: Now) {
+        let leased = self.lease_valid(now);
+        let was = std::mem::replace(&mut self.leased, leased);
+        self.beat_now |= was && !leased && self.report.wants_lease;
+    }
+
     /// Sends a round of heartbeats where one is due, or where something changed.
     pub(super) fn send_heartbeats(&mut self, ctx: &mut Ctx<Pending>) {
         let now = ctx.now.boot_us;
@@ -304,6 +313,7 @@ impl Cluster {
                 grant: granted(v),
             }),
             lease: self.report.wants_lease,
+            fenced: self.report.wants_lease && !self.lease_valid(now),
             member: view.filter(|_| self.peer.member).map(|v| v.incarnation),
             id: self.saved.record.id.clone(),
             committed: self.saved.committed,

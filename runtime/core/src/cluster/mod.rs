@@ -84,6 +84,8 @@ pub struct Cluster {
     beat_now: bool,
     last_beat: u64,
     lease: Lease,
+    /// Whether the lease was valid in the last round.
+    leased: bool,
     /// Until then the other member may rely on this node not to serve.
     granted_until: u64,
     /// Since when this node has been alone without authority, or looking for a cluster.
@@ -135,6 +137,7 @@ impl Cluster {
             beat_now: false,
             last_beat: 0,
             lease: Lease::default(),
+            leased: false,
             granted_until: 0,
             alone_since: 0,
             witness: Witness::default(),
@@ -309,6 +312,7 @@ impl Cluster {
         }
         self.drive_witness(ctx);
         self.commit(ctx);
+        self.watch_lease(ctx.now);
         self.send_heartbeats(ctx);
     }
 
@@ -408,11 +412,7 @@ impl Cluster {
         match view.phase {
             Phase::Up => {
                 let mine = &self.saved.record.id;
-                let offered = view.record.as_ref().filter(|r| r.id == view.id && r.id != *mine);
-                if let Some(record) = offered
-                    && view.base.covers(&self.saved.base)
-                {
-                    let record = record.clone();
+                if let Some(record) = self.offered(&view) {
                     self.save(ctx, record, true);
                 } else if view.id == *mine && view.member == Some(self.incarnation) {
                     if self.saved.committed {
@@ -428,23 +428,27 @@ impl Cluster {
             Phase::Forming if self.leads(&view) => {
                 let mine = &self.saved.record.id;
                 let claimed = mine.by == self.me && (!self.saved.committed || view.id == *mine);
-                if !claimed || view.seen > mine.epoch {
+                let clash = view.id.epoch == mine.epoch && view.id.by != mine.by;
+                if !claimed || clash || view.seen > mine.epoch {
                     self.claim(ctx, view.id.clone(), view.seen);
                 }
             }
             Phase::Forming => {
-                if let Some(record) = view.record.as_ref()
-                    && record.id == view.id
-                    && record.id != self.saved.record.id
-                    && record.id.by == view.from
-                    && view.base.covers(&self.saved.base)
-                {
-                    let record = record.clone();
+                if let Some(record) = self.offered(&view).filter(|r| r.id.by == view.from) {
                     self.save(ctx, record, true);
                 }
             }
             Phase::Evicted => {}
         }
+    }
+
+    /// The other member's record, where this node may agree to it. What may not count yet must come after this node's own: two
+    /// nodes that each took over what the other one is just giving up would both believe that a majority has it.
+    fn offered(&self, view: &Heartbeat) -> Option<Record> {
+        let mine = &self.saved.record.id;
+        let record = view.record.as_ref().filter(|r| r.id == view.id && r.id != *mine)?;
+        let later = view.committed || record.id.newer_than(mine);
+        (later && view.base.covers(&self.saved.base)).then(|| record.clone())
     }
 
     /// Whether the other member is heard, and one with which a cluster could be formed.
@@ -480,8 +484,8 @@ impl Cluster {
             return;
         }
         let peer_has = self.peer.view.as_ref().is_some_and(|v| v.id == self.saved.record.id) && !self.peer_lost(ctx);
-        // A cluster that goes on is joined, not formed a second time.
-        let forms = self.phase == Phase::Up || self.peer.view.as_ref().is_some_and(|v| v.phase == Phase::Forming);
+        // A cluster that goes on is joined, not formed a second time. A node that counts as evicted by this record agrees to it.
+        let forms = self.phase == Phase::Up || self.peer.view.as_ref().is_some_and(|v| v.phase != Phase::Up);
         let alone = self.witness.voted_for(&self.saved.record.id) || self.lease.forced || self.sole;
         let second = (peer_has && forms) || (alone && !self.saved.unsettled);
         if !second {

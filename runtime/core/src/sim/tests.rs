@@ -1,4 +1,5 @@
 use super::plan::{Step, Way, What, Who};
+use super::world::Pause;
 use super::*;
 use crate::io::Command;
 
@@ -21,10 +22,11 @@ fn seeds_hold_every_invariant() {
 
 /// Seeds that once broke an invariant: a log missing below the checkpoint left a gap in the stream behind a restart; a node
 /// that crashed between proposing an eviction and hearing that it was agreed to took its own record for a newer cluster; on a
-/// full disk the open log could not be closed, and was deleted to make place for the next one.
+/// full disk the open log could not be closed, and was deleted to make place for the next one; two nodes each agreed to the record
+/// that the other one gave up at that moment.
 #[test]
 fn seeds_that_once_broke_hold() {
-    for seed in [4386, 9185, 31913, 1889, 2465, 3339] {
+    for seed in [4386, 9185, 31913, 1889, 2465, 3339, 4882] {
         let mut plan = Plan::draw(&mut Rng::new(seed));
         // As it was when they broke.
         plan.longest = false;
@@ -213,4 +215,27 @@ fn the_longest_messages_are_kept_whole() {
         "{}",
         outcome.counters.store_answers
     );
+}
+
+/// A whole lab that was suspended goes on together: both members' leases are void, and whoever was promised an answer waits. With few
+/// clients nothing else makes the members speak before their next heartbeats.
+#[test]
+fn behind_a_pause_of_the_whole_cluster_clients_do_not_wait_for_the_next_heartbeat() {
+    for at in 30..36 {
+        let pause = |i| (at, 6, What::Pause(Who::Member(i), Pause::Machine));
+        let mut plan = plan(&[pause(0), pause(1)]);
+        plan.ops = 25;
+        let outcome = run_plan(1, plan, true);
+        assert_eq!(outcome.broken, None);
+        let resumed = (at + 6) as f64;
+        let waited = outcome
+            .trace
+            .iter()
+            .filter(|l| l.contains("hub.delivered"))
+            .find_map(|l| {
+                let seconds: f64 = l.split_whitespace().next()?.parse().ok()?;
+                (seconds > resumed).then_some(seconds - resumed)
+            });
+        assert!(waited.is_some_and(|s| s < 0.1), "{at}: {waited:?} s after the pause");
+    }
 }
