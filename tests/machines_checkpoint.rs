@@ -108,6 +108,7 @@ impl Running {
                     credentials: credentials::write(&self.lab, node, &keys, &nf).unwrap(),
                     console: nf.console(),
                     console_log: nf.console_log(),
+                    clock: nf.clock(),
                     agent: None,
                 }
             })

@@ -73,6 +73,7 @@ fn machine(dir: &Path, n: u8, base: u16) -> Machine {
         }],
         console: dir.join(format!("{n}.c")),
         console_log: file("console.log"),
+        clock: dir.join(format!("{n}.t")),
         agent: None,
     }
 }

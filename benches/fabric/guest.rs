@@ -235,6 +235,7 @@ fn machine(wish: &Wish, files: &LabFiles, node: &Node, keys: &Keys, cables: [Cab
         credentials: credentials::write(&wish.lab, node, keys, &nf)?,
         console: nf.console(),
         console_log: nf.console_log(),
+        clock: nf.clock(),
         agent: None,
     })
 }

@@ -161,16 +161,6 @@ impl Agent {
             .map(Duration::from_nanos)
     }
 
-    /// Sets the machine's clock: time since 1970.
-    ///
-    /// Then the agent runs the machine's `hwclock` and waits for it: up to a second, and it sets the clock chip, unless the image has one
-    /// that does nothing (images/).
-    pub fn set_time(&mut self, since_1970: Duration, deadline: Deadline) -> Result<()> {
-        let nanos = u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX);
-        self.ask::<Nothing>("guest-set-time", json!({"time": nanos}), deadline)
-            .map(drop)
-    }
-
     fn output(&self, status: ExecStatus) -> Result<Output> {
         let failed = |seen: &str| {
             Error::Operation(

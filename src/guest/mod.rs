@@ -1,6 +1,7 @@
-//! Ways into a guest: boot credentials before it runs, SSH and the guest agent once it does.
+//! Ways into a guest: boot credentials before it runs, SSH, the guest agent and the clock once it does.
 
 pub mod agent;
+pub mod clock;
 pub mod credentials;
 pub mod fake;
 pub mod keys;

@@ -47,6 +47,8 @@ pub struct Machine {
     pub console: PathBuf,
     /// File that keeps what the serial console printed.
     pub console_log: PathBuf,
+    /// Unix socket of the program in the machine that tells and sets its clock.
+    pub clock: PathBuf,
     /// Unix socket of the guest agent's channel; libvirt chooses where `None`.
     pub agent: Option<PathBuf>,
 }

@@ -190,6 +190,7 @@ mod tests {
             }],
             console: "/run/node1.c".into(),
             console_log: "/state/node1/console.log".into(),
+            clock: "/run/node1.t".into(),
             agent: None,
         }
     }

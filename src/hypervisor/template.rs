@@ -78,6 +78,7 @@ impl Machine {
                 .collect::<Result<_, _>>()?,
             console: path(&self.console)?,
             console_log: path(&self.console_log)?,
+            clock: path(&self.clock)?,
             agent: self.agent.as_deref().map(path).transpose()?,
         })
     }
@@ -166,6 +167,7 @@ struct View<'a> {
     credentials: Vec<CredentialView<'a>>,
     console: &'a str,
     console_log: &'a str,
+    clock: &'a str,
     agent: Option<&'a str>,
 }
 
@@ -261,6 +263,12 @@ mod tests {
         assert_eq!(
             d.devices.channel[0].target.as_ref().unwrap().name.as_deref(),
             Some("org.qemu.guest_agent.0")
+        );
+        let clock = &d.devices.channel[1];
+        assert_eq!(clock.source.as_ref().map(|s| s.mode.as_str()), Some("bind"));
+        assert_eq!(
+            clock.target.as_ref().unwrap().name.as_deref(),
+            Some("org.failoverlab.clock")
         );
         assert_eq!(
             (d.devices.memballoon[0].model.as_str(), d.devices.rng[0].model.as_str()),

@@ -8,7 +8,7 @@ use super::qemu_img::QemuImg;
 use super::run::{Run, find_program, missing};
 use super::sources;
 use super::tree::Tree;
-use super::{BUILDER, initramfs};
+use super::{BUILDER, clock, initramfs};
 use crate::capacity;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Journal, Step, wall_seconds};
@@ -186,12 +186,10 @@ impl Build<'_> {
             tree.remove(pattern)?;
         }
         for (path, content) in &recipe.files {
-            tree.write(path, content.strip_prefix('\n').unwrap_or(content).as_bytes())?;
-        }
-        for (path, to) in &recipe.links {
-            tree.link(path, to)?;
+            tree.write(path, 0o644, content.strip_prefix('\n').unwrap_or(content).as_bytes())?;
         }
         tree.set_units(&recipe.system)?;
+        clock::install(tree)?;
         Ok(release)
     }
 

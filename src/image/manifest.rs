@@ -1,6 +1,7 @@
 //! What an image is: what it is made from, its digest, its files.
 
 use super::build::{DISK, INITRD, KERNEL};
+use super::clock;
 use super::initramfs::INIT;
 use super::recipe::{Recipe, check_package};
 use crate::error::{Error, Problem, Result};
@@ -16,7 +17,7 @@ pub const BUILDER: u32 = 1;
 /// What an image is made from. Its digest names the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageKey {
-    /// Hexadecimal BLAKE3 of recipe, packages and builder.
+    /// Hexadecimal BLAKE3 of recipe, packages, builder and what it brings itself.
     pub digest: String,
     /// The recipe.
     pub recipe: Recipe,
@@ -36,7 +37,9 @@ impl ImageKey {
                 .map_err(|e| Error::Usage(Problem::new("install the package").on(package.escape_debug()).seen(e)))?;
             all.insert(package.to_owned());
         }
-        let whole = serde_json::to_vec(&(BUILDER, INIT, recipe, &all)).expect("a recipe is plain data");
+        let clock = blake3::hash(clock::PROGRAM).to_hex();
+        let whole = serde_json::to_vec(&(BUILDER, INIT, clock.as_str(), clock::UNIT, recipe, &all))
+            .expect("a recipe is plain data");
         Ok(Self {
             digest: blake3::hash(&whole).to_hex().to_string(),
             recipe: recipe.clone(),

@@ -5,6 +5,7 @@
 //! which versions a mirror had on that day: those are in `image.json`.
 
 mod build;
+mod clock;
 pub mod initramfs;
 mod manifest;
 pub mod qemu_img;

@@ -39,13 +39,13 @@ impl Tree {
         &self.path
     }
 
-    /// Puts a file of mode 0644 there, in place of whatever was; makes the folders to it.
-    pub fn write(&self, path: &str, content: &[u8]) -> Result<()> {
+    /// Puts a file of this mode there, in place of whatever was; makes the folders to it.
+    pub fn write(&self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
         self.in_folder_of(path, true, |dir, name| {
             remove_at(&dir, name)?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = openat(&dir, name, flags, Mode::from_raw_mode(0o644))?;
-            rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
+            let file = openat(&dir, name, flags, Mode::from_raw_mode(mode))?;
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
             File::from(file)
                 .write_all(content)
                 .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
@@ -98,26 +98,7 @@ impl Tree {
             }
         }
         for unit in &system.enable {
-            let target = if unit.ends_with(".socket") {
-                "sockets"
-            } else {
-                "multi-user"
-            };
-            let file = if self.exists(&format!("{UNITS}/{unit}")) {
-                UNITS
-            } else {
-                "/lib/systemd/system"
-            };
-            if !self.exists(&format!("{file}/{unit}")) {
-                let problem = Problem::new("enable the unit")
-                    .on(unit)
-                    .seen("no installed package has it");
-                return Err(Error::Operation(problem.remedy("correct system.enable in the recipe")));
-            }
-            self.link(
-                &format!("{UNITS}/{target}.target.wants/{unit}"),
-                &format!("{file}/{unit}"),
-            )?;
+            self.enable(unit)?;
         }
         for unit in &system.mask {
             self.link(&format!("{UNITS}/{unit}"), "/dev/null")?;
@@ -133,6 +114,30 @@ impl Tree {
             }
         }
         Ok(())
+    }
+
+    /// A unit that starts at boot.
+    pub fn enable(&self, unit: &str) -> Result<()> {
+        let target = if unit.ends_with(".socket") {
+            "sockets"
+        } else {
+            "multi-user"
+        };
+        let file = if self.exists(&format!("{UNITS}/{unit}")) {
+            UNITS
+        } else {
+            "/lib/systemd/system"
+        };
+        if !self.exists(&format!("{file}/{unit}")) {
+            let problem = Problem::new("enable the unit")
+                .on(unit)
+                .seen("no installed package has it");
+            return Err(Error::Operation(problem.remedy("correct system.enable in the recipe")));
+        }
+        self.link(
+            &format!("{UNITS}/{target}.target.wants/{unit}"),
+            &format!("{file}/{unit}"),
+        )
     }
 
     /// Installed packages and their versions, from dpkg's own list.
@@ -259,10 +264,10 @@ mod tests {
     #[test]
     fn files_are_put_over_what_was_there() {
         let (dir, tree) = tree();
-        tree.write("/etc/a/b/c.conf", b"one").unwrap();
+        tree.write("/etc/a/b/c.conf", 0o644, b"one").unwrap();
         tree.link("/etc/a/l", "/etc/passwd").unwrap();
-        tree.write("/etc/a/l", b"two").unwrap();
-        tree.write("/etc/a/b/c.conf", b"three").unwrap();
+        tree.write("/etc/a/l", 0o644, b"two").unwrap();
+        tree.write("/etc/a/b/c.conf", 0o644, b"three").unwrap();
         let read = |p: &str| std::fs::read_to_string(dir.path().join(p)).unwrap();
         assert_eq!(
             (read("etc/a/l").as_str(), read("etc/a/b/c.conf").as_str()),
@@ -282,9 +287,9 @@ mod tests {
         let (dir, tree) = tree();
         symlink(outside.path(), dir.path().join("etc")).unwrap();
         symlink("../../../..", dir.path().join("up")).unwrap();
-        assert!(tree.write("/etc/victim", b"x").is_err());
+        assert!(tree.write("/etc/victim", 0o644, b"x").is_err());
         tree.remove("/etc/*").unwrap();
-        tree.write("/up/here", b"x").unwrap();
+        tree.write("/up/here", 0o644, b"x").unwrap();
         assert_eq!(std::fs::read_to_string(outside.path().join("victim")).unwrap(), "safe");
         assert!(dir.path().join("here").exists());
     }
@@ -293,7 +298,7 @@ mod tests {
     fn removal_takes_what_matches() {
         let (dir, tree) = tree();
         for name in ["ssh_host_rsa", "ssh_host_ed25519.pub", "sshd_config"] {
-            tree.write(&format!("/etc/ssh/{name}"), b"").unwrap();
+            tree.write(&format!("/etc/ssh/{name}"), 0o644, b"").unwrap();
         }
         tree.remove("/etc/ssh/ssh_host_*").unwrap();
         tree.remove("/nowhere/*").unwrap();
@@ -307,15 +312,15 @@ mod tests {
     fn only_named_units_are_enabled() {
         let (dir, tree) = tree();
         for unit in ["ssh.service", "smbd.service", "n.socket"] {
-            tree.write(&format!("/lib/systemd/system/{unit}"), b"").unwrap();
+            tree.write(&format!("/lib/systemd/system/{unit}"), 0o644, b"").unwrap();
         }
         tree.link(
             &format!("{UNITS}/multi-user.target.wants/smbd.service"),
             "/lib/systemd/system/smbd.service",
         )
         .unwrap();
-        tree.write("/lib/systemd/system-generators/a", b"").unwrap();
-        tree.write("/lib/systemd/system-generators/b", b"").unwrap();
+        tree.write("/lib/systemd/system-generators/a", 0o644, b"").unwrap();
+        tree.write("/lib/systemd/system-generators/b", 0o644, b"").unwrap();
         let mut system = System {
             enable: vec!["ssh.service".into(), "n.socket".into()],
             mask: vec!["getty.target".into()],
@@ -353,9 +358,9 @@ mod tests {
     #[test]
     fn two_kernels_are_one_too_many() {
         let (_dir, tree) = tree();
-        tree.write("/usr/lib/modules/6.1/modules.dep", b"").unwrap();
+        tree.write("/usr/lib/modules/6.1/modules.dep", 0o644, b"").unwrap();
         assert_eq!(tree.kernel().unwrap(), "6.1");
-        tree.write("/usr/lib/modules/6.2/modules.dep", b"").unwrap();
+        tree.write("/usr/lib/modules/6.2/modules.dep", 0o644, b"").unwrap();
         assert!(tree.kernel().unwrap_err().to_string().contains("2 kernels"));
     }
 }

@@ -126,6 +126,7 @@ pub fn machine(record: &Record, files: &LabFiles, node: &Node, credentials: Vec<
         credentials,
         console: nf.console(),
         console_log: nf.console_log(),
+        clock: nf.clock(),
         agent: None,
     })
 }

@@ -6,14 +6,14 @@ use super::{Held, clock, each};
 use crate::error::{Error, Problem, Result};
 use crate::event::monotonic_us;
 use crate::fabric;
-use crate::guest::agent::Agent;
+use crate::guest::clock::Clock;
 use crate::hypervisor::{Hypervisor, Machine};
 use crate::wait::{Deadline, Slowness};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a guest agent may take to be there again and to set its clock.
-const AGENT: Duration = Duration::from_secs(20);
+/// How long a machine may take to go on and to set its clock.
+const CLOCK: Duration = Duration::from_secs(20);
 
 /// Where the machines come back.
 pub struct Return<'a> {
@@ -94,21 +94,25 @@ fn go_on(checkpoint: &Checkpoint, to: &Return<'_>, known: &[(&NodeMeta, Machine)
     let resumed = all(each(&running, |node| {
         to.hypervisor.resume(&node.name).map(|()| monotonic_us())
     }))?;
-    let deadline = Deadline::scaled(AGENT, to.slowness);
-    let pairs: Vec<(&NodeMeta, u64)> = running.iter().copied().zip(resumed.iter().copied()).collect();
-    let set = all(each(&pairs, |(node, resumed)| {
+    let deadline = Deadline::scaled(CLOCK, to.slowness);
+    let machines: Vec<_> = known
+        .iter()
+        .filter(|(n, _)| n.state == NodeState::Running)
+        .zip(&resumed)
+        .collect();
+    let set = all(each(&machines, |((node, machine), resumed)| {
         let Some(offset) = node.clock_offset_us else {
             return Ok(None);
         };
-        let mut agent = Agent::new(to.hypervisor.clone(), &node.name);
-        agent.wait(deadline)?;
-        let error = clock::set(&mut agent, offset, deadline)?;
-        Ok(Some((error, monotonic_us() - resumed)))
+        let mut clock = Clock::connect(&node.name, &machine.clock)?;
+        let seen = clock::look(&mut clock, deadline)?;
+        same_boot(node, &seen.boot_id)?;
+        let error = clock::set(&mut clock, seen, offset, deadline)?;
+        Ok(Some((error, monotonic_us() - **resumed)))
     }))?;
     drop(held);
     (to.resumed)();
     let held_us = monotonic_us() - begin;
-    all(each(&running, |node| same_boot(to, node, deadline)))?;
     let nodes = running.iter().zip(&set).map(|(node, set)| ReturnedNode {
         name: node.name.clone(),
         clock_error_us: set.map(|(error, _)| error),
@@ -124,16 +128,16 @@ fn go_on(checkpoint: &Checkpoint, to: &Return<'_>, known: &[(&NodeMeta, Machine)
 }
 
 /// That it was restored, and not booted.
-fn same_boot(to: &Return<'_>, node: &NodeMeta, deadline: Deadline) -> Result<()> {
-    let Some(then) = &node.boot_id else { return Ok(()) };
-    let now = Agent::new(to.hypervisor.clone(), &node.name).boot_id(deadline)?;
-    if now == *then {
-        return Ok(());
+fn same_boot(node: &NodeMeta, now: &str) -> Result<()> {
+    match &node.boot_id {
+        Some(then) if then != now => {
+            let seen = format!("it booted instead: boot id {now}, at the checkpoint {then}");
+            Err(Error::Operation(
+                Problem::new("restore the machine").on(&node.name).seen(seen),
+            ))
+        }
+        _ => Ok(()),
     }
-    let seen = format!("it booted instead: boot id {now}, at the checkpoint {then}");
-    Err(Error::Operation(
-        Problem::new("restore the machine").on(&node.name).seen(seen),
-    ))
 }
 
 fn all<T>(results: Vec<Result<T>>) -> Result<Vec<T>> {

@@ -10,7 +10,7 @@ use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{monotonic_us, wall_seconds};
 use crate::fabric;
 use crate::files::{Home, LabFiles};
-use crate::guest::agent::Agent;
+use crate::guest::clock::Clock;
 use crate::hypervisor::{Described, DomainState, Hypervisor};
 use crate::image::qemu_img::QemuImg;
 use crate::spec::{Lab, Node};
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a guest agent may take to say what time it is; one that does not answer does not stop a checkpoint.
+/// How long a machine may take to say what time it is; one that does not answer does not stop a checkpoint.
 const ASK: Duration = Duration::from_secs(5);
 
 /// A disk with less room than this is full: writes of this length fail.
@@ -158,9 +158,9 @@ fn survey<'a>(live: &Live<'_>, node: &'a Node) -> Result<Subject<'a>> {
         let up = i.link.as_ref().is_none_or(|l| l.state != "down");
         (i.mac.address.clone(), up)
     });
-    let (boot_id, clock_offset_us) = match state {
-        NodeState::Running => ask(live, name),
-        _ => (None, None),
+    let clock = match state {
+        NodeState::Running => ask(live, name).ok(),
+        _ => None,
     };
     Ok(Subject {
         node,
@@ -168,8 +168,8 @@ fn survey<'a>(live: &Live<'_>, node: &'a Node) -> Result<Subject<'a>> {
             name: name.to_owned(),
             state,
             suspended_us: None,
-            clock_offset_us,
-            boot_id,
+            clock_offset_us: clock.as_ref().map(|c| c.offset_us),
+            boot_id: clock.map(|c| c.boot_id),
             links: links.collect(),
             layers: chains.iter().map(|(_, c)| (c.disk.clone(), c.top)).collect(),
         },
@@ -178,14 +178,10 @@ fn survey<'a>(live: &Live<'_>, node: &'a Node) -> Result<Subject<'a>> {
     })
 }
 
-/// Boot id and clock offset of a machine, as far as its agent answers.
-fn ask(live: &Live<'_>, name: &str) -> (Option<String>, Option<i64>) {
-    let deadline = Deadline::scaled(ASK, live.slowness);
-    let mut agent = Agent::new(live.hypervisor.clone(), name);
-    let Ok(boot_id) = agent.boot_id(deadline) else {
-        return (None, None);
-    };
-    (Some(boot_id), clock::offset(&mut agent, deadline).ok())
+/// What a machine's clock says, where it answers.
+fn ask(live: &Live<'_>, node: &str) -> Result<clock::Look> {
+    let mut clock = Clock::connect(node, &live.files.node(node).clock())?;
+    clock::look_well(&mut clock, Deadline::scaled(ASK, live.slowness))
 }
 
 /// Puts an empty layer on every disk. Until a machine is told to use it, it changes nothing.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 /// Version of the shape.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// A checkpoint, as CONTRACTS has it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,9 +73,9 @@ pub struct NodeMeta {
     pub state: NodeState,
     /// When its suspension was complete, microseconds since the first suspension began. Absent where it was not running.
     pub suspended_us: Option<u64>,
-    /// Its clock minus the host's, microseconds. Absent where the guest agent did not answer.
+    /// Its clock minus the host's, microseconds. Absent where the machine did not answer.
     pub clock_offset_us: Option<i64>,
-    /// The identifier that its kernel made at boot. Absent where the guest agent did not answer.
+    /// The identifier that its kernel made at boot. Absent where the machine did not answer.
     pub boot_id: Option<String>,
     /// Carrier of its lab ports, by MAC.
     pub links: BTreeMap<String, bool>,

@@ -10,7 +10,7 @@ use crate::image::qemu_img::QemuImg;
 use crate::units::{Name, Size};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use world::{World, answer, name, nobody};
 
 #[test]
@@ -96,6 +96,7 @@ fn a_lab_goes_on_and_comes_back_as_it_was() {
     let at_rest = std::fs::metadata(&top).unwrap().blocks() * 512;
     assert!(at_rest < 1 << 20, "{at_rest}");
 
+    w.serve_clocks(&fork, answer);
     let back = bring_back(&c, w.return_to(&fork)).unwrap();
     assert_eq!(w.wires.held(), 0);
     assert_eq!(back.nodes.len(), 2);
@@ -178,9 +179,9 @@ fn a_machine_that_does_not_go_on_is_reported() {
 }
 
 #[test]
-fn an_agent_that_does_not_answer_does_not_stop_a_checkpoint() {
+fn a_clock_that_does_not_answer_does_not_stop_a_checkpoint() {
     let w = World::new();
-    w.fake.on_agent(|_, _| Ok("garbage".into()));
+    w.serve_clocks(&w.files("bare"), |_, _, _| "garbage\n".repeat(100_000));
     let c = w.checkpoint("c").unwrap();
     assert!(
         c.meta
@@ -305,7 +306,7 @@ fn a_damaged_checkpoint_is_found_before_anything_is_touched() {
         good[..good.len() / 2].to_owned(),
         good.replace("memory/a", "../../x"),
         good.replace("memory/a", "/etc/passwd"),
-        good.replace("\"schema\": 1", "\"schema\": 2"),
+        good.replace("\"schema\": 2", "\"schema\": 1"),
         good.replace("\"root\"", "\"../root\""),
     ] {
         std::fs::write(&meta, bad).unwrap();
@@ -374,16 +375,16 @@ fn clocks_come_right_though_an_order_missed() {
     w.down();
     // Time went on without the machines, and the first order on each of them misses by 80 ms.
     w.clocks.lock().unwrap().insert("a".into(), -65_500_000);
-    let clocks = w.clocks.clone();
-    let missed = Mutex::new(Vec::new());
-    w.fake.on_agent(move |node, command| {
-        let reply = answer(&clocks, node, command);
+    let missed = Arc::new(Mutex::new(Vec::new()));
+    w.serve_clocks(&w.files("bare"), move |clocks, node, words| {
+        let reply = answer(clocks, node, words);
         let mut missed = missed.lock().unwrap();
-        if command.contains("guest-set-time") && !missed.contains(&node.to_owned()) {
+        if words[0] == "set" && !missed.contains(&node.to_owned()) {
             missed.push(node.to_owned());
             *clocks.lock().unwrap().get_mut(node).unwrap() -= 80_000;
+            return answer(clocks, node, &["look", words[1]]);
         }
-        Ok(reply)
+        reply
     });
     unpack(&c, &w.files("bare"), &w.qemu_img).unwrap();
     let back = bring_back(&c, w.return_to(&w.files("bare"))).unwrap();

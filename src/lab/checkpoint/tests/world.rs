@@ -3,6 +3,7 @@
 use super::super::*;
 use crate::fabric::{Control, Counters, Revision, Rule};
 use crate::files::{Home, LabFiles};
+use crate::guest::clock::tests::{BOOT_ID, serve};
 use crate::hypervisor::{Accel, DiskFormat, DomainState, Fake, Hypervisor, Machine, Mgmt, Port};
 use crate::image::qemu_img::QemuImg;
 use crate::lab::disks;
@@ -53,33 +54,30 @@ pub(super) struct World {
     pub(super) fake: Arc<Fake>,
     pub(super) wires: Wires,
     pub(super) qemu_img: QemuImg,
-    /// Clock minus the host's, microseconds, by node.
-    pub(super) clocks: Arc<Mutex<BTreeMap<String, i64>>>,
+    pub(super) clocks: Arc<Clocks>,
 }
+
+/// Clock minus the host's, microseconds, by node.
+pub(super) type Clocks = Mutex<BTreeMap<String, i64>>;
 
 pub(super) fn now_us() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap()
 }
 
-/// A guest agent with a clock and a boot id.
-pub(super) fn answer(clocks: &Mutex<BTreeMap<String, i64>>, node: &str, command: &str) -> String {
-    let command: Value = serde_json::from_str(command).unwrap();
-    let arguments = &command["arguments"];
-    let result = match command["execute"].as_str().unwrap() {
-        "guest-file-open" => json!(7),
-        // 36 characters.
-        "guest-file-read" => {
-            json!({"count": 36, "eof": true, "buf-b64": "MDEyMzQ1NjctODlhYi1jZGVmLTAxMjMtNDU2Nzg5YWJjZGVm"})
-        }
-        "guest-get-time" => json!((now_us() + clocks.lock().unwrap().get(node).copied().unwrap_or(0)) * 1000),
-        "guest-set-time" => {
-            let micros = arguments["time"].as_i64().unwrap() / 1000;
-            clocks.lock().unwrap().insert(node.to_owned(), micros - now_us());
-            json!({})
-        }
-        _ => json!({}),
-    };
-    json!({ "return": result }).to_string()
+/// Sets a machine's clock, or only looks; what it answers.
+pub(super) fn answer(clocks: &Clocks, node: &str, words: &[&str]) -> String {
+    let mut clocks = clocks.lock().unwrap();
+    if let ["set", _, seconds, nanos] = words {
+        let micros = seconds.parse::<i64>().unwrap() * 1_000_000 + nanos.parse::<i64>().unwrap() / 1000;
+        clocks.insert(node.to_owned(), micros - now_us());
+    }
+    let now = now_us() + clocks.get(node).copied().unwrap_or(0);
+    format!(
+        "{} {} {} {BOOT_ID}\n",
+        words[1],
+        now / 1_000_000,
+        now % 1_000_000 * 1000
+    )
 }
 
 impl World {
@@ -94,16 +92,13 @@ impl World {
             serial: "data".into(),
         });
         let fake = Arc::new(Fake::new());
-        let clocks: Arc<Mutex<BTreeMap<String, i64>>> = Arc::default();
-        let c = clocks.clone();
-        fake.on_agent(move |node, command| Ok(answer(&c, node, command)));
         let world = World {
             dir: tempfile::tempdir().unwrap(),
             lab,
             fake,
             wires: Wires::default(),
             qemu_img: QemuImg::default(),
-            clocks,
+            clocks: Arc::default(),
         };
         let files = world.files("bare");
         for node in &world.lab.nodes {
@@ -116,6 +111,7 @@ impl World {
                     .unwrap();
             }
         }
+        world.serve_clocks(&files, answer);
         std::fs::create_dir_all(files.keys()).unwrap();
         std::fs::write(files.ssh_key(), "secret").unwrap();
         let shared = files.shared_disk("quorum");
@@ -125,6 +121,19 @@ impl World {
             world.fake.create(&m.to_xml().unwrap(), false).unwrap();
         }
         world
+    }
+
+    /// The machines' clocks answer from now on like this.
+    pub(super) fn serve_clocks(
+        &self,
+        files: &LabFiles,
+        how: impl Fn(&Clocks, &str, &[&str]) -> String + Clone + Send + 'static,
+    ) {
+        std::fs::create_dir_all(&files.run).unwrap();
+        for node in &self.lab.nodes {
+            let (clocks, name, how) = (self.clocks.clone(), node.name.to_string(), how.clone());
+            serve(&files.node(&node.name).clock(), move |words| how(&clocks, &name, words));
+        }
     }
 
     pub(super) fn files(&self, instance: &str) -> LabFiles {
@@ -166,6 +175,7 @@ impl World {
                     credentials: vec![],
                     console: nf.console(),
                     console_log: nf.console_log(),
+                    clock: nf.clock(),
                     agent: None,
                 }
             })
