@@ -7,11 +7,14 @@ mod machine;
 
 use common::timed;
 use failoverlab::guest::agent::Agent;
+use failoverlab::guest::clock::Clock;
 use failoverlab::guest::ssh::{Ssh, Target, openssh_argv};
 use failoverlab::guest::{Command, Remote, wait_ready};
 use machine::{Machine, run, within};
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 #[test]
 #[ignore = "boots a machine"]
@@ -75,6 +78,7 @@ fn a_machine_knows_what_its_credentials_say() {
     transfers_over_ssh(&mut ssh);
     the_systems_ssh(&machine.target);
     the_agent(&machine, &mut ssh);
+    the_clock(&machine, &mut ssh);
     another_host_key_is_refused(&machine.target);
     following_ends_with_the_machine(machine);
 }
@@ -176,10 +180,40 @@ fn the_agent(machine: &Machine, ssh: &mut Ssh) {
             .to_string()
             .contains("No such file")
     );
+}
+
+/// Told and set by a program that has nothing to do while nobody asks, whatever came before; the clock chip stays the host's.
+fn the_clock(machine: &Machine, ssh: &mut Ssh) {
+    let host = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let mut noise = UnixStream::connect(&machine.clock).unwrap();
+    noise.write_all(&[b'x'; 70_000]).unwrap();
+    noise
+        .write_all(b"\nhalt now\nset 1 -5 0\nlook gone\nhalf a li")
+        .unwrap();
+    drop(noise);
+    let mut clock = Clock::connect("node1", &machine.clock).unwrap();
+    let told = clock.look(within(10)).unwrap();
+    assert!(told.time.abs_diff(host()) < Duration::from_secs(5), "{told:?}");
+    let boot_id = run(ssh, &["cat", "/proc/sys/kernel/random/boot_id"]);
+    assert_eq!(told.boot_id, boot_id.trim());
     let begin = Instant::now();
-    agent.set_time(Duration::new(2_000_000_000, 5), within(30)).unwrap();
-    eprintln!("agent set time: {:?}", begin.elapsed());
+    clock.set(Duration::new(2_000_000_000, 5), within(30)).unwrap();
+    eprintln!("clock set: {:?}", begin.elapsed());
     assert!(run(ssh, &["date", "+%s"]).starts_with("20000000"));
+    let chip: u64 = run(ssh, &["cat", "/sys/class/rtc/rtc0/since_epoch"])
+        .trim()
+        .parse()
+        .unwrap();
+    assert!(chip.abs_diff(host().as_secs()) < 5, "{chip}");
+    drop(clock);
+    let used =
+        "cat /proc/$(cat /sys/fs/cgroup/system.slice/failoverlab-clock.service/cgroup.procs)/stat | cut -d' ' -f14,15";
+    let idle = run(ssh, &["sh", "-c", &format!("{used}; sleep 2; {used}")]);
+    let idle: Vec<&str> = idle.lines().collect();
+    assert_eq!(idle.len(), 2, "{idle:?}");
+    assert_eq!(idle[0], idle[1], "it works though nobody asks");
+    let mut again = Clock::connect("node1", &machine.clock).unwrap();
+    assert!(again.look(within(10)).unwrap().time.as_secs().abs_diff(2_000_000_000) < 60);
 }
 
 fn another_host_key_is_refused(target: &Target) {

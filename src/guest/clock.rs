@@ -104,10 +104,7 @@ impl Clock {
 
     fn failed(&self, seen: String) -> Error {
         let problem = Problem::new("ask the machine's clock").on(&self.node).seen(seen);
-        Error::Operation(problem.remedy(format!(
-            "failoverlab console {}: is failoverlab-clock running?",
-            self.node
-        )))
+        Error::Operation(problem.remedy("see whether it runs in the machine: systemctl status failoverlab-clock"))
     }
 }
 

@@ -12,6 +12,7 @@ use failoverlab::spec::Lab;
 use failoverlab::wait::Deadline;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Machine {
     pub target: Target,
     /// The lab's files.
     pub files: LabFiles,
+    /// The socket of its clock.
+    pub clock: PathBuf,
     /// Further ports on 127.0.0.1: guest port → host port.
     pub ports: Vec<(u16, u16)>,
 }
@@ -109,7 +112,14 @@ impl Machine {
             "virtio-serial-pci",
             "-device",
             "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
-        ]);
+        ])
+        .arg("-chardev")
+        .arg(format!(
+            "socket,id=clock,path={},server=on,wait=off",
+            of_node.clock().display()
+        ))
+        .args(["-device", "virtserialport,chardev=clock,name=org.failoverlab.clock"]);
+        std::fs::create_dir_all(of_node.clock().parent().unwrap()).unwrap();
         for (i, nic) in node.nics.iter().enumerate() {
             qemu.arg("-netdev").arg(format!("hubport,id=n{i},hubid={i}"));
             qemu.arg("-device")
@@ -135,6 +145,7 @@ impl Machine {
             command: qemu,
             qemu: process,
             target: Target::new(&files, name, ssh),
+            clock: of_node.clock(),
             files,
             ports,
             dir,

@@ -390,7 +390,8 @@ impl Cluster {
         let can_agree = self.witness.holds() || !self.peer_lost(ctx) || self.sole || self.lease.forced;
         let seen = self.peer.view.as_ref().map_or(0, |v| v.seen).max(self.saved.seen);
         let behind = seen > self.saved.record.id.epoch;
-        let outrun = behind && self.is_leader() && self.committed() && self.peer.member && can_agree;
+        // Also with a change under way: it goes on in the new epoch, and in the old one the other member might not agree to it.
+        let outrun = behind && self.is_leader() && self.peer.member && can_agree;
         if (leader_gone && can_agree) || outrun {
             let mut above = self.saved.record.id.clone();
             above.epoch = seen.max(above.epoch);
