@@ -120,8 +120,8 @@ impl Store {
         remove_dir(&draft)
     }
 
-    /// Removes the oldest of those checkpoints that `ours` is true for and nobody needs, until ours take at most `budget` together;
-    /// returns their names.
+    /// Of the checkpoints that `ours` is true for and nobody needs, removes those that cannot be read (another build may have made
+    /// them), and then the oldest until ours take at most `budget` together; returns their names.
     pub fn prune(
         &self,
         budget: Size,
@@ -133,6 +133,12 @@ impl Store {
         all.retain(|c| ours(&c.meta.name));
         let mut total = all.iter().map(Checkpoint::disk_usage).sum::<Result<u64>>()?;
         let mut gone = Vec::new();
+        for name in self.names()?.into_iter().filter(|n| ours(n) && user(n).is_none()) {
+            if self.find(&name).is_err() {
+                self.rm(&name, |_| None)?;
+                gone.push(name);
+            }
+        }
         for c in all {
             if total <= budget.0 {
                 break;

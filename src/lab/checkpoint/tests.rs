@@ -352,6 +352,25 @@ fn the_store_keeps_what_is_needed() {
 }
 
 #[test]
+fn what_another_build_kept_goes_whatever_room_there_is_and_what_a_person_kept_stays() {
+    let w = World::new();
+    for n in ["warm", "used", "mine"] {
+        let meta = w.checkpoint(n).unwrap().files.meta();
+        let text = std::fs::read_to_string(&meta).unwrap();
+        std::fs::write(&meta, text.replace("\"schema\": 2", "\"schema\": 1")).unwrap();
+    }
+    let whole = w.checkpoint("whole").unwrap();
+    let user = |n: &Name| (n.as_str() == "used").then(|| "bare@1".to_owned());
+    let gone = w.store().prune(Size::mib(1024), |n| n.as_str() != "mine", user);
+    assert_eq!(gone.unwrap(), [name("warm")]);
+    let (good, bad) = w.store().list().unwrap();
+    assert_eq!(
+        (good[0].meta.name.clone(), good.len(), bad.len()),
+        (whole.meta.name, 1, 2)
+    );
+}
+
+#[test]
 fn what_a_killed_process_left_is_swept_and_what_is_being_made_is_not() {
     let w = World::new();
     let store = w.store();
