@@ -59,10 +59,10 @@ impl Clock {
     fn ask(&mut self, verb: &str, arguments: &str, deadline: Deadline) -> Result<Reading> {
         let deadline = deadline.at_most(ANSWER);
         self.asked += 1;
-        // An answer to somebody who asked before us may still come.
+        // Whoever asked before us may have left half a line, and may still be answered.
         let token = format!("{}-{}", std::process::id(), self.asked);
         self.stream
-            .write_all(format!("{verb} {token}{arguments}\n").as_bytes())
+            .write_all(format!("\n{verb} {token}{arguments}\n").as_bytes())
             .tried("ask the machine's clock", &self.node)?;
         loop {
             let line = self.line(deadline)?;
@@ -137,7 +137,8 @@ pub(crate) mod tests {
             // One asker at a time, as in the machine.
             for stream in listener.incoming() {
                 let stream = stream.unwrap();
-                for line in std::io::BufReader::new(&stream).lines().map_while(Result::ok) {
+                let lines = std::io::BufReader::new(&stream).lines().map_while(Result::ok);
+                for line in lines.filter(|l| !l.is_empty()) {
                     let words: Vec<&str> = line.split(' ').collect();
                     let _ = (&stream).write_all(answer(&words).as_bytes());
                 }
