@@ -429,6 +429,7 @@ impl Cluster {
             Phase::Forming if self.leads(&view) => {
                 let mine = &self.saved.record.id;
                 let claimed = mine.by == self.me && (!self.saved.committed || view.id == *mine);
+                // Two claims of one epoch are not ordered: neither would be agreed to.
                 let clash = view.id.epoch == mine.epoch && view.id.by != mine.by;
                 if !claimed || clash || view.seen > mine.epoch {
                     self.claim(ctx, view.id.clone(), view.seen);
