@@ -42,14 +42,16 @@ pub trait Witness: Send {
     fn is_held(&self) -> bool;
 }
 
-/// Proves that a lock can be had: opens, writes a byte, closes. Tries once more on a new session if the first one failed
-/// in the first half of the time.
+/// Proves that a lock can be had: opens, writes a byte, closes. Tries once more on a new session if the first one failed and there
+/// is time. One that is only slow is not given up before the end: the server would have to do for the next one again what it has done,
+/// and a slow server would never be done.
 pub async fn probe(witness: &mut impl Witness, deadline: Duration) -> Result<(), Fault> {
     let end = tokio::time::Instant::now() + deadline;
-    let first = probe_once(witness, deadline / 2).await;
+    let first = probe_once(witness, deadline).await;
+    let left = end.saturating_duration_since(tokio::time::Instant::now());
     match first {
-        Ok(()) => Ok(()),
-        Err(_) => probe_once(witness, end.saturating_duration_since(tokio::time::Instant::now())).await,
+        Err(_) if !left.is_zero() => probe_once(witness, left).await,
+        done => done,
     }
 }
 
@@ -62,5 +64,60 @@ async fn probe_once(witness: &mut impl Witness, deadline: Duration) -> Result<()
     match tokio::time::timeout(deadline, all).await {
         Ok(done) => done,
         Err(_) => Err(Fault::Lost(format!("no answer within {} ms", deadline.as_millis()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A share whose openings take so long, one after the other, and fail where that is said.
+    struct Openings(Vec<(u64, bool)>);
+
+    impl Witness for Openings {
+        async fn open(&mut self, _: Duration) -> Result<Vec<u8>, Fault> {
+            let (millis, good) = self.0.remove(0);
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            if good {
+                Ok(Vec::new())
+            } else {
+                Err(Fault::Lost("reset".into()))
+            }
+        }
+        async fn write(&mut self, _: &[u8], _: Duration) -> Result<(), Fault> {
+            Ok(())
+        }
+        async fn close(&mut self, _: Duration) -> Result<(), Fault> {
+            Ok(())
+        }
+        fn is_held(&self) -> bool {
+            false
+        }
+    }
+
+    /// The outcome, after how long, and how many openings were not needed.
+    async fn probed(openings: &[(u64, bool)]) -> (bool, u64, usize) {
+        let mut share = Openings(openings.to_vec());
+        let begin = tokio::time::Instant::now();
+        let good = probe(&mut share, Duration::from_secs(5)).await.is_ok();
+        (good, begin.elapsed().as_millis() as u64, share.0.len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_is_repeated_where_it_failed_and_left_to_go_on_where_it_is_slow() {
+        assert_eq!(probed(&[(10, true), (10, true)]).await, (true, 10, 1));
+        assert_eq!(probed(&[(4900, true), (4900, true)]).await, (true, 4900, 1), "slow");
+        assert_eq!(
+            probed(&[(10, false), (4900, true)]).await,
+            (true, 4910, 0),
+            "failed once"
+        );
+        assert_eq!(
+            probed(&[(10, false), (20, false)]).await,
+            (false, 30, 0),
+            "failed twice"
+        );
+        assert_eq!(probed(&[(4000, false), (4000, true)]).await, (false, 5000, 0));
+        assert_eq!(probed(&[(9000, true), (10, true)]).await, (false, 5000, 1), "silent");
     }
 }
