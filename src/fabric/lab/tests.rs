@@ -232,7 +232,7 @@ fn a_delay_is_kept_and_held_frames_come_late_but_come() {
             Ok(if n == 101 {
                 Probe::Ready(())
             } else {
-                crate::wait::Probe::NotYet(format!("{n} frames"))
+                Probe::NotYet(format!("{n} frames"))
             })
         },
     );

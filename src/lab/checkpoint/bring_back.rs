@@ -85,22 +85,14 @@ fn go_on(checkpoint: &Checkpoint, to: &Return<'_>, known: &[(&NodeMeta, Machine)
         to.hypervisor
             .restore(&checkpoint.files.memory(&node.name), &machine.to_xml()?)
     }))?;
-    let running: Vec<&NodeMeta> = known
-        .iter()
-        .map(|(n, _)| *n)
-        .filter(|n| n.state == NodeState::Running)
-        .collect();
+    let running: Vec<_> = known.iter().filter(|(n, _)| n.state == NodeState::Running).collect();
     let begin = monotonic_us();
-    let resumed = all(each(&running, |node| {
+    let resumed = all(each(&running, |(node, _)| {
         to.hypervisor.resume(&node.name).map(|()| monotonic_us())
     }))?;
     let deadline = Deadline::scaled(CLOCK, to.slowness);
-    let machines: Vec<_> = known
-        .iter()
-        .filter(|(n, _)| n.state == NodeState::Running)
-        .zip(&resumed)
-        .collect();
-    let set = all(each(&machines, |((node, machine), resumed)| {
+    let since: Vec<_> = running.iter().zip(&resumed).collect();
+    let set = all(each(&since, |((node, machine), resumed)| {
         let Some(offset) = node.clock_offset_us else {
             return Ok(None);
         };
@@ -113,7 +105,7 @@ fn go_on(checkpoint: &Checkpoint, to: &Return<'_>, known: &[(&NodeMeta, Machine)
     drop(held);
     (to.resumed)();
     let held_us = monotonic_us() - begin;
-    let nodes = running.iter().zip(&set).map(|(node, set)| ReturnedNode {
+    let nodes = running.iter().zip(&set).map(|((node, _), set)| ReturnedNode {
         name: node.name.clone(),
         clock_error_us: set.map(|(error, _)| error),
         clock_set_us: set.map(|(_, took)| took),
