@@ -31,11 +31,33 @@ pub struct Disk {
     spoilt: BTreeMap<String, DiskResult>,
     /// What fails once.
     pub fail_next: Option<Fails>,
+    /// Operations, reads and listings too, that end in a given way.
+    pub rule: Option<Rule>,
     /// Bytes that fit; none is without bound.
     pub capacity: Option<u64>,
 }
 
+/// Which operations end in a given way instead of being carried out.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Whether it concerns this one.
+    pub what: fn(&DiskAction) -> bool,
+    /// How it ends.
+    pub result: DiskResult,
+    /// Whether only the first one does.
+    pub once: bool,
+}
+
 impl Disk {
+    fn ruled(&mut self, action: &DiskAction) -> Option<DiskResult> {
+        let rule = self.rule.as_ref().filter(|r| (r.what)(action))?;
+        let result = rule.result.clone();
+        if rule.once {
+            self.rule = None;
+        }
+        Some(result)
+    }
+
     /// An operation waits; true when the disk was idle.
     pub fn push(&mut self, op: OpId, action: DiskAction) -> bool {
         self.queue.push_back((op, action));
@@ -60,6 +82,9 @@ impl Disk {
             Some(Fails::Renaming) => matches!(action, DiskAction::Rename { .. }),
             None => false,
         };
+        if let Some(result) = self.ruled(&action) {
+            return Some((op, result));
+        }
         let files: Vec<String> = action.written().map(str::to_owned).collect();
         let result = match files.iter().find_map(|f| self.spoilt.get(f)) {
             Some(earlier) => earlier.clone(),
@@ -200,6 +225,17 @@ impl Disk {
             }
             None => false,
         }
+    }
+    /// Replaces a file, durably, behind the node's back.
+    #[cfg(test)]
+    pub fn put(&mut self, name: &str, data: Vec<u8>) {
+        let synced = data.len();
+        let file = File {
+            data,
+            synced,
+            named: true,
+        };
+        self.files.insert(name.into(), file);
     }
     /// Removes a file behind the node's back.
     pub fn remove(&mut self, name: &str) -> bool {

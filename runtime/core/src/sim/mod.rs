@@ -280,4 +280,6 @@ impl World {
 }
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod tests;

@@ -173,6 +173,8 @@ pub struct World {
     pub plan: super::plan::Plan,
     /// Told when something of interest happens.
     pub trace: Option<Vec<String>>,
+    /// The last datagram that each member got.
+    pub last: [Option<Input>; 2],
 }
 
 impl World {
@@ -225,6 +227,7 @@ impl World {
             truths: Truths::default(),
             plan,
             trace: trace.then(Vec::new),
+            last: [None, None],
         };
         for i in 0..world.machines.len() {
             let at = world.rng.range(0, 3_000_000);
@@ -382,6 +385,7 @@ impl World {
         }
         if let (Input::Datagram { bytes, .. }, None, true) = (&input, m.paused, i < 2) {
             self.checks.heartbeat(self.now, i, bytes);
+            self.last[i] = Some(input.clone());
             self.heard(i);
         }
         let m = &mut self.machines[i];
