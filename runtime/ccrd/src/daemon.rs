@@ -98,7 +98,7 @@ pub async fn run(options: Options) -> Result<(), Ended> {
         Role::Member => &config.service,
         Role::Hub => &config.node,
     };
-    let post = Post::new(asking.clone(), greeting, hung_up);
+    let post = Post::new(asking.clone(), greeting, config.settings.generation_bytes, hung_up);
     let mine = own_addresses(&config);
 
     let addresses = start(

@@ -34,12 +34,12 @@ pub struct Post {
 }
 
 impl Post {
-    /// `name` goes into the greetings.
-    pub fn new(core: Core, name: &str, hang_up: watch::Receiver<u64>) -> Self {
+    /// `name` goes into the greetings; the store behind has generations of so many bytes.
+    pub fn new(core: Core, name: &str, generation_bytes: u64, hang_up: watch::Receiver<u64>) -> Self {
         Self {
             core,
             name: name.into(),
-            limits: Arc::new(Limits::default()),
+            limits: Arc::new(Limits::of_store(generation_bytes)),
             hang_up,
         }
     }

@@ -29,11 +29,25 @@ pub struct Limits {
     pub memory: Memory,
 }
 
+/// Largest message, however large the generations: sessions share [`Limits::memory`].
+const MAX_MESSAGE: usize = 32 << 20;
+
+impl Limits {
+    /// Of a store whose logs have generations of so many bytes, or of a hub in front of it: what fits into none of them is announced
+    /// as too large, and refused before it is read.
+    pub fn of_store(generation_bytes: u64) -> Self {
+        Self {
+            message: ccr_core::store::log::max_message(generation_bytes).min(MAX_MESSAGE),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             line: 2048,
-            message: 32 << 20,
+            message: MAX_MESSAGE,
             recipients: 100,
             sessions: 64,
             idle: Duration::from_secs(60),
@@ -57,5 +71,19 @@ impl Memory {
     pub fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let kib = u32::try_from(bytes.div_ceil(1 << 10)).ok()?;
         self.0.clone().try_acquire_many_owned(kib).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ccr_core::store::log::max_message;
+
+    #[test]
+    fn a_message_is_at_most_what_fits_into_a_generation_and_into_memory() {
+        for generation in [4096, 64 << 10, 1 << 20] {
+            assert_eq!(Limits::of_store(generation).message, max_message(generation));
+        }
+        assert_eq!(Limits::of_store(64 << 20).message, MAX_MESSAGE);
     }
 }

@@ -259,7 +259,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Inbox> Session<'_, S, I> {
         self.say("354 go on, end with a lone dot\r\n");
         self.flush().await?;
         let memory: &Memory = &self.limits.memory;
-        let answers = match self.wire.text(self.limits.message, memory).await? {
+        let text = match self.wire.text(self.limits.message, memory).await {
+            Err(endless @ Broken::Endless(_)) => {
+                // It is not read to its end, but the peer hears why it is cut off.
+                let refused = self.for_each("552 5.3.4 too large\r\n", message.to.len());
+                self.say(&refused);
+                self.flush().await?;
+                return Err(endless);
+            }
+            text => text?,
+        };
+        let answers = match text {
             Text::Whole(bytes, permits) => {
                 let recipients = message.to.len();
                 message.bytes = bytes;
@@ -426,6 +436,19 @@ mod tests {
             b"EHLO c\r\nMAIL FROM:<a@x>\r\nRCPT TO:<a@x>\r\nRCPT TO:<b@x>\r\nRCPT TO:<c@x>\r\nRCPT TO:<d@x>\r\n",
         );
         assert!(said.ends_with("452 4.5.3 too many recipients\r\n"), "{said}");
+    }
+
+    #[test]
+    fn who_never_stops_is_told_why_and_cut_off() {
+        let mut big = b"EHLO c\r\nMAIL FROM:<a@x>\r\nRCPT TO:<a@x>\r\nDATA\r\n".to_vec();
+        big.extend(std::iter::repeat_n(b'x', 100_000));
+        big.extend_from_slice(b"\r\n.\r\nNOOP\r\n");
+        let (said, got) = talk(Dialect::Smtp, &big);
+        assert!(
+            said.ends_with("354 go on, end with a lone dot\r\n552 5.3.4 too large\r\n"),
+            "{said}"
+        );
+        assert!(got.is_empty());
     }
 
     #[test]

@@ -215,6 +215,14 @@ password_file = "{folder}/password"
         self.submitter().submit(to, message)
     }
 
+    /// The longest message that the hub announces.
+    pub fn announced_size(&self) -> Result<usize, String> {
+        let mut c = self.connect(10, 4)?;
+        c.expect("220")?;
+        let last = c.say("EHLO test", "250")?;
+        last.strip_prefix("250 SIZE ").and_then(|n| n.parse().ok()).ok_or(last)
+    }
+
     /// A client of the hub that another thread may have.
     pub fn submitter(&self) -> Submitter {
         Submitter(SocketAddrV4::new(

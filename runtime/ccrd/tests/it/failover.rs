@@ -74,6 +74,17 @@ fn mail_survives_a_move_and_the_death_of_the_active_node() {
     assert!(answers[0].contains(&format!("node={first} ")), "{answers:?}");
     expected.push("k5@test".into());
 
+    // The longest message that the hub announces is one that the store takes.
+    let head = message("k6@test", 0);
+    let most = cluster.announced_size().expect("a size");
+    let long = message("k6@test", most - head.len());
+    assert_eq!(long.len(), most);
+    cluster.submit(&["ann@lab"], &long).expect("accepted");
+    expected.push("k6@test".into());
+    cluster.until("ann has the longest message", SOON, |c| {
+        (keys(c, "ann")? == expected).then_some(())
+    });
+
     // A planned move loses nothing.
     cluster.until("the copy is healthy", SOON, |c| healthy(c, other(first)));
     let moved = cluster.ctl(first, &["move", "--to", other(first), "--comment", "test"]);
@@ -86,7 +97,7 @@ fn mail_survives_a_move_and_the_death_of_the_active_node() {
 
     // An unplanned one loses nothing that the hub accepted.
     cluster.until("the copy is healthy", SOON, |c| healthy(c, first));
-    for n in 6..10 {
+    for n in 7..10 {
         let key = format!("k{n}@test");
         cluster.submit(&["ann@lab"], &message(&key, 1000)).expect("accepted");
         expected.push(key);

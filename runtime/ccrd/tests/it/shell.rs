@@ -4,6 +4,7 @@ use crate::wait::until_async;
 use ccr_contract::event::{NodeEvent, Severity};
 use ccr_contract::reply::By;
 use ccr_core::io::{ClientRequest, Command, Effect, Input, Listed, LmtpReply, Node, Now, Reply};
+use ccr_core::store::log::max_message;
 use ccrd::core::{Core, Hands, Inlets, channels, run};
 use ccrd::ctl;
 use ccrd::events::Events;
@@ -17,6 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 const SOON: Duration = Duration::from_secs(10);
+const GENERATION: u64 = 1 << 20;
 
 /// Answers clients at once, except deliveries to `slow`, which it never answers.
 #[derive(Debug, Default)]
@@ -121,7 +123,7 @@ fn world(online: bool) -> World {
     });
     let end = tokio::spawn(async move { run(node, outlets, Gloves(hang_up), &Notifier::from_environment()).await });
     World {
-        post: Post::new(core.clone(), "exmbx", hung_up),
+        post: Post::new(core.clone(), "exmbx", GENERATION, hung_up),
         core,
         _inlets: inlets,
         ticks,
@@ -184,6 +186,46 @@ async fn sessions_reach_the_core_and_its_words_reach_the_client() {
     .await;
     // ENVID is not for submitters: the hub gives ids.
     assert!(said.contains("250 2.0.0 queued as hub-1\r\n"), "{said}");
+}
+
+/// The hub and the store in front of one core: what does not fit into a generation is refused before it is sent, or as soon as it is
+/// longer; the core never sees it.
+#[tokio::test]
+async fn what_fits_into_no_generation_is_announced_and_refused() {
+    let w = world(true);
+    let most = max_message(GENERATION);
+    for (protocol, hello) in [(Protocol::Smtp, "EHLO"), (Protocol::Lmtp, "LHLO")] {
+        let at = w.serve(protocol);
+        let said = talk(
+            at,
+            &format!(
+                "{hello} c\r\nMAIL FROM:<a@x> SIZE={}\r\nMAIL FROM:<a@x> SIZE={most}\r\nQUIT\r\n",
+                most + 1
+            ),
+        )
+        .await;
+        let tail: Vec<&str> = said.lines().rev().take(4).collect();
+        assert_eq!(tail[3], format!("250 SIZE {most}"));
+        assert_eq!(tail[2], "552 5.3.4 too large");
+        assert!(tail[1].starts_with("250 "), "{said}");
+        let send = |bytes: usize| {
+            let text = "x".repeat(bytes - 2);
+            let script =
+                format!("{hello} c\r\nMAIL FROM:<a@x>\r\nRCPT TO:<ann@x>\r\nDATA\r\n{text}\r\n.\r\nNOOP\r\nQUIT\r\n");
+            async move {
+                talk(at, &script)
+                    .await
+                    .lines()
+                    .rev()
+                    .nth(2)
+                    .unwrap_or_default()
+                    .to_owned()
+            }
+        };
+        assert!(send(most).await.starts_with("250 "), "the longest");
+        assert_eq!(send(most + 1).await, "552 5.3.4 too large");
+        assert_eq!(send(2_000_000).await, "552 5.3.4 too large");
+    }
 }
 
 #[tokio::test]
