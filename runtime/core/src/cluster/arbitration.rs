@@ -15,8 +15,13 @@ use crate::planted::Bug;
 use crate::wire::{self, WitnessFile};
 use ccr_contract::event::{Severity, kind};
 
-/// Between two attempts to open the file, in microseconds.
+/// Between two attempts to have the file, in microseconds. Where more than [`PATIENT`] of them failed it doubles; but not for a file
+/// that is held: a takeover waits for the moment in which it is free.
 const RETRY_US: u64 = 300_000;
+/// The longest such wait; a probe that succeeds again ends it sooner.
+const LONGEST_RETRY_US: u64 = 1_200_000;
+/// Failures before the waits become longer: a share that is away for a moment costs no quorum.
+const PATIENT: u32 = 3;
 
 /// What a witness operation was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,12 +49,25 @@ enum Hold {
     Abandoned,
 }
 
+/// Why an attempt to have the file gave nothing.
+#[derive(Debug, Clone, Copy)]
+enum Not {
+    /// It says what keeps this node from it.
+    Ours,
+    /// Somebody has it.
+    Free,
+    /// The share does not do what it is asked.
+    Working,
+}
+
 /// What this node knows of the witness and does with it.
 #[derive(Debug, Default)]
 pub struct Witness {
     hold: Hold,
     /// No attempt before then.
     retry_at: u64,
+    /// Attempts that failed since the last good write.
+    failures: u32,
     /// When the next beat is due.
     beat_at: u64,
     /// The record in the write under way.
@@ -262,10 +280,10 @@ impl Cluster {
                 if self.force.asked {
                     self.force_refused(why);
                 }
-                self.not_won(ctx, why, false);
+                self.not_won(ctx, why, Not::Free);
             }
             (Step::Open, WitnessResult::Failed(why)) => {
-                self.not_won(ctx, &why, false);
+                self.not_won(ctx, &why, Not::Working);
                 if self.force.asked && self.phase == Phase::Forming && self.saving.is_none() {
                     self.force_alone(ctx, &format!("the witness cannot be seen ({why})"));
                 }
@@ -279,6 +297,8 @@ impl Cluster {
                     );
                 }
                 self.witness.written = self.witness.writing.take();
+                self.witness.failures = 0;
+                self.witness.told_lost = false;
                 self.lease.renew(Source::Witness, begun);
             }
             (Step::LastWrite, WitnessResult::Done) => {
@@ -287,15 +307,14 @@ impl Cluster {
             }
             (Step::Close, _) => self.let_go(ctx),
             (Step::Write(_) | Step::LastWrite, result) => {
-                let why = format!("{result:?}");
+                let had_it = self.witness.written.is_some();
                 self.let_go(ctx);
-                self.witness.retry_at = ctx.now.boot_us;
-                ctx.warn(
-                    kind::ARBITRATION_LOST,
-                    &[("why", why.into()), ("epoch", self.epoch().into())],
-                );
+                // What was held and is lost is asked for again at once; what could never be written is not.
+                let wait = if had_it { 0 } else { self.next_wait(ctx) };
+                self.witness.retry_at = ctx.now.boot_us + wait;
+                self.tell_lost(ctx, &format!("{result:?}"));
             }
-            (Step::Open, WitnessResult::Done) => self.not_won(ctx, "no answer that makes sense", false),
+            (Step::Open, WitnessResult::Done) => self.not_won(ctx, "no answer that makes sense", Not::Working),
         }
     }
 
@@ -367,21 +386,34 @@ impl Cluster {
     fn refuse(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
         self.witness.hold = Hold::Closing;
         ctx.witness(Pending::Witness(Step::Close), WitnessAction::Close, self.timeout_us());
-        self.not_won(ctx, why, true);
+        self.not_won(ctx, why, Not::Ours);
         self.witness.hold = Hold::Closing;
         self.lose_quorum(ctx, why);
     }
 
-    fn not_won(&mut self, ctx: &mut Ctx<Pending>, why: &str, refused: bool) {
+    fn not_won(&mut self, ctx: &mut Ctx<Pending>, why: &str, refused: Not) {
         self.witness.hold = Hold::No;
-        let wait = if refused {
-            self.settings.witness_check_ms * 1000
-        } else {
-            RETRY_US
+        let wait = match refused {
+            Not::Ours => self.settings.witness_check_ms * 1000,
+            Not::Free => RETRY_US,
+            Not::Working => self.next_wait(ctx),
         };
         self.witness.retry_at = ctx.now.boot_us + wait;
-        if !self.witness.told_lost {
-            self.witness.told_lost = true;
+        self.tell_lost(ctx, why);
+    }
+
+    /// Until the next attempt after one that failed; up to a quarter more, so that two members do not ask a server in trouble at the
+    /// same time.
+    fn next_wait(&mut self, ctx: &mut Ctx<Pending>) -> u64 {
+        let doubled = self.witness.failures.saturating_sub(PATIENT).min(16);
+        let wait = (RETRY_US << doubled).min(LONGEST_RETRY_US);
+        self.witness.failures = self.witness.failures.saturating_add(1);
+        wait + ctx.random() % (wait / 4)
+    }
+
+    /// Once for each time that it was had or asked for.
+    fn tell_lost(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
+        if !std::mem::replace(&mut self.witness.told_lost, true) {
             ctx.warn(
                 kind::ARBITRATION_LOST,
                 &[("why", why.into()), ("epoch", self.epoch().into())],
@@ -398,7 +430,11 @@ impl Cluster {
         };
         let before = self.witness.probed.as_ref().map(|(_, e)| e.is_none());
         match (&error, before) {
-            (None, None | Some(false)) => ctx.info(kind::WITNESS_OK, &[("epoch", self.epoch().into())]),
+            (None, None | Some(false)) => {
+                // What failed before may work now.
+                self.witness.retry_at = self.witness.retry_at.min(ctx.now.boot_us + RETRY_US);
+                ctx.info(kind::WITNESS_OK, &[("epoch", self.epoch().into())]);
+            }
             (Some(why), None | Some(true)) => {
                 let data = [("error", why.as_str().into()), ("epoch", self.epoch().into())];
                 ctx.event(kind::WITNESS_FAILED, Some(1562), Severity::Warning, &data);

@@ -173,6 +173,7 @@ impl World {
             Answer::Held => WitnessResult::Held,
             Answer::Done => WitnessResult::Done,
             Answer::Bad => WitnessResult::Failed("STATUS_FILE_CLOSED".into()),
+            Answer::Full => WitnessResult::Failed("STATUS_DISK_FULL".into()),
         };
         if self.passes(PUBLIC, SHARE_HOST, i) {
             let us = self.packet_us();

@@ -14,6 +14,10 @@ pub const SHARES: [&str; 2] = ["witness", "witness2"];
 pub struct Share {
     /// Whether the server runs.
     pub down: bool,
+    /// Whether its disk has no room: files open, nothing can be written.
+    pub full: bool,
+    /// How often a witness file was opened.
+    pub opened: u64,
     files: [File; 2],
     /// Which share each member uses.
     uses: [usize; 2],
@@ -46,6 +50,8 @@ pub enum Answer {
     Done,
     /// No such handle.
     Bad,
+    /// No room on the server's disk.
+    Full,
 }
 
 impl File {
@@ -72,8 +78,11 @@ impl Share {
                     session,
                     gives_up: None,
                 });
+                self.opened += 1;
                 Answer::Opened(file.content.clone())
             }
+            WitnessAction::Write { .. } if mine && self.full => Answer::Full,
+            WitnessAction::Probe if self.full => Answer::Full,
             WitnessAction::Write { bytes } if mine => {
                 file.content.clone_from(bytes);
                 Answer::Done

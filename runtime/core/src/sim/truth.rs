@@ -185,7 +185,8 @@ impl World {
             let share = passes(PUBLIC, i, SHARE_HOST)
                 && passes(PUBLIC, SHARE_HOST, i)
                 && self.kernel_runs(SHARE_HOST)
-                && !self.share.down;
+                && !self.share.down
+                && !self.share.full;
             let (runs, other) = (self.runs(i), self.runs(j));
             let hears = other && self.both_ways();
             let both = |n| passes(n, i, j) && passes(n, j, i);

@@ -2,3 +2,4 @@
 //! One file for each layer.
 
 mod fixture;
+mod witness;
