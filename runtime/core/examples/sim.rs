@@ -166,5 +166,12 @@ fn report(outcome: &Outcome) {
         small.broken
     );
     show(&small.plan);
+    let kept = sim::Kept {
+        what: String::new(),
+        seed: small.seed,
+        plan: small.plan.clone(),
+    };
+    // To be kept in src/sim/regressions once it holds.
+    println!("{}", serde_json::to_string(&kept).unwrap_or_default());
     small.trace.iter().for_each(|line| println!("{line}"));
 }

@@ -1,6 +1,7 @@
 //! The deterministic simulator: two members, one or two hubs, the witness share, clients, and everything that breaks. One
 //! seed is one history.
 
+mod act;
 mod check;
 mod clients;
 mod counters;
@@ -20,6 +21,7 @@ use ccr_contract::status::{ClusterState, CopyStatus, NetworkRole};
 pub use counters::Counters;
 use plan::{Plan, WINDOW_US};
 use rng::Rng;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 pub use truth::Phases;
@@ -62,6 +64,17 @@ impl Outcome {
         let few = least.iter().find(|(_, n, least)| n < least);
         few.map(|(what, n, least)| format!("{n} {what} instead of {least}"))
     }
+}
+
+/// A plan that once broke something, as it is kept in a file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Kept {
+    /// What went wrong.
+    pub what: String,
+    /// The seed of the environment's choices.
+    pub seed: u64,
+    /// The plan.
+    pub plan: Plan,
 }
 
 /// Runs the history of a seed.

@@ -20,17 +20,21 @@ fn seeds_hold_every_invariant() {
     });
 }
 
-/// Seeds that once broke an invariant: a log missing below the checkpoint left a gap in the stream behind a restart; a node
-/// that crashed between proposing an eviction and hearing that it was agreed to took its own record for a newer cluster; on a
-/// full disk the open log could not be closed, and was deleted to make place for the next one; two nodes each agreed to the record
-/// that the other one gave up at that moment.
+/// What once broke an invariant is kept as a plan, and holds: `regressions/*.json`.
 #[test]
-fn seeds_that_once_broke_hold() {
-    for seed in [4386, 9185, 31913, 1889, 2465, 3339, 4882] {
-        let mut plan = Plan::draw(&mut Rng::new(seed));
-        // As it was when they broke.
-        plan.longest = false;
-        assert_eq!(run_plan(seed, plan, false).broken, None, "seed {seed}");
+fn plans_that_once_broke_hold() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sim/regressions");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("the folder is there")
+        .map(|e| e.expect("it can be read").path())
+        .collect();
+    files.sort();
+    assert!(files.len() > 5, "{files:?}");
+    for file in files {
+        let text = std::fs::read(&file).expect("it can be read");
+        let kept: Kept = serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let outcome = run_plan(kept.seed, kept.plan, false);
+        assert_eq!(outcome.broken, None, "{}: {}", file.display(), kept.what);
     }
 }
 

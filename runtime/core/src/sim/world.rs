@@ -9,6 +9,7 @@ use super::streams::{Answered, STREAM_DIES_US, Stream};
 use super::truth::Truths;
 use crate::io::{Boot, Input, Node, Now, OpId, ReqId, WitnessAction, node};
 use ccr_contract::config::Config;
+use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::Ipv4Addr;
@@ -20,7 +21,7 @@ pub const PUBLIC: usize = 0;
 /// The network between the members.
 pub const PRIVATE: usize = 1;
 /// Two ways to stand still.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pause {
     /// The machine: its boot-time clock stands still, only the RTC goes on, its kernel answers nothing.
     Machine,
@@ -171,6 +172,8 @@ pub struct World {
     pub truths: Truths,
     /// The plan's steps, as far as they are still to come or to be undone.
     pub plan: super::plan::Plan,
+    /// What the steps did.
+    pub(super) done: Vec<super::act::Done>,
     /// Told when something of interest happens.
     pub trace: Option<Vec<String>>,
     /// The last datagram that each member got.
@@ -225,6 +228,7 @@ impl World {
             workload,
             checks,
             truths: Truths::default(),
+            done: plan.steps.iter().map(|_| Default::default()).collect(),
             plan,
             trace: trace.then(Vec::new),
             last: [None, None],
