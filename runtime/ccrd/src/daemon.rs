@@ -404,18 +404,14 @@ struct WitnessTasks {
 
 impl WitnessTasks {
     fn start(share: &Share, node: &str, inlets: &Inlets, runtime: &tokio::runtime::Handle) -> Self {
-        let task = |file: &str| {
+        let task = |witness: SmbWitness| {
             let (ask, asked) = mpsc::unbounded_channel();
-            runtime.spawn(at_witness(
-                SmbWitness::new(share.clone(), file),
-                asked,
-                inlets.done.clone(),
-            ));
+            runtime.spawn(at_witness(witness, asked, inlets.done.clone()));
             ask
         };
         Self {
-            hold: task(witness::FILE),
-            probes: task(&format!("probe-{node}")),
+            hold: task(SmbWitness::new(share.clone(), witness::FILE)),
+            probes: task(SmbWitness::passing(share.clone(), &format!("probe-{node}"))),
         }
     }
 }

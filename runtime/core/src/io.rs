@@ -264,7 +264,8 @@ pub enum WitnessAction {
     },
     /// Close the held handle.
     Close,
-    /// Open the file `probe-NODE` exclusively, write a byte, flush, close: proves that a lock could be had.
+    /// Open the file `probe-NODE` exclusively, write as much as a witness file takes, flush, close and remove: proves that a lock could be
+    /// had and that there is room. Makes the witness file where there is none.
     Probe,
 }
 

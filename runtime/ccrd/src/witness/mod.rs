@@ -38,11 +38,15 @@ pub trait Witness: Send {
     fn write(&mut self, content: &[u8], deadline: Duration) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Gives the file back. Whatever the answer, it is not held afterwards.
     fn close(&mut self, deadline: Duration) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// While this file is held: makes another one with room for [`BLOCK`] bytes where it has not got it yet. What it says stays; one that
+    /// somebody holds is that one's business.
+    fn reserve(&mut self, name: &str, deadline: Duration) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Whether the file is held, as far as this side knows.
     fn is_held(&self) -> bool;
 }
 
-/// Proves that a lock can be had: opens, writes a byte, closes. Tries once more on a new session if the first one failed and there
+/// Proves that a lock can be had, and that there is room for what arbitration writes: opens a file of its own, writes as much as the
+/// witness file takes, sees that this one has its room, closes. Tries once more on a new session if the first one failed and there
 /// is time. One that is only slow is not given up before the end: the server would have to do for the next one again what it has done,
 /// and a slow server would never be done.
 pub async fn probe(witness: &mut impl Witness, deadline: Duration) -> Result<(), Fault> {
@@ -59,6 +63,7 @@ async fn probe_once(witness: &mut impl Witness, deadline: Duration) -> Result<()
     let all = async {
         witness.open(deadline).await?;
         witness.write(b"1", deadline).await?;
+        witness.reserve(FILE, deadline).await?;
         witness.close(deadline).await
     };
     match tokio::time::timeout(deadline, all).await {
@@ -88,6 +93,10 @@ mod tests {
             Ok(())
         }
         async fn close(&mut self, _: Duration) -> Result<(), Fault> {
+            Ok(())
+        }
+        async fn reserve(&mut self, name: &str, _: Duration) -> Result<(), Fault> {
+            assert_eq!(name, FILE);
             Ok(())
         }
         fn is_held(&self) -> bool {

@@ -20,6 +20,9 @@ use std::time::Duration;
 /// MS-SMB2 2.2.13, create options.
 const FILE_WRITE_THROUGH: u32 = 0x2;
 const FILE_NON_DIRECTORY_FILE: u32 = 0x40;
+const FILE_DELETE_ON_CLOSE: u32 = 0x1000;
+/// MS-SMB2 2.2.13, share access: whatever others do.
+const SHARE_ALL: u32 = 0x7;
 /// MS-SMB2 2.2.21: where the data of a WRITE begins, from the start of the header.
 const WRITE_DATA_OFFSET: u16 = 0x70;
 /// MS-SMB2 2.2.19: where the answer to a READ should put its data.
@@ -51,6 +54,8 @@ impl std::fmt::Debug for Share {
 pub struct SmbWitness {
     share: Share,
     file: String,
+    /// The file is made anew for each hold, and goes with it.
+    passing: bool,
     held: Option<Handle>,
 }
 
@@ -75,7 +80,16 @@ impl SmbWitness {
         Self {
             share,
             file: file.to_owned(),
+            passing: false,
             held: None,
+        }
+    }
+
+    /// The same with a file that is gone when it is closed, so that each write needs new room on the share's disk.
+    pub fn passing(share: Share, file: &str) -> Self {
+        Self {
+            passing: true,
+            ..Self::new(share, file)
         }
     }
 
@@ -105,8 +119,8 @@ impl Witness for SmbWitness {
     async fn open(&mut self, deadline: Duration) -> Result<Vec<u8>, Fault> {
         self.held = None;
         let opened = tokio::time::timeout(deadline, async {
-            let handle = Handle::open(&self.share, &self.file, deadline).await?;
-            let content = handle.read().await?;
+            let handle = Handle::open(&self.share, &self.file, self.passing, deadline).await?;
+            let content = handle.read(handle.file).await?;
             Ok::<_, smb2::Error>((handle, content))
         })
         .await;
@@ -130,13 +144,19 @@ impl Witness for SmbWitness {
         }
         let mut block = content.to_vec();
         block.resize(BLOCK, 0);
-        self.under("write", deadline, async |h| h.write(block).await).await
+        self.under("write", deadline, async |h| h.write(h.file, block).await)
+            .await
     }
 
     async fn close(&mut self, deadline: Duration) -> Result<(), Fault> {
-        let closed = self.under("close", deadline, async |h| h.close().await).await;
+        let closed = self.under("close", deadline, async |h| h.close(h.file).await).await;
         self.held = None;
         closed
+    }
+
+    async fn reserve(&mut self, name: &str, deadline: Duration) -> Result<(), Fault> {
+        self.under(&format!("make {name}"), deadline, async |h| h.reserve(name).await)
+            .await
     }
 
     fn is_held(&self) -> bool {
@@ -146,39 +166,58 @@ impl Witness for SmbWitness {
 
 impl Handle {
     /// A new connection, session and tree each time, then the exclusive open. Dropping the future closes the socket.
-    async fn open(share: &Share, file: &str, deadline: Duration) -> Result<Self, smb2::Error> {
+    async fn open(share: &Share, file: &str, passing: bool, deadline: Duration) -> Result<Self, smb2::Error> {
         let mut connection = Connection::connect(&format!("{}:{}", share.address, share.port), deadline).await?;
         connection.set_response_timeout(Some(deadline));
         connection.set_send_timeout(Some(deadline));
         connection.negotiate().await?;
         let session = Session::setup(&mut connection, &share.user, &share.password, "").await?;
         let tree = Tree::connect(&mut connection, &share.share).await?;
-        let request = CreateRequest {
-            requested_oplock_level: OplockLevel::None,
-            impersonation_level: ImpersonationLevel::Impersonation,
-            desired_access: FileAccessMask::new(
-                FileAccessMask::FILE_READ_DATA
-                    | FileAccessMask::FILE_WRITE_DATA
-                    | FileAccessMask::FILE_READ_ATTRIBUTES
-                    | FileAccessMask::SYNCHRONIZE,
-            ),
-            file_attributes: 0,
-            share_access: ShareAccess(0),
-            create_disposition: CreateDisposition::FileOpenIf,
-            create_options: FILE_WRITE_THROUGH | FILE_NON_DIRECTORY_FILE,
-            name: file.to_owned(),
-            create_contexts: Vec::new(),
-        };
-        let frame = connection
-            .execute(Command::Create, &request, Some(tree.tree_id))
-            .await?;
-        let file = CreateResponse::unpack(&mut ReadCursor::new(&succeeded(frame)?.body))?.file_id;
-        Ok(Self {
+        let mut handle = Self {
             connection,
             tree,
             _session: session,
-            file,
-        })
+            file: FileId::default(),
+        };
+        handle.file = handle.create(&exclusively(file, passing)).await?.file_id;
+        Ok(handle)
+    }
+
+    async fn create(&self, request: &CreateRequest) -> Result<CreateResponse, smb2::Error> {
+        let frame = self.ask(Command::Create, request).await?;
+        CreateResponse::unpack(&mut ReadCursor::new(&frame.body))
+    }
+
+    /// Makes sure that a file has all the bytes that will ever be written to it. Who only looks at a file's attributes is in nobody's way.
+    async fn reserve(&self, name: &str) -> Result<(), smb2::Error> {
+        let look = CreateRequest {
+            desired_access: FileAccessMask::new(FileAccessMask::FILE_READ_ATTRIBUTES | FileAccessMask::SYNCHRONIZE),
+            share_access: ShareAccess(SHARE_ALL),
+            create_disposition: CreateDisposition::FileOpen,
+            create_options: FILE_NON_DIRECTORY_FILE,
+            ..exclusively(name, false)
+        };
+        match self.create(&look).await {
+            Ok(found) => {
+                self.close(found.file_id).await?;
+                if found.end_of_file >= BLOCK as u64 {
+                    return Ok(());
+                }
+            }
+            Err(e) if e.status() == Some(NtStatus::OBJECT_NAME_NOT_FOUND) => {}
+            Err(e) => return Err(e),
+        }
+        let made = match self.create(&exclusively(name, false)).await {
+            Ok(made) => made,
+            // Its holder writes all of it.
+            Err(e) if e.status() == Some(NtStatus::SHARING_VIOLATION) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        // Whatever it says stays; zeros are no content.
+        let mut block = self.read(made.file_id).await?;
+        block.resize(BLOCK, 0);
+        self.write(made.file_id, block).await?;
+        self.close(made.file_id).await
     }
 
     async fn ask(&self, command: Command, request: &dyn Pack) -> Result<Frame, smb2::Error> {
@@ -190,13 +229,13 @@ impl Handle {
     }
 
     /// The content, without the zeros that fill it up.
-    async fn read(&self) -> Result<Vec<u8>, smb2::Error> {
+    async fn read(&self, file_id: FileId) -> Result<Vec<u8>, smb2::Error> {
         let request = ReadRequest {
             padding: READ_PADDING,
             flags: 0,
             length: BLOCK as u32,
             offset: 0,
-            file_id: self.file,
+            file_id,
             minimum_count: 0,
             channel: SMB2_CHANNEL_NONE,
             remaining_bytes: 0,
@@ -213,11 +252,11 @@ impl Handle {
         }
     }
 
-    async fn write(&self, data: Vec<u8>) -> Result<(), smb2::Error> {
+    async fn write(&self, file_id: FileId, data: Vec<u8>) -> Result<(), smb2::Error> {
         let request = WriteRequest {
             data_offset: WRITE_DATA_OFFSET,
             offset: 0,
-            file_id: self.file,
+            file_id,
             channel: 0,
             remaining_bytes: 0,
             write_channel_info_offset: 0,
@@ -226,16 +265,39 @@ impl Handle {
             data,
         };
         self.ask(Command::Write, &request).await?;
-        self.ask(Command::Flush, &FlushRequest { file_id: self.file }).await?;
+        self.ask(Command::Flush, &FlushRequest { file_id }).await?;
         Ok(())
     }
 
-    async fn close(&self) -> Result<(), smb2::Error> {
-        let request = CloseRequest {
-            flags: 0,
-            file_id: self.file,
-        };
+    async fn close(&self, file_id: FileId) -> Result<(), smb2::Error> {
+        let request = CloseRequest { flags: 0, file_id };
         self.ask(Command::Close, &request).await.map(drop)
+    }
+}
+
+/// Opens or makes a file so that nobody else can; it goes when it is closed where it is a `passing` one.
+fn exclusively(file: &str, passing: bool) -> CreateRequest {
+    let (access, options) = if passing {
+        (FileAccessMask::DELETE, FILE_DELETE_ON_CLOSE)
+    } else {
+        (0, 0)
+    };
+    CreateRequest {
+        requested_oplock_level: OplockLevel::None,
+        impersonation_level: ImpersonationLevel::Impersonation,
+        desired_access: FileAccessMask::new(
+            access
+                | FileAccessMask::FILE_READ_DATA
+                | FileAccessMask::FILE_WRITE_DATA
+                | FileAccessMask::FILE_READ_ATTRIBUTES
+                | FileAccessMask::SYNCHRONIZE,
+        ),
+        file_attributes: 0,
+        share_access: ShareAccess(0),
+        create_disposition: CreateDisposition::FileOpenIf,
+        create_options: options | FILE_WRITE_THROUGH | FILE_NON_DIRECTORY_FILE,
+        name: file.to_owned(),
+        create_contexts: Vec::new(),
     }
 }
 

@@ -33,7 +33,11 @@ pub const NODES: [&str; 3] = ["node1", "node2", "hub"];
 impl Cluster {
     /// Starts everything; gives nothing where there is no Samba.
     pub fn start(settings: &str) -> Option<Cluster> {
-        let samba = Samba::start()?;
+        Some(Self::with(Samba::start()?, settings))
+    }
+
+    /// The same with this server of the witness.
+    pub fn with(samba: Samba, settings: &str) -> Cluster {
         let folder = tempfile::Builder::new()
             .prefix("ccrd-")
             .tempdir()
@@ -55,7 +59,7 @@ impl Cluster {
             std::fs::write(file, cluster.configuration(node, settings)).expect("a configuration");
             cluster.power_on(node);
         }
-        Some(cluster)
+        cluster
     }
 
     fn configuration(&self, node: &str, settings: &str) -> String {

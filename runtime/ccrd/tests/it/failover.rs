@@ -1,7 +1,8 @@
 //! Two members, a hub and a witness on loopback: forms, takes mail, moves, and survives the death of the active node.
 
 use crate::cluster::{Cluster, NODES};
-use ccr_contract::status::CopyStatus;
+use crate::samba::Samba;
+use ccr_contract::status::{CopyStatus, WitnessHealth};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -167,6 +168,35 @@ fn a_frozen_active_node_never_serves_beside_its_successor() {
         })
         .collect();
     assert_eq!(active, [by.as_str()], "{}", cluster.report());
+}
+
+/// A witness whose disk becomes full is told, on both members; the file has its room, so that the survivor serves all the same.
+#[test]
+fn a_full_witness_disk_is_told_and_costs_no_failover() {
+    let Some(samba) = Samba::start_small() else { return };
+    let mut cluster = Cluster::with(samba, &format!("{SETTINGS}witness_check_ms = 500\n"));
+    let witness = |c: &Cluster, node: &str| Some(c.status(node)?.cluster?.witness?.health);
+    let first = cluster.until("the service is online", SOON, Cluster::active);
+    cluster.until("the copy is healthy", SOON, |c| healthy(c, other(first)));
+    let both_say = |cluster: &Cluster, health| {
+        cluster.until(&format!("{health:?} on both"), SOON, |c| {
+            (["node1", "node2"].iter().all(|n| witness(c, n) == Some(health))).then_some(())
+        });
+    };
+    both_say(&cluster, WitnessHealth::Ok);
+    cluster.samba.fill();
+    both_say(&cluster, WitnessHealth::Failed);
+    cluster.kill(first);
+    let by = cluster.until("the survivor serves", SOON, |c| {
+        c.read("ann", false).ok().map(|(by, _)| by.node)
+    });
+    assert_eq!(by, other(first));
+    cluster.samba.empty();
+    cluster.power_on(first);
+    cluster.until("the copy is healthy", SOON, |c| healthy(c, first));
+    cluster.until("the witness is well", SOON, |c| {
+        (witness(c, first)? == WitnessHealth::Ok).then_some(())
+    });
 }
 
 /// A client that submits until it is told to stop, and remembers what was acknowledged.

@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -23,6 +23,25 @@ pub struct Samba {
 impl Samba {
     /// Starts one; says why and gives nothing where there is no Samba.
     pub fn start() -> Option<Samba> {
+        Self::with_share(|_| true)
+    }
+
+    /// The same with a share on a disk of 64 KiB, which only root can make.
+    pub fn start_small() -> Option<Samba> {
+        Self::with_share(|share| {
+            let mut mount = Command::new("mount");
+            mount
+                .args(["-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs"])
+                .arg(share);
+            let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|s| s.success());
+            if !mounted {
+                eprintln!("skipped: a small disk cannot be mounted here");
+            }
+            mounted
+        })
+    }
+
+    fn with_share(prepare: impl FnOnce(&Path) -> bool) -> Option<Samba> {
         let Some(smbd) = ["/usr/sbin/smbd", "/usr/bin/smbd"]
             .into_iter()
             .find(|p| Path::new(p).exists())
@@ -42,6 +61,9 @@ impl Samba {
             .port();
         for d in ["share", "state", "private"] {
             std::fs::create_dir(folder.path().join(d)).expect("a folder");
+        }
+        if !prepare(&folder.path().join("share")) {
+            return None;
         }
         let conf = folder.path().join("smb.conf");
         std::fs::write(&conf, configuration(folder.path(), port, &user)).expect("smb.conf");
@@ -94,6 +116,22 @@ impl Samba {
         }
     }
 
+    /// The folder behind the share.
+    pub fn files(&self) -> PathBuf {
+        self.folder.path().join("share")
+    }
+
+    /// Takes all the room that is left on the share's disk.
+    pub fn fill(&self) {
+        let mut file = std::fs::File::create(self.files().join("fill")).expect("a file");
+        while file.write_all(&[1; 4096]).is_ok() {}
+    }
+
+    /// And gives it back.
+    pub fn empty(&self) {
+        std::fs::remove_file(self.files().join("fill")).expect("the file that fills it");
+    }
+
     /// The account's password.
     pub fn password(&self) -> &'static str {
         PASSWORD
@@ -142,6 +180,12 @@ impl Samba {
 impl Drop for Samba {
     fn drop(&mut self) {
         self.kill();
+        // Where it is none, there is nothing to do.
+        let _ = Command::new("umount")
+            .arg("-l")
+            .arg(self.files())
+            .stderr(Stdio::null())
+            .status();
     }
 }
 

@@ -1,7 +1,7 @@
 //! The witness client against a real Samba on loopback.
 
 use crate::samba::Samba;
-use ccrd::witness::{FILE, Fault, Share, SmbWitness, Witness, probe};
+use ccrd::witness::{BLOCK, FILE, Fault, Share, SmbWitness, Witness, probe};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -121,13 +121,53 @@ async fn a_probe_has_its_own_file() {
     let samba = samba_or_return!();
     let mut holder = SmbWitness::new(samba.share(), FILE);
     holder.open(SOON).await.unwrap();
-    let mut prober = SmbWitness::new(samba.share(), "probe-node2");
+    let mut prober = SmbWitness::passing(samba.share(), "probe-node2");
     probe(&mut prober, SOON).await.unwrap();
     assert!(!prober.is_held() && holder.is_held());
+    assert!(!samba.files().join("probe-node2").exists(), "it goes with its hold");
     holder.write(b"still mine", SOON).await.unwrap();
     samba.stop();
     let began = Instant::now();
     assert!(probe(&mut prober, Duration::from_millis(600)).await.is_err());
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     samba.resume();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_probe_makes_the_witness_file_and_never_changes_what_it_says() {
+    let samba = samba_or_return!();
+    let mut prober = SmbWitness::passing(samba.share(), "probe-node1");
+    let file = samba.files().join(FILE);
+    probe(&mut prober, SOON).await.unwrap();
+    assert_eq!(std::fs::read(&file).unwrap(), [0; BLOCK]);
+    let mut a = SmbWitness::new(samba.share(), FILE);
+    assert_eq!(a.open(SOON).await, Ok(Vec::new()), "a new one is no vote for anybody");
+    a.write(b"epoch 1", SOON).await.unwrap();
+    a.close(SOON).await.unwrap();
+    // One that is too short gets its room.
+    std::fs::write(&file, b"epoch 2").unwrap();
+    probe(&mut prober, SOON).await.unwrap();
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), BLOCK as u64);
+    assert_eq!(a.open(SOON).await, Ok(b"epoch 2".to_vec()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_fails_the_probe_but_not_the_holder() {
+    let Some(samba) = Samba::start_small() else { return };
+    let (mut prober, mut a) = (
+        SmbWitness::passing(samba.share(), "probe-node1"),
+        SmbWitness::new(samba.share(), FILE),
+    );
+    samba.fill();
+    let Err(Fault::Lost(why)) = probe(&mut prober, SOON).await else {
+        panic!("there was room")
+    };
+    assert!(why.contains("DISK_FULL"), "{why}");
+    samba.empty();
+    probe(&mut prober, SOON).await.unwrap();
+    samba.fill();
+    assert!(probe(&mut prober, SOON).await.is_err());
+    // It has its room since the first good probe.
+    a.open(SOON).await.unwrap();
+    a.write(b"epoch 1", SOON).await.unwrap();
 }
