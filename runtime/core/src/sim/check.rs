@@ -52,6 +52,8 @@ pub struct Checks {
     /// Who goes on by an operator's force, and has no regular majority yet.
     forced: Option<usize>,
     tolerated: u64,
+    /// The longest lease, and a second.
+    stops_within_us: u64,
     mount_forced: bool,
     pub(super) groups: Vec<String>,
 }
@@ -86,6 +88,7 @@ impl Checks {
             closed: BTreeMap::new(),
             forced: None,
             tolerated: config.settings.dial.tolerated(),
+            stops_within_us: 1_000_000 + 1_000 * config.settings.lease_ms.max(config.settings.witness_lease_ms),
             mount_forced: false,
             groups: config.settings.groups.clone(),
         }
@@ -108,14 +111,17 @@ impl Checks {
 
     /// An answer to a client left a member: I1 and I10.
     pub fn answered(&mut self, now: u64, i: usize, reply: &Reply) {
-        let by = match reply {
-            Reply::Delivered(r) => r.iter().find(|r| r.code == 250).and_then(|r| By::find(&r.text)),
-            Reply::Deleted(by) | Reply::Greeting(by) => Some(by.clone()),
-            Reply::Listing(_) | Reply::Message(_) => None,
+        let by: Vec<By> = match reply {
+            Reply::Delivered(r) => {
+                let stored = r.iter().filter(|r| r.code == 250);
+                stored.filter_map(|r| By::find(&r.text)).collect()
+            }
+            Reply::Deleted(by) | Reply::Greeting(by) => vec![by.clone()],
+            Reply::Listing(_) | Reply::Message(_) => Vec::new(),
             _ => return,
         };
         self.counters.store_answers += 1;
-        let (epoch, generation) = by.as_ref().map_or((self.serving[i], 0), |b| (b.epoch, b.generation));
+        let epoch = by.first().map_or(self.serving[i], |b| b.epoch);
         if epoch < self.acked.0 || (epoch == self.acked.0 && i != self.acked.1 && epoch != 0) {
             let (e, n) = self.acked;
             self.broke(
@@ -126,16 +132,16 @@ impl Checks {
         if epoch > self.acked.0 {
             self.acked = (epoch, i);
         }
-        if let Some(by) = by {
+        for by in by {
             let known = self
                 .acked_generation
                 .entry(epoch)
                 .or_default()
                 .entry(by.stream)
                 .or_default();
-            *known = generation.max(*known);
+            *known = by.generation.max(*known);
         }
-        if self.stopped_since.is_some_and(|at| now > at + 5_500_000) {
+        if self.stopped_since.is_some_and(|at| now > at + self.stops_within_us) {
             self.broke(
                 "I10",
                 format!("node {i} answered although an operator had stopped the service"),

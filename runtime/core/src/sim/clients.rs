@@ -1,6 +1,7 @@
 //! The workload: four operations, each journalled with how it ended.
 
 use super::GENERATION_BYTES;
+use super::plan::Plan;
 use super::rng::Rng;
 use super::world::{CLIENTS, Happening, PUBLIC, Waiter, World};
 use crate::io::{ClientRequest, Reply};
@@ -37,6 +38,17 @@ pub enum Outcome {
     Unknown,
 }
 
+/// One mailbox of an operation.
+#[derive(Debug, Clone)]
+pub struct Recipient {
+    /// Its name.
+    pub mailbox: &'static str,
+    /// How it ended for this one, of a delivery.
+    pub outcome: Outcome,
+    /// Who acknowledged.
+    pub by: Option<By>,
+}
+
 /// One operation.
 #[derive(Debug, Clone)]
 pub struct Operation {
@@ -44,12 +56,10 @@ pub struct Operation {
     pub kind: Kind,
     /// The message: of a delete, the one that was deleted.
     pub key: String,
-    /// Whose mailbox.
-    pub mailbox: &'static str,
+    /// Whose mailboxes: one, but of messages with several recipients.
+    pub to: Vec<Recipient>,
     /// How it ended.
     pub outcome: Outcome,
-    /// Who acknowledged.
-    pub by: Option<By>,
     /// The hub's id.
     pub hub_id: String,
     hub: usize,
@@ -69,9 +79,11 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// So many operations, with the longest keys and messages where that is wished.
-    pub fn new(mut rng: Rng, count: usize, longest: bool) -> Self {
-        let ops = (0..count).map(|n| {
+    /// A plan's operations.
+    pub fn new(mut rng: Rng, plan: &Plan) -> Self {
+        let longest = plan.longest;
+        let mut more = rng.clone().fork();
+        let ops = (0..plan.ops).map(|n| {
             let kind = match rng.range(0, 100) {
                 0..40 => Kind::Submit,
                 40..75 => Kind::Deliver,
@@ -87,9 +99,13 @@ impl Workload {
                 } else {
                     String::new()
                 },
-                mailbox: MAILBOXES[rng.range(0, MAILBOXES.len() as u64) as usize],
+                to: recipients(
+                    &mut more,
+                    kind,
+                    rng.range(0, MAILBOXES.len() as u64) as usize,
+                    plan.recipients,
+                ),
                 outcome: Outcome::Open,
-                by: None,
                 hub_id: String::new(),
                 hub: rng.range(0, 2) as usize,
                 body: rng.range(30, 900) + if longest { GENERATION_BYTES } else { 0 },
@@ -114,6 +130,18 @@ impl Workload {
     }
 }
 
+/// The mailboxes of an operation, the first one given: several for messages alone.
+fn recipients(rng: &mut Rng, kind: Kind, first: usize, most: u64) -> Vec<Recipient> {
+    let sends = matches!(kind, Kind::Submit | Kind::Deliver);
+    let count = if sends && most > 1 { rng.range(1, most + 1) } else { 1 };
+    let one = |n: u64| Recipient {
+        mailbox: MAILBOXES[(first + n as usize) % MAILBOXES.len()],
+        outcome: Outcome::Open,
+        by: None,
+    };
+    (0..count).map(one).collect()
+}
+
 impl World {
     /// Operations begin one after another from now on, evenly over `us`.
     pub fn begin_workload(&mut self, us: u64) {
@@ -127,8 +155,9 @@ impl World {
     pub(super) fn client_acts(&mut self, op: u64) {
         let o = &self.workload.ops[op as usize];
         let message = || Workload::message(&o.key, o.body);
-        let mailbox = o.mailbox.to_owned();
-        let recipients = vec![format!("{}@lab", o.mailbox)];
+        let mailbox = o.to[0].mailbox.to_owned();
+        let recipients: Vec<String> = o.to.iter().map(|r| format!("{}@lab", r.mailbox)).collect();
+        self.checks.counters.several_recipients += u64::from(recipients.len() > 1);
         let request = match (o.kind, o.step) {
             (Kind::Submit, _) => ClientRequest::Submit {
                 sender: "client@lab".into(),
@@ -201,13 +230,22 @@ impl World {
                 o.hub_id = id;
                 o.outcome = Outcome::Ok;
             }
-            Reply::Delivered(replies) => match replies.first() {
-                Some(r) if r.code == 250 => {
-                    o.by = By::find(&r.text);
-                    o.outcome = Outcome::Ok;
+            Reply::Delivered(replies) if replies.len() != o.to.len() => {
+                let how = format!("node {i} gave {} answers for {} recipients", replies.len(), o.to.len());
+                self.checks.broke("I4", how);
+            }
+            Reply::Delivered(replies) => {
+                for (to, r) in o.to.iter_mut().zip(&replies) {
+                    if r.code == 250 {
+                        to.by = By::find(&r.text);
+                        to.outcome = Outcome::Ok;
+                    } else {
+                        to.outcome = Outcome::Fail;
+                    }
                 }
-                _ => o.outcome = Outcome::Fail,
-            },
+                let any = o.to.iter().any(|r| r.outcome == Outcome::Ok);
+                o.outcome = if any { Outcome::Ok } else { Outcome::Fail };
+            }
             Reply::Listing(list) if list.is_empty() => o.outcome = Outcome::Ok,
             Reply::Listing(list) => {
                 o.uid = list[(pick % list.len() as u64) as usize].uid;
@@ -235,7 +273,7 @@ impl World {
                 }
             }
             Reply::Deleted(by) => {
-                o.by = Some(by);
+                o.to[0].by = Some(by);
                 o.outcome = Outcome::Ok;
             }
             Reply::Refused { .. } => {

@@ -85,4 +85,10 @@ counters! {
     hurt_logs,
     /// Failed inspections.
     failed_inspections,
+    /// Messages with several recipients.
+    several_recipients,
+    /// Runs with heartbeats of less than a second.
+    short_heartbeats,
+    /// Runs with clocks that drift by a thousandth or more.
+    drifting_clocks,
 }

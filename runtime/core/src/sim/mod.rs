@@ -218,6 +218,7 @@ fn configs(plan: &Plan) -> Vec<Config> {
         groups: (0..plan.groups).map(|g| format!("Group{g}")).collect(),
         ..Settings::default()
     };
+    let settings = plan.times.clone().into_settings(settings);
     let config = |name: String, role| Config {
         schema: 1,
         node: name,

@@ -1,11 +1,22 @@
-//! The plan of a run, drawn from its seed: what is broken when and for how long, and what operators ask. It is data, so
-//! that a failing run can be repeated with fewer steps.
+//! The plan of a run, drawn from its seed: what is broken when and for how long, what operators ask, and with which times
+//! and sizes the lab runs. It is data, so that a failing run can be repeated with fewer steps, and kept in a file.
 
 use super::rng::Rng;
 use super::world::Pause;
 use crate::io::Command;
-use ccr_contract::config::Dial;
+use ccr_contract::config::{Dial, Settings};
 use serde::{Deserialize, Serialize};
+
+/// In how many of a hundred seeds a run is harsher in this way. What has come to stay is above 0; 0 is a draw that waits for
+/// what it found to be mended.
+mod odds {
+    /// Messages with up to three recipients, over several groups.
+    pub const RECIPIENTS: u64 = 50;
+    /// Heartbeats, tolerances, leases and the witness's times other than the lab's.
+    pub const TIMES: u64 = 50;
+    /// Clocks that drift more than any real one.
+    pub const DRIFT: u64 = 30;
+}
 
 /// Whom a step hurts, resolved when it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +140,106 @@ pub struct Plan {
     pub failback: bool,
     /// Whether the clients send the longest messages there may be, with the longest keys.
     pub longest: bool,
+    /// Most recipients of a message.
+    #[serde(default = "one")]
+    pub recipients: u64,
+    /// By how much a clock may drift, in parts per million.
+    #[serde(default = "usual_drift")]
+    pub drift_ppm: u64,
+    /// The times that the nodes are configured with.
+    #[serde(default)]
+    pub times: Times,
+}
+
+/// Times of the configuration, in milliseconds, and tolerances.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    /// Between two heartbeats.
+    pub heartbeat: u64,
+    /// Missed heartbeats after which a node is lost.
+    pub node_tolerance: u32,
+    /// Missed heartbeats after which a path is lost.
+    pub interface_tolerance: u32,
+    /// How long a lease runs.
+    pub lease: u64,
+    /// How long a challenger waits.
+    pub arbitration_delay: u64,
+    /// Between two probes of the witness.
+    pub witness_check: u64,
+    /// Between two beats on the witness file.
+    pub witness_beat: u64,
+    /// How long a witness operation may take.
+    pub witness_timeout: u64,
+    /// How long the witness's lease runs.
+    pub witness_lease: u64,
+    /// How long an open log is left alone.
+    pub idle_roll: u64,
+    /// Between two probes of the copy.
+    pub status_probe: u64,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        let s = Settings::default();
+        Self {
+            heartbeat: s.heartbeat_ms,
+            node_tolerance: s.node_tolerance,
+            interface_tolerance: s.interface_tolerance,
+            lease: s.lease_ms,
+            arbitration_delay: s.arbitration_delay_ms,
+            witness_check: s.witness_check_ms,
+            witness_beat: s.witness_beat_ms,
+            witness_timeout: s.witness_timeout_ms,
+            witness_lease: s.witness_lease_ms,
+            idle_roll: s.idle_roll_ms,
+            status_probe: s.status_probe_ms,
+        }
+    }
+}
+
+impl Times {
+    /// Times within what `set` allows: a heartbeat from 100 ms to a third of the lease.
+    fn draw(rng: &mut Rng) -> Self {
+        let heartbeat = *rng.pick(&[100, 100, 200, 200, 300, 500, 800, 1200]);
+        let node_tolerance = rng.range(3, 9) as u32;
+        Self {
+            heartbeat,
+            node_tolerance,
+            interface_tolerance: rng.range(1, u64::from(node_tolerance).min(5) + 1) as u32,
+            lease: (*rng.pick(&[4500, 4500, 2000, 3000, 6000])).max(3 * heartbeat),
+            arbitration_delay: *rng.pick(&[1500, 500, 1000, 3000]),
+            witness_check: *rng.pick(&[5000, 2000, 8000]),
+            witness_beat: *rng.pick(&[400, 200, 600]),
+            witness_timeout: *rng.pick(&[1000, 1000, 1500, 2000]),
+            witness_lease: *rng.pick(&[2000, 1500, 3000]),
+            idle_roll: *rng.pick(&[5000, 1000, 2000, 10_000]),
+            status_probe: *rng.pick(&[2000, 1000, 4000]),
+        }
+    }
+    /// The configuration with these times.
+    pub(super) fn into_settings(self, rest: Settings) -> Settings {
+        Settings {
+            heartbeat_ms: self.heartbeat,
+            node_tolerance: self.node_tolerance,
+            interface_tolerance: self.interface_tolerance,
+            lease_ms: self.lease,
+            arbitration_delay_ms: self.arbitration_delay,
+            witness_check_ms: self.witness_check,
+            witness_beat_ms: self.witness_beat,
+            witness_timeout_ms: self.witness_timeout,
+            witness_lease_ms: self.witness_lease,
+            idle_roll_ms: self.idle_roll,
+            status_probe_ms: self.status_probe,
+            ..rest
+        }
+    }
+}
+
+fn one() -> u64 {
+    1
+}
+fn usual_drift() -> u64 {
+    200
 }
 
 /// When steps may begin and end.
@@ -173,7 +284,7 @@ impl Plan {
             steps.push(Step { at_us, for_us, what });
         }
         steps.sort_by_key(|s| s.at_us);
-        Self {
+        let plan = Self {
             steps,
             ops: 300 + rng.range(0, 100) as usize,
             hubs: if rng.chance(30) { 2 } else { 1 },
@@ -187,6 +298,49 @@ impl Plan {
             groups: if rng.chance(20) { 2 } else { 1 },
             failback: rng.chance(10),
             longest: rng.chance(10),
+            recipients: 1,
+            drift_ppm: usual_drift(),
+            times: Times::default(),
+        };
+        plan.harsher(&mut rng.fork())
+    }
+
+    /// What makes the world as harsh as the real one, drawn behind everything else: what is added here leaves the rest of a
+    /// seed's plan as it was.
+    fn harsher(mut self, rng: &mut Rng) -> Self {
+        let part = |rng: &mut Rng, odds: u64| (rng.chance(odds), rng.fork());
+        if let (true, mut rng) = part(rng, odds::RECIPIENTS) {
+            self.recipients = rng.range(2, 4);
+            self.groups = self.groups.max(rng.range(1, 4) as usize);
+        }
+        if let (true, mut rng) = part(rng, odds::TIMES) {
+            self.times = Times::draw(&mut rng);
+            for step in &mut self.steps {
+                if let What::Heartbeat(ms) = &mut step.what {
+                    *ms = *rng.pick(&[100, 200, 300, 500, 1000]);
+                }
+            }
+        }
+        if let (true, mut rng) = part(rng, odds::DRIFT) {
+            self.drift_ppm = *rng.pick(&[1_000, 5_000, 20_000]);
+        }
+        self
+    }
+
+    /// A plan without any step, in a world that is not harsh.
+    pub fn calm() -> Self {
+        Self {
+            steps: Vec::new(),
+            ops: 300,
+            hubs: 1,
+            dial: Dial::BestAvailability,
+            depth: 10,
+            groups: 1,
+            failback: false,
+            longest: false,
+            recipients: 1,
+            drift_ppm: usual_drift(),
+            times: Times::default(),
         }
     }
     /// The same without some steps.

@@ -1,6 +1,6 @@
 //! What the members say: status while they run, and the final reads after everything was healed.
 
-use super::clients::{Kind, Operation, Outcome};
+use super::clients::{Kind, Operation, Outcome, Recipient};
 use super::world::World;
 use crate::io::{Command, Effect, Input, Reply};
 use ccr_contract::dump::{Dump, Group};
@@ -150,12 +150,20 @@ impl World {
         None
     }
 
+    /// Whether what was acknowledged to this mailbox may be gone.
+    fn may_be_lost(&self, to: &Recipient) -> bool {
+        let n = crate::member::clients::group_of(to.mailbox, self.checks.groups.len());
+        let group = &self.checks.groups[n];
+        to.by.as_ref().is_some_and(|by| self.checks.may_be_lost(by, group))
+    }
+
     fn check_messages(&mut self, groups: &[Group]) {
-        let mut there: BTreeMap<&str, u64> = BTreeMap::new();
+        // By key and mailbox: a message with several recipients is there once for each of them.
+        let mut there: BTreeMap<(&str, &str), u64> = BTreeMap::new();
         let mut ids = BTreeSet::new();
         for m in groups.iter().flat_map(|g| &g.messages) {
             let key = m.key.as_deref().unwrap_or_default();
-            *there.entry(key).or_default() += 1;
+            *there.entry((key, m.mailbox.as_str())).or_default() += 1;
             if let Some(id) = &m.hub_id
                 && !ids.insert((id.clone(), m.mailbox.clone()))
             {
@@ -163,65 +171,49 @@ impl World {
             }
         }
         let ops = &self.workload.ops;
-        let sent: BTreeSet<&str> = ops
-            .iter()
-            .filter(|o| matches!(o.kind, Kind::Submit | Kind::Deliver))
-            .map(|o| o.key.as_str())
-            .collect();
+        let all = |o| to_each(o).map(|(key, r)| (key, r.mailbox));
+        let sends = |o: &&Operation| matches!(o.kind, Kind::Submit | Kind::Deliver);
+        let sent: BTreeSet<(&str, &str)> = ops.iter().filter(sends).flat_map(all).collect();
         // A delete that was begun may have happened, whatever became of the answer.
-        let deleted: BTreeMap<&str, &Operation> = ops
-            .iter()
-            .filter(|o| o.kind == Kind::Delete && !o.key.is_empty())
-            .map(|o| (o.key.as_str(), o))
-            .collect();
-        let group = |mailbox: &str| {
-            let n = crate::member::clients::group_of(mailbox, self.checks.groups.len());
-            self.checks.groups[n].clone()
-        };
+        let deletes = ops.iter().filter(|o| o.kind == Kind::Delete && !o.key.is_empty());
+        let deleted: BTreeSet<(&str, &str)> = deletes.flat_map(all).collect();
         let mut broken = None;
         let mut lost = 0;
-        for (key, n) in &there {
+        for (what, n) in &there {
             if *n > 1 {
-                broken = Some(("I4", format!("message {key} is there {n} times")));
+                broken = Some(("I4", format!("message {what:?} is there {n} times")));
             }
-            if !sent.contains(key) {
-                broken = Some(("I4", format!("message {key:?} was never sent")));
+            if !sent.contains(what) {
+                broken = Some(("I4", format!("message {what:?} was never sent")));
             }
         }
-        for o in ops {
-            let present = there.contains_key(o.key.as_str());
-            match (o.kind, o.outcome) {
-                (Kind::Submit, Outcome::Ok) if !present && !deleted.contains_key(o.key.as_str()) => {
-                    broken = Some(("I3", format!("submitted message {} ({}) is gone", o.key, o.hub_id)));
+        for (o, (key, to)) in ops.iter().flat_map(|o| to_each(o).map(move |t| (o, t))) {
+            let what = (key, to.mailbox);
+            let present = there.contains_key(&what);
+            let gone = !present && !deleted.contains(&what);
+            match o.kind {
+                Kind::Submit if o.outcome == Outcome::Ok && gone => {
+                    broken = Some(("I3", format!("submitted message {what:?} ({}) is gone", o.hub_id)));
                 }
-                (Kind::Deliver, Outcome::Ok) if !present && !deleted.contains_key(o.key.as_str()) => {
-                    let excused =
-                        o.by.as_ref()
-                            .is_some_and(|by| self.checks.may_be_lost(by, &group(o.mailbox)));
+                Kind::Submit if o.outcome == Outcome::Fail && present => {
+                    broken = Some(("I4", format!("message {what:?} was refused, and is there")));
+                }
+                Kind::Deliver if to.outcome == Outcome::Ok && gone => {
                     lost += 1;
-                    if !excused {
-                        broken = Some((
-                            "I3",
-                            format!("delivered message {} is gone, acknowledged by {:?}", o.key, o.by),
-                        ));
+                    if !self.may_be_lost(to) {
+                        let how = format!("delivered message {what:?} is gone, acknowledged by {:?}", to.by);
+                        broken = Some(("I3", how));
                     }
                 }
-                (Kind::Submit, Outcome::Fail) if present => {
-                    broken = Some(("I4", format!("message {} was refused, and is there", o.key)));
-                }
-                (Kind::Delete, Outcome::Ok) if present && o.by.is_some() => {
-                    let excused =
-                        o.by.as_ref()
-                            .is_some_and(|by| by.generation == 0 || self.checks.may_be_lost(by, &group(o.mailbox)));
-                    // Redelivery of a message whose first delivery was lost with its log brings it back.
-                    if !excused {
-                        broken = Some((
-                            "I3",
-                            format!(
-                                "message {} is there although its deletion was acknowledged by {:?}",
-                                o.key, o.by
-                            ),
-                        ));
+                // Redelivery of a message whose first delivery was lost with its log brings it back.
+                Kind::Delete if o.outcome == Outcome::Ok && present && to.by.is_some() => {
+                    let nothing = to.by.as_ref().is_some_and(|by| by.generation == 0);
+                    if !nothing && !self.may_be_lost(to) {
+                        let how = format!(
+                            "message {what:?} is there although its deletion was acknowledged by {:?}",
+                            to.by
+                        );
+                        broken = Some(("I3", how));
                     }
                 }
                 _ => {}
@@ -232,6 +224,11 @@ impl World {
             self.checks.broke(which, how);
         }
     }
+}
+
+/// An operation's key with each of its mailboxes.
+fn to_each(o: &Operation) -> impl Iterator<Item = (&str, &Recipient)> {
+    o.to.iter().map(|r| (o.key.as_str(), r))
 }
 
 /// I11: both databases hold the same.

@@ -2,7 +2,9 @@
 //! (truthful status) are judged against.
 
 use super::effects::SHARE_HOST;
+use super::plan::What;
 use super::world::{PRIVATE, PUBLIC, World};
+use crate::io::Command;
 use ccr_contract::config::{Settings, Shipping};
 use ccr_contract::event::{NodeEvent, kind};
 use ccr_contract::status::{ClusterState, CopyStatus, ServiceState, Status, WitnessHealth};
@@ -10,12 +12,15 @@ use std::collections::BTreeMap;
 
 /// One sampling period, with what a status may lag behind: a probe and its deadline, or two status probes and an answer
 /// that is given up, in microseconds.
-const PERIOD_US: u64 = 13_000_000;
+fn period_us(s: &Settings) -> u64 {
+    let longest = (2 * s.witness_check_ms + 3_000).max(2 * s.status_probe_ms + 9_000);
+    1_000 * longest
+}
 /// Longest time to hold the witness file where the share answers, in microseconds.
 const ARBITRATE_US: u64 = 3_000_000;
 /// Longest time from an appointment to mounted databases: the other one's last lease with what no clock shows, a salvage
-/// that is given up, the logs that the database lacks.
-const MOUNT_US: u64 = 13_000_000;
+/// that is given up, the logs that the database lacks. Beside that lease.
+const MOUNT_US: u64 = 8_500_000;
 
 /// A fact and since when it is one.
 #[derive(Debug, Clone, Copy, Default)]
@@ -208,13 +213,26 @@ impl World {
         }
     }
 
+    /// The longest time until a silent member is lost, with what operators set in this run.
+    fn longest_detection_ms(&self) -> u64 {
+        let s = &self.settings;
+        let asked = |key: &'static str| {
+            let values = self.plan.steps.iter().filter_map(move |step| match &step.what {
+                What::Heartbeat(ms) if key == "heartbeat_ms" => Some(*ms),
+                What::Ask(_, Command::Set { key: k, value, .. }) if k == key => value.parse().ok(),
+                _ => None,
+            });
+            values.max().unwrap_or(0)
+        };
+        let beat = s.heartbeat_ms.max(asked("heartbeat_ms"));
+        (u64::from(s.node_tolerance).max(asked("node_tolerance")) + 1) * beat
+    }
+
     /// I8: holds the phases that are under way against their limits.
     pub(super) fn check_phases(&mut self, settings: &Settings) {
         self.look();
         let now = self.now;
-        // Operators make the interval longer, at most to this.
-        let heartbeat_ms = settings.heartbeat_ms.max(1_400);
-        let detect_us = (u64::from(settings.node_tolerance) + 1) * heartbeat_ms * 1000 + 1_500_000;
+        let detect_us = (self.longest_detection_ms() + 1_500) * 1000;
         for i in 0..2 {
             let j = 1 - i;
             let t = &self.truths.members[i];
@@ -235,7 +253,7 @@ impl World {
                 return self.checks.broke("I8", how);
             }
             if let Some(at) = t.mounts
-                && alive.min(now - at) > MOUNT_US
+                && alive.min(now - at) > MOUNT_US + 1_000 * settings.lease_ms.max(settings.witness_lease_ms)
             {
                 let how = format!("node {i} has not mounted for {} ms", (now - at) / 1000);
                 return self.checks.broke("I8", how);
@@ -245,8 +263,9 @@ impl World {
 
     /// I9: what member `i` says is what is so, or was so within one sampling period.
     pub(super) fn check_truth(&mut self, i: usize, status: &Status) {
+        let period_us = period_us(&self.settings).max(1_000 * (self.longest_detection_ms() + 5_500));
         let (now, me) = (self.now, &self.truths.members[i]);
-        let settled = |held: u64| held.min(me.runs.held(now, true)) > PERIOD_US;
+        let settled = |held: u64| held.min(me.runs.held(now, true)) > period_us;
         let health = status
             .cluster
             .as_ref()
@@ -294,11 +313,11 @@ impl World {
             }
             let known = self.truths.closed.get(&c.group);
             let old = known.and_then(|k| {
-                let old = k.closed.iter().filter(|(at, _)| at + PERIOD_US < now);
+                let old = k.closed.iter().filter(|(at, _)| at + period_us < now);
                 old.map(|(_, g)| *g).max()
             });
             if let Some(closed) = old
-                && settled(PERIOD_US + 1)
+                && settled(period_us + 1)
                 && c.generated < closed
             {
                 lie = Some(format!(

@@ -183,7 +183,7 @@ pub struct World {
 impl World {
     /// Machines that are switched on, one after another.
     pub fn new(mut rng: Rng, configs: Vec<Config>, plan: super::plan::Plan, trace: bool) -> Self {
-        let workload = Workload::new(rng.fork(), plan.ops, plan.longest);
+        let workload = Workload::new(rng.fork(), &plan);
         let machines: Vec<Machine> = configs
             .into_iter()
             .map(|config| Machine {
@@ -195,7 +195,7 @@ impl World {
                 paused: None,
                 on_since: 0,
                 stood_us: 0,
-                skew_ppm: rng.range(0, 401) as i64 - 200,
+                skew_ppm: rng.range(0, 2 * plan.drift_ppm + 1) as i64 - plan.drift_ppm as i64,
                 rtc_offset_us: rng.range(0, 7_200_000_000) as i64 - 3_600_000_000,
                 inbox: Vec::new(),
                 doomed: false,
@@ -204,7 +204,9 @@ impl World {
                 wake: 0,
             })
             .collect();
-        let checks = Checks::new(&machines[0].config);
+        let mut checks = Checks::new(&machines[0].config);
+        checks.counters.short_heartbeats += u64::from(plan.times.heartbeat < 1_000);
+        checks.counters.drifting_clocks += u64::from(plan.drift_ppm >= 1_000);
         let settings = std::rc::Rc::new(machines[0].config.settings.clone());
         let mut world = Self {
             now: 0,

@@ -37,13 +37,8 @@ impl Lab {
 
     /// The same with clients until `until_s`, changed by `prepare` before the first machine is on.
     pub fn prepared(groups: usize, operations: usize, until_s: u64, prepare: impl Fn(&mut World)) -> Self {
-        let mut plan = Plan::draw(&mut Rng::new(1));
-        plan.steps.clear();
-        (plan.hubs, plan.groups, plan.ops) = (1, groups, operations);
-        (plan.failback, plan.longest) = (false, false);
-        plan.dial = ccr_contract::config::Dial::BestAvailability;
-        plan.depth = 10;
-        let plan = plan.without(&[]);
+        let mut plan = Plan::calm();
+        (plan.groups, plan.ops) = (groups, operations);
         let mut world = World::new(Rng::new(7).fork(), configs(&plan), plan, true);
         prepare(&mut world);
         world.run_until(WORKLOAD_AT_US);
