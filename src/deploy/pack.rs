@@ -4,6 +4,7 @@ use crate::error::{Error, Problem, Result};
 use crate::guest::template;
 use crate::spec::{PackSettings, known};
 use crate::units::Name;
+use crate::wait::Slowness;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -16,6 +17,8 @@ pub struct Pack {
     pub runtime: Runtime,
     /// What a lab may set.
     pub settings: PackSettings,
+    /// Of the host that it is rendered for.
+    slowness: Slowness,
     /// Template → text.
     pub(super) templates: BTreeMap<String, String>,
 }
@@ -195,8 +198,20 @@ impl Pack {
             name,
             runtime,
             settings,
+            slowness: Slowness::NONE,
             templates,
         })
+    }
+
+    /// The same for machines on a host of that slowness: times that the lab scales are longer, and so is what watches a program.
+    #[must_use]
+    pub fn on_host(self, slowness: Slowness) -> Self {
+        Self { slowness, ..self }
+    }
+
+    /// By how much times are multiplied: rounded up to a half, so that two measurements of one host make the same machines.
+    pub(super) fn factor(&self) -> f64 {
+        (self.slowness.factor() * 2.0).ceil() / 2.0
     }
 
     /// Its Debian packages.

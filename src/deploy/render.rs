@@ -4,7 +4,7 @@ use super::pack::Pack;
 use super::secrets::Secrets;
 use crate::error::{Error, Problem, Result};
 use crate::guest::template;
-use crate::spec::{Lab, NetworkRole, Node, NodeRole, Share};
+use crate::spec::{Lab, NetworkRole, Node, NodeRole, Runtime, Share};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -65,7 +65,8 @@ struct View<'a> {
     service: EndView<'a>,
     shares: BTreeMap<&'a str, ShareView<'a>>,
     hosted: Vec<&'a str>,
-    settings: &'a BTreeMap<String, serde_json::Value>,
+    settings: BTreeMap<&'a str, serde_json::Value>,
+    slowness: f64,
     secrets: &'a BTreeMap<String, String>,
 }
 
@@ -114,7 +115,7 @@ struct ShareView<'a> {
 impl Pack {
     /// The files of `node`. The same lab and secrets give the same bytes.
     pub fn render(&self, lab: &Lab, node: &Node, secrets: &Secrets) -> Result<Vec<RenderedFile>> {
-        let view = view(lab, node, secrets)?;
+        let view = view(lab, node, secrets, self.factor())?;
         let mut files = Vec::new();
         for file in &self.runtime.files {
             if self.holds(file.when.as_deref(), &view)? {
@@ -133,7 +134,7 @@ impl Pack {
     /// The symbolic links of `node`: path → what it leads to.
     pub fn links(&self, lab: &Lab, node: &Node) -> Result<Vec<(String, String)>> {
         let no_secrets = Secrets::default();
-        let view = view(lab, node, &no_secrets)?;
+        let view = view(lab, node, &no_secrets, self.factor())?;
         let mut links = Vec::new();
         for link in &self.runtime.links {
             if self.holds(link.when.as_deref(), &view)? {
@@ -146,7 +147,7 @@ impl Pack {
     /// The commands of `node`. They see no secret: an argument vector is open to everybody in the machine.
     pub fn steps(&self, lab: &Lab, node: &Node) -> Result<Vec<RenderedStep>> {
         let no_secrets = Secrets::default();
-        let view = view(lab, node, &no_secrets)?;
+        let view = view(lab, node, &no_secrets, self.factor())?;
         let mut steps = Vec::new();
         for step in &self.runtime.steps {
             if self.holds(step.when.as_deref(), &view)? {
@@ -169,7 +170,7 @@ impl Pack {
     }
 }
 
-fn view<'a>(lab: &'a Lab, node: &'a Node, secrets: &'a Secrets) -> Result<View<'a>> {
+fn view<'a>(lab: &'a Lab, node: &'a Node, secrets: &'a Secrets, slowness: f64) -> Result<View<'a>> {
     let runtime = lab.runtime.as_ref().ok_or_else(|| {
         Error::Bug(
             Problem::new("render a runtime pack")
@@ -215,9 +216,22 @@ fn view<'a>(lab: &'a Lab, node: &'a Node, secrets: &'a Secrets) -> Result<View<'
             .filter(|s| s.host == node.name)
             .map(|s| s.name.as_str())
             .collect(),
-        settings: &runtime.settings,
+        settings: runtime
+            .settings
+            .iter()
+            .map(|(name, value)| (name.as_str(), scaled(runtime, name, value, slowness)))
+            .collect(),
+        slowness,
         secrets: &secrets.0,
     })
+}
+
+/// A setting on a host of that slowness.
+fn scaled(runtime: &Runtime, name: &str, value: &serde_json::Value, slowness: f64) -> serde_json::Value {
+    match value.as_u64() {
+        Some(ms) if runtime.scaled.iter().any(|s| s == name) => ((ms as f64 * slowness).round() as u64).into(),
+        _ => value.clone(),
+    }
 }
 
 fn disk(disk: &crate::spec::LocalDisk) -> DiskView {

@@ -122,6 +122,64 @@ fn settings_of_the_lab_file_reach_the_runtime() {
     );
 }
 
+/// The unit's `WatchdogSec`, in milliseconds.
+fn watchdog(files: &[RenderedFile]) -> u64 {
+    let unit = content(files, "/etc/systemd/system/ccrd.service");
+    let value = unit
+        .lines()
+        .find_map(|l| l.strip_prefix("WatchdogSec=")?.strip_suffix("ms"));
+    value.unwrap_or_else(|| panic!("{unit}")).parse().unwrap()
+}
+
+/// What stands still is found when the cluster would take it for lost, on both nodes and on the hub, and is tried again.
+#[test]
+fn a_daemon_that_hangs_is_ended_when_its_node_counts_as_lost() {
+    let (mut lab, pack, secrets) = ccr();
+    for node in &lab.nodes {
+        let files = pack.render(&lab, node, &secrets).unwrap();
+        assert_eq!(watchdog(&files), 6000, "{}", node.name);
+        let unit = content(&files, "/etc/systemd/system/ccrd.service");
+        for line in [
+            "Type=notify",
+            "Restart=always",
+            "WatchdogSignal=SIGKILL",
+            "StartLimitIntervalSec=0",
+        ] {
+            assert!(unit.lines().any(|l| l == line), "{line}: {unit}");
+        }
+    }
+    let settings = &mut lab.runtime.as_mut().unwrap().settings;
+    settings.insert("heartbeat_ms".into(), 100.into());
+    let files = pack.render(&lab, &lab.nodes[0], &secrets).unwrap();
+    assert_eq!(watchdog(&files), 5000, "however short the heartbeat");
+}
+
+/// Only what the lab names becomes longer on a slow host, and the watchdog.
+#[test]
+fn times_are_scaled_where_the_lab_says_so() {
+    let (mut lab, pack, secrets) = ccr();
+    let on = |lab: &Lab, slowness: f64| {
+        let pack = pack.clone().on_host(crate::wait::Slowness::new(slowness));
+        let files = pack.render(lab, &lab.nodes[0], &secrets).unwrap();
+        let config: Config = toml::from_str(content(&files, "/etc/ccrd/ccrd.toml")).unwrap();
+        (config.settings, watchdog(&files))
+    };
+    let (quick, _) = on(&lab, 1.0);
+    assert_eq!((quick.witness_timeout_ms, quick.witness_lease_ms), (1000, 2000));
+    // Two measurements of one host are never the same.
+    for slowness in [1.51, 1.6, 2.0] {
+        let (mut slow, watchdog) = on(&lab, slowness);
+        assert_eq!(
+            (slow.witness_timeout_ms, slow.witness_lease_ms, watchdog),
+            (2000, 4000, 12_000)
+        );
+        (slow.witness_timeout_ms, slow.witness_lease_ms) = (1000, 2000);
+        assert_eq!(slow, quick, "nothing else");
+    }
+    lab.runtime.as_mut().unwrap().scaled.clear();
+    assert_eq!(on(&lab, 5.0).0, quick);
+}
+
 #[test]
 fn secrets_are_only_in_files_closed_to_others_and_in_no_command() {
     let (lab, pack, secrets) = ccr();

@@ -327,7 +327,7 @@ pub fn pack(record: &Record) -> Result<Option<Pack>> {
         .lab
         .runtime
         .as_ref()
-        .map(|r| Pack::load(&r.kind))
+        .map(|r| Ok(Pack::load(&r.kind)?.on_host(record.wish.slowness)))
         .transpose()
 }
 

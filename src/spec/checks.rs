@@ -214,6 +214,7 @@ pub(super) fn unknown_setting(v: &View<'_>) -> Vec<Finding> {
     runtime
         .settings
         .keys()
+        .chain(&runtime.scaled)
         .filter(|n| pack.get(n).is_none())
         .map(finding)
         .collect()
@@ -231,6 +232,12 @@ pub(super) fn bad_setting(v: &View<'_>) -> Vec<Finding> {
                     .on(value, why)
                     .help(setting.doc.clone()),
             );
+        }
+    }
+    for name in &runtime.scaled {
+        if pack.get(name).is_some_and(|s| s.kind != super::SettingKind::Span) {
+            let finding = wrong(format!("the setting `{}` cannot be scaled", name.value));
+            findings.push(finding.on(name, "it is no time"));
         }
     }
     findings

@@ -200,6 +200,9 @@ pub struct Runtime {
     pub service: Endpoint,
     /// What the pack declares as settings, defaults filled in. Spans are milliseconds, sizes bytes.
     pub settings: BTreeMap<String, serde_json::Value>,
+    /// Those of them that are multiplied by the slowness of the host.
+    #[serde(default)]
+    pub scaled: Vec<String>,
 }
 
 /// A name with an address that moves with it.

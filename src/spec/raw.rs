@@ -163,6 +163,9 @@ pub struct Runtime {
     pub cluster: At<Endpoint>,
     /// Name and address of the service group.
     pub service: At<Endpoint>,
+    /// Times among the settings that become longer with the measured slowness of the host.
+    #[serde(default)]
+    pub scaled: Vec<At<String>>,
     /// Settings that the pack declares.
     #[serde(default)]
     pub settings: BTreeMap<At<String>, At<Value>>,

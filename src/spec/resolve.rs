@@ -190,5 +190,10 @@ fn runtime(r: &raw::Runtime, context: &Context) -> Runtime {
         cluster: r.cluster.value.clone(),
         service: r.service.value.clone(),
         settings,
+        scaled: r
+            .scaled
+            .iter()
+            .filter_map(|name| Some(pack?.get(name)?.key(name)))
+            .collect(),
     }
 }

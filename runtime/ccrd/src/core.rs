@@ -170,3 +170,96 @@ pub async fn run(
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixDatagram;
+    use std::sync::mpsc as blocking;
+
+    /// A core that stands still at each request until it is told to go on.
+    #[derive(Debug)]
+    struct Hanging {
+        hangs: blocking::Sender<()>,
+        go_on: blocking::Receiver<()>,
+    }
+
+    impl Node for Hanging {
+        fn step(&mut self, _: Now, input: Input) -> Vec<Effect> {
+            match input {
+                Input::Client { .. } => {
+                    self.hangs.send(()).unwrap();
+                    self.go_on.recv().unwrap();
+                    Vec::new()
+                }
+                Input::Operator { .. } => vec![Effect::Halt { why: "told to".into() }],
+                _ => Vec::new(),
+            }
+        }
+        fn next_deadline(&self) -> Option<u64> {
+            None
+        }
+    }
+
+    struct NoHands;
+
+    impl Hands for NoHands {
+        fn carry_out(&mut self, _: Effect) {}
+        fn passing(&mut self, _: &Input) {}
+    }
+
+    /// Signs of life come from the loop that serves: while it stands still there are none.
+    #[test]
+    fn a_loop_that_hangs_gives_no_sign_of_life() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let systemd = UnixDatagram::bind(&path).unwrap();
+        systemd.set_nonblocking(false).unwrap();
+        let interval = Duration::from_millis(20);
+        let notifier = Notifier::watched(path.to_str().unwrap(), interval);
+        let (hangs, hung) = blocking::channel();
+        let (go_on, told) = blocking::channel();
+        let node = Box::new(Hanging { hangs, go_on: told });
+        let (core, _inlets, outlets) = channels();
+        let serving = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            runtime.unwrap().block_on(run(node, outlets, NoHands, &notifier))
+        });
+        let mut word = [0; 64];
+        let mut alive = || {
+            systemd.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            let n = systemd.recv(&mut word).expect("a sign of life");
+            assert_eq!(&word[..n], b"WATCHDOG=1");
+        };
+        alive();
+        alive();
+        let asker = core.clone();
+        let asked = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .unwrap();
+            runtime.block_on(asker.client(ClientRequest::Greet))
+        });
+        hung.recv().unwrap();
+        // What was said before it stood still.
+        systemd.set_nonblocking(true).unwrap();
+        while systemd.recv(&mut [0; 64]).is_ok() {}
+        systemd.set_nonblocking(false).unwrap();
+        systemd.set_read_timeout(Some(interval * 10)).unwrap();
+        assert!(
+            systemd.recv(&mut [0; 64]).is_err(),
+            "a sign of life of a loop that stands still"
+        );
+        go_on.send(()).unwrap();
+        alive();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let ended = runtime.block_on(core.operator(Command::Evict { node: "x".into() }));
+        assert!(ended.is_err(), "{ended:?}");
+        assert_eq!(serving.join().unwrap(), "told to");
+        assert!(asked.join().unwrap().is_err());
+    }
+}

@@ -37,6 +37,14 @@ impl Notifier {
         Self { to, interval }
     }
 
+    /// To a socket of that name, with so much between two signs of life.
+    #[cfg(test)]
+    pub fn watched(socket: &str, interval: Duration) -> Self {
+        let mut notifier = Self::new(Some(socket.to_owned()), None);
+        notifier.interval = Some(interval);
+        notifier
+    }
+
     /// Startup is complete.
     pub fn ready(&self) {
         self.say("READY=1");

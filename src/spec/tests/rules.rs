@@ -146,9 +146,19 @@ const CASES: &[Case] = &[
         quiet: &[("heartbeat = \"1 s\"", "lease = \"1 s\"")],
     },
     Case {
+        rule: "unknown-setting",
+        fires: &[("kind = \"ccr\"", "kind = \"ccr\"\nscaled = [\"witness-lese\"]")],
+        quiet: &[("kind = \"ccr\"", "kind = \"ccr\"\nscaled = [\"witness-lease\"]")],
+    },
+    Case {
         rule: "bad-setting",
         fires: &[("heartbeat = \"1 s\"", "heartbeat = \"9 ms\"")],
         quiet: &[("heartbeat = \"1 s\"", "heartbeat = \"10 ms\"")],
+    },
+    Case {
+        rule: "bad-setting",
+        fires: &[("kind = \"ccr\"", "kind = \"ccr\"\nscaled = [\"dial\"]")],
+        quiet: &[("kind = \"ccr\"", "kind = \"ccr\"\nscaled = [\"heartbeat\"]")],
     },
     Case {
         rule: "unknown-rule",
