@@ -126,6 +126,12 @@ pub mod kind {
     pub const LOG_CLOSED: &str = "log.closed";
     /// A torn tail was cut during recovery (`group`, `bytes` cut, `left`).
     pub const LOG_TORN: &str = "log.torn";
+    /// A file that is damaged, or not understood, is kept under another name (`group`, `file`, `to`, `why`).
+    pub const LOG_SET_ASIDE: &str = "log.set-aside";
+    /// A log or segment could not be read; it is tried again (`group`, `why`).
+    pub const LOG_UNREADABLE: &str = "log.unreadable";
+    /// What was flushed of the open log is damaged (`group`, `why`).
+    pub const LOG_DAMAGED: &str = "log.damaged";
     /// Closed generations were removed (`group`, `through`).
     pub const LOG_TRUNCATED: &str = "log.truncated";
     /// A segment of the database was written anew without the messages that are deleted.

@@ -3,6 +3,7 @@
 
 pub mod cluster;
 mod ctx;
+pub mod durable;
 pub mod io;
 pub mod member;
 pub mod planted;

@@ -349,7 +349,7 @@ fn files_of_a_node() {
     };
     let corpus = [json(&saved)];
     fuzz(&corpus, |b| {
-        let saved = serde_json::from_slice::<Saved>(b).map_err(|e| clean(&e))?;
+        let saved = Saved::decode(b).map_err(|e| clean(&e))?;
         Ok(json(&saved).len())
     });
     let checkpoint = Checkpoint {
@@ -357,12 +357,12 @@ fn files_of_a_node() {
         link: link(9),
     };
     fuzz(&[json(&checkpoint)], |b| {
-        let c = serde_json::from_slice::<Checkpoint>(b).map_err(|e| clean(&e))?;
+        let c = Checkpoint::decode(b).map_err(|e| clean(&e))?;
         let _ = c.stream.parse::<Stream>();
         Ok(json(&c).len())
     });
     fuzz(&[json(&Known::default())], |b| {
-        let k = serde_json::from_slice::<Known>(b).map_err(|e| clean(&e))?;
+        let k = Known::decode(b).map_err(|e| clean(&e))?;
         Ok(json(&k).len())
     });
     let head = Head {
@@ -384,6 +384,6 @@ fn json(value: &impl serde::Serialize) -> Vec<u8> {
 }
 
 /// These files are the node's own; their errors are shown as they are, bounded here.
-fn clean(e: &serde_json::Error) -> String {
+fn clean(e: &impl std::fmt::Display) -> String {
     e.to_string().escape_debug().to_string().chars().take(300).collect()
 }

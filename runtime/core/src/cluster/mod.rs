@@ -155,7 +155,11 @@ impl Cluster {
     /// `cluster.json` was read; none is there on a fresh node.
     pub fn start(&mut self, ctx: &mut Ctx<Pending>, file: Option<&[u8]>) -> Result<(), String> {
         if let Some(bytes) = file {
-            self.saved = serde_json::from_slice(bytes).map_err(|e| format!("{CLUSTER_FILE}: {e}"))?;
+            self.saved = Saved::decode(bytes).map_err(|e| format!("{CLUSTER_FILE}: {e}"))?;
+            if Saved::is_dated(bytes) {
+                let (file, bytes) = (CLUSTER_FILE.to_owned(), self.saved.encode());
+                ctx.disk(Pending::Quiet, DiskAction::Replace { file, bytes });
+            }
         }
         self.started = true;
         self.lease.boot_clock_only = ctx.plays(Bug::LeaseByBootClock);
@@ -255,7 +259,7 @@ impl Cluster {
             record,
             committed,
         };
-        let bytes = serde_json::to_vec(&saved).expect("string keys only");
+        let bytes = saved.encode();
         self.saving = Some(saved);
         ctx.disk(
             Pending::ClusterSaved,

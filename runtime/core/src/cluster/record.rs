@@ -5,6 +5,7 @@
 //! one node (`by`) changes the record; a new leader begins with a higher epoch. A leader saves first, then asks the second
 //! voter, and has one change under way at a time.
 
+use crate::durable::{self, NotUnderstood};
 use ccr_contract::status::Intent;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -138,6 +139,37 @@ pub struct Saved {
     /// predecessor proves anything.
     #[serde(default)]
     pub unsettled: bool,
+}
+
+/// The schema of `cluster.json`. The first one had no schema and no `saved` around it. A ccrd that knows that one only takes
+/// files of a storage group that it does not understand for none, and deletes them: it must not start where they are.
+const SCHEMA: u64 = 2;
+
+#[derive(Serialize)]
+struct Written<'a> {
+    saved: &'a Saved,
+}
+#[derive(Deserialize)]
+struct Read {
+    saved: Saved,
+}
+
+impl Saved {
+    /// The file.
+    pub fn encode(&self) -> Vec<u8> {
+        durable::encode(SCHEMA, &Written { saved: self })
+    }
+    /// Reads the file.
+    pub fn decode(bytes: &[u8]) -> Result<Self, NotUnderstood> {
+        match durable::schema(bytes)? {
+            1 => durable::decode(1, bytes),
+            _ => durable::decode::<Read>(SCHEMA, bytes).map(|r| r.saved),
+        }
+    }
+    /// Whether a file is to be written anew, so that a ccrd that would do harm does not start on it.
+    pub fn is_dated(bytes: &[u8]) -> bool {
+        durable::schema(bytes).is_ok_and(|s| s < SCHEMA)
+    }
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ pub enum Pending {
     Address(AddressKind, bool),
     /// Room is made on a full disk.
     Room,
+    /// A file was written anew; nothing waits for it.
+    Quiet,
 }
 
 /// One of the two members.
@@ -181,8 +183,10 @@ impl Member {
                 )
                 | Pending::Group(_, Op::Copy(crate::replication::copy::Step::Inspect(_)))
         );
+        // What a recovery could not read is not absent: the next life asks again.
+        let recovers = matches!(what, Pending::Group(_, Op::Recover(_)));
         // A failed write or flush is the end of this life: what is on the disk is known only after a recovery.
-        if !reads && matches!(result, DiskResult::Failed(_)) {
+        if (!reads || recovers) && matches!(result, DiskResult::Failed(_)) {
             return self.halt(format!("{what:?}: {result:?}"));
         }
         if !reads && result == DiskResult::Full {
@@ -196,7 +200,7 @@ impl Member {
             },
             Pending::ClusterSaved => self.cluster.on_saved(&mut self.ctx),
             Pending::Group(g, op) => self.on_group_disk(g, op, result),
-            Pending::Witness(_) | Pending::Address(..) | Pending::Room => {}
+            Pending::Witness(_) | Pending::Address(..) | Pending::Room | Pending::Quiet => {}
         }
     }
 
@@ -208,16 +212,22 @@ impl Member {
     }
 
     fn on_group_disk(&mut self, g: usize, op: Op, result: DiskResult) {
-        let outcomes = self.stores[g].on_disk(&mut self.ctx, op.clone(), result.clone());
-        match op {
+        let outcomes = match op {
             Op::Copy(step) => {
+                self.stores[g].ended();
                 let out = self.copies[g].on_disk(&mut self.ctx, &mut self.stores[g], step, result);
-                self.tell_source(out);
+                return self.tell_source(out);
             }
-            Op::Part { .. } => source::part_read(&mut self.ctx, g, &op, result),
-            Op::Body { req, crc } => self.on_body(g, req, crc, result),
-            _ => {}
-        }
+            Op::Part { .. } => {
+                self.stores[g].ended();
+                return source::part_read(&mut self.ctx, g, &op, result);
+            }
+            Op::Body { req, crc } => {
+                self.stores[g].ended();
+                return self.on_body(g, req, crc, result);
+            }
+            op => self.stores[g].on_disk(&mut self.ctx, op, result),
+        };
         for outcome in outcomes {
             match outcome {
                 Outcome::Landed(tickets) => self.on_landed(g, &tickets),

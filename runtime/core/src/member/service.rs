@@ -278,10 +278,12 @@ impl Member {
         } else {
             self.cluster.settings().dial.tolerated()
         };
-        let full = self.ctx.now.boot_us < store.full_until;
+        let forced = self.service.forced_mount;
+        let open_damage = store.open_damage.as_ref().filter(|_| !forced);
         let verdict = match self.copies[g].mountable(store, self.service.forced_mount) {
             Err(why) => Err(why),
-            Ok(()) if full => Err("the log disk is full".into()),
+            Ok(()) if let Some(why) = store.held(self.ctx.now.boot_us) => Err(why.to_owned()),
+            Ok(()) if let Some(why) = open_damage => Err(why.clone()),
             Ok(()) if store.stream.is_none() && record.served(g) > 0 => Err("there is no database on this node".into()),
             Ok(()) if store.known.verified < record.served(g) && !self.service.forced_mount => Err(format!(
                 "the copy was never compared with the logs of epoch {}",
@@ -414,8 +416,7 @@ impl Member {
         if let Some(at) = self
             .stores
             .iter()
-            .map(|s| s.full_until)
-            .filter(|at| *at > self.ctx.now.boot_us)
+            .filter_map(|s| s.held_until(self.ctx.now.boot_us))
             .min()
         {
             self.ctx.wake_at(at);

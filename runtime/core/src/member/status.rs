@@ -99,7 +99,9 @@ impl Member {
             replayed,
             copy_queue: generated - inspected,
             replay_queue: inspected.saturating_sub(replayed),
-            error: copy.error.clone().or_else(|| store.damage.clone()),
+            error: (store.damage.clone())
+                .or_else(|| copy.error.clone())
+                .or_else(|| store.open_damage.clone()),
         }
     }
 

@@ -162,7 +162,8 @@ impl Copy {
         let gone: Vec<u64> = store.closed.range(common + 1..).map(|(g, _)| *g).collect();
         let gone_too: Vec<u64> = std::mem::take(&mut store.strays).into_keys().collect();
         let mut files: Vec<String> = gone.iter().chain(&gone_too).map(|g| store.log_file(*g)).collect();
-        files.extend([store.file(".log"), store.file("tmp.log")]);
+        files.push(store.file("tmp.log"));
+        store.drop_open(ctx);
         for file in files {
             store.disk(ctx, Op::Quiet, DiskAction::Delete { file });
         }

@@ -10,6 +10,7 @@ use crate::member::Pending;
 use crate::store::{Op, Store, log};
 use crate::wire::{Link, Msg};
 use ccr_contract::event::kind;
+use std::collections::BTreeSet;
 
 /// A seed under way.
 #[derive(Debug)]
@@ -77,7 +78,7 @@ impl Copy {
         };
         match seeding.step {
             SeedStep::Clearing if store.quiet() && !store.is_replaying() => {
-                let mut files = vec![store.file(".chk"), store.file(".log"), store.file("tmp.log")];
+                let mut files = BTreeSet::from([store.file(".chk"), store.file(".log"), store.file("tmp.log")]);
                 files.extend(
                     store
                         .closed
@@ -86,10 +87,21 @@ impl Copy {
                         .map(|g| store.log_file(*g)),
                 );
                 files.extend(store.segments.keys().map(|g| store.segment_file(*g)));
+                let sealed = store.sealed.then(|| store.damage.clone()).flatten();
+                let found = std::mem::take(&mut store.found);
+                files.extend(found.iter().filter(|f| !f.ends_with(".src")).cloned());
+                if let Some(why) = sealed {
+                    // An operator gives up what is not understood here: it is kept all the same, out of the way.
+                    for file in found {
+                        files.remove(&file);
+                        store.set_aside(ctx, file, &why);
+                    }
+                }
+                // Before anything goes: what is left of it after a crash is no database.
+                store.forget(ctx);
                 for file in files {
                     store.disk(ctx, Op::Quiet, DiskAction::Delete { file });
                 }
-                store.forget(ctx);
                 seeding.step = SeedStep::Waiting(ctx.now.boot_us);
                 ctx.wake_at(ctx.now.boot_us);
             }

@@ -379,7 +379,7 @@ impl World {
     fn check_votes(&mut self, i: usize, epoch: u64) {
         let read = |i: usize| {
             let bytes = self.machines[i].disk.file(crate::cluster::CLUSTER_FILE)?;
-            serde_json::from_slice::<Saved>(bytes).ok()
+            Saved::decode(bytes).ok()
         };
         let saved = |i: usize| read(i).map(|s| s.record.id.epoch);
         // A member that was left alone by an eviction is the whole cluster.

@@ -2,6 +2,9 @@
 //!
 //! Because the disk keeps the order of operations, a roll needs no pause: end record, zeros, flush, the two renames, and
 //! the next header are queued one behind the other, and the next batch behind them.
+//!
+//! Marks ([`log::put_mark`]) tell a torn tail from damage: a batch that follows another one begins with a mark, and the last one is
+//! followed by one as soon as it is durable.
 
 use super::log::{self, Label, Record};
 use super::{Closed, Op, Outcome, Store};
@@ -53,6 +56,15 @@ struct Item {
     ticket: Ticket,
 }
 
+/// A batch on its way to the disk.
+#[derive(Debug)]
+struct Flight {
+    items: Vec<Item>,
+    /// The generation it is in, and where it ends there.
+    generation: u64,
+    end: u64,
+}
+
 /// The open log.
 #[derive(Debug)]
 pub struct Writer {
@@ -65,12 +77,26 @@ pub struct Writer {
     has_records: bool,
     last_write: u64,
     last_seq: u64,
+    /// Bytes of the open log that are known to be durable.
+    durable: u64,
+    /// The most that a mark names of them.
+    marked: u64,
     batch: Vec<u8>,
+    /// The batch begins with a mark, which is filled in when it goes to the disk.
+    has_mark: bool,
     items: Vec<Item>,
-    flights: VecDeque<Vec<Item>>,
+    flights: VecDeque<Flight>,
     /// Deliveries that are not in the index yet.
     arriving: BTreeSet<(String, String)>,
     closing: u32,
+}
+
+impl Writer {
+    /// Whether a record that begins a batch is to stand behind a mark: something before it may not be named by one yet.
+    fn needs_mark(&self) -> bool {
+        let named = self.flights.is_empty() && self.marked >= self.durable;
+        self.batch.is_empty() && self.len > log::HEADER as u64 && !named
+    }
 }
 
 impl Store {
@@ -93,10 +119,12 @@ impl Store {
             ctx,
             Op::Quiet,
             DiskAction::Append {
-                file: open,
+                file: open.clone(),
                 bytes: header.to_vec(),
             },
         );
+        // Before any record: an open log without a header that holds more than one is damaged.
+        self.disk(ctx, Op::Quiet, DiskAction::Sync { file: open });
         self.disk(
             ctx,
             Op::Quiet,
@@ -114,7 +142,10 @@ impl Store {
             has_records: false,
             last_write: ctx.now.boot_us,
             last_seq: self.index.last_seq().max(epoch << 32),
+            durable: 0,
+            marked: 0,
             batch: Vec::new(),
+            has_mark: false,
             items: Vec::new(),
             flights: VecDeque::new(),
             arriving: BTreeSet::new(),
@@ -122,19 +153,40 @@ impl Store {
         });
     }
 
-    /// The open log that an earlier life of this node left: what is whole of it is kept and closed.
+    /// The open log that an earlier life of this node left: what is whole of it is kept and closed. What cannot be taken is kept
+    /// under another name.
     pub(super) fn take_leftover(&mut self, ctx: &mut Ctx<Pending>, bytes: &[u8]) {
         self.leftover = None;
         let last = self.last();
-        let Ok(scan) = log::scan(bytes) else { return };
+        let file = self.file(".log");
+        let damage = self.open_damage.take();
+        let scan = match log::scan(bytes) {
+            Ok(scan) => scan,
+            // A header that was never flushed, and cut away.
+            Err(_) if bytes.is_empty() => return,
+            Err(e) => return self.set_aside(ctx, file, &damage.unwrap_or_else(|| e.to_string())),
+        };
         let h = scan.header;
         let next = h.generation == last.generation + 1 && h.previous == last.checksum;
-        if !next || Some(h.stream) != self.stream || scan.records.is_empty() {
+        if !next || Some(h.stream) != self.stream {
+            let why = format!("generation {} does not follow what is there", h.generation);
+            return self.set_aside(ctx, file, &damage.unwrap_or(why));
+        }
+        if let Some(why) = damage {
+            // An operator accepts that the rest is lost.
+            self.set_aside(ctx, file.clone(), &why);
+            let bytes = bytes[..scan.used].to_vec();
+            let whole = DiskAction::Append {
+                file: file.clone(),
+                bytes,
+            };
+            self.disk(ctx, Op::Quiet, whole);
+        }
+        if scan.records.is_empty() {
             return;
         }
         self.index.apply(&scan);
         self.applied = h.generation;
-        let file = self.file(".log");
         let mut used = scan.used as u64;
         let cut = DiskAction::SetLen {
             file: file.clone(),
@@ -202,7 +254,7 @@ impl Store {
                 // A duplicate is acknowledged with the first one: at once, or when that one is durable.
                 let item = Item { record: None, ticket };
                 match w.flights.back_mut() {
-                    Some(flight) if w.items.is_empty() => flight.push(item),
+                    Some(flight) if w.items.is_empty() => flight.items.push(item),
                     _ => w.items.push(item),
                 }
                 return self.flush(ctx);
@@ -223,11 +275,17 @@ impl Store {
             hub_id: hub_id.to_owned(),
             key: key.to_owned(),
         };
+        let mark = u64::from(w.needs_mark()) * log::MARK as u64;
         let need = (log::message_len(&label, body.len()) + log::END) as u64;
-        if w.len + w.batch.len() as u64 + need > self.size {
+        if w.len + w.batch.len() as u64 + mark + need > self.size {
             self.roll(ctx);
         }
+        let stream = self.stream.unwrap_or_default();
         let Some(w) = self.writer.as_mut() else { return };
+        if w.needs_mark() {
+            w.has_mark = true;
+            log::put_mark(&mut w.batch, stream, 0);
+        }
         ticket.generation = w.generation;
         let mut bytes = Vec::new();
         let record = match change {
@@ -268,14 +326,25 @@ impl Store {
 
     fn flush_now(&mut self, ctx: &mut Ctx<Pending>) {
         let file = self.file(".log");
+        let stream = self.stream.unwrap_or_default();
         let Some(w) = self.writer.as_mut() else { return };
         if w.items.is_empty() {
             return;
         }
-        let bytes = std::mem::take(&mut w.batch);
+        let mut bytes = std::mem::take(&mut w.batch);
+        if std::mem::take(&mut w.has_mark) {
+            let mut mark = Vec::with_capacity(log::MARK);
+            log::put_mark(&mut mark, stream, w.durable);
+            bytes[..log::MARK].copy_from_slice(&mark);
+            w.marked = w.durable;
+        }
         w.len += bytes.len() as u64;
         w.crc = crc32c::crc32c_append(w.crc, &bytes);
-        w.flights.push_back(std::mem::take(&mut w.items));
+        w.flights.push_back(Flight {
+            items: std::mem::take(&mut w.items),
+            generation: w.generation,
+            end: w.len,
+        });
         let early = ctx.plays(Bug::AckBeforeFlush) && !bytes.is_empty();
         let (appended, synced) = if early {
             (Op::Synced, Op::Quiet)
@@ -299,9 +368,12 @@ impl Store {
         let Some(flight) = w.flights.pop_front() else {
             return Vec::new();
         };
+        if flight.generation == w.generation {
+            w.durable = w.durable.max(flight.end);
+        }
         let epoch = w.epoch;
-        let mut tickets = Vec::with_capacity(flight.len());
-        for item in flight {
+        let mut tickets = Vec::with_capacity(flight.items.len());
+        for item in flight.items {
             if let Some(record) = &item.record {
                 if let Record::Message { label, .. } = record {
                     w.arriving.remove(&(label.hub_id.clone(), label.mailbox.clone()));
@@ -311,7 +383,26 @@ impl Store {
             tickets.push(item.ticket);
         }
         self.flush(ctx);
+        self.mark(ctx);
         vec![Outcome::Landed(tickets)]
+    }
+
+    /// With nothing more to write, notes how much of the open log is durable. The note itself is not flushed: it is there
+    /// whenever the process alone dies, and soon after where the power goes.
+    fn mark(&mut self, ctx: &mut Ctx<Pending>) {
+        let (size, stream) = (self.size, self.stream.unwrap_or_default());
+        let Some(w) = self.writer.as_mut() else { return };
+        let room = w.len + (log::MARK + log::END) as u64 <= size;
+        if !w.flights.is_empty() || !w.batch.is_empty() || !w.has_records || w.marked >= w.durable || !room {
+            return;
+        }
+        let mut bytes = Vec::with_capacity(log::MARK);
+        log::put_mark(&mut bytes, stream, w.durable);
+        w.marked = w.durable;
+        w.len += bytes.len() as u64;
+        w.crc = crc32c::crc32c_append(w.crc, &bytes);
+        let file = self.file(".log");
+        self.disk(ctx, Op::Quiet, DiskAction::Append { file, bytes });
     }
 
     /// Closes the open log and begins the next one.
@@ -335,6 +426,7 @@ impl Store {
         w.previous = w.crc;
         w.has_records = false;
         w.len = log::HEADER as u64;
+        (w.durable, w.marked) = (0, 0);
         w.closing += 1;
         let (generation, epoch, previous) = (w.generation, w.epoch, w.previous);
         let header = self.header(generation, epoch, previous).encode();
@@ -352,6 +444,7 @@ impl Store {
         let to = open.clone();
         self.disk(ctx, Op::Quiet, DiskAction::Rename { from, to });
         self.disk(ctx, Op::Quiet, append(&open, header.to_vec()));
+        self.disk(ctx, Op::Quiet, DiskAction::Sync { file: open });
         self.disk(ctx, Op::Quiet, append(&tmp, Vec::new()));
     }
 

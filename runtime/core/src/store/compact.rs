@@ -45,6 +45,9 @@ impl Store {
         if self.compacting || self.is_replaying() || self.damage.is_some() || !self.recovered() {
             return;
         }
+        if self.ripe.is_empty() || !ctx.due(self.reread_at) {
+            return;
+        }
         let Some(generation) = self.ripe.pop_first() else {
             return;
         };
@@ -60,16 +63,32 @@ impl Store {
     pub(super) fn on_compact(&mut self, ctx: &mut Ctx<Pending>, step: Step, result: DiskResult) {
         match (step, result) {
             (Step::Read(g), DiskResult::Bytes(bytes)) => self.rewrite(ctx, g, &bytes),
-            // A segment that cannot be read stays as it is: a recovery says so.
-            (Step::Read(_), _) | (Step::Written, _) => self.compacting = false,
+            (Step::Read(g), result) => {
+                self.compacting = false;
+                self.ripe.insert(g);
+                let what = self.segment_file(g);
+                self.unread(ctx, &what, &result);
+            }
+            (Step::Written, _) => self.compacting = false,
         }
     }
 
     fn rewrite(&mut self, ctx: &mut Ctx<Pending>, generation: u64, bytes: &[u8]) {
         let link = self.segments.get(&generation).map(|s| s.link);
-        let Some(scan) = log::segment(bytes).ok().filter(|s| Some(s.link()) == link) else {
-            self.compacting = false;
-            return;
+        let read = log::segment(bytes).map_err(|e| e.to_string());
+        let read = read.and_then(|s| {
+            let same = Some(s.link()) == link;
+            same.then_some(s).ok_or_else(|| "it is not what it was".to_owned())
+        });
+        let scan = match read {
+            Ok(scan) => scan,
+            // It stays as it is; the recovery at the next start does not take the database.
+            Err(why) => {
+                self.compacting = false;
+                let why = format!("segment {generation} of the database: {why}");
+                let data = [("group", self.name.as_str().into()), ("why", why.into())];
+                return ctx.event(kind::COPY_FAILED, None, Severity::Error, &data);
+            }
         };
         let (bytes, bodies) = log::compacted(bytes, &scan, |seq| self.index.is_buried(seq));
         let segment = Segment {

@@ -16,7 +16,13 @@
 //!                                           seen:    as a message without a body (a message that was deleted)
 //! ```
 //! The checksum names the content: it is in the next header, so that the generations are a chain. A log is never known by
-//! its number alone, but by (stream, generation, epoch, checksum). A segment keeps the checksum of the log that it came from,
+//! its number alone, but by (stream, generation, epoch, checksum).
+//!
+//! A *mark* is a seen record without mailbox and hub id, with number 0, the stream's own key, and in the place of the body's
+//! checksum the length up to which the open log was flushed when the mark was queued: a mark on the disk proves that what lies
+//! before that length was whole there once. To readers of records it says nothing.
+//!
+//! A segment keeps the checksum of the log that it came from,
 //! also when bodies of deleted messages were taken out of it; each of its records has a checksum of its own.
 
 use crate::wire::Link;
@@ -107,6 +113,9 @@ pub enum LogError {
     /// Bytes behind the end record.
     #[error("{0} bytes that are not zero behind the end")]
     Trailing(usize),
+    /// Whole, and not understood: a newer ccrd wrote it.
+    #[error("written by a newer ccrd: {0}")]
+    Strange(String),
     /// Not the length it must have.
     #[error("{len} bytes instead of {want}")]
     BadLength {
@@ -123,6 +132,13 @@ pub enum LogError {
         /// In the end record.
         stated: u32,
     },
+}
+
+impl LogError {
+    /// Whether it is whole as far as its checksums say, and not understood all the same.
+    pub fn is_strange(&self) -> bool {
+        matches!(self, LogError::Strange(_))
+    }
 }
 
 impl Header {
@@ -153,12 +169,15 @@ impl Header {
             return Err(LogError::BadHeader("checksum"));
         }
         if b[8..10] != VERSION.to_le_bytes() {
-            return Err(LogError::BadHeader("another version"));
+            let found = u16_at(b, 8);
+            return Err(LogError::Strange(format!(
+                "version {found}, this one knows up to {VERSION}"
+            )));
         }
-        let kind = match b[10] {
+        let kind = match u16_at(b, 10) {
             1 => FileKind::Log,
             2 => FileKind::Segment,
-            _ => return Err(LogError::BadHeader("kind")),
+            n => return Err(LogError::Strange(format!("kind {n} of file"))),
         };
         Ok(Self {
             kind,
@@ -268,6 +287,75 @@ pub fn put_delete(out: &mut Vec<u8>, label: &Label) {
 pub fn put_seen(out: &mut Vec<u8>, label: &Label) {
     put(out, SEEN, &[&label_bytes(label, 0)]);
 }
+/// Length of a mark in bytes.
+pub const MARK: usize = FRAME + LABEL + 8;
+
+/// What ties a mark to its stream.
+fn mark_key(stream: Stream) -> String {
+    format!("{:08x}", crc32c::crc32c(&stream.0))
+}
+
+/// Appends a mark: the first `flushed` bytes are durable.
+pub fn put_mark(out: &mut Vec<u8>, stream: Stream, flushed: u64) {
+    let label = Label {
+        seq: 0,
+        mailbox: String::new(),
+        hub_id: String::new(),
+        key: mark_key(stream),
+    };
+    put(out, SEEN, &[&label_bytes(&label, flushed as u32)]);
+}
+
+/// The end of a log that was being written when its writer died.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tail {
+    /// All of it is whole; zeros at the end are no damage, as a roll fills the log up before it gets its name.
+    Whole,
+    /// A write was cut off: whole up to here, and nothing behind it is known to have been flushed.
+    Torn(usize),
+    /// Whole up to `whole` only, although it was flushed up to `flushed` once.
+    Damaged {
+        /// Bytes that are whole.
+        whole: usize,
+        /// Bytes that were durable.
+        flushed: usize,
+    },
+    /// Whole, and not understood.
+    Strange(LogError),
+}
+
+/// How the open log of this stream ends.
+pub fn tail(bytes: &[u8], stream: Stream) -> Tail {
+    let whole = match scan(bytes) {
+        Ok(s) if bytes[s.used..].iter().all(|b| *b == 0) => return Tail::Whole,
+        Ok(s) => s.used,
+        Err(e) if e.is_strange() => return Tail::Strange(e),
+        // No record is written before the header is durable.
+        Err(_) if bytes.len() > HEADER => {
+            let flushed = flushed(bytes, HEADER, stream).unwrap_or(HEADER);
+            return Tail::Damaged { whole: 0, flushed };
+        }
+        Err(_) => 0,
+    };
+    match flushed(bytes, whole, stream).filter(|flushed| *flushed > whole) {
+        Some(flushed) => Tail::Damaged { whole, flushed },
+        None => Tail::Torn(whole),
+    }
+}
+
+/// What the marks behind `from` say, wherever a record begins there.
+fn flushed(bytes: &[u8], from: usize, stream: Stream) -> Option<usize> {
+    let key = mark_key(stream);
+    let said = |at: usize| {
+        let payload = bytes[at..].get(FRAME..MARK).filter(|_| bytes[at + 8] == SEEN)?;
+        let own = u32_at(bytes, at) as usize == MARK - FRAME && payload.ends_with(key.as_bytes());
+        let (_, payload) = record(&bytes[at..], at).ok().filter(|_| own)?;
+        let flushed = u32_at(payload, 8) as usize;
+        (flushed <= at).then_some(flushed)
+    };
+    (from..bytes.len().saturating_sub(MARK - 1)).filter_map(said).max()
+}
+
 /// Appends the end record with this checksum.
 pub fn put_end(out: &mut Vec<u8>, checksum: u32) {
     put(out, ENDED, &[&checksum.to_le_bytes()]);
@@ -319,7 +407,7 @@ pub fn scan(bytes: &[u8]) -> Result<Scan, LogError> {
                     scan.end = Some(u32_at(payload, 0));
                 } else {
                     scan.crc = crc32c::crc32c_append(scan.crc, &rest[..whole]);
-                    scan.records.push(understand(kind, payload, at)?);
+                    scan.records.extend(understand(kind, payload, at)?);
                 }
             }
         }
@@ -344,8 +432,12 @@ fn record(rest: &[u8], at: usize) -> Result<(u8, &[u8]), LogError> {
     Ok((kind, payload))
 }
 
-fn understand(kind: u8, payload: &[u8], at: usize) -> Result<Record, LogError> {
-    let bad = |why| LogError::BadRecord { at, why };
+/// Reads a record whose checksum is right; none is a mark. What is wrong with it was written so.
+fn understand(kind: u8, payload: &[u8], at: usize) -> Result<Option<Record>, LogError> {
+    let bad = |why: &str| LogError::Strange(format!("the record at byte {at}: {why}"));
+    if !matches!(kind, MESSAGE | DELETE | SEEN) {
+        return Err(bad("unknown kind"));
+    }
     if payload.len() < LABEL {
         return Err(bad("too short for a label"));
     }
@@ -366,23 +458,23 @@ fn understand(kind: u8, payload: &[u8], at: usize) -> Result<Record, LogError> {
         key: name(lens[2])?,
     };
     let crc = u32_at(payload, 8);
-    match kind {
+    Ok(match kind {
         MESSAGE => {
             let body = &payload[from..];
             if crc32c::crc32c(body) != crc {
                 return Err(bad("checksum of the body"));
             }
-            Ok(Record::Message {
+            Some(Record::Message {
                 label,
                 crc,
                 at: (at + FRAME + from) as u64,
                 len: body.len() as u64,
             })
         }
-        DELETE => Ok(Record::Delete(label)),
-        SEEN => Ok(Record::Seen(label)),
-        _ => Err(bad("unknown kind")),
-    }
+        DELETE => Some(Record::Delete(label)),
+        _ if label.seq == 0 && label.mailbox.is_empty() && label.hub_id.is_empty() => None,
+        _ => Some(Record::Seen(label)),
+    })
 }
 
 /// Inspects a closed generation: whole, closed, of exactly `size` bytes (used bytes, then zeros), checksum as stated.

@@ -7,13 +7,17 @@
 //! logs: room for closing the open log when the disk is full.
 //!
 //! Invariants:
-//! * `closed` holds only logs that are durable under their final names; they are contiguous.
+//! * `closed` holds logs that are durable under their final names, or whose naming is queued before whatever relies on it; they
+//!   are contiguous.
 //! * The database is the segments up to `checkpoint`, in order; a segment above it does not exist for anybody.
 //! * `index` is exactly the database plus the logs up to `applied`, plus what is durable in the open log.
 //! * Nothing is acknowledged before the flush behind it has returned.
+//! * What cannot be read is not absent: a read that fails halts the node or is tried again, and a file that is there and is
+//!   not understood is left alone, with everything else of its group, until an operator seeds the copy or mends it.
 
 pub mod active;
 pub mod compact;
+mod files;
 pub mod index;
 pub mod log;
 mod recovery;
@@ -26,10 +30,10 @@ use crate::wire::Link;
 use active::Writer;
 use ccr_contract::dump;
 use ccr_contract::event::{Severity, kind};
+pub use files::{Checkpoint, Known};
 use index::Index;
 use log::{Header, Stream};
 use recovery::Recovery;
-use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -109,40 +113,12 @@ pub struct Segment {
     pub dead: u64,
 }
 
-/// Content of `E00.chk`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Checkpoint {
-    /// The stream, hexadecimal.
-    pub stream: String,
-    /// The last log that the database holds; generation 0 for an empty database.
-    pub link: Link,
-}
-
-/// Content of `E00.src`: what a copy must remember although it has not copied it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Known {
-    /// The last generation that the source is known to have closed.
-    pub generated: u64,
-    /// Whether an operator suspended the copy.
-    #[serde(default)]
-    pub suspended: bool,
-    /// Whether the copy was found broken and must be seeded anew.
-    #[serde(default)]
-    pub broken: bool,
-    /// The last epoch whose logs this node has written itself or has been compared with.
-    #[serde(default)]
-    pub verified: u64,
-    /// Closed logs up to this one are backed up.
-    #[serde(default)]
-    pub backed_up: u64,
-}
-
 /// Reserve logs of a group.
 const RESERVES: u64 = 2;
 /// Between two looks for room on a full log disk, in milliseconds.
 const FULL_MS: u64 = 10_000;
+/// Between two attempts at something that could not be read, in milliseconds.
+const UNREAD_MS: u64 = 2_000;
 
 /// The link before the first generation.
 pub const GENESIS: Link = Link {
@@ -188,10 +164,20 @@ pub struct Store {
     compacting: bool,
     /// Why the database cannot be used, where it cannot.
     pub damage: Option<String>,
+    /// Something on the disk is not understood: nothing of this group is written, renamed or deleted.
+    pub(crate) sealed: bool,
+    /// Why the open log, as an earlier life left it, cannot be taken in whole: what was flushed of it is damaged.
+    pub open_damage: Option<String>,
+    /// Names of the group's files that the last recovery found.
+    pub(crate) found: Vec<String>,
+    /// The number of the next file that is set aside.
+    next_bad: u64,
     /// Whether the reserve logs are on the disk.
     pub(crate) reserved: bool,
-    /// The disk had no room for them: no mount before then.
-    pub full_until: u64,
+    /// No mount before then, and why: the disk has no room for the reserve logs, or could not be read.
+    hold: Option<(u64, String)>,
+    /// No replay and no compaction before then: something could not be read.
+    reread_at: u64,
     /// Disk operations under way.
     inflight: Cell<u32>,
 }
@@ -227,8 +213,13 @@ impl Store {
             ripe: BTreeSet::new(),
             compacting: false,
             damage: None,
+            sealed: false,
+            open_damage: None,
+            found: Vec::new(),
+            next_bad: 1,
             reserved: false,
-            full_until: 0,
+            hold: None,
+            reread_at: 0,
             inflight: Cell::new(0),
         }
     }
@@ -283,12 +274,6 @@ impl Store {
     pub fn quiet(&self) -> bool {
         self.inflight.get() == 0
     }
-    pub(crate) fn save_known(&self, ctx: &mut Ctx<Pending>) {
-        let bytes = serde_json::to_vec(&self.known).expect("plain");
-        let file = self.file(".src");
-        self.disk(ctx, Op::Quiet, DiskAction::Replace { file, bytes });
-    }
-
     /// Whether recovery has ended, and none is needed.
     pub fn recovered(&self) -> bool {
         self.recovery.is_none() && !self.stale
@@ -331,9 +316,14 @@ impl Store {
         self.applied
     }
 
-    /// A disk operation ended. The caller has dealt with failed writes.
-    pub fn on_disk(&mut self, ctx: &mut Ctx<Pending>, op: Op, result: DiskResult) -> Vec<Outcome> {
+    /// A disk operation of this group ended.
+    pub(crate) fn ended(&self) {
         self.inflight.set(self.inflight.get().saturating_sub(1));
+    }
+
+    /// A disk operation ended. The caller has dealt with failed writes, and with failed reads of a recovery.
+    pub fn on_disk(&mut self, ctx: &mut Ctx<Pending>, op: Op, result: DiskResult) -> Vec<Outcome> {
+        self.ended();
         match op {
             Op::Recover(step) => {
                 self.on_recovered(ctx, step, result);
@@ -361,6 +351,7 @@ impl Store {
             id[..8].copy_from_slice(&ctx.random().to_le_bytes());
             id[8..].copy_from_slice(&ctx.random().to_le_bytes());
             self.stream = Some(Stream(id));
+            self.known.seeding = false;
             self.save_checkpoint(ctx, Op::Quiet, GENESIS);
         }
         let logs = self
@@ -408,17 +399,28 @@ impl Store {
         if let MountRead::Reserve(n) = read {
             if result != DiskResult::Done {
                 self.release_reserves(ctx);
-                self.full_until = ctx.after_ms(FULL_MS);
-                return self.mount_failed(
-                    read,
-                    "the log disk is full: there is no room for the reserve logs".into(),
-                );
+                let why = "the log disk is full: there is no room for the reserve logs".to_owned();
+                self.hold = Some((ctx.after_ms(FULL_MS), why.clone()));
+                self.mounting = None;
+                return vec![Outcome::MountFailed(why)];
             }
             self.reserved = n == RESERVES;
             return self.mount_next(ctx);
         }
-        let DiskResult::Bytes(bytes) = result else {
-            return self.mount_failed(read, format!("{read:?}: {result:?}"));
+        let bytes = match result {
+            DiskResult::Bytes(bytes) => bytes,
+            // Nothing is known of it, so nothing is lost yet.
+            DiskResult::Failed(_) => {
+                let what = match read {
+                    MountRead::Log(g) => self.log_file(g),
+                    _ => self.file(".log"),
+                };
+                let why = self.unread(ctx, &what, &result);
+                self.hold = Some((self.reread_at, why.clone()));
+                self.mounting = None;
+                return vec![Outcome::MountFailed(why)];
+            }
+            other => return self.mount_failed(read, format!("{read:?}: {other:?}")),
         };
         match read {
             MountRead::Log(g) => {
@@ -469,13 +471,6 @@ impl Store {
         self.leftover.is_some() || !self.strays.is_empty() || self.bad.is_some()
     }
 
-    pub(crate) fn save_checkpoint(&self, ctx: &mut Ctx<Pending>, op: Op, link: Link) {
-        let stream = self.stream.map(|s| s.to_string()).unwrap_or_default();
-        let bytes = serde_json::to_vec(&Checkpoint { stream, link }).expect("plain");
-        let file = self.file(".chk");
-        self.disk(ctx, op, DiskAction::Replace { file, bytes });
-    }
-
     pub(crate) fn header(&self, generation: u64, epoch: u64, previous: u32) -> Header {
         Header {
             kind: log::FileKind::Log,
@@ -507,6 +502,10 @@ impl Store {
 
     /// Truncates closed logs that neither this node nor the other one (which has replayed `elsewhere`) needs any more.
     pub fn truncate(&mut self, ctx: &mut Ctx<Pending>, elsewhere: u64, circular: bool) {
+        // What is left of a damaged database may need them.
+        if self.damage.is_some() {
+            return;
+        }
         let mut through = self.checkpoint.generation.min(elsewhere);
         if !circular {
             through = through.min(self.known.backed_up);

@@ -1,11 +1,18 @@
 //! Recovery: what is really on the disk after a start, or after divergent logs were dropped.
+//!
+//! Missing, failed and not understood are three things. A read or listing that fails halts the node before it gets here. A file
+//! that is not understood (it is damaged, or of a newer ccrd) seals the group: nothing of it is written, renamed or deleted,
+//! it is not mounted, and its copy is Failed. Only a checkpoint that is missing together with everything that could have one,
+//! or in the middle of a seed, means that there is no database.
 
-use super::log::{self, Stream};
-use super::{Checkpoint, Closed, GENESIS, Op, Segment, Store};
+use super::index::Index;
+use super::log::{self, Stream, Tail};
+use super::{Checkpoint, Closed, GENESIS, Known, Op, Segment, Store};
 use crate::ctx::Ctx;
+use crate::durable::NotUnderstood;
 use crate::io::{DiskAction, DiskResult};
 use crate::member::Pending;
-use ccr_contract::event::kind;
+use ccr_contract::event::{Severity, kind};
 use std::collections::VecDeque;
 
 /// What is being read.
@@ -32,8 +39,15 @@ pub enum Step {
 pub struct Recovery {
     logs: Vec<(String, u64)>,
     segments: Vec<(String, u64)>,
+    /// Segments above the checkpoint.
+    above: Vec<u64>,
     todo: VecDeque<Step>,
 }
+
+/// Longest checkpoint or source file.
+const MAX_SMALL: u64 = 64 << 10;
+/// In the names of files that were set aside.
+const BAD: &str = ".bad-";
 
 impl Store {
     /// Reads what is on the disk. Everything known is forgotten first.
@@ -58,7 +72,7 @@ impl Store {
         let whole = |file| DiskAction::Read {
             file,
             offset: 0,
-            len: 4096,
+            len: MAX_SMALL,
         };
         self.disk(ctx, Op::Recover(Step::Logs), DiskAction::List { folder });
         self.disk(ctx, Op::Recover(Step::Segments), DiskAction::List { folder: db });
@@ -71,89 +85,151 @@ impl Store {
         match (step, result) {
             (Step::Logs, DiskResult::Files(files)) => recovery.logs = files,
             (Step::Segments, DiskResult::Files(files)) => recovery.segments = files,
-            (Step::Known, DiskResult::Bytes(bytes)) => match serde_json::from_slice(&bytes) {
+            (Step::Known, DiskResult::Bytes(bytes)) => match Known::decode(&bytes) {
                 Ok(known) => self.known = known,
-                Err(e) => self.damage = Some(format!("{}: {e}", self.file(".src"))),
+                Err(e) => self.seal(&self.file(".src"), &e),
             },
+            (Step::Known, DiskResult::Missing) => {}
             (Step::Checkpoint, DiskResult::Bytes(bytes)) => {
-                let read = serde_json::from_slice::<Checkpoint>(&bytes).map_err(|e| e.to_string());
-                match read.and_then(|c| Ok((c.stream.parse::<Stream>()?, c.link))) {
+                let read = Checkpoint::decode(&bytes);
+                let read = read.and_then(|c| {
+                    let stream = c.stream.parse::<Stream>().map_err(NotUnderstood::Damaged)?;
+                    Ok((stream, c.link))
+                });
+                match read {
                     Ok((stream, link)) => (self.stream, self.checkpoint) = (Some(stream), link),
-                    Err(e) => self.damage = Some(format!("{}: {e}", self.file(".chk"))),
+                    Err(e) => self.seal(&self.file(".chk"), &e),
                 }
                 self.plan(ctx);
             }
-            (Step::Checkpoint, _) => self.plan(ctx),
+            (Step::Checkpoint, DiskResult::Missing) => self.plan(ctx),
             (Step::Segment(g), DiskResult::Bytes(bytes)) => self.read_segment(ctx, g, &bytes),
             (Step::Log(g), DiskResult::Bytes(bytes)) => self.read_log(ctx, g, &bytes),
-            (Step::Segment(g), other) => {
-                self.damage = Some(format!("segment {g} of the database: {other:?}"));
+            (Step::Segment(g), DiskResult::Missing) => {
+                self.damage = Some(format!("segment {g} of the database is missing"));
                 self.read_next(ctx);
             }
-            (Step::Log(g), _) => {
+            (Step::Log(g), DiskResult::Missing) => {
                 self.strays.insert(g, None);
                 self.read_next(ctx);
             }
-            (Step::Open, DiskResult::Bytes(bytes)) => self.cut_open(ctx, &bytes),
-            (Step::Open, _) => self.read_next(ctx),
-            (Step::Logs | Step::Segments | Step::Known, _) => {}
+            (Step::Open, DiskResult::Bytes(bytes)) => self.read_open(ctx, &bytes),
+            (Step::Open, DiskResult::Missing) => {
+                self.leftover = None;
+                self.read_next(ctx);
+            }
+            (step, other) => {
+                debug_assert!(false, "the node halts instead: {step:?} {other:?}");
+            }
         }
+    }
+
+    /// A file is there and is not understood: nothing of the group is touched any more.
+    fn seal(&mut self, file: &str, why: &dyn std::fmt::Display) {
+        self.sealed = true;
+        self.damage.get_or_insert_with(|| format!("{file}: {why}"));
     }
 
     /// Before a full copy: there is no database and no log, and what was known of the old ones does not matter.
     pub(crate) fn forget(&mut self, ctx: &mut Ctx<Pending>) {
         self.reset();
+        self.known.seeding = true;
         self.save_known(ctx);
     }
 
-    /// Forgets what the disk holds, but not what is under way there and whether it was full.
+    /// Forgets what the disk holds, but not what is under way there and what must be waited for.
     fn reset(&mut self) {
-        let (inflight, full_until) = (self.inflight.clone(), self.full_until);
-        *self = Store::new(self.at, &self.name, self.size);
-        (self.inflight, self.full_until) = (inflight, full_until);
+        let new = Store::new(self.at, &self.name, self.size);
+        let old = std::mem::replace(self, new);
+        (self.inflight, self.hold, self.reread_at) = (old.inflight, old.hold, old.reread_at);
+        self.next_bad = old.next_bad;
     }
 
     /// The folders and the checkpoint are known: what is to be read, and what is to be removed.
     fn plan(&mut self, ctx: &mut Ctx<Pending>) {
-        let Some(recovery) = self.recovery.take() else { return };
+        let Some(mut recovery) = self.recovery.take() else {
+            return;
+        };
         let (tmp, open) = (format!("{}tmp.log", self.prefix()), format!("{}.log", self.prefix()));
-        let has_open = recovery.logs.iter().any(|(n, _)| *n == open);
-        if !has_open && recovery.logs.iter().any(|(n, _)| *n == tmp) {
+        let len_of = |name: &str| recovery.logs.iter().find(|(n, _)| n == name).map(|(_, len)| *len);
+        let (open_len, tmp_len) = (len_of(&open), len_of(&tmp));
+        self.note_files(&recovery);
+        self.no_checkpoint(&recovery, open_len);
+        self.reserved = recovery.logs.iter().filter(|(n, _)| n.ends_with(".jrs")).count() as u64 == super::RESERVES;
+        if self.sealed {
+            return self.finish(ctx, &recovery);
+        }
+        if open_len.is_none() && tmp_len.is_some() {
             // Between the two renames of a roll; or the log in waiting of a node that became a copy. Empty either way.
             let file = self.file("tmp.log");
-            self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
+            match tmp_len {
+                Some(0) => self.disk(ctx, Op::Quiet, DiskAction::Delete { file }),
+                _ => self.set_aside(ctx, file, "a log in waiting is empty, and this one is not"),
+            }
         }
-        self.reserved = recovery.logs.iter().filter(|(n, _)| n.ends_with(".jrs")).count() as u64 == super::RESERVES;
-        let open_len = recovery.logs.iter().find(|(n, _)| *n == open).map(|(_, len)| *len);
         self.leftover = open_len;
-        let mut todo = VecDeque::new();
         for (name, _) in &recovery.segments {
             match self.generation_of(name, ".edb") {
-                Some(g) if g <= self.checkpoint.generation && self.stream.is_some() => todo.push_back(Step::Segment(g)),
-                Some(g) => {
+                Some(g) if self.stream.is_none() => {
+                    // Of a seed that was broken off.
                     let file = self.segment_file(g);
                     self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
                 }
+                Some(g) if g <= self.checkpoint.generation => recovery.todo.push_back(Step::Segment(g)),
+                Some(g) => recovery.above.push(g),
                 None => {}
             }
         }
         for (name, _) in &recovery.logs {
             if let Some(g) = self.generation_of(name, ".log").filter(|g| *g > 0) {
-                todo.push_back(Step::Log(g));
+                recovery.todo.push_back(Step::Log(g));
             }
         }
         if open_len.is_some() {
-            todo.push_back(Step::Open);
+            recovery.todo.push_back(Step::Open);
         }
-        self.recovery = Some(Recovery { todo, ..recovery });
+        self.recovery = Some(recovery);
         self.read_next(ctx);
+    }
+
+    /// What a seed has to clear away, and which numbers are taken among the files that were set aside.
+    fn note_files(&mut self, recovery: &Recovery) {
+        let (folder, prefix) = (self.folder(), self.prefix());
+        let logs = recovery.logs.iter().map(|(n, _)| (format!("{folder}/{n}"), n));
+        let segments = recovery.segments.iter().map(|(n, _)| (format!("{folder}/db/{n}"), n));
+        for (file, name) in logs.chain(segments) {
+            if let Some((_, n)) = name.rsplit_once(BAD) {
+                let n: u64 = n.parse().unwrap_or(0);
+                self.next_bad = self.next_bad.max(n.saturating_add(1));
+            } else if name.starts_with(&prefix) && !name.ends_with(".jrs") {
+                self.found.push(file);
+            }
+        }
+    }
+
+    /// A checkpoint that is missing while there is something that had one does not mean that there is no database.
+    fn no_checkpoint(&mut self, recovery: &Recovery, open_len: Option<u64>) {
+        if self.stream.is_some() || self.sealed || self.known.seeding {
+            return;
+        }
+        let segments = recovery
+            .segments
+            .iter()
+            .filter_map(|(n, _)| self.generation_of(n, ".edb"));
+        let logs = recovery.logs.iter().filter_map(|(n, _)| self.generation_of(n, ".log"));
+        let (segments, logs) = (segments.count(), logs.count());
+        if segments + logs > 0 || open_len.is_some_and(|len| len > log::HEADER as u64) {
+            let why = format!("it is missing, and there are {segments} segments of a database and {logs} closed logs");
+            self.seal(&self.file(".chk"), &why);
+        }
     }
 
     fn read_next(&mut self, ctx: &mut Ctx<Pending>) {
         let Some(recovery) = self.recovery.as_mut() else { return };
         let Some(step) = recovery.todo.pop_front() else {
+            let recovery = std::mem::take(recovery);
             self.recovery = None;
-            self.finish(ctx);
+            self.finish(ctx, &recovery);
             return;
         };
         let file = match step {
@@ -186,6 +262,7 @@ impl Store {
                 self.bury(&scan);
             }
             Ok(_) => self.damage = Some(format!("segment {generation} does not follow the one before it")),
+            Err(e) if e.is_strange() => self.seal(&self.segment_file(generation), &e),
             Err(e) => self.damage = Some(format!("segment {generation} of the database: {e}")),
         }
         self.read_next(ctx);
@@ -210,6 +287,7 @@ impl Store {
                 }
             }
             Ok(_) => self.stray(ctx, generation, None, "it belongs elsewhere"),
+            Err(e) if e.is_strange() => self.seal(&self.log_file(generation), &e),
             Err(e) => self.stray(ctx, generation, None, &e.to_string()),
         }
         self.read_next(ctx);
@@ -225,10 +303,29 @@ impl Store {
         let behind = gap.max(short).unwrap_or(0);
         let kept = self.closed.split_off(&(behind + 1));
         let gone = std::mem::replace(&mut self.closed, kept);
-        let strays = self.strays.range(..=through).map(|(g, _)| *g);
-        for g in gone.into_keys().chain(strays) {
+        let strays: Vec<(u64, bool)> = self.strays.range(..=through).map(|(g, c)| (*g, c.is_some())).collect();
+        for (g, whole) in gone.into_keys().map(|g| (g, true)).chain(strays) {
             let file = self.log_file(g);
-            self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
+            if whole {
+                self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
+            } else if self.found.contains(&file) {
+                self.set_aside(ctx, file, "it is damaged, and the database has taken it in");
+            }
+        }
+    }
+
+    /// Segments above the checkpoint do not exist for anybody: a batch was broken off, and is replayed again from its logs.
+    /// Where a log is gone that only a checkpoint behind it lets go, the checkpoint is an older one.
+    fn settle_above(&mut self, ctx: &mut Ctx<Pending>, above: &[u64]) {
+        for g in above {
+            let file = self.segment_file(*g);
+            if self.closed.contains_key(g) {
+                self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
+            } else if !self.strays.contains_key(g) {
+                let why = format!("older than the database, which has segment {g} and no log to replay it from");
+                self.seal(&self.file(".chk"), &why);
+                return;
+            }
         }
     }
 
@@ -242,34 +339,56 @@ impl Store {
         self.strays.insert(generation, whole);
     }
 
-    /// A write that the power cut off is cut off here: at the last whole record.
-    fn cut_open(&mut self, ctx: &mut Ctx<Pending>, bytes: &[u8]) {
-        let whole = log::scan(bytes).map_or(0, |s| s.used);
-        // Zeros are no damage: a roll was cut off between filling the log up and giving it its name.
-        if bytes[whole..].iter().any(|b| *b != 0) {
-            let data = [
-                ("group", self.name.as_str().into()),
-                ("bytes", ((bytes.len() - whole) as u64).into()),
-                ("left", (whole as u64).into()),
-            ];
-            ctx.warn(kind::LOG_TORN, &data);
-            let file = self.file(".log");
-            let len = whole as u64;
-            self.disk(
-                ctx,
-                Op::Quiet,
-                DiskAction::SetLen {
-                    file: file.clone(),
-                    len,
-                },
-            );
-            self.disk(ctx, Op::Quiet, DiskAction::Sync { file });
-            self.leftover = Some(len);
+    /// The open log of an earlier life. A write that the power cut off is cut off here, at the last whole record. What was
+    /// flushed and cannot be read is no such write: it stays, and the group is not mounted without an operator.
+    fn read_open(&mut self, ctx: &mut Ctx<Pending>, bytes: &[u8]) {
+        match log::tail(bytes, self.stream.unwrap_or_default()) {
+            Tail::Whole => {}
+            Tail::Torn(whole) => self.cut_open(ctx, bytes.len(), whole),
+            Tail::Damaged { whole, flushed } => {
+                let file = self.file(".log");
+                let why = format!("{file} is damaged at byte {whole}: {flushed} bytes of it were flushed");
+                let data = [("group", self.name.as_str().into()), ("why", why.as_str().into())];
+                ctx.event(kind::LOG_DAMAGED, None, Severity::Error, &data);
+                self.open_damage = Some(why);
+            }
+            Tail::Strange(e) => self.seal(&self.file(".log"), &e),
         }
         self.read_next(ctx);
     }
 
-    fn finish(&mut self, ctx: &mut Ctx<Pending>) {
+    fn cut_open(&mut self, ctx: &mut Ctx<Pending>, len: usize, whole: usize) {
+        let data = [
+            ("group", self.name.as_str().into()),
+            ("bytes", ((len - whole) as u64).into()),
+            ("left", (whole as u64).into()),
+        ];
+        ctx.warn(kind::LOG_TORN, &data);
+        let (file, len) = (self.file(".log"), whole as u64);
+        let cut = DiskAction::SetLen {
+            file: file.clone(),
+            len,
+        };
+        self.disk(ctx, Op::Quiet, cut);
+        self.disk(ctx, Op::Quiet, DiskAction::Sync { file });
+        self.leftover = Some(len);
+    }
+
+    fn finish(&mut self, ctx: &mut Ctx<Pending>, recovery: &Recovery) {
+        if !self.sealed {
+            self.settle_above(ctx, &recovery.above);
+        }
+        if self.sealed {
+            // Nobody mounts it, copies from it, or compares it with anything.
+            self.stream = None;
+            self.strays.clear();
+            self.index = Index::default();
+            (self.applied, self.leftover) = (0, None);
+        } else if self.known.seeding && self.stream.is_some() {
+            // Its checkpoint is the last that a seed writes.
+            self.known.seeding = false;
+            self.save_known(ctx);
+        }
         if self.stream.is_none() {
             self.closed.clear();
             self.segments.clear();
@@ -303,7 +422,8 @@ impl Store {
         // A log that is there but cannot be used is one that is missing.
         self.strays = self.strays.split_off(&(self.checkpoint.generation + 1));
         let highest = self.strays.last_key_value().map_or(0, |(g, _)| *g);
-        self.known.generated = self.known.generated.max(highest);
+        let damaged = u64::from(self.open_damage.is_some()) * (self.last().generation + 1);
+        self.known.generated = self.known.generated.max(highest).max(damaged);
         if self.damage.is_some() {
             ctx.warn(
                 kind::COPY_FAILED,

@@ -28,7 +28,8 @@ impl Store {
     pub fn replay_towards(&mut self, ctx: &mut Ctx<Pending>, through: u64) {
         let next = self.checkpoint.generation + 1;
         let idle = self.replaying.is_none() && !self.compacting;
-        if idle && self.damage.is_none() && self.bad.is_none() && next <= through && self.closed.contains_key(&next) {
+        let well = self.damage.is_none() && self.bad.is_none();
+        if idle && well && next <= through && self.closed.contains_key(&next) && ctx.due(self.reread_at) {
             self.replaying = Some(through.min(next + BATCH - 1));
             self.replay_next(ctx, next);
         }
@@ -54,6 +55,13 @@ impl Store {
     pub(super) fn on_replay(&mut self, ctx: &mut Ctx<Pending>, step: Step, result: DiskResult) -> Vec<Outcome> {
         match (step, result) {
             (Step::Read(g), DiskResult::Bytes(bytes)) => self.replay_log(ctx, g, &bytes),
+            (Step::Read(g), result @ DiskResult::Failed(_)) => {
+                // Not read is not damaged: what was replayed before it counts, and it is read again later.
+                let what = self.log_file(g);
+                self.unread(ctx, &what, &result);
+                self.break_off(ctx);
+                Vec::new()
+            }
             (Step::Read(g), other) => self.replay_failed(ctx, g, format!("generation {g}: {other:?}")),
             (Step::Segment(link), _) => {
                 let next = link.generation + 1;
@@ -123,9 +131,13 @@ impl Store {
     /// A log is damaged; what was replayed before it counts.
     fn replay_failed(&mut self, ctx: &mut Ctx<Pending>, generation: u64, why: String) -> Vec<Outcome> {
         self.bad = Some(generation);
+        self.break_off(ctx);
+        vec![Outcome::ReplayFailed(why)]
+    }
+
+    fn break_off(&mut self, ctx: &mut Ctx<Pending>) {
         if !self.end_with_checkpoint(ctx) {
             self.replaying = None;
         }
-        vec![Outcome::ReplayFailed(why)]
     }
 }

@@ -2,4 +2,5 @@
 //! One file for each layer.
 
 mod fixture;
+mod recovery;
 mod witness;

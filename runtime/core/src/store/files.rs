@@ -1,0 +1,127 @@
+//! The small files of a group, and what becomes of a file that cannot be used: nothing is deleted because it was not read or not
+//! understood.
+
+use super::{Op, Store, UNREAD_MS};
+use crate::ctx::Ctx;
+use crate::durable::{self, NotUnderstood};
+use crate::io::{DiskAction, DiskResult};
+use crate::member::Pending;
+use crate::wire::Link;
+use ccr_contract::event::{Severity, kind};
+use serde::{Deserialize, Serialize};
+
+/// The schema of `E00.chk` and `E00.src`.
+const SCHEMA: u64 = 1;
+
+/// Content of `E00.chk`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The stream, hexadecimal.
+    pub stream: String,
+    /// The last log that the database holds; generation 0 for an empty database.
+    pub link: Link,
+}
+
+/// Content of `E00.src`: what a copy must remember although it has not copied it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The last generation that the source is known to have closed.
+    pub generated: u64,
+    /// Whether an operator suspended the copy.
+    #[serde(default)]
+    pub suspended: bool,
+    /// Whether the copy was found broken and must be seeded anew.
+    #[serde(default)]
+    pub broken: bool,
+    /// The last epoch whose logs this node has written itself or has been compared with.
+    #[serde(default)]
+    pub verified: u64,
+    /// Closed logs up to this one are backed up.
+    #[serde(default)]
+    pub backed_up: u64,
+    /// A seed has begun and is not whole yet: what there is of a database without a checkpoint may go.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub seeding: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(b: &bool) -> bool {
+    !*b
+}
+
+impl Checkpoint {
+    /// The file.
+    pub fn encode(&self) -> Vec<u8> {
+        durable::encode(SCHEMA, self)
+    }
+    /// Reads the file.
+    pub fn decode(bytes: &[u8]) -> Result<Self, NotUnderstood> {
+        durable::decode(SCHEMA, bytes)
+    }
+}
+
+impl Known {
+    /// The file.
+    pub fn encode(&self) -> Vec<u8> {
+        durable::encode(SCHEMA, self)
+    }
+    /// Reads the file.
+    pub fn decode(bytes: &[u8]) -> Result<Self, NotUnderstood> {
+        durable::decode(SCHEMA, bytes)
+    }
+}
+
+impl Store {
+    pub(crate) fn save_checkpoint(&self, ctx: &mut Ctx<Pending>, op: Op, link: Link) {
+        let stream = self.stream.map(|s| s.to_string()).unwrap_or_default();
+        let bytes = Checkpoint { stream, link }.encode();
+        let file = self.file(".chk");
+        self.disk(ctx, op, DiskAction::Replace { file, bytes });
+    }
+    pub(crate) fn save_known(&self, ctx: &mut Ctx<Pending>) {
+        if self.sealed {
+            return;
+        }
+        let bytes = self.known.encode();
+        let file = self.file(".src");
+        self.disk(ctx, Op::Quiet, DiskAction::Replace { file, bytes });
+    }
+    /// Keeps a file under a name that says so: `E00.log.bad-1`.
+    pub(crate) fn set_aside(&mut self, ctx: &mut Ctx<Pending>, file: String, why: &str) {
+        let to = format!("{file}.bad-{}", self.next_bad);
+        self.next_bad += 1;
+        let data = [
+            ("group", self.name.as_str().into()),
+            ("file", file.as_str().into()),
+            ("to", to.as_str().into()),
+            ("why", why.into()),
+        ];
+        ctx.event(kind::LOG_SET_ASIDE, None, Severity::Error, &data);
+        self.disk(ctx, Op::Quiet, DiskAction::Rename { from: file, to });
+    }
+    /// The open log of an earlier life is no part of the stream: it goes, or is kept where it holds more than could be read.
+    pub(crate) fn drop_open(&mut self, ctx: &mut Ctx<Pending>) {
+        let file = self.file(".log");
+        match self.open_damage.take() {
+            Some(why) => self.set_aside(ctx, file, &why),
+            None => self.disk(ctx, Op::Quiet, DiskAction::Delete { file }),
+        }
+    }
+    /// Something could not be read: it is told, and tried again later.
+    pub(super) fn unread(&mut self, ctx: &mut Ctx<Pending>, what: &str, result: &DiskResult) -> String {
+        let why = format!("{what} cannot be read: {result:?}");
+        let data = [("group", self.name.as_str().into()), ("why", why.as_str().into())];
+        ctx.warn(kind::LOG_UNREADABLE, &data);
+        self.reread_at = ctx.after_ms(UNREAD_MS);
+        why
+    }
+    /// Why the group may not be mounted now although it could be later.
+    pub(crate) fn held(&self, now: u64) -> Option<&str> {
+        let (until, why) = self.hold.as_ref()?;
+        (now < *until).then_some(why.as_str())
+    }
+    /// When it may be mounted again, where it may not now.
+    pub(crate) fn held_until(&self, now: u64) -> Option<u64> {
+        self.hold.as_ref().map(|(until, _)| *until).filter(|at| *at > now)
+    }
+}
