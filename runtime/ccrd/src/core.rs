@@ -99,6 +99,48 @@ pub fn channels() -> (Core, Inlets, Outlets) {
     (Core(ask), inlets, outlets)
 }
 
+/// Who waits for an answer of the core. Who has given up, or was forgotten by the core, does not stay: there are never more than twice
+/// as many as really wait, and [`FEW`].
+#[derive(Debug)]
+struct Waiting {
+    of: HashMap<ReqId, oneshot::Sender<Reply>>,
+    last: u64,
+    /// So many are there when those who have gone are looked for.
+    look_at: usize,
+}
+
+/// So many waiting requests are no reason to look who has gone.
+const FEW: usize = 64;
+
+impl Waiting {
+    fn new() -> Self {
+        Self {
+            of: HashMap::new(),
+            last: 0,
+            look_at: FEW,
+        }
+    }
+
+    /// Gives a request its number.
+    fn number(&mut self, to: oneshot::Sender<Reply>) -> ReqId {
+        if self.of.len() >= self.look_at {
+            self.of.retain(|_, to| !to.is_closed());
+            self.look_at = FEW.max(self.of.len() * 2);
+        }
+        self.last += 1;
+        let req = ReqId(self.last);
+        self.of.insert(req, to);
+        req
+    }
+
+    fn answer(&mut self, req: ReqId, reply: Reply) {
+        if let Some(to) = self.of.remove(&req) {
+            // Whoever asked may have gone.
+            let _ = to.send(reply);
+        }
+    }
+}
+
 /// Carries out effects. Nothing in here may wait.
 pub trait Hands {
     /// One effect that is no reply and no halt.
@@ -118,8 +160,7 @@ pub async fn run(
     if !clocks.has_chip() {
         eprintln!("ccrd: no clock chip here: a pause of the whole machine cannot be seen");
     }
-    let mut waiting: HashMap<ReqId, oneshot::Sender<Reply>> = HashMap::new();
-    let mut last_request = 0;
+    let mut waiting = Waiting::new();
     let mut last_sign = 0;
     let mut input = Input::Start;
     loop {
@@ -127,12 +168,7 @@ pub async fn run(
         hands.passing(&input);
         for effect in node.step(Now { boot_us, rtc_us }, input) {
             match effect {
-                Effect::Reply { req, reply } => {
-                    if let Some(to) = waiting.remove(&req) {
-                        // Whoever asked may have gone.
-                        let _ = to.send(reply);
-                    }
-                }
+                Effect::Reply { req, reply } => waiting.answer(req, reply),
                 Effect::Halt { why } => return why,
                 other => hands.carry_out(other),
             }
@@ -156,16 +192,10 @@ pub async fn run(
             Some(i) = outlets.done.recv() => i,
             Some(i) = outlets.datagrams.recv() => i,
             Some(i) = outlets.streams.recv() => i,
-            Some(asked) = outlets.asked.recv() => {
-                last_request += 1;
-                let req = ReqId(last_request);
-                let (to, input) = match asked {
-                    Asked::Client(request, to) => (to, Input::Client { req, request }),
-                    Asked::Operator(command, to) => (to, Input::Operator { req, command }),
-                };
-                waiting.insert(req, to);
-                input
-            }
+            Some(asked) = outlets.asked.recv() => match asked {
+                Asked::Client(request, to) => Input::Client { req: waiting.number(to), request },
+                Asked::Operator(command, to) => Input::Operator { req: waiting.number(to), command },
+            },
             () = tokio::time::sleep(rest) => Input::Tick,
         };
     }
@@ -206,6 +236,32 @@ mod tests {
     impl Hands for NoHands {
         fn carry_out(&mut self, _: Effect) {}
         fn passing(&mut self, _: &Input) {}
+    }
+
+    #[test]
+    fn who_has_gone_does_not_wait_for_ever() {
+        let mut waiting = Waiting::new();
+        let mut patient = Vec::new();
+        for n in 0..10_000 {
+            let (to, answer) = oneshot::channel();
+            let req = waiting.number(to);
+            assert_eq!(req, ReqId(n + 1));
+            // One in a hundred goes on waiting.
+            if n % 100 == 0 {
+                patient.push((req, answer));
+            }
+            assert!(
+                waiting.of.len() <= FEW + 2 * patient.len() + 1,
+                "{n}: {}",
+                waiting.of.len()
+            );
+        }
+        for (req, mut answer) in patient {
+            waiting.answer(req, Reply::Queued(req.0.to_string()));
+            assert!(matches!(answer.try_recv(), Ok(Reply::Queued(id)) if id == req.0.to_string()));
+        }
+        // One that nobody asked for.
+        waiting.answer(ReqId(0), Reply::Queued("x".into()));
     }
 
     /// Signs of life come from the loop that serves: while it stands still there are none.

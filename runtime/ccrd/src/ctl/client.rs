@@ -321,6 +321,8 @@ fn events(cli: &Cli, follow: bool, out: &mut impl Write) -> Result<(), Failed> {
         match lines.read_until(b'\n', &mut line) {
             Ok(0) if follow => return Err(unreachable(cli, std::io::ErrorKind::UnexpectedEof.into())),
             Ok(0) => return Ok(()),
+            // The daemon died in the middle of it: half a line is no event.
+            Ok(_) if !line.ends_with(b"\n") => return Err(unreachable(cli, std::io::ErrorKind::UnexpectedEof.into())),
             Ok(_) => out
                 .write_all(&line)
                 .and_then(|()| out.flush())
@@ -479,6 +481,27 @@ mod tests {
         ] {
             assert!(parse(words).is_err(), "{words:?}");
         }
+    }
+
+    #[test]
+    fn half_an_event_is_not_printed() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(folder.path().join(SOCKET)).unwrap();
+        let daemon = std::thread::spawn(move || {
+            let (mut asker, _) = listener.accept().unwrap();
+            let mut request = String::new();
+            BufReader::new(asker.try_clone().unwrap())
+                .read_line(&mut request)
+                .unwrap();
+            asker.write_all(b"{\"seq\":1}\n{\"seq\":2,\"no").unwrap();
+        });
+        let run = folder.path().to_str().unwrap();
+        let cli = Cli::try_parse_from(["ccrctl", "--run", run, "events"]).unwrap();
+        let mut out = Vec::new();
+        let ended = events(&cli, false, &mut out);
+        assert!(matches!(ended, Err(Failed::Unreachable { .. })), "{ended:?}");
+        assert_eq!(out, b"{\"seq\":1}\n");
+        daemon.join().unwrap();
     }
 
     #[test]

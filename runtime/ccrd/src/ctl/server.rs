@@ -65,7 +65,11 @@ async fn session(stream: UnixStream, core: &Core, events: &Events) -> Result<(),
             loop {
                 let event = match reader.ready() {
                     Some(event) => event,
-                    None if follow => reader.next().await,
+                    None if follow => tokio::select! {
+                        event = reader.next() => event,
+                        // A follower that hung up must not keep its place until the next event.
+                        () = wire.gone() => return Ok(()),
+                    },
                     None => return Ok(()),
                 };
                 wire.send(&line(&*event)).await?;

@@ -167,6 +167,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
+    /// Waits until the peer has closed its side; what it says until then is thrown away.
+    pub async fn gone(&mut self) {
+        loop {
+            self.at = 0;
+            self.buffer.clear();
+            self.buffer.reserve(CHUNK);
+            if let Ok(0) | Err(_) = self.stream.read_buf(&mut self.buffer).await {
+                return;
+            }
+        }
+    }
+
     /// Sends all of `bytes`.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         let sent = async {

@@ -275,6 +275,30 @@ async fn a_halt_ends_the_loop_with_its_reason() {
     assert_eq!(tokio::time::timeout(SOON, w.end).await.unwrap().unwrap(), "told to");
 }
 
+/// Followers that hang up while nothing happens make room for others at once.
+#[tokio::test]
+async fn followers_that_hung_up_keep_nobody_out() {
+    let w = world(false);
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("ctl.sock");
+    let listener = ctl::server::listen(&socket).unwrap();
+    tokio::spawn(ctl::server::serve(listener, w.core.clone(), Events::default()));
+    for _ in 0..200 {
+        let mut follower = UnixStream::connect(&socket).await.unwrap();
+        // There may be no room for it yet.
+        let _ = follower.write_all(b"{\"events\":{\"follow\":true}}\nand more\n").await;
+    }
+    let answered = until_async(SOON, async || {
+        let mut s = UnixStream::connect(&socket).await.unwrap();
+        // One that there is no room for is closed without an answer.
+        let asked = s.write_all(b"{\"core\":{\"verb\":\"start\"}}\n").await;
+        let mut said = String::new();
+        let _ = s.read_to_string(&mut said).await;
+        (asked.is_ok() && said == "{\"done\":\"started\"}\n").then_some(())
+    });
+    assert!(answered.await.is_some());
+}
+
 async fn ask(socket: &std::path::Path, bytes: &[u8]) -> String {
     exchange(UnixStream::connect(socket).await.unwrap(), bytes).await
 }
