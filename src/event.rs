@@ -1,14 +1,29 @@
 //! The one stream out of the engine. Terminal, files and pages are its consumers.
 
-use crate::error::{IoContext, Result};
+mod reader;
+
+pub use reader::{Read, Reader};
+
+use crate::error::{Error, IoContext, Problem, Result};
 use crate::lock::lock;
 /// The tool's events matter by the measure of the runtime's.
 pub use ccr_contract::event::Severity;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+
+/// Events that the tool itself reads back.
+pub mod kind {
+    /// Events are missing: the numbers `from` to `to` of `node`'s runtime, or of the lab's journal where no node is named. Its time is
+    /// that of the first event behind the gap.
+    pub const GAP: &str = "journal.gap";
+    /// A new supervisor went on with the machines of one that had died (`dark_since_us`).
+    pub const ADOPTED: &str = "supervisor.adopted";
+    /// A client's stream of events broke off: the supervisor is gone.
+    pub const SUPERVISOR_GONE: &str = "supervisor.gone";
+}
 
 /// Who saw it happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,6 +65,9 @@ pub struct Event {
     /// Events of a node: how far `t_us` may be off, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skew_us: Option<u64>,
+    /// Events of a node: their number in the runtime's own stream, from 0, without gaps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_seq: Option<u64>,
     /// The rest.
     #[serde(default)]
     pub data: Value,
@@ -75,6 +93,8 @@ pub struct Draft {
     /// See [`Event`].
     pub skew_us: Option<u64>,
     /// See [`Event`].
+    pub node_seq: Option<u64>,
+    /// See [`Event`].
     pub data: Value,
 }
 
@@ -90,6 +110,7 @@ impl Draft {
             t_us: None,
             node_t_us: None,
             skew_us: None,
+            node_seq: None,
             data: Value::Null,
         }
     }
@@ -177,6 +198,7 @@ pub struct Journal(Arc<Inner>);
 
 struct Inner {
     begin_us: u64,
+    path: Option<PathBuf>,
     state: Mutex<State>,
 }
 
@@ -197,7 +219,7 @@ impl std::fmt::Debug for Journal {
 impl Journal {
     /// A journal that only tells its listeners.
     pub fn in_memory() -> Self {
-        Self::with(monotonic_us(), 0, None)
+        Self::with(monotonic_us(), 0, None, None)
     }
 
     /// Opens `path`, or begins it with a head line. A journal that was there goes on with its own clock and numbers;
@@ -234,12 +256,13 @@ impl Journal {
                 (head.monotonic_us, 0)
             }
         };
-        Ok(Self::with(begin, next, Some(file)))
+        Ok(Self::with(begin, next, Some(file), Some(path.to_owned())))
     }
 
-    fn with(begin_us: u64, next: u64, file: Option<fs_err::File>) -> Self {
+    fn with(begin_us: u64, next: u64, file: Option<fs_err::File>, path: Option<PathBuf>) -> Self {
         Self(Arc::new(Inner {
             begin_us,
+            path,
             state: Mutex::new(State {
                 next,
                 file,
@@ -256,6 +279,25 @@ impl Journal {
     /// The host's monotonic clock at the journal's zero.
     pub fn begin_us(&self) -> u64 {
         self.0.begin_us
+    }
+
+    /// The number of the next event.
+    pub fn next(&self) -> u64 {
+        lock(&self.0.state).next
+    }
+
+    /// Reads the journal's file from the event `from` on; without a number, what comes from now on.
+    ///
+    /// # Errors
+    /// Where the journal has no file, or it cannot be opened.
+    pub fn reader(&self, from: Option<u64>) -> Result<Reader> {
+        let from = from.unwrap_or_else(|| self.next());
+        match &self.0.path {
+            Some(path) => Reader::open(path, from),
+            None => Err(Error::Bug(
+                Problem::new("read the journal").seen("it is in memory only"),
+            )),
+        }
     }
 
     /// Calls `f` for every event from now on, on the thread that emits it, until it says no more (`false`).
@@ -277,6 +319,7 @@ impl Journal {
             severity: draft.severity,
             node_t_us: draft.node_t_us,
             skew_us: draft.skew_us,
+            node_seq: draft.node_seq,
             data: draft.data,
         };
         state.next += 1;

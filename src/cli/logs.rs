@@ -5,6 +5,7 @@ use super::{Ended, output};
 use crate::error::IoContext;
 use crate::event::{Event, Severity};
 use crate::files::Home;
+use crate::lab::client::Heard;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -39,17 +40,22 @@ pub fn run(home: &Home, args: Args) -> Ended {
             return Ok(0);
         }
     }
-    // Followed first and read second: nothing that happens in between is missed.
-    let live = args.follow.then(|| lab.client(home)).transpose()?;
     let path = files.events();
     let text = fs_err::read_to_string(&path).tried("read the journal", path.display())?;
-    let mut last = None;
+    let mut next = 0;
     for event in text.lines().filter_map(|l| serde_json::from_str::<Event>(l).ok()) {
-        last = Some(event.seq);
+        next = event.seq + 1;
         show(&args, &event)?;
     }
-    if let Some(client) = live {
-        client.follow(|e| last.is_some_and(|l| e.seq <= l) || show(&args, e).is_ok())?;
+    if args.follow {
+        let on = |heard: Heard<'_>| match heard {
+            Heard::Event(e) => show(&args, e).is_ok(),
+            Heard::Gap { from, to } => {
+                output::remark(&format!("events {from} to {to} are missing"));
+                true
+            }
+        };
+        lab.client(home)?.follow(Some(next), on)?;
     }
     Ok(0)
 }

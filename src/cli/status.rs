@@ -4,8 +4,9 @@ use super::target::{LabArg, running};
 use super::{Ended, output};
 use crate::fabric;
 use crate::files::Home;
+use crate::hypervisor::DomainState;
+use crate::lab::merged::{self, Merged};
 use crate::lab::protocol::{LabStatus, MachineStatus, Networks, Verb};
-use ccr_contract::status::{Copy, Status};
 use std::fmt::Write;
 
 #[derive(Debug, clap::Args)]
@@ -56,9 +57,7 @@ fn render(s: &LabStatus) -> String {
     out += "\nMACHINE    ROLE    STATE    RUNTIME                    ADDRESSES\n";
     for m in &s.machines {
         let role = m.role.map_or("-".to_owned(), |r| format!("{r:?}").to_lowercase());
-        let state = m
-            .domain
-            .map_or("absent".to_owned(), |d| format!("{d:?}").to_lowercase());
+        let state = merged::power(m.domain);
         let addresses: Vec<String> = m.addresses.iter().map(|(n, a)| format!("{n} {a}")).collect();
         let _ = writeln!(
             out,
@@ -68,14 +67,17 @@ fn render(s: &LabStatus) -> String {
             addresses.join(", ")
         );
     }
-    if let Some(status) = s
-        .machines
-        .iter()
-        .find_map(|m| m.runtime.as_ref().filter(|r| r.cluster.is_some()))
-    {
-        cluster(&mut out, status);
+    for m in &s.machines {
+        if let Some(why) = m
+            .runtime_error
+            .as_ref()
+            .filter(|_| m.domain == Some(DomainState::Running))
+        {
+            let _ = writeln!(out, "{} does not answer: {why}", m.node);
+        }
     }
-    let copies = copies(s);
+    cluster(&mut out, &Merged::of(&s.machines));
+    let copies = merged::copies(&s.machines);
     if !copies.is_empty() {
         out += "\nCOPY       NODE       STATUS           COPY QUEUE  REPLAY QUEUE  GENERATED\n";
         for c in copies {
@@ -89,6 +91,9 @@ fn render(s: &LabStatus) -> String {
                 c.replay_queue,
                 c.generated
             );
+            if let Some(why) = &c.error {
+                let _ = writeln!(out, "           {why}");
+            }
         }
     }
     if !s.faults.is_empty() {
@@ -106,28 +111,6 @@ fn render(s: &LabStatus) -> String {
         );
     }
     out
-}
-
-/// Each copy once: both members speak of it, and the one that has it knows best.
-fn copies(s: &LabStatus) -> Vec<&Copy> {
-    let told = s
-        .machines
-        .iter()
-        .filter_map(|m| m.runtime.as_ref())
-        .flat_map(|r| r.copies.iter().map(move |c| (r, c)));
-    let mut copies: Vec<(bool, &Copy)> = Vec::new();
-    for (status, copy) in told {
-        let own = status.node == copy.node;
-        match copies
-            .iter_mut()
-            .find(|(_, c)| c.group == copy.group && c.node == copy.node)
-        {
-            Some(known) if own => *known = (true, copy),
-            Some(_) => {}
-            None => copies.push((own, copy)),
-        }
-    }
-    copies.into_iter().map(|(_, c)| c).collect()
 }
 
 fn runtime(m: &MachineStatus) -> String {
@@ -157,31 +140,43 @@ fn runtime(m: &MachineStatus) -> String {
     }
 }
 
-fn cluster(out: &mut String, status: &Status) {
-    if let Some(service) = &status.service {
+/// What the members say together, and what speaks against it.
+fn cluster(out: &mut String, merged: &Merged<'_>) {
+    if let (Some(service), Some(by)) = (merged.service(), merged.by) {
         let on = service.active.as_deref().unwrap_or("nobody");
         let _ = writeln!(
             out,
             "\nservice {} ({}): {:?} on {on}, epoch {}",
-            service.name, service.address, service.state, status.epoch
+            service.name, service.address, service.state, by.epoch
         );
-    }
-    if let Some(c) = &status.cluster {
-        let _ = writeln!(
-            out,
-            "votes {} of {}: {}",
-            c.votes.have.len(),
-            c.votes.total,
-            c.votes.have.join(", ")
-        );
-        if let Some(w) = &c.witness {
-            let _ = writeln!(
-                out,
-                "witness {}: {}",
-                w.configured,
-                format!("{:?}", w.health).to_lowercase()
-            );
+        for doubt in &merged.doubts {
+            let _ = writeln!(out, "  but {doubt}");
         }
+    }
+    let Some(c) = merged.cluster() else { return };
+    let votes = &c.votes;
+    let _ = writeln!(
+        out,
+        "votes {} of {}: {}",
+        votes.have.len(),
+        votes.total,
+        votes.have.join(", ")
+    );
+    if let Some(w) = &c.witness {
+        match merged::witness_in_force(w) {
+            Some((path, health)) => {
+                let _ = writeln!(out, "witness {path}: {health}");
+                if path != w.configured {
+                    let _ = writeln!(out, "  configured is {}, not in force yet", w.configured);
+                }
+            }
+            None => {
+                let _ = writeln!(out, "witness {}: not in force", w.configured);
+            }
+        }
+    }
+    for path in merged::silent_paths(c) {
+        let _ = writeln!(out, "no heartbeats on {path}");
     }
 }
 

@@ -27,10 +27,15 @@ pub(super) fn send(site: &dyn Site, p: &Process, record: &mut FaultRecord) -> Re
         .iter()
         .filter_map(|v| unit(&mut *guest, v.pid, deadline))
         .collect();
+    // Known before the signal goes: whoever takes it back needs them.
+    record.proof = json!({ "units": &units });
     signal(&mut *guest, &victims, p.signal.word(), deadline)?;
     record.begin_us = site.journal().now_us();
+    let mut unseen = true;
     let hit = wait_until("see the signal work", deadline, || {
+        unseen = true;
         let now = find(&mut *guest, &p.process, deadline)?;
+        unseen = false;
         let left: Vec<&Stat> = now
             .iter()
             .filter(|n| victims.iter().any(|v| (v.pid, v.began) == (n.pid, n.began)) && !done(n, p.signal))
@@ -50,16 +55,19 @@ pub(super) fn send(site: &dyn Site, p: &Process, record: &mut FaultRecord) -> Re
             Err(e) => e.to_string(),
         },
     });
-    record.effective = Some(hit.is_ok());
+    record.effective = if unseen { None } else { Some(hit.is_ok()) };
     Ok(())
 }
 
 /// Lets stopped processes go on, and starts the service of killed ones again. Both may be done twice.
 pub(super) fn back(site: &dyn Site, p: &Process, record: &FaultRecord) -> Result<()> {
     let deadline = Deadline::scaled(ACT, site.slowness());
-    let Ok(mut guest) = site.remote(&p.on.node, deadline) else {
+    let mut guest = match site.remote(&p.on.node, deadline) {
+        Ok(guest) => guest,
+        // Whether it was sent at all is not known: that must be looked at.
+        Err(e) if record.pending => return Err(e),
         // A machine that does not answer was hit by another fault: it comes back with its processes.
-        return Ok(());
+        Err(_) => return Ok(()),
     };
     if p.signal == Signal::Stop {
         let mut stopped = find(&mut *guest, &p.process, deadline)?;

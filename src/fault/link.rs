@@ -24,22 +24,29 @@ pub(super) fn set(site: &dyn Site, cable: &Cable, up: bool, record: &mut FaultRe
         }
     }
     record.begin_us = site.journal().now_us();
-    let xml = site.hypervisor().xml(node)?;
+    // What is looked up now proves, or proves nothing: the carrier is set.
+    let xml = site.hypervisor().xml(node).ok();
     let mut proof = Vec::new();
-    let mut effective = true;
+    let mut effective = Some(true);
     for nic in nics {
-        let described = link_state(&xml, &nic.mac.to_string())?;
+        let described = xml
+            .as_deref()
+            .and_then(|x| link_state(x, &nic.mac.to_string()).ok().flatten());
         let carrier = carrier(site, node, &nic.interface);
         // The guest's own view counts; libvirt's where the guest does not answer.
-        let is_up = carrier.or(described);
-        effective &= is_up == Some(up);
+        effective = match (effective, carrier.or(described)) {
+            (Some(false), _) => Some(false),
+            (_, Some(is_up)) if is_up != up => Some(false),
+            (None, _) | (_, None) => None,
+            (Some(true), Some(_)) => Some(true),
+        };
         proof.push(json!({
             "network": nic.network, "interface": nic.interface, "guest_carrier": carrier,
             "domain_link": described.map(|u| if u { "up" } else { "down" }),
         }));
     }
     record.proof = Value::Array(proof);
-    record.effective = Some(effective);
+    record.effective = effective;
     if up {
         record.end_us = Some(record.begin_us);
     }

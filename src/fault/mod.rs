@@ -46,6 +46,10 @@ pub trait Site {
     fn slowness(&self) -> Slowness;
     /// A number for the next fault, never given twice in the life of the lab.
     fn next_fault(&self) -> u64;
+    /// Keeps the record of a fault where whoever comes after this process finds it; one of the same number is replaced.
+    fn keep(&self, record: &FaultRecord) -> Result<()>;
+    /// Forgets the record of a fault that was never made.
+    fn forget(&self, id: u64) -> Result<()>;
 }
 
 /// A fault with everything resolved. Its JSON is `{"kind":…,"target":…}`, the first two fields of a [`FaultRecord`].
@@ -235,38 +239,73 @@ impl Fault {
             end_us: None,
             proof: json!({}),
             effective: None,
+            pending: true,
         }
     }
 }
 
-/// Makes the fault happen and returns what proves it. A fault that could not be made leaves nothing behind.
+/// Makes the fault happen and returns what proves it.
 ///
-/// The caller keeps the record and gives it to [`undo`]. Two calls at once are not allowed: the rule set of the fabric is read, changed and set.
+/// Its record is kept as *pending* before anything is done and completed behind it, so that no fault is ever in force without one,
+/// whatever happens to this process in between. A fault that could not be made is taken back; where that fails too, its record stays.
+/// What is looked up behind the act belongs to the proof: a look that fails proves nothing, it undoes nothing.
+///
+/// The caller gives the record to [`undo`]. Two calls at once are not allowed: the rule set of the fabric is read, changed and set.
 pub fn inject(site: &dyn Site, fault: &Fault) -> Result<FaultRecord> {
-    let id = site.next_fault();
-    let mut record = fault.record(id, site.journal().now_us());
-    match fault {
-        Fault::PowerOff(t) => power::off(site, t, &mut record),
-        Fault::PowerOn(t) => power::on(site, t, &mut record),
-        Fault::Freeze(t) => power::freeze(site, t, &mut record),
-        Fault::Resume(t) => power::resume(site, t, &mut record),
-        Fault::LinkDown(c) => link::set(site, c, false, &mut record),
-        Fault::LinkUp(c) => link::set(site, c, true, &mut record),
-        Fault::Kill(p) => kill::send(site, p, &mut record),
-        _ => match fault.traffic() {
-            Some(t) => traffic::set(site, t, &mut record),
-            None => Ok(()),
-        },
-    }?;
+    let mut record = fault.record(site.next_fault(), site.journal().now_us());
+    if let Err(e) = site.keep(&record) {
+        let failure = site.forget(record.id).err();
+        return Err(e.with_rollback(failure.map(|f| f.to_string())));
+    }
+    if let Err(e) = act(site, fault, &mut record) {
+        // What was refused was not begun.
+        let taken_back = match &e {
+            Error::Usage(_) => Ok(()),
+            _ => restore(site, fault, &mut record),
+        };
+        let failure = taken_back.and_then(|()| site.forget(record.id)).err();
+        return Err(e.with_rollback(failure.map(|f| f.to_string())));
+    }
+    record.pending = false;
+    site.keep(&record)?;
     journal(site, "fault.begin", &record, record.begin_us);
     Ok(record)
+}
+
+fn act(site: &dyn Site, fault: &Fault, record: &mut FaultRecord) -> Result<()> {
+    match fault {
+        Fault::PowerOff(t) => power::off(site, t, record),
+        Fault::PowerOn(t) => power::on(site, t, record),
+        Fault::Freeze(t) => power::freeze(site, t, record),
+        Fault::Resume(t) => power::resume(site, t, record),
+        Fault::LinkDown(c) => link::set(site, c, false, record),
+        Fault::LinkUp(c) => link::set(site, c, true, record),
+        Fault::Kill(p) => kill::send(site, p, record),
+        _ => match fault.traffic() {
+            Some(t) => traffic::set(site, t, record),
+            None => Ok(()),
+        },
+    }
 }
 
 /// Undoes a fault and closes its record; what is undone already is left alone.
 pub fn undo(site: &dyn Site, record: &mut FaultRecord) -> Result<()> {
     let fault = Fault::of(record)?;
     let first = record.end_us.is_none();
-    match &fault {
+    restore(site, &fault, record)?;
+    if first {
+        let now = site.journal().now_us();
+        record.end_us = Some(now);
+        journal(site, "fault.end", record, now);
+    }
+    Ok(())
+}
+
+/// Brings back what the fault took, whole or in part.
+fn restore(site: &dyn Site, fault: &Fault, record: &mut FaultRecord) -> Result<()> {
+    match fault {
+        // Cut short, it left the machine suspended.
+        Fault::PowerOff(t) if record.pending => power::go_on(site, t, record).and_then(|()| power::back_on(site, t)),
         Fault::PowerOff(t) => power::back_on(site, t),
         Fault::Freeze(t) => power::go_on(site, t, record),
         Fault::LinkDown(c) => link::back_up(site, c),
@@ -276,13 +315,7 @@ pub fn undo(site: &dyn Site, record: &mut FaultRecord) -> Result<()> {
             // It mended something: there is nothing to take back.
             None => Ok(()),
         },
-    }?;
-    if first {
-        let now = site.journal().now_us();
-        record.end_us = Some(now);
-        journal(site, "fault.end", record, now);
     }
-    Ok(())
 }
 
 /// Looks at the evidence of a fault that lasts, and brings its record up to date.

@@ -25,15 +25,18 @@ pub(super) fn off(site: &dyn Site, t: &Target, record: &mut FaultRecord) -> Resu
         let undo = hypervisor.resume(&t.node).err();
         return Err(e.with_rollback(undo.map(|e| e.to_string())));
     }
+    let mut unseen = true;
     let gone = wait_until("see the machine gone", Deadline::scaled(GONE, site.slowness()), || {
+        unseen = true;
         let state = hypervisor.lookup(&t.node)?.map(|d| d.state);
+        unseen = false;
         let process = pid.is_some_and(exists);
         Ok(match (state, process) {
             (None | Some(DomainState::Off), false) => Probe::Ready(()),
             (state, process) => Probe::NotYet(format!("domain {state:?}, process there: {process}")),
         })
     });
-    record.effective = Some(gone.is_ok());
+    record.effective = if unseen { None } else { Some(gone.is_ok()) };
     record.proof = json!({"suspended_us": record.begin_us, "pid": pid});
     match gone {
         Ok(()) => {
@@ -56,9 +59,10 @@ pub(super) fn on(site: &dyn Site, t: &Target, record: &mut FaultRecord) -> Resul
         ));
     }
     site.restart_machine(&t.node)?;
-    let pid = running(site, &t.node, "see the machine run")?;
-    record.proof = json!({"domain": "running", "pid": pid});
-    record.effective = Some(true);
+    let (effective, domain) = looked(site, &t.node, DomainState::Running, "running");
+    let pid = site.hypervisor().lookup(&t.node).ok().flatten().and_then(|d| d.pid);
+    record.proof = json!({ "domain": domain, "pid": pid });
+    record.effective = effective;
     record.end_us = Some(site.journal().now_us());
     Ok(())
 }
@@ -75,12 +79,9 @@ pub(super) fn freeze(site: &dyn Site, t: &Target, record: &mut FaultRecord) -> R
     let before = guest_clock(site, &t.node);
     site.hypervisor().suspend(&t.node)?;
     record.begin_us = site.journal().now_us();
-    let paused = site.hypervisor().lookup(&t.node)?.map(|d| d.state) == Some(DomainState::Paused);
-    record.proof = json!({
-        "domain": if paused { "paused" } else { "not paused" },
-        "boot_clock_before": before,
-    });
-    record.effective = Some(paused);
+    let (effective, domain) = looked(site, &t.node, DomainState::Paused, "paused");
+    record.proof = json!({ "domain": domain, "boot_clock_before": before });
+    record.effective = effective;
     Ok(())
 }
 
@@ -91,9 +92,9 @@ pub(super) fn resume(site: &dyn Site, t: &Target, record: &mut FaultRecord) -> R
     }
     site.hypervisor().resume(&t.node)?;
     record.begin_us = site.journal().now_us();
-    let runs = site.hypervisor().lookup(&t.node)?.map(|d| d.state) == Some(DomainState::Running);
-    record.proof = json!({"domain": if runs { "running" } else { "not running" }});
-    record.effective = Some(runs);
+    let (effective, domain) = looked(site, &t.node, DomainState::Running, "running");
+    record.proof = json!({ "domain": domain });
+    record.effective = effective;
     record.end_us = Some(record.begin_us);
     Ok(())
 }
@@ -137,6 +138,15 @@ fn guest_clock(site: &dyn Site, node: &str) -> Value {
             json!({"host_us": site.journal().now_us(), "boot_us": (s * 1e6) as u64})
         }
         _ => Value::Null,
+    }
+}
+
+/// Whether the machine is in this state behind the act, and in words; unknown where nobody can say.
+fn looked(site: &dyn Site, node: &str, wanted: DomainState, word: &str) -> (Option<bool>, String) {
+    match site.hypervisor().lookup(node) {
+        Ok(Some(d)) if d.state == wanted => (Some(true), word.to_owned()),
+        Ok(_) => (Some(false), format!("not {word}")),
+        Err(e) => (None, format!("unknown: {e}")),
     }
 }
 

@@ -8,9 +8,10 @@ use crate::spec;
 use crate::units::Size;
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+mod record;
 mod traffic;
 
 #[derive(Debug, Default)]
@@ -129,6 +130,10 @@ struct Bench {
     inside: Arc<Mutex<Inside>>,
     journal: Journal,
     next: AtomicU64,
+    /// What the next process would find.
+    on_record: Mutex<BTreeMap<u64, FaultRecord>>,
+    /// Whether the guests are out of reach.
+    silent: AtomicBool,
 }
 
 fn machine(lab: &Lab, node: &str) -> Machine {
@@ -175,6 +180,8 @@ impl Bench {
             inside: Arc::default(),
             journal: Journal::in_memory(),
             next: AtomicU64::new(0),
+            on_record: Mutex::default(),
+            silent: AtomicBool::new(false),
             lab,
         };
         for node in ["node1", "node2", "hub"] {
@@ -230,7 +237,7 @@ impl Site for Bench {
     }
     fn remote(&self, node: &str, _: Deadline) -> Result<Box<dyn Remote>> {
         match self.state(node) {
-            Some(DomainState::Running) => Ok(Box::new(Guest(self.inside.clone()))),
+            Some(DomainState::Running) if !self.silent.load(Relaxed) => Ok(Box::new(Guest(self.inside.clone()))),
             _ => Err(Error::Operation(Problem::new("reach the guest").on(node))),
         }
     }
@@ -245,6 +252,14 @@ impl Site for Bench {
     }
     fn next_fault(&self) -> u64 {
         self.next.fetch_add(1, Relaxed)
+    }
+    fn keep(&self, record: &FaultRecord) -> Result<()> {
+        self.on_record.lock().unwrap().insert(record.id, record.clone());
+        Ok(())
+    }
+    fn forget(&self, id: u64) -> Result<()> {
+        self.on_record.lock().unwrap().remove(&id);
+        Ok(())
     }
 }
 

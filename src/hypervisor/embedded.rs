@@ -239,8 +239,13 @@ impl Hypervisor for Embedded {
             .conn
             .list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE)
             .map_err(failed("list the machines", self.root.display()))?;
-        // One that goes while we look is not there.
-        Ok(all.iter().filter_map(|d| self.describe(d).ok()).collect())
+        let described = all.iter().map(|d| match self.describe(d) {
+            Ok(domain) => Ok(Some(domain)),
+            // One that goes while we look is not there.
+            Err(e) if is(&e, ErrorNumber::NoDomain) => Ok(None),
+            Err(e) => Err(failed("look at the machines", self.root.display())(e)),
+        });
+        described.filter_map(Result::transpose).collect()
     }
 
     fn lookup(&self, name: &str) -> Result<Option<Domain>> {

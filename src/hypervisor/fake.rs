@@ -97,6 +97,11 @@ impl Fake {
         self.lock().calls.clone()
     }
 
+    /// No call fails any more.
+    pub fn mend(&self) {
+        self.lock().failures.clear();
+    }
+
     /// A domain as it is now.
     pub fn domain(&self, name: &str) -> Option<FakeDomain> {
         self.lock().domains.get(name).cloned()

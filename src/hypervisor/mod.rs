@@ -56,6 +56,12 @@ pub struct Domain {
     pub label: Option<String>,
 }
 
+/// The state of a machine among these domains. Ours are transient: a machine without one is off.
+pub fn power(domains: &[Domain], name: &str) -> DomainState {
+    let domain = domains.iter().find(|d| d.name == name);
+    domain.map_or(DomainState::Off, |d| d.state)
+}
+
 /// Something happened to a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainEvent {
@@ -78,7 +84,7 @@ pub type Listener = Box<dyn Fn(DomainEvent) + Send + Sync>;
 pub trait Hypervisor: Send + Sync {
     /// Creates and starts a transient domain; paused where asked.
     fn create(&self, xml: &str, paused: bool) -> Result<()>;
-    /// Every domain of this connection.
+    /// Every domain of this connection. One that cannot be looked at is an error: it is not absent.
     fn list(&self) -> Result<Vec<Domain>>;
     /// One domain; `None` where there is no such.
     fn lookup(&self, name: &str) -> Result<Option<Domain>>;

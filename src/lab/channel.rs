@@ -1,32 +1,29 @@
 //! The supervisor's ways into the machines: one session for questions and one that follows events, for each node.
 
+use super::asking::{Asked, Asking};
+use super::follow::{self, Follower};
 use super::record::Record;
 use crate::deploy::{self, Answer, Pack};
-use crate::error::{Error, IoContext, Problem, Result};
+use crate::error::{Error, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source};
 use crate::files::LabFiles;
 use crate::guest::ssh::{Ssh, Target};
 use crate::guest::{Command, Remote};
-use crate::hypervisor::{Domain, DomainState};
+use crate::hypervisor::{Domain, DomainState, power};
 use crate::lock::lock;
-use crate::wait::Deadline;
+use crate::spec::Node;
+use crate::wait::{Deadline, Probe, wait_until};
 use ccr_contract::dump::Dump;
-use ccr_contract::event::NodeEvent;
-use ccr_contract::status::Status;
+use ccr_contract::status::{EventsMark, Status};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// The longest that one question to a runtime may take, on a fast host.
 const QUESTION: Duration = Duration::from_secs(15);
-/// Pause before a follower that lost its machine tries again.
-const AGAIN: Duration = Duration::from_millis(500);
-
-/// How long a lab that has just become healthy is left alone before its events are followed: nothing is missed, and the handshakes
-/// would take the processors from whoever waited for the lab.
-const SETTLE: Duration = Duration::from_secs(2);
+/// How long the end of a run waits for the nodes' events, on a fast host: a machine that is just coming back must have booted.
+const CATCH_UP: Duration = Duration::from_secs(60);
 
 /// A standing session; none until it is needed, or after it broke.
 type Session = Arc<Mutex<Option<Box<dyn Remote>>>>;
@@ -37,29 +34,7 @@ pub struct Channels {
     journal: Journal,
     questions: Mutex<BTreeMap<String, Session>>,
     followers: Mutex<BTreeMap<String, Arc<Follower>>>,
-}
-
-/// What a follower's thread shares with the engine.
-#[derive(Debug, Default)]
-struct Follower {
-    stop: AtomicBool,
-    wake: (Mutex<()>, Condvar),
-    clock: Clock,
-}
-
-/// Where a node's boot-time clock lies on the journal's: `t_us = node_t_us + offset_us`.
-#[derive(Debug, Default)]
-struct Clock {
-    /// Counts the times that the machine's clock stood still or began anew: the offset of before is void.
-    jumps: AtomicU64,
-    placed: Mutex<Option<Placed>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Placed {
-    offset_us: i64,
-    skew_us: u64,
-    jumps: u64,
+    asking: Asking,
 }
 
 impl std::fmt::Debug for Channels {
@@ -78,6 +53,7 @@ impl Channels {
             journal,
             questions: Mutex::default(),
             followers: Mutex::default(),
+            asking: Asking::default(),
         }
     }
 
@@ -94,24 +70,8 @@ impl Channels {
         within: Duration,
         question: impl Fn(&mut dyn Remote, Deadline) -> Result<T>,
     ) -> Result<T> {
-        let deadline = Deadline::after(within);
-        let slot = self.slot(node);
-        let mut session = lock(&slot);
-        if let Some(remote) = session.as_mut() {
-            match question(&mut **remote, deadline) {
-                Ok(answer) => return Ok(answer),
-                // The session may have died with its machine: a new one tells the difference.
-                Err(_) if !deadline.passed() => *session = None,
-                Err(e) => {
-                    *session = None;
-                    return Err(e);
-                }
-            }
-        }
-        let mut remote = self.connect(record, node, deadline)?;
-        let answer = question(&mut *remote, deadline);
-        *session = answer.is_ok().then_some(remote);
-        answer
+        let way = way(&self.files, record, node)?;
+        ask(&self.slot(node), &way, Deadline::after(within), question)
     }
 
     /// The standing session with `node`, a new one where there is none that works. It is the caller's; [`Channels::keep`] gives it back.
@@ -165,23 +125,28 @@ impl Channels {
                 return record.wish.lab.nodes.iter().map(|_| Some(Err(failed()))).collect();
             }
         };
-        self.of_each(record, |node| {
-            node.role?;
+        let begin = |node: &Node| -> Result<Asked<Status>> {
             let name = node.name.as_str();
             // A machine that does not run cannot answer: asking would only wait.
-            match domains.iter().find(|d| d.name == name).map(|d| d.state) {
-                Some(DomainState::Running) => {}
-                other => {
-                    let seen = other.map_or("there is no machine".to_owned(), |s| {
-                        format!("the machine is {s:?}").to_lowercase()
-                    });
-                    return Some(Err(Error::Operation(
-                        Problem::new("ask the runtime").on(name).seen(seen),
-                    )));
+            match power(domains, name) {
+                DomainState::Running => {}
+                state => {
+                    let seen = format!("the machine is {state:?}").to_lowercase();
+                    return Err(Error::Operation(Problem::new("ask the runtime").on(name).seen(seen)));
                 }
             }
-            Some(self.ask_within(record, name, within, |r, d| deploy::status(r, &pack, d)))
-        })
+            let (slot, way, pack) = (self.slot(name), way(&self.files, record, name)?, pack.clone());
+            let question = move || ask(&slot, &way, Deadline::after(within), |r, d| deploy::status(r, &pack, d));
+            Ok(self.asking.ask(name, question))
+        };
+        let nodes = record.wish.lab.nodes.iter();
+        // All are asked before the first is waited for.
+        let asked: Vec<_> = nodes.map(|n| n.role.map(|_| begin(n))).collect();
+        let until = Instant::now() + within;
+        asked
+            .into_iter()
+            .map(|a| a.map(|a| a.and_then(|a| a.wait(until))))
+            .collect()
     }
 
     /// What every node's store holds; `None` for a node that does not answer.
@@ -245,17 +210,14 @@ impl Channels {
             };
             let follower = Arc::new(Follower::default());
             followers.insert(name.clone(), follower.clone());
-            let thread = Thread {
+            let spawned = follow::begin(follow::Thread {
                 way,
                 pack: pack.clone(),
                 journal: self.journal.clone(),
+                before: self.files.events(),
                 follower,
                 slowness: record.wish.slowness,
-            };
-            let spawned = std::thread::Builder::new()
-                .name(format!("follow {name}"))
-                .stack_size(256 << 10)
-                .spawn(move || thread.run());
+            });
             if let Err(e) = spawned {
                 self.journal.emit(
                     Draft::new(Source::Tool, "follow.failed")
@@ -270,18 +232,75 @@ impl Channels {
     /// The machine's boot-time clock stood still or began anew: events of before and after are placed apart.
     pub fn clock_jumped(&self, node: &str) {
         if let Some(f) = lock(&self.followers).get(node) {
-            f.clock.jumps.fetch_add(1, Ordering::Relaxed);
+            f.clock_jumped();
         }
+    }
+
+    /// Waits until the journal has every event that the nodes had when they were asked here; what is missing in the end, in words.
+    ///
+    /// A node that does not answer yet is asked again: it may be coming back.
+    pub fn catch_up(&self, record: &Record, domains: impl Fn() -> Result<Vec<Domain>>) -> Result<Vec<String>> {
+        let deadline = Deadline::scaled(CATCH_UP, record.wish.slowness);
+        let mut marks: BTreeMap<String, Option<EventsMark>> = BTreeMap::new();
+        let mut behind = Vec::new();
+        let caught = wait_until("hear all of the nodes", deadline, || {
+            if record
+                .wish
+                .lab
+                .nodes
+                .iter()
+                .filter(|n| n.role.is_some())
+                .any(|n| !marks.contains_key(n.name.as_str()))
+            {
+                for status in self
+                    .statuses(record, &domains()?, record.wish.slowness.scale(QUESTION))
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                {
+                    marks.entry(status.node).or_insert(status.events);
+                }
+            }
+            behind = self.behind(record, &marks);
+            Ok(if behind.is_empty() {
+                Probe::Ready(())
+            } else {
+                Probe::NotYet(behind.join("; "))
+            })
+        });
+        match caught {
+            Err(e) if behind.is_empty() => Err(e),
+            _ => Ok(behind),
+        }
+    }
+
+    /// Which nodes' events are not all in the journal, by what they said.
+    fn behind(&self, record: &Record, marks: &BTreeMap<String, Option<EventsMark>>) -> Vec<String> {
+        if record.wish.lab.runtime.is_none() {
+            return Vec::new();
+        }
+        let followers = lock(&self.followers);
+        let nodes = record.wish.lab.nodes.iter().filter(|n| n.role.is_some());
+        let behind = nodes.filter_map(|node| {
+            let name = node.name.as_str();
+            Some(match (marks.get(name), followers.get(name)) {
+                (None, _) => format!("{name} does not answer"),
+                (_, None) => format!("the events of {name} are not followed"),
+                (Some(None), _) => format!("{name} does not say how many events it had"),
+                (Some(Some(mark)), Some(f)) if f.has(mark) => return None,
+                (Some(Some(mark)), Some(_)) => format!("not all {} events of {name} were heard", mark.next),
+            })
+        });
+        behind.collect()
     }
 
     /// Ends all sessions and followers.
     pub fn stop(&self) {
         for (_, f) in std::mem::take(&mut *lock(&self.followers)) {
-            f.stop.store(true, Ordering::Relaxed);
-            drop(lock(&f.wake.0));
-            f.wake.1.notify_all();
+            f.stop();
         }
         lock(&self.questions).clear();
+        self.asking.forget();
     }
 }
 
@@ -291,6 +310,31 @@ pub fn way(files: &LabFiles, record: &Record, node: &str) -> Result<Target> {
         .machine(node)
         .ok_or_else(|| Error::Usage(Problem::new("find the node").on(node).seen("the lab has no such node")))?;
     Ok(Target::new(files, node, machine.ssh_port))
+}
+
+/// Asks over the standing session; one that broke is replaced once.
+fn ask<T>(
+    slot: &Session,
+    way: &Target,
+    deadline: Deadline,
+    question: impl Fn(&mut dyn Remote, Deadline) -> Result<T>,
+) -> Result<T> {
+    let mut session = lock(slot);
+    if let Some(remote) = session.as_mut() {
+        match question(&mut **remote, deadline) {
+            Ok(answer) => return Ok(answer),
+            // The session may have died with its machine: a new one tells the difference.
+            Err(_) if !deadline.passed() => *session = None,
+            Err(e) => {
+                *session = None;
+                return Err(e);
+            }
+        }
+    }
+    let mut remote: Box<dyn Remote> = Box::new(Ssh::connect(way, deadline)?);
+    let answer = question(&mut *remote, deadline);
+    *session = answer.is_ok().then_some(remote);
+    answer
 }
 
 /// The standing session where it still works, else a new one.
@@ -331,150 +375,10 @@ pub fn pack(record: &Record) -> Result<Option<Pack>> {
         .transpose()
 }
 
-/// Follows one node until it is told to stop.
-struct Thread {
-    way: Target,
-    pack: Pack,
-    journal: Journal,
-    follower: Arc<Follower>,
-    slowness: crate::wait::Slowness,
-}
-
-impl Thread {
-    fn run(self) {
-        // Events that were journalled before the connection broke are not journalled again.
-        let mut seen = Seen::default();
-        self.wait(SETTLE);
-        while !self.stopped() {
-            if let Err(e) = self.once(&mut seen) {
-                self.journal.emit(
-                    Draft::new(Source::Tool, "follow.lost")
-                        .node(&self.way.node)
-                        .severity(Severity::Debug)
-                        .data(json!({"text": e.to_string()})),
-                );
-            }
-            self.wait(AGAIN);
-        }
-    }
-
-    /// Waits, but not longer than until it is told to stop.
-    fn wait(&self, time: Duration) {
-        let guard = lock(&self.follower.wake.0);
-        drop(
-            self.follower
-                .wake
-                .1
-                .wait_timeout_while(guard, time, |()| !self.stopped()),
-        );
-    }
-
-    fn once(&self, seen: &mut Seen) -> Result<()> {
-        let mut remote = Ssh::connect(&self.way, Deadline::scaled(QUESTION, self.slowness))?;
-        self.place(&mut remote)?;
-        deploy::follow_events(&mut remote, &self.pack, &mut |event| {
-            if seen.is_new(&event) {
-                self.journal.emit(self.draft(event));
-            }
-            !self.stopped()
-        })
-    }
-
-    /// Measures where the node's boot-time clock lies: it was read between two readings of ours.
-    fn place(&self, remote: &mut dyn Remote) -> Result<()> {
-        let jumps = self.follower.clock.jumps.load(Ordering::Relaxed);
-        let deadline = Deadline::scaled(QUESTION, self.slowness);
-        let before = self.journal.now_us();
-        let out = remote.exec(&Command::new(["cat", "/proc/uptime"]), deadline)?;
-        let after = self.journal.now_us();
-        let text = String::from_utf8_lossy(&out.stdout);
-        let uptime: f64 = text
-            .split_whitespace()
-            .next()
-            .unwrap_or_default()
-            .parse()
-            .tried("read the node's clock", &self.way.node)?;
-        let node_us = (uptime * 1e6) as i64;
-        let placed = Placed {
-            offset_us: (before + (after - before) / 2) as i64 - node_us,
-            // The kernel counts hundredths.
-            skew_us: (after - before) / 2 + 10_000,
-            jumps,
-        };
-        *lock(&self.follower.clock.placed) = Some(placed);
-        Ok(())
-    }
-
-    fn draft(&self, event: NodeEvent) -> Draft {
-        // Nothing is heard before it happened: the node's clock lies no later than this on the journal's.
-        let latest_us = self.journal.now_us() as i64 - event.node_t_us as i64;
-        let clock = &self.follower.clock;
-        let jumps = clock.jumps.load(Ordering::Relaxed);
-        let mut placed = lock(&clock.placed);
-        let p = placed.get_or_insert(Placed {
-            offset_us: latest_us,
-            skew_us: 1_000_000,
-            jumps,
-        });
-        if p.jumps != jumps {
-            // The first event after a jump came at once: its delay is the new skew's bound.
-            *p = Placed {
-                offset_us: latest_us,
-                skew_us: p.skew_us.max(500_000),
-                jumps,
-            };
-        }
-        p.offset_us = p.offset_us.min(latest_us);
-        let t_us = (event.node_t_us as i64 + p.offset_us).max(0) as u64;
-        Draft {
-            src: Source::Node,
-            node: Some(self.way.node.clone()),
-            kind: event.kind,
-            id: event.id,
-            severity: event.severity,
-            t_us: Some(t_us),
-            node_t_us: Some(event.node_t_us),
-            skew_us: Some(p.skew_us),
-            data: serde_json::to_value(event.data).expect("plain data"),
-        }
-    }
-
-    fn stopped(&self) -> bool {
-        self.follower.stop.load(Ordering::Relaxed)
-    }
-}
-
-/// Which events of a node were journalled: number → clock. A daemon that began anew counts from the beginning, on another clock.
-#[derive(Debug, Default)]
-struct Seen(BTreeMap<u64, u64>);
-
-impl Seen {
-    fn is_new(&mut self, e: &NodeEvent) -> bool {
-        match self.0.get(&e.seq) {
-            Some(t) if *t == e.node_t_us => return false,
-            Some(_) => self.0.clear(),
-            None => {}
-        }
-        self.0.insert(e.seq, e.node_t_us);
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::guest::fake::FakeRemote;
-
-    fn event(seq: u64, node_t_us: u64) -> NodeEvent {
-        NodeEvent {
-            seq,
-            node_t_us,
-            kind: "x".into(),
-            id: None,
-            severity: Severity::Info,
-            data: BTreeMap::new(),
-        }
-    }
 
     #[test]
     fn an_order_is_given_once_over_a_session_that_works() {
@@ -506,17 +410,5 @@ mod tests {
             "{e}"
         );
         assert!(session.is_none());
-    }
-
-    #[test]
-    fn an_event_that_comes_again_is_known_and_a_new_daemon_is_heard() {
-        let mut seen = Seen::default();
-        assert!(seen.is_new(&event(0, 10)));
-        assert!(seen.is_new(&event(1, 20)));
-        assert!(!seen.is_new(&event(0, 10)) && !seen.is_new(&event(1, 20)));
-        assert!(seen.is_new(&event(2, 20)));
-        // The machine booted again: its clock and its numbers begin anew.
-        assert!(seen.is_new(&event(0, 5)));
-        assert!(seen.is_new(&event(1, 6)));
     }
 }

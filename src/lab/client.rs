@@ -1,6 +1,6 @@
 //! The CLI's side of the supervisor's socket: finds the supervisor, or starts it, and asks it.
 
-use super::protocol::{Greeting, LINE_MAX, PROTO, Reply, Request, Verb, build, error_of};
+use super::protocol::{Greeting, LINE_MAX, PROTO, Reply, Request, Since, Verb, build, error_of};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::Event;
 use crate::fabric::CaptureFilter;
@@ -17,6 +17,20 @@ use std::time::Duration;
 
 /// The longest that a supervisor may take to open its socket: libvirt is opened after that.
 const START: Duration = Duration::from_secs(20);
+
+/// What comes of following a lab's events.
+#[derive(Debug, Clone, Copy)]
+pub enum Heard<'a> {
+    /// Something happened.
+    Event(&'a Event),
+    /// These cannot be told any more: the first and the last number.
+    Gap {
+        /// The first.
+        from: u64,
+        /// The last.
+        to: u64,
+    },
+}
 
 /// A conversation with a lab's supervisor.
 #[derive(Debug)]
@@ -103,7 +117,7 @@ impl Client {
                 Reply::Event(e) => on_event(&e),
                 Reply::Ok { id: of, result } if of == id => return Ok(result),
                 Reply::Error { code, problem, .. } => return Err(error_of(code, problem)),
-                Reply::Ok { .. } => {}
+                Reply::Ok { .. } | Reply::Gap { .. } => {}
             }
         }
     }
@@ -121,13 +135,20 @@ impl Client {
             .map_err(|e| Error::Bug(Problem::new("understand the supervisor's answer").on(word).seen(e)))
     }
 
-    /// Hears events until `on_event` has enough (`false`) or the supervisor ends.
-    pub fn follow(mut self, mut on_event: impl FnMut(&Event) -> bool) -> Result<()> {
-        self.send(Verb::Events)?;
+    /// Hears the events from the number `from` on, until `on` has enough (`false`) or the supervisor ends.
+    ///
+    /// # Errors
+    /// Where the supervisor cannot read its journal.
+    pub fn follow(mut self, from: Option<u64>, mut on: impl FnMut(Heard<'_>) -> bool) -> Result<()> {
+        self.send(Verb::Events(Some(Since { from })))?;
         while let Ok(reply) = self.next_reply() {
-            if let Reply::Event(e) = reply
-                && !on_event(&e)
-            {
+            let more = match &reply {
+                Reply::Event(e) => on(Heard::Event(e)),
+                Reply::Gap { from, to } => on(Heard::Gap { from: *from, to: *to }),
+                Reply::Error { code, problem, .. } => return Err(error_of(*code, problem.clone())),
+                Reply::Ok { .. } => true,
+            };
+            if !more {
                 break;
             }
         }

@@ -2,13 +2,13 @@
 
 use super::channel::Channels;
 use super::machines;
-use super::protocol::{LabStatus, MachineStatus, Networks, Verb};
+use super::protocol::{CaughtUp, LabStatus, MachineStatus, Networks, Verb};
 use super::record::Record;
 use super::standing::Standing;
 use super::supervisor::Cancel;
 use crate::deploy;
 use crate::error::{Error, IoContext, Problem, Result};
-use crate::event::{Draft, Journal, Severity, Source};
+use crate::event::{Draft, Journal, Severity, Source, kind};
 use crate::fabric::{self, CaptureFilter, ClientNet, Control, Fabric, FabricConfig, RingConfig};
 use crate::fault::{self, Fault, Site};
 use crate::files::{Home, LabFiles};
@@ -85,7 +85,7 @@ impl Engine {
 
     fn adopt(&self, record: Record) -> Result<()> {
         let record = Arc::new(record);
-        let since = Standing::last_alive(&self.files.events(), &self.journal);
+        let (since, mut dark) = super::standing::darkness(&self.files.events(), &self.journal);
         let standing = Standing::load(&self.files)?;
         let fabric = self.start_fabric(&record, standing.rules.clone())?;
         {
@@ -93,11 +93,12 @@ impl Engine {
             kept.standing = standing;
             kept.fabric = Some(Arc::new(fabric));
             kept.record = Some(record.clone());
-            kept.dark.push((since, self.journal.now_us()));
+            dark.push((since, self.journal.now_us()));
+            kept.dark = dark;
         }
         let running = self.hypervisor()?.list()?.len();
         self.journal.emit(
-            Draft::new(Source::Tool, "supervisor.adopted")
+            Draft::new(Source::Tool, kind::ADOPTED)
                 .severity(Severity::Warning)
                 .data(json!({"text": format!("{running} machines adopted; the networks were dark"), "dark_since_us": since})),
         );
@@ -148,7 +149,8 @@ impl Engine {
             Verb::Rules { rules } => self.changing(|| self.rules(rules)).map(plain),
             Verb::Counters => self.counters().map(plain),
             Verb::KeepRing { to } => self.fabric()?.keep_ring(&to).map(|()| Value::Null),
-            Verb::Dial { .. } | Verb::Capture(_) | Verb::Events => Err(Error::Bug(
+            Verb::CatchUp => self.catch_up().map(plain),
+            Verb::Dial { .. } | Verb::Capture(_) | Verb::Events(_) => Err(Error::Bug(
                 Problem::new("carry out the request").seen("it is a stream, not a request"),
             )),
         }
@@ -285,22 +287,8 @@ impl Engine {
             .iter()
             .zip(runtimes)
             .map(|(node, runtime)| {
-                let domain = domains.iter().find(|d| d.name == node.name.as_str());
-                let (runtime, runtime_error) = match runtime {
-                    Some(Ok(s)) => (Some(s), None),
-                    Some(Err(e)) => (None, Some(e.to_string())),
-                    None => (None, None),
-                };
-                MachineStatus {
-                    node: node.name.to_string(),
-                    role: node.role,
-                    domain: domain.map(|d| d.state),
-                    pid: domain.and_then(|d| d.pid),
-                    ssh_port: record.machine(&node.name).map_or(0, |m| m.ssh_port),
-                    addresses: node.nics.iter().map(|n| (n.network.to_string(), n.address)).collect(),
-                    runtime,
-                    runtime_error,
-                }
+                let ssh_port = record.machine(&node.name).map_or(0, |m| m.ssh_port);
+                MachineStatus::of(node, ssh_port, &domains, runtime)
             })
             .collect();
         let kept = self.kept();
@@ -345,13 +333,7 @@ impl Engine {
     }
 
     fn fault(&self, fault: &Fault) -> Result<FaultRecord> {
-        let view = self.view()?;
-        let record = fault::inject(&view, fault)?;
-        let mut kept = self.kept();
-        kept.standing.faults.push(record.clone());
-        kept.standing.rules = view.fabric.rules().1;
-        kept.standing.save(&self.files)?;
-        Ok(record)
+        fault::inject(&self.view()?, fault)
     }
 
     /// Undoes one fault or all, the last one first; those that are undone are no longer in force.
@@ -428,6 +410,16 @@ impl Engine {
     fn dump(&self) -> Result<Vec<Option<ccr_contract::dump::Dump>>> {
         let record = self.record()?;
         Ok(self.channels.dumps(&record))
+    }
+
+    /// Waits until the journal has what the nodes have seen.
+    fn catch_up(&self) -> Result<CaughtUp> {
+        let record = self.record()?;
+        let behind = self.channels.catch_up(&record, || self.hypervisor()?.list())?;
+        Ok(CaughtUp {
+            next: self.journal.next(),
+            behind,
+        })
     }
 
     fn view(&self) -> Result<View<'_>> {
@@ -535,5 +527,17 @@ impl Site for View<'_> {
         let mut kept = self.engine.kept();
         kept.standing.next += 1;
         kept.standing.next
+    }
+    fn keep(&self, record: &FaultRecord) -> Result<()> {
+        let rules = self.fabric.rules().1;
+        let mut kept = self.engine.kept();
+        kept.standing.keep(record.clone(), rules);
+        kept.standing.save(&self.engine.files)
+    }
+    fn forget(&self, id: u64) -> Result<()> {
+        let rules = self.fabric.rules().1;
+        let mut kept = self.engine.kept();
+        kept.standing.forget(id, rules);
+        kept.standing.save(&self.engine.files)
     }
 }

@@ -1,5 +1,6 @@
 //! What "healthy" means, from what machines and runtime say. Pure.
 
+use super::merged::{silent_paths, witness_in_force};
 use super::protocol::MachineStatus;
 use crate::hypervisor::DomainState;
 use crate::spec::{Lab, NodeRole};
@@ -8,11 +9,7 @@ use ccr_contract::status::{ClusterState, CopyStatus, ServiceState, WitnessHealth
 /// Why the lab is not healthy; `None` where it is.
 pub fn unhealthy(lab: &Lab, machines: &[MachineStatus]) -> Option<String> {
     if let Some(m) = machines.iter().find(|m| m.domain != Some(DomainState::Running)) {
-        return Some(format!(
-            "{} is {}",
-            m.node,
-            m.domain.map_or("absent".into(), |d| format!("{d:?}").to_lowercase())
-        ));
+        return Some(format!("{} is {}", m.node, super::merged::power(m.domain)));
     }
     lab.runtime.as_ref()?;
     for m in machines.iter().filter(|m| m.role.is_some()) {
@@ -32,7 +29,11 @@ pub fn unhealthy(lab: &Lab, machines: &[MachineStatus]) -> Option<String> {
         if let Some(w) = &cluster.witness
             && w.health != WitnessHealth::Ok
         {
-            return Some(format!("{} has the witness as {:?}", m.node, w.health));
+            let (path, health) = witness_in_force(w).unwrap_or((&w.configured, "not in force".into()));
+            return Some(format!("{} has the witness {path} as {health}", m.node));
+        }
+        if let Some(path) = silent_paths(cluster).first() {
+            return Some(format!("{} has no heartbeats on {path}", m.node));
         }
         match &status.service {
             Some(s) if s.state == ServiceState::Online => {}

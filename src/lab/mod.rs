@@ -4,14 +4,18 @@
 //! parts of that engine. [`record`] is what is remembered, [`protocol`] what is said.
 
 pub mod admission;
+mod asking;
 mod channel;
 pub mod checkpoint;
 pub mod client;
 mod down;
 pub mod engine;
+mod follow;
 pub mod fork;
+mod forward;
 pub mod health;
 mod machines;
+pub mod merged;
 pub mod observe;
 pub mod protocol;
 pub mod record;

@@ -8,8 +8,11 @@ use crate::error::{Error, Problem};
 use crate::event::Event;
 use crate::fabric::{CaptureFilter, Counters, Revision, Rule};
 use crate::fault::Fault;
+use crate::hypervisor::{self, Domain};
+use crate::spec::Node;
 use crate::units::Name;
 use crate::verify::{NodeView, Observation};
+use ccr_contract::status::Status;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::net::SocketAddrV4;
@@ -113,8 +116,10 @@ pub enum Verb {
         /// The file.
         to: std::path::PathBuf,
     },
-    /// Every event from now on, until the client goes away.
-    Events,
+    /// Every event from a number on, or from now on, until the client goes away.
+    Events(Option<Since>),
+    /// Wait until the journal has every event that the nodes had at this moment: the answer is [`CaughtUp`].
+    CatchUp,
 }
 
 impl Verb {
@@ -137,9 +142,26 @@ impl Verb {
             Verb::Counters => "counters",
             Verb::Capture(_) => "capture",
             Verb::KeepRing { .. } => "keep-ring",
-            Verb::Events => "events",
+            Verb::Events(_) => "events",
+            Verb::CatchUp => "catch-up",
         }
     }
+}
+
+/// Where to begin to hear events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Since {
+    /// Number of the first event; the next one that happens where absent.
+    pub from: Option<u64>,
+}
+
+/// How far the journal has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaughtUp {
+    /// The number of the journal's next event: who has all before it has all.
+    pub next: u64,
+    /// What is still missing, in words; empty where nothing is.
+    pub behind: Vec<String>,
 }
 
 /// What `up` needs: everything that was decided before the supervisor began.
@@ -168,6 +190,13 @@ pub struct RestoreArgs {
 pub enum Reply {
     /// Something happened.
     Event(Event),
+    /// Events that cannot be told: the first and the last number. Never silence.
+    Gap {
+        /// The first that is missing.
+        from: u64,
+        /// The last that is missing.
+        to: u64,
+    },
     /// The request is done.
     Ok {
         /// The request.
@@ -262,6 +291,7 @@ impl From<LabStatus> for Observation {
         Observation {
             t_us: status.t_us,
             nodes: status.machines.into_iter().map(view).collect(),
+            dark: status.dark,
         }
     }
 }
@@ -273,8 +303,8 @@ pub struct MachineStatus {
     pub node: String,
     /// Its role in the lab file.
     pub role: Option<crate::spec::NodeRole>,
-    /// Its domain; absent where there is none.
-    pub domain: Option<crate::hypervisor::DomainState>,
+    /// Its state; one that has no domain is off. Absent only where an older build answers.
+    pub domain: Option<hypervisor::DomainState>,
     /// Its QEMU process.
     pub pid: Option<u32>,
     /// TCP port on 127.0.0.1 that leads to its SSH.
@@ -282,9 +312,33 @@ pub struct MachineStatus {
     /// Network and address of each of its ports.
     pub addresses: Vec<(String, std::net::Ipv4Addr)>,
     /// What its runtime says; absent where it does not answer.
-    pub runtime: Option<ccr_contract::status::Status>,
+    pub runtime: Option<Status>,
     /// Why its runtime does not answer.
     pub runtime_error: Option<String>,
+}
+
+impl MachineStatus {
+    /// Of a machine of the lab's record, by what the hypervisor has and its runtime said.
+    pub fn of(node: &Node, ssh_port: u16, domains: &[Domain], runtime: Option<Result<Status, Error>>) -> Self {
+        let (runtime, runtime_error) = match runtime {
+            Some(Ok(s)) => (Some(s), None),
+            Some(Err(e)) => (None, Some(e.to_string())),
+            None => (None, None),
+        };
+        Self {
+            node: node.name.to_string(),
+            role: node.role,
+            domain: Some(hypervisor::power(domains, &node.name)),
+            pid: domains
+                .iter()
+                .find(|d| d.name == node.name.as_str())
+                .and_then(|d| d.pid),
+            ssh_port,
+            addresses: node.nics.iter().map(|n| (n.network.to_string(), n.address)).collect(),
+            runtime,
+            runtime_error,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -301,8 +355,14 @@ mod tests {
             serde_json::to_string(&r).unwrap(),
             r#"{"id":1,"verb":"heal","args":{"id":null}}"#
         );
-        let r: Request = serde_json::from_str(r#"{"id":2,"verb":"status"}"#).unwrap();
-        assert_eq!(r.verb, Verb::Status);
+        let parse = |text| serde_json::from_str::<Request>(text).unwrap().verb;
+        assert_eq!(parse(r#"{"id":2,"verb":"status"}"#), Verb::Status);
+        let from = Verb::Events(Some(Since { from: Some(812) }));
+        assert_eq!(parse(r#"{"id":3,"verb":"events","args":{"from":812}}"#), from);
+        // As builds before asked: from now on.
+        assert_eq!(parse(r#"{"id":4,"verb":"events"}"#), Verb::Events(None));
+        let gap = serde_json::to_string(&Reply::Gap { from: 900, to: 1204 }).unwrap();
+        assert_eq!(gap, r#"{"gap":{"from":900,"to":1204}}"#);
     }
 
     #[test]

@@ -71,6 +71,11 @@ impl Engine {
             if store.find(name).map_or(true, |found| found.is_some()) {
                 store.rm(name, |_| None)?;
             }
+            // Healthy is whole: whoever comes back from it, or adopts this lab, has nothing left to do but to follow it.
+            self.keep(Record {
+                complete: true,
+                ..(*self.record()?).clone()
+            })?;
             self.checkpoint(name, Some(record.wish.input_key.clone()))?;
             self.prune_warm(&store, name)
         };
@@ -194,13 +199,16 @@ impl Engine {
 
 /// The record of the lab that a checkpoint is of, as it was then.
 pub fn record(checkpoint: &Checkpoint) -> Result<Record> {
-    serde_json::from_value(checkpoint.meta.record.clone()).map_err(|e| {
+    let mut record: Record = serde_json::from_value(checkpoint.meta.record.clone()).map_err(|e| {
         Error::Operation(
             Problem::new("read the checkpoint's record")
                 .on(&checkpoint.meta.name)
                 .seen(e),
         )
-    })
+    })?;
+    // `up` kept it of a healthy lab, before it had reached its own end.
+    record.complete |= checkpoint.meta.input_key.is_some();
+    Ok(record)
 }
 
 /// Says who needs a checkpoint of `lab`: a lab or fork that was brought back from it.
@@ -238,4 +246,81 @@ pub(super) fn half_restored(instance: &str, from: &Name) -> Error {
                 "failoverlab up {instance} (tries again) or failoverlab down {instance}"
             )),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fabric::Counters;
+    use crate::files::CheckpointFiles;
+    use crate::hypervisor::{Accel, DiskFormat};
+    use crate::lab::checkpoint::Meta;
+    use crate::lab::record::{ImageRef, Wish};
+    use crate::wait::Slowness;
+
+    fn of_ccr(complete: bool) -> Record {
+        let lab = crate::spec::example("ccr");
+        Record {
+            schema: 1,
+            instance: "ccr".into(),
+            machines: Vec::new(),
+            ports: Vec::new(),
+            complete,
+            restored_from: None,
+            restoring: None,
+            wish: Wish {
+                lab,
+                source: "labs/ccr/lab.toml".into(),
+                accel: Accel::Tcg,
+                slowness: Slowness::NONE,
+                image: ImageRef {
+                    digest: "d".into(),
+                    disk: "/d".into(),
+                    format: DiskFormat::Qcow2,
+                    kernel: "/k".into(),
+                    initrd: "/i".into(),
+                    cmdline: String::new(),
+                },
+                seed: 7,
+                programs: Default::default(),
+                input_key: "key".into(),
+            },
+        }
+    }
+
+    fn checkpoint(record: &Record, input_key: Option<&str>) -> Checkpoint {
+        let name: Name = "warm-0123456789ab".parse().unwrap();
+        let meta = Meta {
+            schema: 1,
+            lab: record.wish.lab.name.clone(),
+            lab_digest: record.wish.lab.digest.clone(),
+            input_key: input_key.map(str::to_owned),
+            tool: "x".into(),
+            ccrd: None,
+            seed: 7,
+            taken: 0,
+            parent: None,
+            skew_us: 0,
+            pause_us: 0,
+            rules: Vec::new(),
+            counters: Counters::default(),
+            nodes: Vec::new(),
+            parts: Vec::new(),
+            record: serde_json::to_value(record).unwrap(),
+            standing: json!({}),
+            name,
+        };
+        let files = CheckpointFiles { dir: "/c".into() };
+        Checkpoint { files, meta }
+    }
+
+    /// What `up` keeps was written before it had reached its own end. A fork of it that is adopted must be followed again.
+    #[test]
+    fn a_lab_that_was_kept_warm_is_whole() {
+        let warm = checkpoint(&of_ccr(false), Some("key"));
+        assert!(super::record(&warm).unwrap().complete);
+        // One that a person kept of a lab whose `up` had failed is not.
+        assert!(!super::record(&checkpoint(&of_ccr(false), None)).unwrap().complete);
+        assert!(super::record(&checkpoint(&of_ccr(true), None)).unwrap().complete);
+    }
 }

@@ -1,7 +1,7 @@
 //! What stands while a lab lives and must survive its supervisor: faults in force and the fabric's rules.
 
 use crate::error::{Error, IoContext, Problem, Result};
-use crate::event::{Event, Journal};
+use crate::event::{Event, Journal, kind};
 use crate::fabric::Rule;
 use crate::files::LabFiles;
 use crate::private;
@@ -32,17 +32,67 @@ impl Standing {
         }
     }
 
+    /// Puts a fault on record, in place of an earlier state of it, with the rules as they are.
+    pub fn keep(&mut self, record: FaultRecord, rules: Vec<Rule>) {
+        match self.faults.iter_mut().find(|f| f.id == record.id) {
+            Some(ours) => *ours = record,
+            None => self.faults.push(record),
+        }
+        self.rules = rules;
+    }
+
+    /// Takes a fault off the record, with the rules as they are.
+    pub fn forget(&mut self, id: u64, rules: Vec<Rule>) {
+        self.faults.retain(|f| f.id != id);
+        self.rules = rules;
+    }
+
     /// Writes it, old or new, never half.
     pub fn save(&self, files: &LabFiles) -> Result<()> {
         let bytes = serde_json::to_vec(self).expect("plain data");
         private::replace(&files.standing(), &bytes).tried("write the faults in force", files.standing().display())
     }
+}
 
-    /// When the supervisor before was last seen alive: the time of the journal's last event before this one's.
-    pub fn last_alive(events: &Path, journal: &Journal) -> u64 {
-        let last = fs_err::read_to_string(events)
-            .ok()
-            .and_then(|t| t.lines().rev().find_map(|l| serde_json::from_str::<Event>(l).ok()));
-        last.map_or_else(|| journal.now_us(), |e| e.t_us)
+/// When the supervisor before was last seen alive, the time of the journal's last event; and when the networks had been dark before
+/// that, which earlier supervisors told the journal when they adopted the lab.
+pub(super) fn darkness(events: &Path, journal: &Journal) -> (u64, Vec<(u64, u64)>) {
+    let text = fs_err::read_to_string(events).unwrap_or_default();
+    let mut last = None;
+    let mut dark = Vec::new();
+    for event in text.lines().filter_map(|l| serde_json::from_str::<Event>(l).ok()) {
+        if event.kind == kind::ADOPTED {
+            let since = event.data["dark_since_us"].as_u64();
+            dark.push((since.unwrap_or(event.t_us), event.t_us));
+        }
+        last = Some(event.t_us);
+    }
+    (last.unwrap_or_else(|| journal.now_us()), dark)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Draft, Source};
+    use serde_json::json;
+
+    #[test]
+    fn every_time_that_the_networks_were_dark_is_known_to_the_next_supervisor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let journal = Journal::open(&path, 7).unwrap();
+        let tell = |kind: &str, t_us, data| {
+            let mut draft = Draft::new(Source::Tool, kind).data(data);
+            draft.t_us = Some(t_us);
+            journal.emit(draft);
+        };
+        tell("step.end", 10, json!({}));
+        tell(kind::ADOPTED, 25, json!({"dark_since_us": 10}));
+        tell(kind::ADOPTED, 40, json!({"dark_since_us": 31}));
+        tell("step.end", 50, json!({}));
+        assert_eq!(darkness(&path, &journal), (50, vec![(10, 25), (31, 40)]));
+        // A journal that cannot be read says nothing of before; the one stretch that is known begins now.
+        let (since, dark) = darkness(&dir.path().join("none"), &journal);
+        assert!(since <= journal.now_us() && dark.is_empty());
     }
 }

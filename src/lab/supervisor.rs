@@ -5,9 +5,9 @@
 //! and the next one adopts them.
 
 use super::engine::Engine;
-use super::protocol::{Greeting, LINE_MAX, PROTO, Reply, Request, Verb, build};
+use super::protocol::{Greeting, LINE_MAX, PROTO, Reply, Request, Since, Verb, build};
 use crate::error::{Error, IoContext, Problem, Result};
-use crate::event::{Event, Journal};
+use crate::event::{Event, Journal, Read};
 use crate::fabric::CaptureFilter;
 use crate::files::{Home, LabFiles};
 use serde_json::Value;
@@ -169,7 +169,7 @@ impl Client {
             match request.verb {
                 Verb::Dial { to, within_ms } => return self.dial(request.id, to, within_ms, read, write).await,
                 Verb::Capture(filter) => return self.capture(request.id, filter, read, write).await,
-                Verb::Events => return self.events(read, write).await,
+                Verb::Events(since) => return self.events(request.id, since, read, write).await,
                 verb => self.work(request.id, verb, &mut read, &mut write).await?,
             }
         }
@@ -215,15 +215,30 @@ impl Client {
         told
     }
 
-    async fn events(self, mut read: BufReader<OwnedReadHalf>, mut write: OwnedWriteHalf) -> std::io::Result<()> {
-        let mut events = subscribe(self.engine.journal());
+    /// Reads the journal's file to the client, and on as it grows: a client that is slow has its own place in it and loses nothing.
+    async fn events(
+        self,
+        id: u64,
+        since: Option<Since>,
+        mut read: BufReader<OwnedReadHalf>,
+        mut write: OwnedWriteHalf,
+    ) -> std::io::Result<()> {
+        let journal = self.engine.journal();
+        // Before the first look: what comes between the look and the wait must wake us.
+        let mut grown = grown(journal);
+        let mut reader = match journal.reader(since.and_then(|s| s.from)) {
+            Ok(reader) => reader,
+            Err(e) => return send(&mut write, &Reply::of(id, Err(e))).await,
+        };
         loop {
-            tokio::select! {
-                event = events.recv() => match event {
-                    Some(e) => send(&mut write, &Reply::Event(e)).await?,
-                    None => return Ok(()),
+            match reader.read() {
+                Ok(Some(Read::Event(e))) => send(&mut write, &Reply::Event(*e)).await?,
+                Ok(Some(Read::Gap { from, to })) => send(&mut write, &Reply::Gap { from, to }).await?,
+                Err(e) => return send(&mut write, &Reply::of(id, Err(e))).await,
+                Ok(None) => tokio::select! {
+                    changed = grown.changed() => if changed.is_err() { return Ok(()) },
+                    _ = read.fill_buf() => return Ok(()),
                 },
-                _ = read.fill_buf() => return Ok(()),
             }
         }
     }
@@ -278,7 +293,14 @@ fn cancelled(cancel: &Cancel) -> bool {
     cancel.check().is_err()
 }
 
-/// A bounded queue of the events from now on. A client that does not read loses events, never blocks the lab.
+/// Changes whenever the journal has grown.
+fn grown(journal: &Journal) -> watch::Receiver<u64> {
+    let (tx, rx) = watch::channel(0);
+    journal.listen(move |e| tx.send(e.seq).is_ok());
+    rx
+}
+
+/// A bounded queue of the events from now on, beside a request: what a person sees while it waits. A client that does not read loses events, never blocks the lab.
 fn subscribe(journal: &Journal) -> mpsc::Receiver<Event> {
     let (tx, rx) = mpsc::channel(EVENTS_QUEUED);
     journal.listen(move |e| !matches!(tx.try_send(e.clone()), Err(mpsc::error::TrySendError::Closed(_))));

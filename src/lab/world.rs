@@ -3,12 +3,14 @@
 use super::checkpoint::Store;
 use super::client::{Client, LabStream};
 use super::fork;
-use super::protocol::{LabStatus, RestoreArgs, Verb};
+use super::forward::Forward;
+use super::protocol::{CaughtUp, LabStatus, RestoreArgs, Verb};
 use super::record::Record;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Event, Journal, JournalHead, Severity, Source, Step};
 use crate::fault::Fault;
 use crate::files::Home;
+use crate::hypervisor::DomainState;
 use crate::scenario::mail::{Dial, Endpoints, Load, OpJournal, Wire};
 use crate::scenario::{
     self, Answer, Heal, History, Observation, Order, Progress, Scenario, Workload, World, Worlds, names,
@@ -26,6 +28,9 @@ use std::time::Duration;
 
 /// How often a passing of time looks whether the person wants to stop.
 const GLANCE: Duration = Duration::from_millis(100);
+
+/// How long the end of a scenario waits for the last events to come over the supervisor's socket, on a fast host.
+const LAST_EVENTS: Duration = Duration::from_secs(10);
 
 /// A fork for each scenario, from one checkpoint of a healthy lab.
 pub struct MachineWorlds {
@@ -119,6 +124,7 @@ pub struct MachineWorld {
     journal: Journal,
     ops: OpJournal,
     events: Arc<Mutex<Vec<Event>>>,
+    forward: Forward,
     /// What must be added to a time of the lab's journal to get one of the run's, in microseconds.
     shift_us: i64,
     interrupted: Arc<AtomicBool>,
@@ -150,8 +156,8 @@ impl MachineWorld {
         });
         let client = Client::find_or_start(home, instance)?;
         let shift_us = began(&home.lab(instance).events())? as i64 - journal.begin_us() as i64;
-        forward(home, instance, journal.clone(), shift_us)?;
         Ok(Self {
+            forward: Forward::begin(home, instance, journal.clone(), shift_us)?,
             home: home.clone(),
             instance: instance.to_owned(),
             record,
@@ -168,23 +174,46 @@ impl MachineWorld {
         })
     }
 
-    /// Asks the supervisor; one that died is replaced at once, so that the networks are dark for a moment only. The lab's
-    /// journal then says so, and the verdict is *unknown*.
+    /// Asks the supervisor; one that died is replaced at once, so that the networks are dark for a moment only. Every look then
+    /// says so, and the verdict is *unknown*.
     fn get<T: serde::de::DeserializeOwned>(&mut self, verb: Verb) -> Result<T> {
-        let alive = Client::find(&self.home.lab(&self.instance))?.is_some();
-        if !alive {
-            self.client = Client::find_or_start(&self.home, &self.instance)?;
-            forward(&self.home, &self.instance, self.journal.clone(), self.shift_us)?;
+        let now = Client::find_or_start(&self.home, &self.instance)?;
+        if now.greeting().pid != self.client.greeting().pid {
+            self.client = now;
         }
         self.client.get(verb)
     }
 
+    /// A time of the lab's journal on the run's clock.
+    fn on_our_clock(&self, t_us: u64) -> u64 {
+        (t_us as i64 + self.shift_us).max(0) as u64
+    }
+
+    /// A look with its times on the run's clock.
+    fn seen(&self, status: LabStatus) -> Observation {
+        let mut seen: Observation = status.into();
+        seen.t_us = self.now_us();
+        for (from, to) in &mut seen.dark {
+            (*from, *to) = (self.on_our_clock(*from), self.on_our_clock(*to));
+        }
+        seen
+    }
+
+    /// Waits until everything that was seen of the lab is in the run's journal; what is missing in the end, in words.
+    fn caught_up(&mut self) -> Result<Vec<String>> {
+        let caught: CaughtUp = self.get(Verb::CatchUp)?;
+        let mut missing = caught.behind;
+        let deadline = Deadline::scaled(LAST_EVENTS, self.slowness());
+        if let Err(e) = self.forward.wait_for(caught.next, deadline) {
+            missing.push(e.to_string());
+        }
+        Ok(missing)
+    }
+
     /// A record with its times on the run's clock.
     fn placed(&self, mut record: FaultRecord) -> FaultRecord {
-        let times = [Some(&mut record.begin_us), record.end_us.as_mut()];
-        for t in times.into_iter().flatten() {
-            *t = (*t as i64 + self.shift_us).max(0) as u64;
-        }
+        record.begin_us = self.on_our_clock(record.begin_us);
+        record.end_us = record.end_us.map(|t| self.on_our_clock(t));
         record
     }
 
@@ -213,8 +242,7 @@ impl MachineWorld {
     }
 
     /// What is there and was not before the scenario: faults in force, rules, strange or missing machines.
-    fn leftovers(&mut self) -> Result<Vec<String>> {
-        let status: LabStatus = self.get(Verb::Status)?;
+    fn leftovers(&mut self, status: &LabStatus) -> Result<Vec<String>> {
         let counters: Value = self.get(Verb::Counters)?;
         let mut left: Vec<String> = status
             .faults
@@ -229,7 +257,7 @@ impl MachineWorld {
             status
                 .machines
                 .iter()
-                .filter(|m| m.domain.is_none())
+                .filter(|m| !matches!(m.domain, Some(DomainState::Running | DomainState::Paused)))
                 .map(|m| format!("{} is not there", m.node)),
         );
         Ok(left)
@@ -251,10 +279,7 @@ impl World for MachineWorld {
 
     fn observe(&mut self) -> Result<Observation> {
         let status: LabStatus = self.get(Verb::Status)?;
-        Ok(Observation {
-            t_us: self.now_us(),
-            ..status.into()
-        })
+        Ok(self.seen(status))
     }
 
     fn pass(&mut self, time: Duration) -> Result<()> {
@@ -342,7 +367,10 @@ impl World for MachineWorld {
     fn finish(&mut self) -> Result<History> {
         self.stop_load()?;
         let dumps: Vec<Option<ccr_contract::dump::Dump>> = self.get(Verb::Dump)?;
-        let leftovers = self.leftovers()?;
+        let missing = self.caught_up()?;
+        // The last look: whether the networks were dark since the one before.
+        let status: LabStatus = self.get(Verb::Status)?;
+        let leftovers = self.leftovers(&status)?;
         let mut events = self.events.lock().expect("no listener panics").clone();
         events.sort_by_key(|e| e.t_us);
         Ok(History {
@@ -350,6 +378,8 @@ impl World for MachineWorld {
             dumps: dumps.into_iter().flatten().collect(),
             events,
             leftovers: Some(leftovers),
+            missing,
+            observations: vec![self.seen(status)],
             ..History::default()
         })
     }
@@ -425,30 +455,4 @@ fn began(path: &Path) -> Result<u64> {
     let head: JournalHead = serde_json::from_str(text.lines().next().unwrap_or_default())
         .tried("read the head of the lab's journal", path.display())?;
     Ok(head.monotonic_us)
-}
-
-/// Copies the lab's events into the run's journal until the supervisor ends.
-fn forward(home: &Home, instance: &str, journal: Journal, shift_us: i64) -> Result<()> {
-    let client = Client::find_or_start(home, instance)?;
-    let work = move || {
-        let _ = client.follow(|e| {
-            journal.emit(Draft {
-                src: e.src,
-                node: e.node.clone(),
-                kind: e.kind.clone(),
-                id: e.id,
-                severity: e.severity,
-                t_us: Some((e.t_us as i64 + shift_us).max(0) as u64),
-                node_t_us: e.node_t_us,
-                skew_us: e.skew_us,
-                data: e.data.clone(),
-            });
-            true
-        });
-    };
-    std::thread::Builder::new()
-        .name("forward events".into())
-        .spawn(work)
-        .map(drop)
-        .tried("follow the lab's events", "")
 }

@@ -80,6 +80,16 @@ impl Expectation {
         self
     }
 
+    /// Whether it says of the whole cluster that nobody serves.
+    pub fn is_of_absence(&self) -> bool {
+        let absent = match self.what {
+            What::Service(state) => !matches!(state, ServiceState::Online | ServiceState::PartiallyOnline),
+            What::Cluster(state) => state != ClusterState::Up,
+            _ => false,
+        };
+        absent && self.on.is_none()
+    }
+
     /// Whether it has come true, and what was seen.
     ///
     /// # Errors
@@ -239,6 +249,10 @@ fn members(lab: &Lab, seen: &Observation, wrong: &mut Vec<String>) {
             && w.health != WitnessHealth::Ok
         {
             wrong.push(format!("{}: witness {}", node.name, word(&w.health)));
+        }
+        for n in &cluster.networks {
+            let silent = n.paths.iter().filter(|p| p.up == Some(false));
+            wrong.extend(silent.map(|p| format!("{}: no heartbeats on {} {} → {}", node.name, n.name, p.from, p.to)));
         }
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Fake {
     /// Nobody answers orders.
     pub lost: bool,
     pub interrupt_at: Option<u64>,
+    /// When nobody serves, for no reason.
+    pub gone: std::ops::Range<u64>,
     pub finished: bool,
     pub history: History,
     pub slowness: Slowness,
@@ -50,6 +52,7 @@ impl Fake {
             refuses: false,
             lost: false,
             interrupt_at: None,
+            gone: 0..0,
             finished: false,
             history: History {
                 leftovers: Some(Vec::new()),
@@ -85,7 +88,9 @@ impl World for Fake {
         let mut seen = sample::observation(
             &self.lab,
             self.now,
-            self.active.unwrap_or("nobody"),
+            self.active
+                .filter(|_| !self.gone.contains(&self.now))
+                .unwrap_or("nobody"),
             generation,
             generation,
         );
@@ -93,7 +98,7 @@ impl World for Fake {
             seen.nodes.insert(
                 node.clone(),
                 NodeView {
-                    machine: Some(crate::hypervisor::DomainState::Off),
+                    machine: Some(crate::hypervisor::power(&[], node)),
                     status: None,
                 },
             );

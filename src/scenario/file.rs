@@ -83,6 +83,13 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whether it does something to the lab, and does not wait and look by itself.
+    pub fn acts(&self) -> bool {
+        !matches!(self, Action::Wait(_) | Action::Until(..) | Action::Expect(..))
+    }
+}
+
 /// What a file is checked against.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// How long a lab may take until it is healthy before the first step, and drained after the last one. Unscaled.
 const SETTLE: Span = Span::secs(90);
+/// Between two looks while nothing is waited for but time.
+const GLANCE: Duration = Duration::from_secs(1);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -37,6 +39,7 @@ pub fn run(world: &mut dyn World, scenario: &Scenario, seed: u64) -> Result<Run>
         seed,
         began_us,
         observations: Vec::new(),
+        absences: Vec::new(),
         faults: Vec::new(),
         injected: 0,
         checks: Vec::new(),
@@ -84,6 +87,8 @@ struct Runner<'a> {
     seed: u64,
     began_us: u64,
     observations: Vec<Observation>,
+    /// When the scenario saw that nobody serves, as it had expected.
+    absences: Vec<u64>,
     /// Every fault; those that are still on have no end.
     faults: Vec<FaultRecord>,
     /// How many were made.
@@ -131,7 +136,13 @@ impl Runner<'_> {
                 "step.begin",
                 json!({"step": i + 1, "line": step.line, "text": step.text}),
             );
-            let done = self.step(step);
+            let done = self.step(step).and_then(|seen| {
+                // What an act brought with it is seen behind it; the other steps have looked themselves.
+                if step.action.acts() && self.world.lab().runtime.is_some() {
+                    self.look()?;
+                }
+                Ok(seen)
+            });
             let well = self.check(&name, &step.text, done);
             let last = self.checks.last();
             let data = json!({"step": i + 1, "verdict": last.map(|c| c.verdict), "seen": last.map(|c| &c.detail)});
@@ -175,7 +186,7 @@ impl Runner<'_> {
                 Ok(format!("{} operations", self.world.progress().begun))
             }
             Action::Wait(time) => {
-                self.world.pass(time.duration())?;
+                self.look_on(time.duration())?;
                 Ok(format!("{time} passed"))
             }
             Action::Until(condition, within) => {
@@ -210,7 +221,14 @@ impl Runner<'_> {
                 Ok(detail)
             }
             Action::Heal(which) => Ok(format!("{} undone", self.heal(which)?)),
-            Action::Expect(expectation, within) => self.expect(expectation, *within),
+            Action::Expect(expectation, within) => {
+                let shown = self.expect(expectation, *within)?;
+                if expectation.is_of_absence() {
+                    // Met by the last look: nobody serves, and that is as it should be.
+                    self.absences.extend(self.observations.last().map(|o| o.t_us));
+                }
+                Ok(shown)
+            }
             Action::Operate {
                 verb,
                 on,
@@ -236,6 +254,19 @@ impl Runner<'_> {
                     (false, false) => Err(Broken::Failed(answer.seen)),
                 }
             }
+        }
+    }
+
+    /// Lets time pass and looks at the lab all the while: what happens in a wait is seen like what is waited for.
+    fn look_on(&mut self, time: Duration) -> Result<(), Broken> {
+        let until = self.world.now_us().saturating_add(time.as_micros() as u64);
+        loop {
+            let left = Duration::from_micros(until.saturating_sub(self.world.now_us()));
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.world.pass(left.min(GLANCE))?;
+            self.look()?;
         }
     }
 
@@ -320,6 +351,7 @@ impl Runner<'_> {
         history.from_us = self.began_us;
         history.faults.retain(|f| f.begin_us >= self.began_us);
         history.observations.append(&mut self.observations);
+        history.absences.append(&mut self.absences);
         history.observations.sort_by_key(|o| o.t_us);
         for record in std::mem::take(&mut self.faults) {
             if !history.faults.iter().any(|f| f.id == record.id) {

@@ -101,6 +101,49 @@ fn a_fault_without_effect_leaves_it_open() {
     }
 }
 
+/// F17 once passed so: the outage began in a `wait`, and the next step was to stop the clients.
+#[test]
+fn a_wait_looks_on_and_a_service_that_nobody_had_is_no_pass() {
+    const S: u64 = 1_000_000;
+    let waits = r#"{ wait = "30s" }, { workload = "mail" }, { wait = "40s" }, { workload = "stop" }"#;
+    for (gone, verdict) in [
+        (0..0, Verdict::Pass),
+        (5 * S..12 * S, Verdict::Pass),
+        (5 * S..28 * S, Verdict::Unknown),
+        // Between two steps, in two waits.
+        (20 * S..45 * S, Verdict::Unknown),
+        (20 * S..65 * S, Verdict::Fail),
+    ] {
+        let mut world = Fake::new();
+        world.gone = gone.clone();
+        let report = ran(&mut world, waits);
+        assert_eq!(report.verdict, verdict, "{gone:?}: {:?}", report.why);
+        if verdict != Verdict::Pass {
+            assert!(report.why.unwrap().starts_with("service: nobody served from"));
+        }
+    }
+    // Where the scenario itself wants to see that nobody serves, it is no news.
+    let mut world = Fake::new();
+    world.gone = 5 * S..28 * S;
+    let expected = r#"{ wait = "6s" }, { expect = "service-offline" }, { wait = "30s" }"#;
+    assert_eq!(ran(&mut world, expected).verdict, Verdict::Pass);
+}
+
+#[test]
+fn every_act_is_looked_at() {
+    let mut world = Fake::new();
+    let acts = scenario(
+        r#"{ workload = "mail" }, { fault = "power-off", on = "passive" }, { heal = "all" }"#,
+        "",
+    );
+    let history = run(&mut world, &acts, 7).unwrap().history;
+    let off = |o: &Observation| o.nodes["node2"].machine == Some(crate::hypervisor::DomainState::Off);
+    assert!(
+        history.observations.iter().any(off),
+        "the machine was seen off behind the fault"
+    );
+}
+
 #[test]
 fn a_lab_that_is_not_healthy_is_not_judged() {
     let mut world = Fake::new();

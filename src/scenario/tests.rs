@@ -230,3 +230,38 @@ proptest! {
         }
     }
 }
+
+/// A machine that is off has no domain: the hypervisor does not have it, the expectation comes true.
+#[test]
+fn a_machine_without_a_domain_is_off() {
+    use crate::hypervisor::{Domain, DomainState};
+    use crate::lab::protocol::MachineStatus;
+    let lab = crate::verify::sample::lab();
+    let domain = |name: &str, state| Domain {
+        name: name.into(),
+        state,
+        pid: None,
+        label: None,
+    };
+    let seen = |domains: &[Domain]| {
+        let machines = lab.nodes.iter().map(|n| MachineStatus::of(n, 1, domains, None));
+        let view = |m: MachineStatus| {
+            let view = NodeView {
+                machine: m.domain,
+                status: m.runtime,
+            };
+            (m.node, view)
+        };
+        Observation {
+            nodes: machines.map(view).collect(),
+            ..Observation::default()
+        }
+    };
+    let roles = Roles::of(&lab);
+    let off = Expectation::parse_word("machine-off").unwrap().on(Some("node1".into()));
+    let met = |domains: &[Domain]| off.met(&lab, &roles, &seen(domains)).unwrap();
+    assert!(met(&[domain("node2", DomainState::Running)]).0);
+    for state in [DomainState::Running, DomainState::Paused, DomainState::Other] {
+        assert!(!met(&[domain("node1", state)]).0, "{state:?}");
+    }
+}

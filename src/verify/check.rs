@@ -2,7 +2,7 @@
 
 use super::{
     BadJournal, Check, Forbidden, History, InvariantId, InvariantReport, Loss, Op, OpKind, ScenarioReport, Takeover,
-    Timings, Verdict, bounds, durability, once, single, takeovers,
+    Timings, Verdict, bounds, durability, once, presence, single, takeovers,
 };
 use crate::event::Event;
 use crate::spec::{Lab, Limits, NodeRole};
@@ -10,9 +10,6 @@ use crate::wait::Slowness;
 use ccr_contract::dump::{Dump, Message};
 use ccr_contract::event::kind;
 use std::collections::BTreeMap;
-
-/// A supervisor died, and another one went on with its machines.
-const ADOPTED: &str = "supervisor.adopted";
 
 /// What a history is judged with.
 #[derive(Debug, Clone, PartialEq)]
@@ -191,7 +188,11 @@ pub fn measure(history: &History, context: &Context) -> (Timings, Loss) {
 pub fn judge(scenario: Judged<'_>, history: &History, context: &Context, steps: Vec<Check>) -> ScenarioReport {
     let (timings, loss) = measure(history, context);
     let mut checks = steps;
-    checks.extend(dark(history));
+    checks.extend(presence::dark(history));
+    checks.extend(presence::events(history));
+    if let Ok(evidence) = Evidence::of(history, context) {
+        checks.extend(presence::served(&evidence));
+    }
     checks.extend(requirements(&scenario, history, context, &loss));
     checks.extend(history.faults.iter().map(fault));
     checks.extend(scenario.forbid.iter().map(|f| forbidden(f, history, context)));
@@ -292,23 +293,6 @@ fn closed_before_fault(history: &History) -> u64 {
     events.max(grown)
 }
 
-/// While there was no supervisor, the networks were dark: what happened then is nobody's fault but the tool's.
-fn dark(history: &History) -> Option<Check> {
-    let adopted = history
-        .events
-        .iter()
-        .find(|e| e.kind == ADOPTED && e.t_us >= history.from_us)?;
-    Some(Check {
-        id: "networks".to_owned(),
-        text: "the networks were never dark".to_owned(),
-        verdict: Verdict::Unknown,
-        detail: format!(
-            "a new supervisor adopted the machines at {:.3} s",
-            adopted.t_us as f64 / 1e6
-        ),
-    })
-}
-
 /// A fault with no proven effect makes the run unknown.
 fn fault(f: &super::FaultRecord) -> Check {
     Check {
@@ -322,6 +306,7 @@ fn fault(f: &super::FaultRecord) -> Check {
         detail: match f.effective {
             Some(true) => "proven".to_owned(),
             Some(false) => "the evidence says that it had no effect".to_owned(),
+            None if f.pending => "it was about to be made; whether it was is not known".to_owned(),
             None => "there is no evidence of an effect".to_owned(),
         },
     }

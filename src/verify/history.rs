@@ -28,6 +28,12 @@ pub struct History {
     /// What `down` and the heals left behind that was not there before; null where nobody looked.
     #[serde(default)]
     pub leftovers: Option<Vec<String>>,
+    /// Evidence that had not arrived when the run ended, in words.
+    #[serde(default)]
+    pub missing: Vec<String>,
+    /// When the scenario itself had expected that nobody serves, and saw it.
+    #[serde(default)]
+    pub absences: Vec<u64>,
 }
 
 /// One look at the whole lab.
@@ -37,6 +43,9 @@ pub struct Observation {
     pub t_us: u64,
     /// Each node, by name.
     pub nodes: BTreeMap<String, NodeView>,
+    /// From when until when the networks were dark, as far as whoever was asked knows: microseconds since the journal began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dark: Vec<(u64, u64)>,
 }
 
 /// One node in an [`Observation`].

@@ -135,6 +135,7 @@ impl Model {
             },
             node_t_us: Some(self.now + 5_000_000),
             skew_us: Some(800),
+            node_seq: None,
             data,
         });
     }
@@ -153,7 +154,7 @@ impl Model {
                 o.nodes.insert(
                     (*name).to_owned(),
                     NodeView {
-                        machine: Some(DomainState::Off),
+                        machine: Some(crate::hypervisor::power(&[], name)),
                         status: None,
                     },
                 );
@@ -349,6 +350,7 @@ impl Model {
             end_us: None,
             proof: json!({"suspended_us": self.now, "domain": "gone", "pid": 4711}),
             effective: Some(true),
+            pending: false,
         };
         self.history.faults.push(record);
         self.up = false;
@@ -523,6 +525,7 @@ pub fn observation(lab: &Lab, t_us: u64, active: &str, generated: u64, inspected
                 redeliveries: 0,
                 epoch_seen: 3,
             }),
+            events: None,
         };
         nodes.insert(
             name,
@@ -532,5 +535,9 @@ pub fn observation(lab: &Lab, t_us: u64, active: &str, generated: u64, inspected
             },
         );
     }
-    Observation { t_us, nodes }
+    Observation {
+        t_us,
+        nodes,
+        dark: Vec::new(),
+    }
 }

@@ -1,6 +1,7 @@
 //! Every checker has a history in which it must fail, and one in which it must not say anything.
 
 mod damage;
+mod presence;
 mod run;
 
 use super::sample::{Change, Plan, history};
@@ -191,19 +192,6 @@ fn a_store_that_knows_none_of_the_messages_proves_nothing() {
     // Keys that were cut short are strangers; nothing of what was sent is there.
     assert_eq!(verdict(I4, &h), Verdict::Unknown);
     assert_eq!(verdict(I3, &h), Verdict::Fail);
-}
-
-#[test]
-fn a_supervisor_that_died_leaves_it_open() {
-    let mut h = failover();
-    h.events.push(crate::event::Event {
-        kind: "supervisor.adopted".into(),
-        src: crate::event::Source::Tool,
-        ..h.events[0].clone()
-    });
-    let report = judge(judged(&[I1], &[]), &h, &context(), Vec::new());
-    assert_eq!(report.verdict, Verdict::Unknown);
-    assert!(report.why.unwrap().starts_with("networks"));
 }
 
 #[test]
@@ -410,6 +398,41 @@ fn a_phase_that_took_too_long_is_seen() {
         },
     );
     assert_eq!(verdict(I8, &quiet), Verdict::Fail);
+}
+
+#[test]
+fn every_takeover_is_held_to_its_time() {
+    let plan = Plan::new(&[Change::PowerOff, Change::Planned, Change::PowerOff]);
+    let h = history(&plan);
+    assert_eq!(verdict(I8, &h), Verdict::Pass, "{}", detail(I8, &h));
+    assert!(detail(I8, &h).contains("arbitrate of takeover 3"), "{}", detail(I8, &h));
+    let last = |h: &History, kind: &str| h.events.iter().rposition(|e| e.kind == kind).unwrap();
+    for (from, phase) in [
+        (kind::MEMBER_DOWN, "detect"),
+        (kind::ARBITRATION_WON, "arbitrate"),
+        (kind::ONLINE, "mount"),
+    ] {
+        let mut late = h.clone();
+        let at = last(&h, from);
+        for e in &mut late.events[at..] {
+            e.t_us += 30_000_000;
+        }
+        assert_eq!(verdict(I8, &late), Verdict::Fail, "{phase}: {}", detail(I8, &late));
+        assert!(
+            detail(I8, &late).starts_with(&format!("{phase} of takeover 3")),
+            "{}",
+            detail(I8, &late)
+        );
+    }
+    let mut silent = h.clone();
+    let at = last(&h, kind::MEMBER_DOWN);
+    silent.events.remove(at);
+    assert_eq!(verdict(I8, &silent), Verdict::Unknown, "{}", detail(I8, &silent));
+    // A second answer to one fault: when that began nobody knows, its other phases are judged.
+    let mut again = h.clone();
+    let second = again.faults.remove(1).begin_us;
+    assert!(second > again.faults[0].begin_us);
+    assert_eq!(verdict(I8, &again), Verdict::Pass, "{}", detail(I8, &again));
 }
 
 #[test]

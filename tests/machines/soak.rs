@@ -1,5 +1,7 @@
 //! What is too long for CI: `scripts/test soak` sets `FAILOVERLAB_SOAK`.
 
+mod evidence;
+
 use super::Test;
 use super::bare::{kill, supervisor_of};
 use super::tool::{Tool, same};
@@ -8,6 +10,10 @@ use std::time::Duration;
 pub const TRIALS: &[(&str, Test)] = &[
     ("soak_killed_at_any_moment_the_lab_is_there_or_comes_back", killed),
     ("soak_fifty_restores_of_one_checkpoint", fifty),
+    (
+        "soak_a_supervisor_killed_in_a_scenario_is_never_a_pass",
+        evidence::killed,
+    ),
 ];
 
 /// Kills the supervisor at forty moments of checkpoint, restore and fork.

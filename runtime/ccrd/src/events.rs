@@ -2,6 +2,7 @@
 //! it never holds the daemon up.
 
 use ccr_contract::event::{NodeEvent, Severity};
+use ccr_contract::status::EventsMark;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::AsyncWriteExt;
@@ -45,6 +46,16 @@ impl Events {
         Reader {
             events: self.clone(),
             next: self.ring().gone,
+        }
+    }
+
+    /// How far the stream has come.
+    pub fn mark(&self) -> EventsMark {
+        let ring = self.ring();
+        let last = ring.events.back();
+        EventsMark {
+            next: last.map_or(0, |e| e.seq + 1),
+            last_us: last.map(|e| e.node_t_us),
         }
     }
 
@@ -166,5 +177,23 @@ mod tests {
         assert_eq!(r.ready().unwrap().seq, 10);
         assert_eq!(e.ring().events.len(), KEPT);
         assert_eq!(e.reader().ready().unwrap().seq, 10);
+    }
+
+    #[test]
+    fn the_mark_is_what_a_reader_must_have_come_to() {
+        let e = Events::default();
+        assert_eq!(e.mark(), EventsMark { next: 0, last_us: None });
+        e.push(event(0));
+        e.push(NodeEvent {
+            node_t_us: 7,
+            ..event(1)
+        });
+        assert_eq!(
+            e.mark(),
+            EventsMark {
+                next: 2,
+                last_us: Some(7)
+            }
+        );
     }
 }

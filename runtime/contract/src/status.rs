@@ -24,6 +24,19 @@ pub struct Status {
     /// The transport; null on a node that is no hub.
     #[serde(default)]
     pub hub: Option<Hub>,
+    /// How far its stream of events has come: who follows it knows by this what is still on its way. Null where unknown.
+    #[serde(default)]
+    pub events: Option<EventsMark>,
+}
+
+/// The end of a node's stream of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EventsMark {
+    /// The number that the next event will have.
+    pub next: u64,
+    /// The node's boot-time clock of the last one, in microseconds; null where there is none. It tells the streams of two lives of a
+    /// daemon apart.
+    pub last_us: Option<u64>,
 }
 
 /// The cluster layer.

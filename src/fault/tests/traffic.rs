@@ -340,6 +340,7 @@ fn a_record_of_before_is_still_a_cut() {
         end_us: None,
         proof: json!({}),
         effective: None,
+        pending: false,
     };
     let fault = Fault::of(&record).unwrap();
     let traffic = fault.traffic().unwrap();

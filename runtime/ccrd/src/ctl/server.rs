@@ -75,7 +75,13 @@ async fn session(stream: UnixStream, core: &Core, events: &Events) -> Result<(),
                 wire.send(&line(&*event)).await?;
             }
         }
-        Ok(Request::Core(command)) => ask(core, command).await,
+        Ok(Request::Core(command)) => {
+            let mut answer = ask(core, command).await;
+            if let Answer::Status(status) = &mut answer {
+                status.events = Some(events.mark());
+            }
+            answer
+        }
         Err(why) => Answer::Denied(why),
     };
     wire.send(&line(&answer)).await?;

@@ -41,6 +41,8 @@ impl Member {
             service,
             copies: self.copies(),
             hub: None,
+            // The shell has the stream.
+            events: None,
         }
     }
 

@@ -294,6 +294,7 @@ impl Hub {
                 redeliveries: self.queue.queued().filter(|m| m.again).count() as u64,
                 epoch_seen: self.saved.epoch_seen,
             }),
+            events: None,
         }
     }
 

@@ -1,0 +1,370 @@
+//! Followers: each hears the events of one node's runtime and puts them into the lab's journal, once each, for as long as the lab lives.
+//!
+//! A follower goes on from where the journal ends: one of a supervisor that adopted the lab knows by the journal what its predecessor had
+//! heard. A number that is missing is an event [`kind::GAP`].
+
+use crate::deploy::{self, Pack};
+use crate::error::{IoContext, Result};
+use crate::event::{Draft, Event, Journal, Read, Reader, Severity, Source, kind};
+use crate::guest::ssh::{Ssh, Target};
+use crate::guest::{Command, Remote};
+use crate::lock::lock;
+use crate::wait::{Deadline, Slowness};
+use ccr_contract::event::NodeEvent;
+use ccr_contract::status::EventsMark;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+/// The longest that a handshake and a look at the clock may take, on a fast host.
+const CONNECT: Duration = Duration::from_secs(15);
+
+/// Pause before a follower that lost its machine tries again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// How long a lab that has just become healthy is left alone before its events are followed: nothing is missed, and the handshakes
+/// would take the processors from whoever waited for the lab.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Numbers that are remembered of a node: more than its runtime keeps, so that what comes again is known.
+const REMEMBERED: usize = 16_384;
+
+/// What a follower's thread shares with the engine.
+#[derive(Debug, Default)]
+pub(super) struct Follower {
+    stop: AtomicBool,
+    wake: (Mutex<()>, Condvar),
+    clock: Clock,
+    seen: Mutex<Seen>,
+}
+
+impl Follower {
+    /// The machine's boot-time clock stood still or began anew: events of before and after are placed apart.
+    pub fn clock_jumped(&self) {
+        self.clock.jumps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the journal has every event up to here.
+    pub fn has(&self, mark: &EventsMark) -> bool {
+        lock(&self.seen).has(mark)
+    }
+
+    /// Ends the thread as soon as it hears of it.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        drop(lock(&self.wake.0));
+        self.wake.1.notify_all();
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Where a node's boot-time clock lies on the journal's: `t_us = node_t_us + offset_us`.
+#[derive(Debug, Default)]
+struct Clock {
+    /// Counts the times that the machine's clock stood still or began anew: the offset of before is void.
+    jumps: AtomicU64,
+    placed: Mutex<Option<Placed>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Placed {
+    offset_us: i64,
+    skew_us: u64,
+    jumps: u64,
+}
+
+/// Follows one node until it is told to stop.
+pub(super) struct Thread {
+    pub way: Target,
+    pub pack: Pack,
+    pub journal: Journal,
+    /// The journal's file: what was heard before this follower.
+    pub before: PathBuf,
+    pub follower: Arc<Follower>,
+    pub slowness: Slowness,
+}
+
+/// Begins to follow.
+pub(super) fn begin(thread: Thread) -> std::io::Result<()> {
+    std::thread::Builder::new()
+        .name(format!("follow {}", thread.way.node))
+        .stack_size(256 << 10)
+        .spawn(move || thread.run())
+        .map(drop)
+}
+
+impl Thread {
+    fn run(self) {
+        match Seen::in_journal(&self.before, &self.way.node) {
+            // Events that are in the journal are not journalled again.
+            Ok(seen) => *lock(&self.follower.seen) = seen,
+            Err(e) => self.tell("follow.failed", Severity::Error, &e.to_string()),
+        }
+        self.wait(SETTLE);
+        while !self.follower.stopped() {
+            if let Err(e) = self.once() {
+                self.tell("follow.lost", Severity::Debug, &e.to_string());
+            }
+            self.wait(AGAIN);
+        }
+    }
+
+    fn tell(&self, kind: &str, severity: Severity, text: &str) {
+        let draft = Draft::new(Source::Tool, kind).node(&self.way.node).severity(severity);
+        self.journal.emit(draft.data(json!({ "text": text })));
+    }
+
+    /// Waits, but not longer than until it is told to stop.
+    fn wait(&self, time: Duration) {
+        let guard = lock(&self.follower.wake.0);
+        let stopped = |(): &mut ()| !self.follower.stopped();
+        drop(self.follower.wake.1.wait_timeout_while(guard, time, stopped));
+    }
+
+    fn once(&self) -> Result<()> {
+        let mut remote = Ssh::connect(&self.way, Deadline::scaled(CONNECT, self.slowness))?;
+        self.place(&mut remote)?;
+        deploy::follow_events(&mut remote, &self.pack, &mut |event| {
+            // Kept until the journal has it: what was heard is there.
+            let mut seen = lock(&self.follower.seen);
+            let heard = seen.hear(event.seq, event.node_t_us);
+            if let Heard::New { missing } = heard {
+                let draft = self.draft(event);
+                if let Some((from, to)) = missing {
+                    self.journal.emit(gap(&self.way.node, from, to, draft.t_us));
+                }
+                self.journal.emit(draft);
+            }
+            drop(seen);
+            !self.follower.stopped()
+        })
+    }
+
+    /// Measures where the node's boot-time clock lies: it was read between two readings of ours.
+    fn place(&self, remote: &mut dyn Remote) -> Result<()> {
+        let jumps = self.follower.clock.jumps.load(Ordering::Relaxed);
+        let deadline = Deadline::scaled(CONNECT, self.slowness);
+        let before = self.journal.now_us();
+        let out = remote.exec(&Command::new(["cat", "/proc/uptime"]), deadline)?;
+        let after = self.journal.now_us();
+        let text = String::from_utf8_lossy(&out.stdout);
+        let uptime: f64 = text
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .parse()
+            .tried("read the node's clock", &self.way.node)?;
+        let node_us = (uptime * 1e6) as i64;
+        let placed = Placed {
+            offset_us: (before + (after - before) / 2) as i64 - node_us,
+            // The kernel counts hundredths.
+            skew_us: (after - before) / 2 + 10_000,
+            jumps,
+        };
+        *lock(&self.follower.clock.placed) = Some(placed);
+        Ok(())
+    }
+
+    fn draft(&self, event: NodeEvent) -> Draft {
+        // Nothing is heard before it happened: the node's clock lies no later than this on the journal's.
+        let latest_us = self.journal.now_us() as i64 - event.node_t_us as i64;
+        let clock = &self.follower.clock;
+        let jumps = clock.jumps.load(Ordering::Relaxed);
+        let mut placed = lock(&clock.placed);
+        let p = placed.get_or_insert(Placed {
+            offset_us: latest_us,
+            skew_us: 1_000_000,
+            jumps,
+        });
+        if p.jumps != jumps {
+            // The first event after a jump came at once: its delay is the new skew's bound.
+            *p = Placed {
+                offset_us: latest_us,
+                skew_us: p.skew_us.max(500_000),
+                jumps,
+            };
+        }
+        p.offset_us = p.offset_us.min(latest_us);
+        let t_us = (event.node_t_us as i64 + p.offset_us).max(0) as u64;
+        Draft {
+            src: Source::Node,
+            node: Some(self.way.node.clone()),
+            kind: event.kind,
+            id: event.id,
+            severity: event.severity,
+            t_us: Some(t_us),
+            node_t_us: Some(event.node_t_us),
+            skew_us: Some(p.skew_us),
+            node_seq: Some(event.seq),
+            data: serde_json::to_value(event.data).expect("plain data"),
+        }
+    }
+}
+
+/// That events of a node are missing, at the time of the first one behind them.
+fn gap(node: &str, from: u64, to: u64, t_us: Option<u64>) -> Draft {
+    let text = format!("events {from} to {to} of {node} were lost on their way");
+    let mut draft = Draft::new(Source::Tool, kind::GAP)
+        .node(node)
+        .severity(Severity::Warning)
+        .data(json!({"from": from, "to": to, "text": text}));
+    draft.t_us = t_us;
+    draft
+}
+
+/// Which events of a node are in the journal: number → the node's clock. A daemon that began anew counts from 0, on another clock.
+#[derive(Debug, Default)]
+struct Seen(BTreeMap<u64, u64>);
+
+/// What an event is to the journal.
+#[derive(Debug, PartialEq, Eq)]
+enum Heard {
+    /// It is there already.
+    Again,
+    /// It is new; and the first and last number between it and the one before, where there are some.
+    New { missing: Option<(u64, u64)> },
+}
+
+impl Seen {
+    /// What the journal at `path` has of `node`.
+    fn in_journal(path: &Path, node: &str) -> Result<Self> {
+        let mut seen = Self::default();
+        let mut journal = Reader::open(path, 0)?;
+        while let Some(read) = journal.read()? {
+            if let Read::Event(event) = read {
+                seen.remember(&event, node);
+            }
+        }
+        Ok(seen)
+    }
+
+    fn remember(&mut self, event: &Event, node: &str) {
+        let ours = event.src == Source::Node && event.node.as_deref() == Some(node);
+        if let (true, Some(seq), Some(t)) = (ours, event.node_seq, event.node_t_us) {
+            self.hear(seq, t);
+        }
+    }
+
+    fn hear(&mut self, seq: u64, node_t_us: u64) -> Heard {
+        match self.0.get(&seq) {
+            Some(t) if *t == node_t_us => return Heard::Again,
+            // The same number on another clock: a daemon that began anew, or a machine that came back to an earlier instant.
+            Some(_) => drop(self.0.split_off(&seq)),
+            // Below everything that is remembered: it began anew.
+            None if self.0.first_key_value().is_some_and(|(first, _)| seq < *first) => self.0.clear(),
+            None => {}
+        }
+        let next = self.0.last_key_value().map_or(0, |(last, _)| last + 1);
+        self.0.insert(seq, node_t_us);
+        while self.0.len() > REMEMBERED {
+            self.0.pop_first();
+        }
+        Heard::New {
+            missing: (seq > next).then(|| (next, seq - 1)),
+        }
+    }
+
+    fn has(&self, mark: &EventsMark) -> bool {
+        match (mark.next.checked_sub(1), mark.last_us) {
+            (None, _) => true,
+            (Some(last), Some(t)) => self.0.get(&last) == Some(&t),
+            (Some(_), None) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEW: Heard = Heard::New { missing: None };
+
+    #[test]
+    fn an_event_that_comes_again_is_known_and_a_new_daemon_is_heard() {
+        let mut seen = Seen::default();
+        assert_eq!([seen.hear(0, 10), seen.hear(1, 20)], [NEW, NEW]);
+        assert_eq!([seen.hear(0, 10), seen.hear(1, 20)], [Heard::Again, Heard::Again]);
+        assert_eq!(seen.hear(2, 20), NEW);
+        // The machine booted again: its clock and its numbers begin anew.
+        assert_eq!([seen.hear(0, 5), seen.hear(1, 6)], [NEW, NEW]);
+        // A machine that came back to an earlier instant goes on from there; what it had before is still known.
+        assert_eq!([seen.hear(2, 30), seen.hear(1, 40)], [NEW, NEW]);
+        assert_eq!(seen.hear(0, 5), Heard::Again);
+    }
+
+    #[test]
+    fn a_number_that_is_left_out_is_missed() {
+        let mut seen = Seen::default();
+        let heard: Vec<Heard> = [0, 1, 9000, 9001].iter().map(|n| seen.hear(*n, 1000 + n)).collect();
+        let gap = Heard::New {
+            missing: Some((2, 8999)),
+        };
+        assert_eq!(heard, [NEW, NEW, gap, NEW]);
+        // So is the beginning of a stream, of the first daemon and of a later one.
+        let late = Heard::New { missing: Some((0, 6)) };
+        assert_eq!(Seen::default().hear(7, 1), late);
+        assert_eq!(
+            [seen.hear(0, 1), seen.hear(9000, 2)],
+            [
+                NEW,
+                Heard::New {
+                    missing: Some((1, 8999))
+                }
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut seen = Seen::default();
+        for n in 0..3 * REMEMBERED as u64 {
+            assert_eq!(seen.hear(n, n), NEW);
+        }
+        assert_eq!(seen.0.len(), REMEMBERED);
+        assert_eq!(seen.hear(0, 1), NEW, "a new daemon, though the number was forgotten");
+        assert_eq!(seen.0.len(), 1);
+    }
+
+    #[test]
+    fn a_follower_goes_on_from_where_the_journal_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let journal = Journal::open(&path, 7).unwrap();
+        let heard = |node: &str, seq, t| {
+            let draft = Draft::new(Source::Node, "x").node(node);
+            journal.emit(Draft {
+                node_seq: Some(seq),
+                node_t_us: Some(t),
+                ..draft
+            });
+        };
+        heard("node1", 0, 10);
+        heard("node2", 0, 11);
+        heard("node1", 1, 20);
+        journal.emit(Draft::new(Source::Tool, kind::ADOPTED));
+        let mut seen = Seen::in_journal(&path, "node1").unwrap();
+        assert_eq!([seen.hear(0, 10), seen.hear(1, 20)], [Heard::Again, Heard::Again]);
+        // What the node lost while nobody followed is told.
+        assert_eq!(seen.hear(3, 40), Heard::New { missing: Some((2, 2)) });
+        assert!(Seen::in_journal(&dir.path().join("none"), "node1").is_err());
+    }
+
+    #[test]
+    fn a_mark_is_reached_with_its_last_event_and_in_the_same_life() {
+        let mut seen = Seen::default();
+        let mark = |next, last_us| EventsMark { next, last_us };
+        assert!(seen.has(&mark(0, None)));
+        assert!(!seen.has(&mark(1, Some(10))));
+        seen.hear(0, 10);
+        seen.hear(1, 20);
+        assert!(seen.has(&mark(1, Some(10))) && seen.has(&mark(2, Some(20))));
+        // A daemon that began anew has fewer events than were heard of the one before.
+        assert!(!seen.has(&mark(1, Some(3))) && !seen.has(&mark(2, None)));
+    }
+}

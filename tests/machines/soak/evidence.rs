@@ -1,0 +1,126 @@
+//! Evidence that was lost is not evidence of anything: the supervisor is killed at random moments of a scenario.
+//!
+//! `FAILOVERLAB_SOAK_KILLS` says how many moments of each scenario (20 where absent).
+
+use super::super::bare::{kill, supervisor_of};
+use super::super::tool::{Tool, same, text, wait_for};
+use serde_json::Value;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The last look comes so long before the end of a scenario: who kills later kills a run that has seen everything.
+const AFTER_THE_LAST_LOOK: f64 = 1.5;
+
+/// Kills the fork's supervisor in F05 and in F00: none of these may be a *pass*.
+pub fn killed(tool: &Tool) -> Result<(), String> {
+    let kills = match std::env::var("FAILOVERLAB_SOAK_KILLS") {
+        Ok(n) => n.parse().map_err(|e| format!("FAILOVERLAB_SOAK_KILLS={n}: {e}"))?,
+        Err(_) => 20,
+    };
+    for id in ["F05", "F00"] {
+        let whole = run(tool, id, None)?;
+        same("verdict without a kill", whole.verdict.as_str(), "pass")?;
+        let mut counted = 0;
+        let mut random = u64::from_str_radix(&id[1..], 10).map_err(|e| e.to_string())?;
+        // A kill that came behind the last look proves nothing: another one for it.
+        for _ in 0..2 * kills {
+            if counted == kills {
+                break;
+            }
+            let moment = Duration::from_secs_f64((whole.seconds - AFTER_THE_LAST_LOOK) * fraction(&mut random));
+            let killed = run(tool, id, Some(moment))?;
+            eprintln!(
+                "  {id} killed at {:.1} s of {:.1} s: {} {:?}",
+                killed.killed_s.unwrap_or(f64::NAN),
+                killed.seconds,
+                killed.verdict,
+                killed.why
+            );
+            let Some(at) = killed.killed_s.filter(|at| at + AFTER_THE_LAST_LOOK < killed.seconds) else {
+                continue;
+            };
+            counted += 1;
+            if killed.verdict == "pass" {
+                return Err(format!("{id} passed, though its supervisor was killed at {at:.1} s"));
+            }
+        }
+        same("kills that came in time", counted, kills)?;
+    }
+    same("leftovers", tool.leftovers(&[]), Vec::new())
+}
+
+/// What became of a run.
+struct Ran {
+    verdict: String,
+    why: Option<String>,
+    /// How long the scenario took.
+    seconds: f64,
+    /// When the supervisor was killed, in the scenario's time.
+    killed_s: Option<f64>,
+}
+
+/// Runs one scenario and kills its fork's supervisor at this time of it.
+fn run(tool: &Tool, id: &str, moment: Option<Duration>) -> Result<Ran, String> {
+    let out = tool.home.join("killed");
+    if out.exists() {
+        std::fs::remove_dir_all(&out).map_err(|e| e.to_string())?;
+    }
+    let folder = out.display().to_string();
+    let args = [
+        "verify",
+        "ccr",
+        "--scenario",
+        id,
+        "--jobs",
+        "1",
+        "--out",
+        &folder,
+        "--json",
+    ];
+    let mut command = tool.command(&args);
+    command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null());
+    let child = command.spawn().map_err(|e| e.to_string())?;
+    let killed_s = match moment {
+        None => None,
+        Some(moment) => kill_at(tool, &out.join(id), moment, child.id())?,
+    };
+    let ended = child.wait_with_output().map_err(|e| e.to_string())?;
+    let report: Value = serde_json::from_slice(&ended.stdout)
+        .map_err(|e| format!("verify ended with {}: {e}: {}", ended.status, text(&ended.stdout)))?;
+    let scenario = &report["scenarios"][0];
+    std::fs::remove_dir_all(&out).map_err(|e| e.to_string())?;
+    Ok(Ran {
+        verdict: scenario["verdict"].as_str().unwrap_or("none").to_owned(),
+        why: scenario["why"].as_str().map(str::to_owned),
+        seconds: scenario["seconds"].as_f64().unwrap_or(0.0),
+        killed_s,
+    })
+}
+
+/// Waits for the scenario to begin, then until its `moment`, and kills. `None` where the run had ended by then.
+fn kill_at(tool: &Tool, scenario: &Path, moment: Duration, verify: u32) -> Result<Option<f64>, String> {
+    // The clients' journal is made the moment before the first look.
+    wait_for("see the scenario begin", Duration::from_secs(600), || {
+        let begun = scenario.join("ops.jsonl").exists() || !failoverlab::process::runs(verify);
+        begun.then_some(()).ok_or_else(|| "it has not".to_owned())
+    })?;
+    let begun = Instant::now();
+    std::thread::sleep(moment);
+    let Ok(pid) = supervisor_of(tool, "ccr@1") else {
+        return Ok(None);
+    };
+    let at = begun.elapsed().as_secs_f64();
+    kill(pid)?;
+    Ok(Some(at))
+}
+
+/// A number from 0 to 1 (splitmix64).
+fn fraction(state: &mut u64) -> f64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+}
