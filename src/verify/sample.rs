@@ -524,6 +524,7 @@ pub fn observation(lab: &Lab, t_us: u64, active: &str, generated: u64, inspected
                 dumpster_bytes: 0,
                 redeliveries: 0,
                 epoch_seen: 3,
+                set_aside: 0,
             }),
             events: None,
         };

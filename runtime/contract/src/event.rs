@@ -168,6 +168,10 @@ pub mod kind {
     pub const HUB_DELIVERED: &str = "hub.delivered";
     /// Messages of the dumpster were queued again (`count`, `epoch`).
     pub const HUB_REDELIVERY: &str = "hub.redelivery";
+    /// A message on the disk is not understood, or gone; where it is there, it is kept as `….bad` (`id`, `why`).
+    pub const HUB_SET_ASIDE: &str = "hub.set-aside";
+    /// A message that had been set aside is understood now, and queued again (`id`).
+    pub const HUB_TAKEN_AGAIN: &str = "hub.taken-again";
     /// A delivery was acknowledged with an old epoch and is queued again (`id`, `epoch`, `seen`).
     pub const HUB_FENCED: &str = "hub.fenced";
     /// A recipient was refused for good (`id`, `why`).

@@ -281,4 +281,7 @@ pub struct Hub {
     pub redeliveries: u64,
     /// The highest epoch seen in an answer of the store: the fence.
     pub epoch_seen: u64,
+    /// Messages on the disk that are not understood, and kept aside: they are in no other count.
+    #[serde(default)]
+    pub set_aside: u64,
 }

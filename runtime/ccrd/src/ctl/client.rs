@@ -419,6 +419,9 @@ fn describe(s: &Status) -> String {
             "hub       queued {}; dumpster {} ({} bytes); redeliveries {}; highest epoch seen {}\n",
             h.queued, h.dumpster, h.dumpster_bytes, h.redeliveries, h.epoch_seen
         );
+        if h.set_aside > 0 {
+            t += &format!("          {} messages set aside: not understood, kept as .bad\n", h.set_aside);
+        }
     }
     t
 }

@@ -6,11 +6,13 @@
 //!   this hub has seen, or was refused for good.
 //! * What was acknowledged with an older epoch than a redelivery asks for is queued again. Redelivery is at-least-once;
 //!   the store recognises duplicates by the hub's id and the recipient.
+//! * A file that is not understood is kept under `….bad`, told and counted; each start looks whether it is understood now.
 //! * Ages are counted in service time, which stands still while the hub does.
 
 mod queue;
 
 use crate::ctx::Ctx;
+use crate::durable;
 use crate::io::{
     Boot, ClientRequest, Command, ConnId, DiskAction, DiskResult, Effect, Input, LmtpReply, Node, Now, OpId, Reply,
     ReqId,
@@ -24,15 +26,17 @@ use ccr_contract::event::{Severity, kind};
 use ccr_contract::reply::By;
 use ccr_contract::{dump, status};
 pub use queue::Head;
-use queue::{Mail, Queue, State};
+use queue::{Mail, Queue, State, Work};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 const STATE_FILE: &str = "hub.json";
+/// The schema of `hub.json`.
+const SCHEMA: u64 = 1;
+/// Behind the name of a file that is not understood.
+const BAD: &str = ".bad";
 /// How long one delivery may take.
 const LMTP_US: u64 = 10_000_000;
-/// Deliveries at once.
-const PARALLEL: usize = 8;
 /// First and longest pause after a failed delivery.
 const BACKOFF_US: (u64, u64) = (200_000, 3_000_000);
 /// Between two notes of the service time.
@@ -47,7 +51,7 @@ const MAX_RECIPIENTS: usize = 100;
 enum Pending {
     State,
     Listed { dumpster: bool },
-    Head { id: String, dumpster: bool },
+    Head { name: String, dumpster: bool },
     Accepted { req: ReqId, id: String },
     Body { id: String },
     Lmtp { id: String, recipient: usize },
@@ -57,7 +61,6 @@ enum Pending {
 
 /// Content of `hub.json`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Saved {
     /// The highest epoch seen in an answer of the store or in a request for redelivery.
     epoch_seen: u64,
@@ -78,6 +81,10 @@ pub struct Hub {
     noted_us: u64,
     /// Files whose head is still to be read.
     unread: Vec<(String, bool)>,
+    /// All files of queue and dumpster that the start found.
+    found: BTreeSet<(String, bool)>,
+    /// Files that are kept although they are not understood.
+    set_aside: u64,
     ready: bool,
     prefix: String,
     next_id: u64,
@@ -99,6 +106,8 @@ impl Hub {
             started_us: 0,
             noted_us: 0,
             unread: Vec::new(),
+            found: BTreeSet::new(),
+            set_aside: 0,
             ready: false,
             prefix,
             next_id: 1,
@@ -167,23 +176,24 @@ impl Hub {
             return self.halt(why);
         }
         match (what, result) {
-            (Pending::State, DiskResult::Bytes(bytes)) => match serde_json::from_slice(&bytes) {
+            (Pending::State, DiskResult::Bytes(bytes)) => match durable::decode(SCHEMA, &bytes) {
                 Ok(saved) => self.saved = saved,
                 Err(e) => self.halt(format!("{STATE_FILE}: {e}")),
             },
             (Pending::State, DiskResult::Missing) => {}
             (Pending::Listed { dumpster }, DiskResult::Files(files)) => {
                 self.unread.extend(files.into_iter().map(|(name, _)| (name, dumpster)));
+                self.found.extend(self.unread.iter().cloned());
                 if dumpster {
                     self.read_next();
                 }
             }
-            (Pending::Head { id, dumpster }, result) => {
-                if let DiskResult::Bytes(bytes) = result
-                    && let Some(head) = Head::decode(&bytes).filter(|h| h.id == id)
-                {
-                    self.queue.restore(head, dumpster);
-                }
+            (Pending::Head { name, dumpster }, DiskResult::Bytes(bytes)) => {
+                self.on_head(&name, dumpster, &bytes);
+                self.read_next();
+            }
+            (Pending::Head { name, .. }, DiskResult::Missing) => {
+                self.tell_bad(&name, "it was listed, and is gone");
                 self.read_next();
             }
             (Pending::Accepted { req, id }, DiskResult::Done) => {
@@ -196,8 +206,21 @@ impl Hub {
                 let why = format!("the queue's disk: {other:?}");
                 self.ctx.reply(req, Reply::Refused { temporary: true, why });
             }
-            (Pending::Body { id }, DiskResult::Bytes(bytes)) => self.queue.loaded(&id, &bytes),
-            (Pending::Body { id }, other) => self.halt(format!("queue file {id}: {other:?}")),
+            (Pending::Body { id }, DiskResult::Bytes(bytes)) => match Head::message(&bytes) {
+                Ok(message) => self.queue.loaded(&id, message),
+                Err(why) => {
+                    self.queue.remove(&id);
+                    self.keep_aside(&id, false, &why.to_string());
+                }
+            },
+            (Pending::Body { id }, DiskResult::Missing) => {
+                self.queue.remove(&id);
+                self.tell_bad(&id, "it is gone from the queue");
+            }
+            // What could not be read is not absent: the next life asks again.
+            (Pending::Head { name: id, .. } | Pending::Body { id }, other) => {
+                self.halt(format!("queue file {id}: {other:?}"));
+            }
             (Pending::Redelivered { conn, epoch, count }, _) => {
                 self.redelivered = (epoch, count);
                 self.send(conn, &Msg::Redelivered { epoch, count });
@@ -211,15 +234,56 @@ impl Hub {
         match self.unread.pop() {
             None => {
                 self.queue.restored();
+                self.found.clear();
                 self.ready = true;
+                // Before anything is accepted: a ccrd that knows no schema does not start here, and would see no message.
+                self.save(Pending::Quiet);
             }
-            Some((id, dumpster)) => {
-                let file = format!("{}/{id}", if dumpster { "dumpster" } else { "queue" });
-                let what = Pending::Head { id, dumpster };
+            Some((name, dumpster)) => {
+                let file = path(&name, dumpster);
+                let what = Pending::Head { name, dumpster };
                 let len = MAX_HEAD;
                 self.ctx.disk(what, DiskAction::Read { file, offset: 0, len });
             }
         }
+    }
+
+    /// A file of the queue or the dumpster, as a start finds it; one that was set aside is looked at again.
+    fn on_head(&mut self, name: &str, dumpster: bool, bytes: &[u8]) {
+        let id = name.strip_suffix(BAD).unwrap_or(name);
+        let twice = id != name && self.found.contains(&(id.to_owned(), dumpster));
+        match Head::decode(bytes) {
+            Ok(_) if twice => self.keep_aside(name, dumpster, "there is another file of this name"),
+            Ok(head) if head.id == id => {
+                if id != name {
+                    let (from, to) = (path(name, dumpster), path(id, dumpster));
+                    self.ctx.disk(Pending::Quiet, DiskAction::Rename { from, to });
+                    self.ctx.info(kind::HUB_TAKEN_AGAIN, &[("id", id.into())]);
+                }
+                self.queue.restore(head, dumpster);
+            }
+            Ok(head) => {
+                let why = format!("it holds the message {}", head.id.escape_debug());
+                self.keep_aside(name, dumpster, &why);
+            }
+            Err(why) => self.keep_aside(name, dumpster, &why.to_string()),
+        }
+    }
+
+    /// A file that is not understood stays, under a name that says so.
+    fn keep_aside(&mut self, name: &str, dumpster: bool, why: &str) {
+        self.set_aside += 1;
+        self.tell_bad(name, why);
+        let bad = format!("{name}{BAD}");
+        if !name.ends_with(BAD) && !self.found.contains(&(bad.clone(), dumpster)) {
+            let (from, to) = (path(name, dumpster), path(&bad, dumpster));
+            self.ctx.disk(Pending::Quiet, DiskAction::Rename { from, to });
+        }
+    }
+
+    fn tell_bad(&mut self, name: &str, why: &str) {
+        let data = [("id", name.into()), ("why", why.into())];
+        self.ctx.event(kind::HUB_SET_ASIDE, None, Severity::Error, &data);
     }
 
     fn on_client(&mut self, req: ReqId, request: ClientRequest) {
@@ -261,6 +325,7 @@ impl Hub {
             key: message_key(&message),
             accepted_ms: self.clock_ms(),
             bytes: message.len() as u64,
+            sum: None,
         };
         let bytes = head.encode(&message);
         self.queue.arriving(head);
@@ -293,6 +358,7 @@ impl Hub {
                 dumpster_bytes: self.queue.dumpster_bytes(),
                 redeliveries: self.queue.queued().filter(|m| m.again).count() as u64,
                 epoch_seen: self.saved.epoch_seen,
+                set_aside: self.set_aside,
             }),
             events: None,
         }
@@ -356,7 +422,7 @@ impl Hub {
             clock_ms: self.clock_ms(),
             ..self.saved
         };
-        let bytes = serde_json::to_vec(&saved).expect("plain");
+        let bytes = durable::encode(SCHEMA, &saved);
         let file = STATE_FILE.to_owned();
         self.ctx.disk(what, DiskAction::Replace { file, bytes });
     }
@@ -466,27 +532,25 @@ impl Hub {
             self.save(Pending::Quiet);
         }
         self.evict();
-        let in_flight = self.queue.in_flight();
-        for (id, recipient) in self.queue.due(now, PARALLEL.saturating_sub(in_flight)) {
-            match self.queue.body(&id) {
-                Some(message) => self.send_mail(&id, recipient, message),
-                None => {
-                    if self.queue.load(&id) {
-                        let file = format!("queue/{id}");
-                        let len = self.config.settings.generation_bytes + MAX_HEAD;
-                        self.ctx
-                            .disk(Pending::Body { id }, DiskAction::Read { file, offset: 0, len });
-                    }
+        for work in self.queue.work(now) {
+            match work {
+                Work::Send(id, recipient) => self.send_mail(&id, recipient),
+                Work::Load(id) => {
+                    self.queue.loading(&id);
+                    let file = path(&id, false);
+                    let len = self.config.settings.generation_bytes + MAX_HEAD;
+                    self.ctx
+                        .disk(Pending::Body { id }, DiskAction::Read { file, offset: 0, len });
                 }
             }
         }
-        if let Some(at) = self.queue.next_due(now) {
+        if let Some(at) = self.queue.next_due() {
             self.ctx.wake_at(at);
         }
     }
 
-    fn send_mail(&mut self, id: &str, recipient: usize, message: Arc<Vec<u8>>) {
-        let Some(Mail { head, .. }) = self.queue.mail(id) else {
+    fn send_mail(&mut self, id: &str, recipient: usize) {
+        let (Some(Mail { head, .. }), Some(message)) = (self.queue.mail(id), self.queue.body(id)) else {
             return;
         };
         let (sender, to) = (head.sender.clone(), head.recipients[recipient].clone());
@@ -505,6 +569,10 @@ impl Hub {
             timeout_us: LMTP_US,
         });
     }
+}
+
+fn path(name: &str, dumpster: bool) -> String {
+    format!("{}/{name}", if dumpster { "dumpster" } else { "queue" })
 }
 
 impl Node for Hub {

@@ -1,12 +1,24 @@
 //! The hub's queue and dumpster: what is where, without I/O.
+//!
+//! Invariants:
+//! * What is to be tried is tried in the order in which it was accepted, each recipient by itself.
+//! * Bodies in memory or on their way there are at most [`HELD`]; deliveries under way at most [`PARALLEL`].
+//! * A step costs as much as what it changes, however long the queue is.
 
+use crate::durable::{self, NotUnderstood};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+
+/// Deliveries at once.
+pub const PARALLEL: usize = 8;
+/// Bodies at once, in memory and on their way there.
+pub const HELD: usize = PARALLEL + 4;
+/// The schema of the head of a queue file.
+const SCHEMA: u64 = 1;
 
 /// First line of a queue file; the message follows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Head {
     /// The hub's own id.
     pub id: String,
@@ -20,21 +32,41 @@ pub struct Head {
     pub accepted_ms: u64,
     /// Length of the message.
     pub bytes: u64,
+    /// CRC32C of the message; files had none before they had a schema.
+    #[serde(default)]
+    pub sum: Option<u32>,
 }
 
 impl Head {
     /// A queue file.
     pub fn encode(&self, message: &[u8]) -> Vec<u8> {
-        let mut out = serde_json::to_vec(self).expect("plain");
+        let sum = Some(crc32c::crc32c(message));
+        let mut out = durable::encode(SCHEMA, &Head { sum, ..self.clone() });
         out.push(b'\n');
         out.extend_from_slice(message);
         out
     }
     /// The head of a queue file.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let end = bytes.iter().position(|b| *b == b'\n')?;
-        serde_json::from_slice(&bytes[..end]).ok()
+    pub fn decode(bytes: &[u8]) -> Result<Self, NotUnderstood> {
+        durable::decode(SCHEMA, split(bytes)?.0)
     }
+    /// The message in a whole queue file.
+    pub fn message(bytes: &[u8]) -> Result<&[u8], NotUnderstood> {
+        let (head, message) = split(bytes)?;
+        let head: Head = durable::decode(SCHEMA, head)?;
+        let bad = |what| Err(NotUnderstood::Damaged(format!("{what} of the message")));
+        match head.sum {
+            _ if head.bytes != message.len() as u64 => bad("length"),
+            Some(sum) if sum != crc32c::crc32c(message) => bad("checksum"),
+            _ => Ok(message),
+        }
+    }
+}
+
+fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), NotUnderstood> {
+    let end = bytes.iter().position(|b| *b == b'\n');
+    let end = end.ok_or_else(|| NotUnderstood::Damaged("no whole head".into()))?;
+    Ok((&bytes[..end], &bytes[end + 1..]))
 }
 
 /// Where one recipient's copy stands.
@@ -46,6 +78,28 @@ pub enum State {
     Sent { tries: u32 },
     /// Acknowledged in this epoch.
     Done { epoch: u64 },
+}
+
+/// Where a message stands in the line of what is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Nothing is to be done, or something is under way that must end first.
+    Nowhere,
+    /// Its body is to be read.
+    Unread,
+    /// Its body is there, and a recipient is to be tried.
+    Ready,
+    /// A recipient is to be tried then.
+    Later(u64),
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// Read a body.
+    Load(String),
+    /// Deliver to a recipient.
+    Send(String, usize),
 }
 
 /// A message.
@@ -61,6 +115,19 @@ pub struct Mail {
     loading: bool,
     accepted: bool,
     retired_ms: u64,
+    /// Counts acceptances.
+    number: u64,
+    place: Place,
+}
+
+impl Mail {
+    fn is_held(&self) -> bool {
+        self.loading || self.body.is_some()
+    }
+    fn sent(&self) -> usize {
+        let sent = |s: &&State| matches!(s, State::Sent { .. });
+        self.states.iter().filter(sent).count()
+    }
 }
 
 /// All messages of a hub.
@@ -71,6 +138,15 @@ pub struct Queue {
     /// Ids in the dumpster, oldest first.
     order: VecDeque<String>,
     bytes: u64,
+    /// The queue's ids by their numbers.
+    ids: BTreeMap<u64, String>,
+    next: u64,
+    unread: BTreeSet<u64>,
+    ready: BTreeSet<u64>,
+    later: BTreeSet<(u64, u64)>,
+    held: usize,
+    sent: usize,
+    now: u64,
 }
 
 const NEW: State = State::Waiting { at: 0, tries: 0 };
@@ -86,15 +162,17 @@ impl Queue {
             loading: false,
             accepted: false,
             retired_ms: 0,
+            number: self.next,
+            place: Place::Nowhere,
             head,
         };
+        self.next += 1;
+        self.ids.insert(mail.number, mail.head.id.clone());
         self.queue.insert(mail.head.id.clone(), mail);
     }
     /// Its file is durable.
     pub fn accept(&mut self, id: &str) {
-        if let Some(mail) = self.queue.get_mut(id) {
-            mail.accepted = true;
-        }
+        self.change(id, |mail| mail.accepted = true);
     }
     /// A message found on the disk after a start.
     pub fn restore(&mut self, head: Head, dumpster: bool) {
@@ -106,20 +184,47 @@ impl Queue {
             self.retire(&id, accepted_ms);
         }
     }
-    /// All that the disk holds was found, in any order: the oldest in the dumpster is the first to leave it again. When it came
-    /// there is not known, but when it was accepted, and in which order within that millisecond.
+    /// All that the disk holds was found, in any order: the oldest in the queue is tried first, and the oldest in the dumpster is
+    /// the first to leave it again. When it came there is not known, but when it was accepted, and in which order within that
+    /// millisecond.
     pub fn restored(&mut self) {
-        let age = |id: &String| (self.dumpster.get(id).map(|m| m.retired_ms), id.len(), id.clone());
+        let age = |id: &String, m: &Mail| (m.head.accepted_ms, id.len(), id.clone());
+        let all = self.queue.iter().chain(&self.dumpster);
+        let mut all: Vec<_> = all.map(|(id, m)| age(id, m)).collect();
+        all.sort();
+        self.ids.clear();
+        (self.unread, self.ready, self.later) = Default::default();
+        for (number, (_, _, id)) in all.into_iter().enumerate() {
+            let number = number as u64;
+            self.next = number + 1;
+            if let Some(mail) = self.dumpster.get_mut(&id) {
+                mail.number = number;
+            } else if let Some(mail) = self.queue.get_mut(&id) {
+                (mail.number, mail.place) = (number, Place::Nowhere);
+                self.ids.insert(number, id.clone());
+                self.change(&id, |_| {});
+            }
+        }
+        let age = |id: &String| self.dumpster.get(id).map(|m| m.number);
         self.order.make_contiguous().sort_by_cached_key(age);
     }
     /// It is gone.
-    pub fn remove(&mut self, id: &str) {
-        self.queue.remove(id);
+    pub fn remove(&mut self, id: &str) -> Option<Mail> {
+        self.change(id, |mail| {
+            (mail.body, mail.loading, mail.accepted) = (None, false, false);
+            mail.states.clear();
+        });
+        let mail = self.queue.remove(id)?;
+        self.ids.remove(&mail.number);
+        Some(mail)
     }
     /// Every recipient has it.
     pub fn retire(&mut self, id: &str, clock_ms: u64) {
-        if let Some(mut mail) = self.queue.remove(id) {
-            mail.body = None;
+        let Some(states) = self.queue.get(id).map(|m| m.states.clone()) else {
+            return;
+        };
+        if let Some(mut mail) = self.remove(id) {
+            (mail.states, mail.accepted) = (states, true);
             mail.again = false;
             mail.retired_ms = clock_ms;
             self.bytes += mail.head.bytes;
@@ -146,10 +251,11 @@ impl Queue {
     /// Queues again all that was acknowledged before `epoch`; returns those that come out of the dumpster.
     pub fn redeliver(&mut self, epoch: u64) -> Vec<String> {
         let before = |s: &State| matches!(s, State::Done { epoch: e } if *e < epoch);
-        for mail in self.queue.values_mut() {
-            for state in mail.states.iter_mut().filter(|s| before(s)) {
-                *state = NEW;
-            }
+        let renew = |mail: &mut Mail| mail.states.iter_mut().filter(|s| before(s)).for_each(|s| *s = NEW);
+        let done = self.queue.iter().filter(|(_, m)| m.states.iter().any(before));
+        let done: Vec<String> = done.map(|(id, _)| id.clone()).collect();
+        for id in done {
+            self.change(&id, renew);
         }
         let mut again = Vec::new();
         for id in std::mem::take(&mut self.order) {
@@ -162,42 +268,43 @@ impl Queue {
                 self.order.push_back(id);
                 continue;
             }
-            for state in mail.states.iter_mut().filter(|s| before(s)) {
-                *state = NEW;
-            }
+            renew(mail);
             mail.again = true;
             if let Some(mail) = self.dumpster.remove(&id) {
                 self.bytes -= mail.head.bytes;
+                self.ids.insert(mail.number, id.clone());
                 self.queue.insert(id.clone(), mail);
+                self.change(&id, |_| {});
             }
             again.push(id);
         }
         again
     }
-    /// Recipients to be tried now, at most `room`.
-    pub fn due(&self, now: u64, room: usize) -> Vec<(String, usize)> {
-        let waiting = |s: &State| matches!(s, State::Waiting { at, .. } if *at <= now);
-        let mails = self.queue.values().filter(|m| m.accepted && !m.loading);
-        let all = mails.flat_map(|m| {
-            let due = m.states.iter().enumerate().filter(move |(_, s)| waiting(s));
-            due.map(|(i, _)| (m.head.id.clone(), i))
+    /// What is to be done now, in the order of acceptance.
+    pub fn work(&mut self, now: u64) -> Vec<Work> {
+        self.now = self.now.max(now);
+        while let Some((at, number)) = self.later.first().copied()
+            && at <= self.now
+        {
+            let id = self.ids.get(&number).cloned().unwrap_or_default();
+            self.change(&id, |_| {});
+        }
+        let mail = |number: &u64| self.queue.get(self.ids.get(number)?);
+        let sends = self.ready.iter().filter_map(mail).flat_map(|m| {
+            let due = m.states.iter().enumerate().filter(|(_, s)| self.is_due(s));
+            due.map(|(i, _)| Work::Send(m.head.id.clone(), i))
         });
-        all.take(room).collect()
+        let loads = self.unread.iter().filter_map(mail);
+        let loads = loads.map(|m| Work::Load(m.head.id.clone()));
+        let sends = sends.take(PARALLEL.saturating_sub(self.sent));
+        sends.chain(loads.take(HELD.saturating_sub(self.held))).collect()
     }
-    /// When the next recipient is to be tried.
-    pub fn next_due(&self, now: u64) -> Option<u64> {
-        let times = self.queue.values().filter(|m| m.accepted).flat_map(|m| &m.states);
-        times
-            .filter_map(|s| match s {
-                State::Waiting { at, .. } if *at > now => Some(*at),
-                _ => None,
-            })
-            .min()
+    fn is_due(&self, state: &State) -> bool {
+        matches!(state, State::Waiting { at, .. } if *at <= self.now)
     }
-    /// Deliveries on their way.
-    pub fn in_flight(&self) -> usize {
-        let sent = |s: &&State| matches!(s, State::Sent { .. });
-        self.queue.values().flat_map(|m| &m.states).filter(sent).count()
+    /// When the next recipient is to be tried, where that is later than now.
+    pub fn next_due(&self) -> Option<u64> {
+        self.later.first().map(|(at, _)| *at)
     }
     /// A message of the queue.
     pub fn mail(&self, id: &str) -> Option<&Mail> {
@@ -207,44 +314,37 @@ impl Queue {
     pub fn body(&self, id: &str) -> Option<Arc<Vec<u8>>> {
         self.queue.get(id)?.body.clone()
     }
-    /// Whether its body must be read now.
-    pub fn load(&mut self, id: &str) -> bool {
-        self.queue
-            .get_mut(id)
-            .is_some_and(|m| !std::mem::replace(&mut m.loading, true))
+    /// Its body is being read.
+    pub fn loading(&mut self, id: &str) {
+        self.change(id, |mail| mail.loading = true);
     }
-    /// Its file was read.
-    pub fn loaded(&mut self, id: &str, file: &[u8]) {
-        let Some(mail) = self.queue.get_mut(id) else { return };
-        let start = file.iter().position(|b| *b == b'\n').map_or(file.len(), |i| i + 1);
-        mail.loading = false;
-        mail.body = Some(Arc::new(file[start..].to_vec()));
+    /// It was read.
+    pub fn loaded(&mut self, id: &str, message: &[u8]) {
+        self.change(id, |mail| {
+            mail.loading = false;
+            mail.body = Some(Arc::new(message.to_vec()));
+        });
     }
     /// A delivery began.
     pub fn sent(&mut self, id: &str, recipient: usize) {
-        self.change(id, recipient, |s| match s {
+        self.set(id, recipient, |s| match s {
             State::Waiting { tries, .. } => State::Sent { tries },
             other => other,
         });
     }
     /// It was acknowledged.
     pub fn done(&mut self, id: &str, recipient: usize, epoch: u64) {
-        self.change(id, recipient, |_| State::Done { epoch });
+        self.set(id, recipient, |_| State::Done { epoch });
     }
     /// It failed: again after a pause that doubles.
     pub fn failed(&mut self, id: &str, recipient: usize, now: u64, (first, longest): (u64, u64)) {
-        self.change(id, recipient, |s| match s {
+        self.set(id, recipient, |s| match s {
             State::Sent { tries } => State::Waiting {
                 at: now + (first << tries.min(10)).min(longest),
                 tries: tries + 1,
             },
             other => other,
         });
-        if let Some(mail) = self.queue.get_mut(id)
-            && !mail.states.iter().any(|s| matches!(s, State::Sent { .. }))
-        {
-            mail.body = None;
-        }
     }
     /// Whether every recipient has it.
     pub fn is_done(&self, id: &str) -> bool {
@@ -252,10 +352,50 @@ impl Queue {
             .get(id)
             .is_some_and(|m| m.states.iter().all(|s| matches!(s, State::Done { .. })))
     }
-    fn change(&mut self, id: &str, recipient: usize, to: impl Fn(State) -> State) {
-        if let Some(state) = self.queue.get_mut(id).and_then(|m| m.states.get_mut(recipient)) {
-            *state = to(*state);
+    fn set(&mut self, id: &str, recipient: usize, to: impl Fn(State) -> State) {
+        self.change(id, |mail| {
+            if let Some(state) = mail.states.get_mut(recipient) {
+                *state = to(*state);
+            }
+        });
+    }
+
+    /// Changes a message of the queue, and gives it its new place. A body that nobody waits for leaves memory.
+    fn change(&mut self, id: &str, change: impl FnOnce(&mut Mail)) {
+        let Some(mail) = self.queue.get_mut(id) else { return };
+        let number = mail.number;
+        match mail.place {
+            Place::Nowhere => false,
+            Place::Unread => self.unread.remove(&number),
+            Place::Ready => self.ready.remove(&number),
+            Place::Later(at) => self.later.remove(&(at, number)),
+        };
+        self.held -= usize::from(mail.is_held());
+        self.sent -= mail.sent();
+        change(mail);
+        let at = mail.states.iter().filter_map(|s| match s {
+            State::Waiting { at, .. } => Some(*at),
+            _ => None,
+        });
+        let next = at.min().filter(|_| mail.accepted && !mail.loading);
+        let due = next.is_some_and(|at| at <= self.now);
+        if !due && mail.sent() == 0 {
+            mail.body = None;
         }
+        mail.place = match next {
+            Some(at) if !due => Place::Later(at),
+            Some(_) if mail.body.is_some() => Place::Ready,
+            Some(_) => Place::Unread,
+            None => Place::Nowhere,
+        };
+        match mail.place {
+            Place::Nowhere => false,
+            Place::Unread => self.unread.insert(number),
+            Place::Ready => self.ready.insert(number),
+            Place::Later(at) => self.later.insert((at, number)),
+        };
+        self.held += usize::from(mail.is_held());
+        self.sent += mail.sent();
     }
     /// Messages accepted and not yet delivered to all.
     pub fn queued(&self) -> impl Iterator<Item = &Mail> {
@@ -272,27 +412,5 @@ impl Queue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_oldest_leaves_the_dumpster_first_also_after_a_restart() {
-        let mut queue = Queue::default();
-        // As a restart finds them: by name, the last one first.
-        for (n, accepted_ms) in [(9, 40), (11, 60), (10, 40), (1, 10)] {
-            let head = Head {
-                id: format!("hub-{n}"),
-                sender: String::new(),
-                recipients: vec!["ann@lab".into()],
-                key: String::new(),
-                accepted_ms,
-                bytes: 100,
-            };
-            queue.restore(head, true);
-        }
-        queue.restored();
-        assert_eq!(queue.evict(300, 0), ["hub-1"], "first by room");
-        assert_eq!(queue.evict(300, 50), ["hub-9", "hub-10"], "then by age");
-        assert_eq!((queue.dumpster_len(), queue.dumpster_bytes()), (1, 100));
-    }
-}
+#[path = "queue_tests.rs"]
+mod tests;

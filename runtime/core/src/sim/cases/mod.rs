@@ -2,5 +2,6 @@
 //! One file for each layer.
 
 mod fixture;
+mod hub;
 mod recovery;
 mod witness;
