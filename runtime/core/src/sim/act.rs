@@ -2,9 +2,9 @@
 
 use super::MEMBERS;
 use super::disk::Fails;
-use super::plan::{Way, What, Who};
+use super::plan::{Then, Way, What, Who};
 use super::share::SHARES;
-use super::world::{CLIENTS, Happening, PRIVATE, PUBLIC, Pause, Waiter, World};
+use super::world::{CLIENTS, Happening, Moment, PRIVATE, PUBLIC, Pause, Waiter, World};
 use crate::io::{Command, GroupName, Input, Reply};
 
 /// What a step did that must be undone.
@@ -14,6 +14,17 @@ pub(super) struct Done {
     pub cuts: Vec<(usize, usize, usize)>,
     /// The machine that it hit.
     pub hit: Option<usize>,
+}
+
+/// Most datagrams that are held.
+const MOST_HELD: usize = 40;
+
+/// Datagrams of one life of a member's daemon, and to whom they go.
+#[derive(Debug)]
+pub(super) struct Held {
+    from: usize,
+    life: u64,
+    datagrams: Vec<(usize, Input)>,
 }
 
 /// Everything of one member, both ways.
@@ -39,6 +50,7 @@ impl World {
             Who::Active => self.workload.service_at,
             Who::Passive => 1 - self.workload.service_at,
             Who::Member(i) => i,
+            Who::Hub(h) => 2 + h % (self.machines.len() - 2),
         }
     }
 
@@ -66,7 +78,7 @@ impl World {
                 let i = self.who(who);
                 hit = Some(i);
                 self.checks.counters.power_offs += 1;
-                self.machines[i].doomed = self.machines[i].powered;
+                self.machines[i].doomed = self.machines[i].powered.then_some(Moment::Write);
                 let life = self.machines[i].life;
                 self.at(3_000_000.min(step.for_us / 2), Happening::Doom(i, life));
             }
@@ -157,7 +169,11 @@ impl World {
                 self.order(n, 0, Command::Stop { comment });
             }
             What::Reseed => self.order(n, 0, Command::Reseed { group: None }),
-            What::Ask(i, ref command) => self.order(n, i, command.clone()),
+            What::Ask(i, ref command) => {
+                self.checks.counters.orders += 1;
+                self.checks.stop_asked |= matches!(command, Command::Stop { .. });
+                self.order(n, i, command.clone());
+            }
             What::Heartbeat(ms) => {
                 self.order(n, 0, set("heartbeat_ms", ms.to_string()));
             }
@@ -171,6 +187,12 @@ impl World {
                 let node = self.machines[i].config.node.clone();
                 self.order(n, 1 - i, Command::Evict { node });
             }
+            // See below.
+            What::PowerOffMidChange(_)
+            | What::Unreadable(..)
+            | What::Damage(..)
+            | What::Hold(_)
+            | What::BehindOnline(_) => {}
             What::Force(who) => {
                 let i = self.who(who);
                 hit = Some(1 - i);
@@ -187,6 +209,7 @@ impl World {
                 self.at(34_000_000, Happening::Order(n, i, Command::ForceQuorum));
             }
         }
+        hit = self.begin_harsher(n).or(hit);
         self.cuts.extend(cuts.iter().copied());
         self.done[n] = Done { cuts, hit };
         self.share_contact();
@@ -197,6 +220,121 @@ impl World {
             _ => step.for_us,
         };
         self.at(wait, Happening::Undo(n));
+    }
+
+    /// The same of what makes the world harsher; the machine that is hit.
+    fn begin_harsher(&mut self, n: usize) -> Option<usize> {
+        let step = self.plan.steps[n].clone();
+        match step.what {
+            What::PowerOffMidChange(who) => {
+                let i = self.who(who);
+                self.checks.counters.power_offs += 1;
+                if self.more.chance(40) {
+                    // While it recovers.
+                    self.kill_for(i, 100_000);
+                }
+                self.machines[i].doomed = self.machines[i].powered.then_some(Moment::Change);
+                let life = self.machines[i].life;
+                self.at(3_000_000.min(step.for_us / 2), Happening::Doom(i, life));
+                Some(i)
+            }
+            What::Unreadable(who, what, at_start) => {
+                let i = self.who(who);
+                self.machines[i].disk.unreadable = Some(what);
+                self.checks.unread.insert(i);
+                if at_start {
+                    self.kill_for(i, 500_000);
+                }
+                Some(i)
+            }
+            What::Damage(who, kind, how, down) => {
+                let i = self.who(who);
+                let hurt = self.damage(i, kind, how);
+                if hurt && down {
+                    // The daemon had died before: what it has in memory does not matter.
+                    self.kill_for(i, step.for_us / 4);
+                }
+                None
+            }
+            What::Hold(who) => {
+                let from = self.who(who);
+                let life = self.machines[from].life;
+                let datagrams = Vec::new();
+                self.held = Some(Held { from, life, datagrams });
+                // Some heartbeats first.
+                self.at(step.for_us / 2, Happening::Behind(n, from));
+                Some(from)
+            }
+            What::BehindOnline(_) => {
+                self.waiting.push(n);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// The daemon is killed and started again.
+    fn kill_for(&mut self, i: usize, us: u64) {
+        self.stop_daemon(i, false);
+        let life = self.machines[i].life;
+        self.at(us, Happening::Restart(i, life));
+    }
+
+    /// A datagram may be held, beside the one that arrives.
+    pub(super) fn hold(&mut self, i: usize, j: usize, datagram: &Input) {
+        let life = self.machines[i].life;
+        let Some(held) = &mut self.held else { return };
+        if held.from == i && held.life == life && held.datagrams.len() < MOST_HELD && self.more.chance(30) {
+            held.datagrams.push((j, datagram.clone()));
+        }
+    }
+
+    /// What is held arrives, over a while.
+    fn let_go(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        if self.machines[held.from].life == held.life {
+            return;
+        }
+        for (j, datagram) in held.datagrams {
+            self.checks.counters.held_datagrams += 1;
+            let us = self.more.range(0, 3_000_000);
+            let life = self.machines[j].life;
+            self.at(us, Happening::Input(j, life, datagram));
+        }
+    }
+
+    /// A service came online on a member: what waits for that follows.
+    pub(super) fn came_online(&mut self, i: usize) {
+        for n in std::mem::take(&mut self.waiting) {
+            let us = match self.plan.steps[n].what {
+                What::BehindOnline(Then::Move) => self.more.range(0, 500_000),
+                _ => self.more.range(0, 50_000),
+            };
+            self.at(us, Happening::Behind(n, i));
+        }
+    }
+
+    pub(super) fn behind_online(&mut self, n: usize, i: usize) {
+        let what = self.plan.steps[n].what.clone();
+        self.note(|| format!("BEHIND {n} {what:?}: {i}"));
+        let us = self.more.range(100_000, 3_000_000);
+        match what {
+            What::Hold(_) => return self.kill_for(i, us / 4),
+            What::BehindOnline(Then::Move) => {
+                self.checks.counters.moves_behind_online += 1;
+                let to = self.machines[1 - i].config.node.clone();
+                let comment = "right away".into();
+                return self.order(n, i, Command::Move { to, comment });
+            }
+            What::BehindOnline(Then::Kill) => self.kill_for(i, us),
+            What::BehindOnline(Then::KillOther) => self.kill_for(1 - i, us),
+            What::BehindOnline(Then::PowerOff) => {
+                self.stop_daemon(i, true);
+                self.at(us + 5_000_000, Happening::PowerOn(i));
+            }
+            _ => return,
+        }
+        self.checks.counters.ends_behind_online += 1;
     }
 
     /// The cuts of a step that waited for its moment.
@@ -225,6 +363,9 @@ impl World {
             self.machines[i].disk.flip(&name, 100);
         }
         self.checks.counters.hurt_logs += 1;
+        let group = usize::from_str_radix(&name[1..3], 16).unwrap_or(0);
+        let group = self.checks.groups[group].clone();
+        self.checks.hurt(i, &group);
         self.note(|| format!("hurt {name} on {i}"));
     }
 
@@ -240,9 +381,20 @@ impl World {
         }
         match step.what {
             What::LateAnswer => self.cut_at_answer = None,
-            What::PowerOff(_) | What::PowerOffMidWrite(_) | What::HubOff(_) => {
+            What::PowerOff(_)
+            | What::PowerOffMidWrite(_)
+            | What::PowerOffMidChange(_)
+            | What::HubOff(_)
+            | What::BehindOnline(_) => {
+                self.waiting.retain(|w| *w != n);
                 if let Some(i) = self.done[n].hit {
+                    self.machines[i].doomed = None;
                     self.power_on(i);
+                    if matches!(step.what, What::PowerOffMidWrite(_)) && self.more.chance(30) {
+                        // The power flickers.
+                        self.machines[i].doomed = Some(Moment::Change);
+                        self.at(3_000_000, Happening::PowerOn(i));
+                    }
                 }
             }
             What::BothOff => {
@@ -284,8 +436,19 @@ impl World {
                     self.machines[i].disk.capacity = None;
                 }
             }
-            What::Suspend => self.order(n, 0, Command::Resume { group: None }),
-            What::Stop => {
+            What::Suspend | What::Ask(_, Command::Suspend { .. }) => {
+                self.order(n, 0, Command::Resume { group: None });
+            }
+            What::Ask(i, Command::Evict { ref node }) => {
+                let node = node.clone();
+                self.order(n, i, Command::Join { node });
+            }
+            What::Unreadable(who, ..) => {
+                let i = self.done[n].hit.unwrap_or(self.who(who));
+                self.machines[i].disk.unreadable = None;
+            }
+            What::Hold(_) => self.let_go(),
+            What::Stop | What::Ask(_, Command::Stop { .. }) => {
                 self.checks.intent(self.now, false);
                 self.order(n, 0, Command::Start);
             }
@@ -302,13 +465,16 @@ impl World {
         self.cuts.clear();
         (self.loss, self.delay_us, self.throttled) = (0, 2_000, false);
         self.cut_at_answer = None;
+        self.waiting.clear();
+        self.held = None;
         if self.share.down {
             self.share.restarted();
         }
         for i in 0..self.machines.len() {
             self.machines[i].disk.capacity = None;
             self.machines[i].disk.fail_next = None;
-            self.machines[i].doomed = false;
+            self.machines[i].disk.unreadable = None;
+            self.machines[i].doomed = None;
             self.resume(i);
             self.power_on(i);
         }
@@ -338,7 +504,7 @@ impl World {
         match (what, &reply) {
             (Some(What::Move), Reply::Done(_)) => self.checks.counters.moves += 1,
             (Some(What::Move), Reply::Denied(_)) => self.checks.counters.moves_denied += 1,
-            (Some(What::Stop), Reply::Done(text)) => {
+            (Some(What::Stop | What::Ask(_, Command::Stop { .. })), Reply::Done(text)) => {
                 let stopped = text.starts_with("Stopped");
                 self.checks.intent(self.now, stopped);
             }

@@ -10,7 +10,7 @@ use ccr_contract::config::Config;
 use ccr_contract::event::{NodeEvent, Value, kind};
 use ccr_contract::reply::By;
 use ccr_contract::status::ServiceState;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest time from the dial's decision to the opened log, in microseconds.
 const MOUNT_US: u64 = 1_500_000;
@@ -55,6 +55,14 @@ pub struct Checks {
     /// The longest lease, and a second.
     stops_within_us: u64,
     mount_forced: bool,
+    /// Members and groups with a file that was damaged.
+    hurt: BTreeSet<(usize, String)>,
+    /// Members of which a read has failed.
+    pub(super) unread: BTreeSet<usize>,
+    /// Open logs that were damaged: group, epoch, generation.
+    pub(super) only_there: BTreeSet<(usize, u64, u64)>,
+    /// Messages of which a hub's file was damaged, by the hub's id.
+    pub(super) spoilt: BTreeSet<String>,
     pub(super) groups: Vec<String>,
 }
 
@@ -90,6 +98,10 @@ impl Checks {
             tolerated: config.settings.dial.tolerated(),
             stops_within_us: 1_000_000 + 1_000 * config.settings.lease_ms.max(config.settings.witness_lease_ms),
             mount_forced: false,
+            hurt: BTreeSet::new(),
+            unread: BTreeSet::new(),
+            only_there: BTreeSet::new(),
+            spoilt: BTreeSet::new(),
             groups: config.settings.groups.clone(),
         }
     }
@@ -99,6 +111,13 @@ impl Checks {
         if self.broken.is_none() {
             self.broken = Some((which, how));
         }
+    }
+    /// A file of a member's group was damaged.
+    pub(super) fn hurt(&mut self, i: usize, group: &str) {
+        self.hurt.insert((i, group.to_owned()));
+    }
+    fn is_hurt(&self, i: usize, group: &str) -> bool {
+        self.hurt.contains(&(i, group.to_owned()))
     }
     /// An operator accepted a loss.
     pub fn loss_accepted(&mut self) {
@@ -221,7 +240,7 @@ impl Checks {
         let acked = own
             .filter_map(|(e, _)| self.acked_generation.get(e)?.get(&stream))
             .max();
-        if acked.is_some_and(|g| *g >= generation) && !self.mount_forced && self.counters.hurt_logs == 0 {
+        if acked.is_some_and(|g| *g >= generation) && !self.mount_forced && !self.is_hurt(i, &group) {
             self.broke(
                 "I3",
                 format!(
@@ -259,6 +278,10 @@ impl Checks {
     }
     /// Whether something acknowledged in `epoch` in this generation may be gone: a later appointment went on before it.
     pub(super) fn may_be_lost(&self, by: &By, group: &str) -> bool {
+        let at = self.groups.iter().position(|g| g == group).unwrap_or(0);
+        if self.only_there.contains(&(at, by.epoch, by.generation)) {
+            return true;
+        }
         self.epochs
             .range(by.epoch + 1..)
             .any(|(_, e)| e.lost_from.get(group).is_some_and(|g| *g <= by.generation))
@@ -310,6 +333,7 @@ impl World {
             kind::ONLINE | kind::PARTIALLY_ONLINE => {
                 c.role_changes += 1;
                 self.check_votes(i, number(e, "epoch"));
+                self.came_online(i);
             }
             kind::MEMBER_UP if self.checks.forced == Some(i) => self.checks.forced = None,
             kind::LOG_FULL => c.full_disks += 1,
@@ -325,7 +349,11 @@ impl World {
             kind::COPY_RESYNCED => c.incremental_reseeds += 1,
             kind::COPY_SEEDED => c.full_reseeds += 1,
             kind::DATABASE_COMPACTED => c.compactions += 1,
-            kind::COPY_FAILED if c.hurt_logs == 0 && text(e, "why").starts_with("a message cannot be read") => {
+            kind::COPY_FAILED if text(e, "why").starts_with("a message cannot be read") => {
+                // A failed read is no broken body.
+                if self.checks.is_hurt(i, text(e, "group")) || self.checks.unread.contains(&i) {
+                    return;
+                }
                 let how = format!("node {i} says that {}, and no disk was hurt", text(e, "why"));
                 self.checks.broke("I5", how);
             }

@@ -87,6 +87,54 @@ counters! {
     failed_inspections,
     /// Messages with several recipients.
     several_recipients,
+    /// Reads that failed.
+    failed_reads,
+    /// Listings that failed.
+    failed_listings,
+    /// Cuts that a loss of power undid.
+    undone_cuts,
+    /// Losses of power in the middle of a change of the disk.
+    power_offs_mid_change,
+    /// The same on hubs.
+    hub_power_offs_mid_change,
+    /// Bits flipped in files.
+    flips,
+    /// Files cut short.
+    truncations,
+    /// Sectors zeroed.
+    zeroed_sectors,
+    /// Files that went back to what they had been.
+    older_copies,
+    /// Files deleted.
+    deletions,
+    /// Damaged `cluster.json`.
+    damaged_cluster_files,
+    /// Damaged checkpoints.
+    damaged_checkpoints,
+    /// Damaged notes of the source.
+    damaged_notes,
+    /// Damage in the flushed part of an open log.
+    damaged_open_logs,
+    /// Damaged closed logs.
+    damaged_closed_logs,
+    /// Damaged segments.
+    damaged_segments,
+    /// Damaged `hub.json`.
+    damaged_hub_files,
+    /// Damaged messages in queues.
+    damaged_queue_files,
+    /// Damaged messages in dumpsters.
+    damaged_dumpster_files,
+    /// Damage that the atlas did not allow.
+    spared,
+    /// Datagrams held over a restart of their sender.
+    held_datagrams,
+    /// Orders of operators at any time.
+    orders,
+    /// Moves right behind a service that came online.
+    moves_behind_online,
+    /// Daemons and machines that went right behind a service that came online.
+    ends_behind_online,
     /// Runs with heartbeats of less than a second.
     short_heartbeats,
     /// Runs with clocks that drift by a thousandth or more.

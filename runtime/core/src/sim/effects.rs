@@ -99,6 +99,7 @@ impl World {
                 bytes: bytes.clone(),
             };
             let life = self.machines[j].life;
+            self.hold(i, j, &input);
             self.at(us, Happening::Input(j, life, input));
         }
     }

@@ -5,7 +5,9 @@ mod act;
 mod check;
 mod clients;
 mod counters;
+mod damage;
 mod disk;
+pub mod draw;
 mod effects;
 pub mod plan;
 mod reads;
@@ -106,6 +108,12 @@ fn run_world(seed: u64, plan: Plan, planted: Option<Bug>, trace: bool) -> Outcom
     drive(&mut world);
     world.checks.counters.operations = world.workload.ops.len() as u64;
     world.checks.counters.faults = plan.steps.len() as u64;
+    for m in &world.machines {
+        let (c, t) = (&mut world.checks.counters, m.disk.tally);
+        c.failed_reads += t.reads;
+        c.failed_listings += t.listings;
+        c.undone_cuts += t.cuts;
+    }
     Outcome {
         seed,
         broken: world.checks.broken,

@@ -1,22 +1,11 @@
 //! The plan of a run, drawn from its seed: what is broken when and for how long, what operators ask, and with which times
 //! and sizes the lab runs. It is data, so that a failing run can be repeated with fewer steps, and kept in a file.
 
-use super::rng::Rng;
+use super::disk::{How, Kind, Unreadable};
 use super::world::Pause;
 use crate::io::Command;
 use ccr_contract::config::{Dial, Settings};
 use serde::{Deserialize, Serialize};
-
-/// In how many of a hundred seeds a run is harsher in this way. What has come to stay is above 0; 0 is a draw that waits for
-/// what it found to be mended.
-mod odds {
-    /// Messages with up to three recipients, over several groups.
-    pub const RECIPIENTS: u64 = 50;
-    /// Heartbeats, tolerances, leases and the witness's times other than the lab's.
-    pub const TIMES: u64 = 50;
-    /// Clocks that drift more than any real one.
-    pub const DRIFT: u64 = 30;
-}
 
 /// Whom a step hurts, resolved when it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +16,8 @@ pub enum Who {
     Passive,
     /// The member at this place.
     Member(usize),
+    /// The hub at this place.
+    Hub(usize),
 }
 
 /// A step.
@@ -97,6 +88,29 @@ pub enum What {
     ForceOld(Who),
     /// An operator asks the member at this place.
     Ask(usize, Command),
+    /// The power goes in the middle of a replacement, a renaming, a deletion or a cut.
+    PowerOffMidChange(Who),
+    /// Something cannot be read for a while; the daemon is killed where it reads that at its start only.
+    Unreadable(Who, Unreadable, bool),
+    /// A file is damaged, where another place has what it held; while the daemon is down, or while it runs.
+    Damage(Who, Kind, How, bool),
+    /// Datagrams of a member are held, its daemon is killed, and they arrive when the next one runs.
+    Hold(Who),
+    /// The next time that the service comes online, this follows within half a second.
+    BehindOnline(Then),
+}
+
+/// What follows right behind a service that came online.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Then {
+    /// A planned move.
+    Move,
+    /// The daemon that came online is killed.
+    Kill,
+    /// The other one is.
+    KillOther,
+    /// The machine that came online loses power.
+    PowerOff,
 }
 
 /// In which direction a cut works.
@@ -198,24 +212,6 @@ impl Default for Times {
 }
 
 impl Times {
-    /// Times within what `set` allows: a heartbeat from 100 ms to a third of the lease.
-    fn draw(rng: &mut Rng) -> Self {
-        let heartbeat = *rng.pick(&[100, 100, 200, 200, 300, 500, 800, 1200]);
-        let node_tolerance = rng.range(3, 9) as u32;
-        Self {
-            heartbeat,
-            node_tolerance,
-            interface_tolerance: rng.range(1, u64::from(node_tolerance).min(5) + 1) as u32,
-            lease: (*rng.pick(&[4500, 4500, 2000, 3000, 6000])).max(3 * heartbeat),
-            arbitration_delay: *rng.pick(&[1500, 500, 1000, 3000]),
-            witness_check: *rng.pick(&[5000, 2000, 8000]),
-            witness_beat: *rng.pick(&[400, 200, 600]),
-            witness_timeout: *rng.pick(&[1000, 1000, 1500, 2000]),
-            witness_lease: *rng.pick(&[2000, 1500, 3000]),
-            idle_roll: *rng.pick(&[5000, 1000, 2000, 10_000]),
-            status_probe: *rng.pick(&[2000, 1000, 4000]),
-        }
-    }
     /// The configuration with these times.
     pub(super) fn into_settings(self, rest: Settings) -> Settings {
         Settings {
@@ -238,7 +234,7 @@ impl Times {
 fn one() -> u64 {
     1
 }
-fn usual_drift() -> u64 {
+pub(super) fn usual_drift() -> u64 {
     200
 }
 
@@ -246,87 +242,6 @@ fn usual_drift() -> u64 {
 pub const WINDOW_US: (u64, u64) = (20_000_000, 80_000_000);
 
 impl Plan {
-    /// Draws a plan.
-    pub fn draw(rng: &mut Rng) -> Self {
-        let count = rng.range(3, 7);
-        let mut steps: Vec<Step> = (0..count)
-            .map(|_| Step {
-                at_us: rng.range(WINDOW_US.0, WINDOW_US.1),
-                for_us: 1_000_000 * rng.range(1, 25),
-                what: draw_what(rng),
-            })
-            .collect();
-        if rng.chance(30) {
-            // A copy that lags behind when the active node dies is what the dial is for.
-            let at = rng.range(WINDOW_US.0, WINDOW_US.1 - 30_000_000);
-            let lag = rng.range(8_000_000, 30_000_000);
-            let step = |at_us, for_us, what| Step { at_us, for_us, what };
-            steps.push(step(at, lag + 9_000_000, What::Throttle));
-            steps.push(step(at + lag, 25_000_000, What::PowerOff(Who::Active)));
-        }
-        // A damaged log and a seed of the copy that still had it whole: nothing could bring that back.
-        if steps.iter().any(|s| matches!(s.what, What::Flip(_) | What::LoseLog(_))) {
-            steps
-                .iter_mut()
-                .filter(|s| s.what == What::Reseed)
-                .for_each(|s| s.what = What::Move);
-        }
-        if rng.chance(8) {
-            // Force accepts a split where the other one lives: no person does it while anything else is broken.
-            let ends = steps.iter().map(|s| s.at_us + s.for_us.max(20_000_000));
-            let at_us = ends.max().unwrap_or(WINDOW_US.0) + 10_000_000;
-            let who = Who::Member(rng.range(0, 2) as usize);
-            let (what, for_us) = if rng.chance(50) {
-                (What::Force(who), 26_000_000)
-            } else {
-                (What::ForceOld(who), 50_000_000)
-            };
-            steps.push(Step { at_us, for_us, what });
-        }
-        steps.sort_by_key(|s| s.at_us);
-        let plan = Self {
-            steps,
-            ops: 300 + rng.range(0, 100) as usize,
-            hubs: if rng.chance(30) { 2 } else { 1 },
-            dial: *rng.pick(&[
-                Dial::Lossless,
-                Dial::GoodAvailability,
-                Dial::BestAvailability,
-                Dial::BestAvailability,
-            ]),
-            depth: *rng.pick(&[1, 3, 10]),
-            groups: if rng.chance(20) { 2 } else { 1 },
-            failback: rng.chance(10),
-            longest: rng.chance(10),
-            recipients: 1,
-            drift_ppm: usual_drift(),
-            times: Times::default(),
-        };
-        plan.harsher(&mut rng.fork())
-    }
-
-    /// What makes the world as harsh as the real one, drawn behind everything else: what is added here leaves the rest of a
-    /// seed's plan as it was.
-    fn harsher(mut self, rng: &mut Rng) -> Self {
-        let part = |rng: &mut Rng, odds: u64| (rng.chance(odds), rng.fork());
-        if let (true, mut rng) = part(rng, odds::RECIPIENTS) {
-            self.recipients = rng.range(2, 4);
-            self.groups = self.groups.max(rng.range(1, 4) as usize);
-        }
-        if let (true, mut rng) = part(rng, odds::TIMES) {
-            self.times = Times::draw(&mut rng);
-            for step in &mut self.steps {
-                if let What::Heartbeat(ms) = &mut step.what {
-                    *ms = *rng.pick(&[100, 200, 300, 500, 1000]);
-                }
-            }
-        }
-        if let (true, mut rng) = part(rng, odds::DRIFT) {
-            self.drift_ppm = *rng.pick(&[1_000, 5_000, 20_000]);
-        }
-        self
-    }
-
     /// A plan without any step, in a world that is not harsh.
     pub fn calm() -> Self {
         Self {
@@ -352,42 +267,5 @@ impl Plan {
             .map(|i| self.steps[i].clone())
             .collect();
         plan
-    }
-}
-
-fn draw_what(rng: &mut Rng) -> What {
-    let who = *rng.pick(&[Who::Active, Who::Active, Who::Passive, Who::Member(0), Who::Member(1)]);
-    let way = *rng.pick(&[Way::Both, Way::Both, Way::Out, Way::In]);
-    let pause = *rng.pick(&[Pause::Machine, Pause::Machine, Pause::Process]);
-    match rng.range(0, 105) {
-        0..8 => What::PowerOff(who),
-        8..14 => What::PowerOffMidWrite(who),
-        14..20 => What::Kill(who),
-        20..32 => What::Pause(who, pause),
-        32..35 => What::CutPrivate,
-        35..41 => What::CutPublic(who, way),
-        41..50 => What::Partition(way),
-        50..56 => What::Isolate(who),
-        56..59 => What::ShareDown,
-        59..61 => What::ShareRestart,
-        61..62 => What::LateAnswer,
-        62..65 => What::HubOff(rng.range(0, 2) as usize),
-        65..68 => What::BadNetwork,
-        68..70 => What::DiskFails(who, rng.chance(50)),
-        70..72 => What::Rtc(who, rng.chance(50)),
-        72..74 => What::Flip(who),
-        74..75 => What::LoseLog(who),
-        75..77 => What::Throttle,
-        77..79 => What::BothOff,
-        79..87 => What::Move,
-        87..90 => What::MoveCluster,
-        90..91 => What::RawMove,
-        91..94 => What::Suspend,
-        94..96 => What::Stop,
-        96..98 => What::Reseed,
-        98..99 => What::DiskFull(Who::Active),
-        99..101 => What::Heartbeat(*rng.pick(&[1000, 1200, 1400])),
-        101..103 => What::Witness(rng.range(0, 2) as usize),
-        _ => What::Evict,
     }
 }

@@ -158,6 +158,10 @@ impl Truths {
             t.opened = t.arbitrates.take();
         }
     }
+    /// Whether a member has said that it serves, and lives.
+    pub fn serves(&self, i: usize) -> bool {
+        self.members[i].online.is
+    }
     /// The daemon of a member ended.
     pub fn ended(&mut self, now: u64, i: usize) {
         let Some(t) = self.members.get_mut(i) else { return };

@@ -29,6 +29,15 @@ pub enum Pause {
     Process,
 }
 
+/// The moment at which the power of a machine goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// In the middle of a write to a log.
+    Write,
+    /// In the middle of an operation that changes which files there are.
+    Change,
+}
+
 /// One machine.
 #[derive(Debug)]
 pub struct Machine {
@@ -53,8 +62,8 @@ pub struct Machine {
     /// By how much its RTC is off.
     pub rtc_offset_us: i64,
     inbox: Vec<Input>,
-    /// The power goes as soon as it is in the middle of a write.
-    pub doomed: bool,
+    /// When the power goes.
+    pub doomed: Option<Moment>,
     /// Whether the service address is up here.
     pub has_address: bool,
     session: u64,
@@ -102,6 +111,8 @@ pub enum Happening {
     Order(usize, usize, crate::io::Command),
     /// The daemon is started again.
     Restart(usize, u64),
+    /// What was to follow a service that came online follows: the step, and who came online.
+    Behind(usize, usize),
 }
 
 #[derive(Debug)]
@@ -178,11 +189,20 @@ pub struct World {
     pub trace: Option<Vec<String>>,
     /// The last datagram that each member got.
     pub last: [Option<Input>; 2],
+    /// Random choices of what makes the world harsher: apart, so that the others stay as they were.
+    pub(super) more: Rng,
+    /// Datagrams that are held.
+    pub(super) held: Option<super::act::Held>,
+    /// Steps that wait for a service to come online.
+    pub(super) waiting: Vec<usize>,
+    /// Whose copy of what was hurt.
+    pub(super) atlas: super::damage::Atlas,
 }
 
 impl World {
     /// Machines that are switched on, one after another.
     pub fn new(mut rng: Rng, configs: Vec<Config>, plan: super::plan::Plan, trace: bool) -> Self {
+        let more = rng.clone().fork();
         let workload = Workload::new(rng.fork(), &plan);
         let machines: Vec<Machine> = configs
             .into_iter()
@@ -198,7 +218,7 @@ impl World {
                 skew_ppm: rng.range(0, 2 * plan.drift_ppm + 1) as i64 - plan.drift_ppm as i64,
                 rtc_offset_us: rng.range(0, 7_200_000_000) as i64 - 3_600_000_000,
                 inbox: Vec::new(),
-                doomed: false,
+                doomed: None,
                 has_address: false,
                 session: 0,
                 wake: 0,
@@ -234,6 +254,10 @@ impl World {
             plan,
             trace: trace.then(Vec::new),
             last: [None, None],
+            more,
+            held: None,
+            waiting: Vec::new(),
+            atlas: super::damage::Atlas::default(),
         };
         for i in 0..world.machines.len() {
             let at = world.rng.range(0, 3_000_000);
@@ -337,7 +361,7 @@ impl World {
                     return;
                 }
                 let done = self.machines[i].disk.complete();
-                if self.machines[i].doomed && self.machines[i].disk.mid_write() {
+                if self.machines[i].doomed == Some(Moment::Write) && self.machines[i].disk.mid_write() {
                     // At once, or while the flush is under way.
                     let us = self.rng.range(0, 3_000);
                     self.at(us, Happening::Doom(i, life));
@@ -362,7 +386,13 @@ impl World {
             Happening::Step(i) => self.begin_step(i),
             Happening::Undo(i) => self.undo_step(i),
             Happening::Doom(i, life) => {
-                if self.machines[i].life == life && self.machines[i].doomed {
+                if self.machines[i].life == life && self.machines[i].doomed.is_some() {
+                    let c = &mut self.checks.counters;
+                    match self.machines[i].doomed {
+                        Some(Moment::Change) if i < 2 => c.power_offs_mid_change += 1,
+                        Some(Moment::Change) => c.hub_power_offs_mid_change += 1,
+                        _ => {}
+                    }
                     self.stop_daemon(i, true);
                 }
             }
@@ -373,6 +403,7 @@ impl World {
                 self.check_phases(&settings);
                 self.at(250_000, Happening::Poll);
             }
+            Happening::Behind(n, i) => self.behind_online(n, i),
             Happening::PowerOn(i) => self.power_on(i),
             Happening::PowerOff(i) => self.stop_daemon(i, true),
             Happening::Order(n, i, command) => self.order(n, i, command),
@@ -430,6 +461,13 @@ impl World {
         if let Some(us) = self.machines[i].disk.latency(&mut rng) {
             self.rng = rng;
             let life = self.machines[i].life;
+            if self.machines[i].doomed == Some(Moment::Change)
+                && self.machines[i].disk.changes()
+                && self.more.chance(30)
+            {
+                let at = self.more.range(0, us);
+                self.at(at, Happening::Doom(i, life));
+            }
             self.at(us, Happening::Disk(i, life));
         }
     }
@@ -473,7 +511,7 @@ impl World {
         }
         m.life += 1;
         m.paused = None;
-        m.doomed = false;
+        m.doomed = None;
         m.inbox.clear();
         m.session += 1;
         m.has_address = m.has_address && !power;

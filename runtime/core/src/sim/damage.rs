@@ -1,0 +1,150 @@
+//! Damage to files behind a node's back, under an atlas: never the last good copy of what must survive.
+
+use super::disk::{How, Kind};
+use super::world::World;
+use crate::cluster::record::Saved;
+use crate::store::log;
+use crate::wire;
+use ccr_contract::status::CopyStatus;
+use std::collections::BTreeMap;
+
+/// Whose copy of what was hurt in this run: the other one's is spared until the end.
+#[derive(Debug, Default)]
+pub(super) struct Atlas {
+    /// By storage group.
+    groups: BTreeMap<usize, usize>,
+    cluster: Option<usize>,
+}
+
+impl World {
+    /// Damages a file of this kind on a machine, where that takes nothing for good. Whether it did.
+    pub(super) fn damage(&mut self, i: usize, kind: Kind, how: How) -> bool {
+        let found = match kind {
+            Kind::Cluster => self
+                .cluster_known_elsewhere(i)
+                .then(|| ("cluster.json".to_owned(), usize::MAX)),
+            Kind::Hub => Some(("hub.json".to_owned(), usize::MAX)),
+            Kind::Queue | Kind::Dumpster => self.any_message(i, kind),
+            _ => self.any_of_group(i, kind),
+        };
+        let open = found.as_ref().filter(|_| kind == Kind::Open).and_then(|(name, _)| {
+            let header = log::scan(self.machines[i].disk.file(name)?).ok()?.header;
+            Some((group_of(name), header.epoch, header.generation))
+        });
+        let mut rng = self.more.fork();
+        let hurt = found.filter(|(name, most)| self.machines[i].disk.damage(name, how, *most, &mut rng));
+        let Some((name, _)) = hurt else {
+            self.checks.counters.spared += 1;
+            return false;
+        };
+        self.note(|| format!("damage on {i}: {how:?} of {name}"));
+        self.hurt(i, kind, &name);
+        // What is in no closed log is nowhere else.
+        self.checks.only_there.extend(open);
+        let c = &mut self.checks.counters;
+        *match kind {
+            Kind::Cluster => &mut c.damaged_cluster_files,
+            Kind::Checkpoint => &mut c.damaged_checkpoints,
+            Kind::Known => &mut c.damaged_notes,
+            Kind::Open => &mut c.damaged_open_logs,
+            Kind::Closed => &mut c.damaged_closed_logs,
+            Kind::Segment => &mut c.damaged_segments,
+            Kind::Hub => &mut c.damaged_hub_files,
+            Kind::Queue => &mut c.damaged_queue_files,
+            Kind::Dumpster => &mut c.damaged_dumpster_files,
+            Kind::Arrival | Kind::Other => &mut c.hurt_logs,
+        } += 1;
+        *match how {
+            How::Flip => &mut c.flips,
+            How::Truncate => &mut c.truncations,
+            How::Zero => &mut c.zeroed_sectors,
+            How::Older => &mut c.older_copies,
+            How::Delete => &mut c.deletions,
+        } += 1;
+        true
+    }
+
+    /// What the checks must know.
+    fn hurt(&mut self, i: usize, kind: Kind, name: &str) {
+        match kind {
+            Kind::Cluster => self.atlas.cluster = Some(i),
+            Kind::Queue | Kind::Dumpster => {
+                let id = name.rsplit('/').next().unwrap_or_default();
+                self.checks.spoilt.insert(id.to_owned());
+            }
+            Kind::Hub => {}
+            _ => {
+                let g = group_of(name);
+                self.atlas.groups.insert(g, i);
+                let group = self.checks.groups[g].clone();
+                self.checks.hurt(i, &group);
+            }
+        }
+    }
+
+    /// A message of a hub, and the length of its head: nothing checks its body yet.
+    fn any_message(&mut self, i: usize, kind: Kind) -> Option<(String, usize)> {
+        let disk = &self.machines[i].disk;
+        let all: Vec<&String> = disk.names().filter(|n| Kind::of(n) == kind).collect();
+        let name = (*all.get(self.more.range(0, all.len() as u64) as usize)?).clone();
+        let head = disk.file(&name)?.iter().position(|b| *b == b'\n')?;
+        Some((name, head))
+    }
+
+    /// A file of a storage group of which the other member has everything.
+    fn any_of_group(&mut self, i: usize, kind: Kind) -> Option<(String, usize)> {
+        let g = self.more.range(0, self.checks.groups.len() as u64) as usize;
+        if self.atlas.groups.get(&g).is_some_and(|victim| *victim != i) || !self.whole_elsewhere(i, g) {
+            return None;
+        }
+        let disk = &self.machines[i].disk;
+        let all: Vec<&String> = disk
+            .names()
+            .filter(|n| Kind::of(n) == kind && group_of(n) == g)
+            .collect();
+        let name = (*all.get(self.more.range(0, all.len() as u64) as usize)?).clone();
+        let most = if kind == Kind::Open {
+            disk.flushed(&name)
+        } else {
+            usize::MAX
+        };
+        Some((name, most))
+    }
+
+    /// Whether the other member serves this group, or has all that this one has closed.
+    fn whole_elsewhere(&mut self, i: usize, g: usize) -> bool {
+        let (j, group) = (1 - i, self.checks.groups[g].clone());
+        if self.truths.serves(j) {
+            return true;
+        }
+        let status = self.ask_status(j);
+        let copies = status.into_iter().flat_map(|s| s.copies);
+        let node = self.machines[j].config.node.clone();
+        copies
+            .filter(|c| c.node == node && c.group == group)
+            .any(|c| c.status == CopyStatus::Healthy && c.copy_queue == 0)
+    }
+
+    /// Whether the witness knows what this member's record says: then that is not lost with the file, whoever is up.
+    fn cluster_known_elsewhere(&self, i: usize) -> bool {
+        let disk = &self.machines[i].disk;
+        let saved = disk
+            .file("cluster.json")
+            .and_then(|b| serde_json::from_slice::<Saved>(b).ok());
+        let Some(saved) = saved.filter(|_| self.atlas.cluster.is_none_or(|victim| victim == i)) else {
+            return false;
+        };
+        let mut known = self
+            .share
+            .contents()
+            .filter_map(|c| wire::decode_witness(c).ok().flatten());
+        known.any(|w| w.id == saved.record.id)
+    }
+}
+
+/// The group in the name of a file.
+fn group_of(name: &str) -> usize {
+    name.get(1..3)
+        .and_then(|n| usize::from_str_radix(n, 16).ok())
+        .unwrap_or(0)
+}
