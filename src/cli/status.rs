@@ -183,3 +183,61 @@ fn cluster(out: &mut String, merged: &Merged<'_>) {
 fn seconds(us: u64) -> f64 {
     us as f64 / 1e6
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hypervisor::Accel;
+    use crate::lab::merged::sample::{machines, member};
+    use ccr_contract::status::{CopyStatus, ServiceState, WitnessHealth};
+
+    fn shown(machines: Vec<MachineStatus>) -> String {
+        render(&LabStatus {
+            lab: "ccr".into(),
+            title: "x".into(),
+            accel: Accel::Tcg,
+            slowness: 1.0,
+            t_us: 0,
+            machines,
+            faults: Vec::new(),
+            dark: Vec::new(),
+            unhealthy: None,
+        })
+    }
+
+    #[test]
+    fn a_status_tells_one_truth_with_its_doubts_and_causes() {
+        let well = shown(machines());
+        assert!(
+            well.contains("service exmbx (10.77.1.21): Online on node1, epoch 3\nvotes 3 of 3"),
+            "{well}"
+        );
+        assert!(
+            well.contains(r"witness \\hub\witness: ok") && !well.contains("but "),
+            "{well}"
+        );
+        let mut all = machines();
+        // Failed over: node1 hangs, node2 serves in a newer epoch.
+        let hung = member(&mut all, "node1");
+        (hung.runtime, hung.runtime_error) = (None, Some("could not ask the runtime: no answer for 5.0 s".into()));
+        let status = member(&mut all, "node2").runtime.as_mut().unwrap();
+        status.epoch = 4;
+        let service = status.service.as_mut().unwrap();
+        (service.state, service.active) = (ServiceState::Online, Some("node2".into()));
+        let witness = status.cluster.as_mut().unwrap().witness.as_mut().unwrap();
+        witness.configured = r"\\hub\other".into();
+        witness.health = WitnessHealth::Failed;
+        let probe = witness.probed_by.get_mut("node2").unwrap();
+        (probe.ok, probe.error) = (false, Some("access denied".into()));
+        (status.copies[0].status, status.copies[0].error) = (CopyStatus::Failed, Some("log 7 is damaged".into()));
+        let text = shown(all);
+        for line in [
+            "node1 does not answer: could not ask the runtime: no answer for 5.0 s\n",
+            "Online on node2, epoch 4\n",
+            "witness \\\\hub\\witness: failed (node2: access denied)\n  configured is \\\\hub\\other, not in force yet\n",
+            "           log 7 is damaged\n",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+    }
+}

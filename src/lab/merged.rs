@@ -130,15 +130,13 @@ pub fn witness_in_force(w: &Witness) -> Option<(&str, String)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod sample {
     use super::*;
-    use crate::verify::sample;
-    use ccr_contract::status::{ClusterState, Path, WitnessHealth, WitnessProbe};
 
-    /// The sample's healthy lab, node1 serving in epoch 3.
-    fn machines() -> Vec<MachineStatus> {
-        let lab = sample::lab();
-        let seen = sample::observation(&lab, 0, "node1", 5, 5);
+    /// A healthy lab, node1 serving in epoch 3.
+    pub fn machines() -> Vec<MachineStatus> {
+        let lab = crate::verify::sample::lab();
+        let seen = crate::verify::sample::observation(&lab, 0, "node1", 5, 5);
         let of = |n: &crate::spec::Node| MachineStatus {
             domain: Some(DomainState::Running),
             runtime: seen.nodes[n.name.as_str()].status.clone(),
@@ -147,9 +145,17 @@ mod tests {
         lab.nodes.iter().map(of).collect()
     }
 
-    fn member<'a>(all: &'a mut [MachineStatus], name: &str) -> &'a mut MachineStatus {
+    /// The machine of this name.
+    pub fn member<'a>(all: &'a mut [MachineStatus], name: &str) -> &'a mut MachineStatus {
         all.iter_mut().find(|m| m.node == name).unwrap()
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sample::{machines, member};
+    use super::*;
+    use ccr_contract::status::{ClusterState, Path, WitnessHealth, WitnessProbe};
 
     fn service<'a>(all: &'a mut [MachineStatus], name: &str) -> &'a mut Service {
         let status = member(all, name).runtime.as_mut().unwrap();

@@ -265,3 +265,34 @@ fn a_machine_without_a_domain_is_off() {
         assert!(!met(&[domain("node1", state)]).0, "{state:?}");
     }
 }
+
+/// A dead network is no healthy lab, though nobody had to move for it.
+#[test]
+fn healthy_names_a_network_without_heartbeats() {
+    use ccr_contract::status::{Network, NetworkRole, Path};
+    let lab = crate::verify::sample::lab();
+    let roles = Roles::of(&lab);
+    let with = |up| {
+        let mut seen = crate::verify::sample::observation(&lab, 0, "node1", 5, 5);
+        let status = seen.nodes.get_mut("node2").unwrap().status.as_mut().unwrap();
+        let path = Path {
+            from: "node1".into(),
+            to: "node2".into(),
+            up,
+        };
+        status.cluster.as_mut().unwrap().networks = vec![Network {
+            name: "private".into(),
+            role: NetworkRole::Internal,
+            paths: vec![path],
+        }];
+        Expectation::HEALTHY.met(&lab, &roles, &seen).unwrap()
+    };
+    for up in [Some(true), None] {
+        assert!(with(up).0, "{up:?}");
+    }
+    let (met, shown) = with(Some(false));
+    assert!(
+        !met && shown.contains("node2: no heartbeats on private node1 → node2"),
+        "{shown}"
+    );
+}
