@@ -135,6 +135,9 @@ pub struct GroupView {
     /// Whether it is mounted there.
     #[serde(rename = "m")]
     pub mounted: bool,
+    /// Whether records lie in a log there that is not closed; none where the sender does not know.
+    #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<bool>,
 }
 
 /// One link of a log chain.
@@ -393,6 +396,7 @@ pub fn decode_frame(bytes: &[u8]) -> Result<(Msg, &[u8]), WireError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::record::Holder;
     use proptest::prelude::*;
 
     fn frame() -> Vec<u8> {
@@ -435,6 +439,10 @@ mod tests {
         let mut record = Record::fresh();
         (record.id, record.quorum_owner, record.owner, record.evicted) = (id(), name(), name(), Some(name()));
         record.served = vec![u64::MAX; MAX_GROUPS];
+        record.holder = Some(Holder {
+            node: name(),
+            epoch: u64::MAX,
+        });
         record.witness = Some(format!(r"\\{}\{}", name(), "s".repeat(80)));
         record
             .settings
@@ -456,6 +464,7 @@ mod tests {
             replayed: u64::from(u32::MAX),
             status: CopyStatus::Resynchronizing,
             mounted: false,
+            open: Some(false),
         };
         let heartbeat = Heartbeat {
             cluster: name(),

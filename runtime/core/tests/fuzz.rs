@@ -155,6 +155,7 @@ fn heartbeat() -> Heartbeat {
             replayed: 3,
             status: CopyStatus::Healthy,
             mounted: true,
+            open: Some(true),
         }],
         probe: Some((800, true)),
     }

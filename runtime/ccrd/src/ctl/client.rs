@@ -420,7 +420,10 @@ fn describe(s: &Status) -> String {
             h.queued, h.dumpster, h.dumpster_bytes, h.redeliveries, h.epoch_seen
         );
         if h.set_aside > 0 {
-            t += &format!("          {} messages set aside: not understood, kept as .bad\n", h.set_aside);
+            t += &format!(
+                "          {} messages set aside: not understood, kept as .bad\n",
+                h.set_aside
+            );
         }
     }
     t

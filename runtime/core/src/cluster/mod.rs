@@ -301,7 +301,7 @@ impl Cluster {
         let inspected = |r: &Report| {
             r.groups
                 .iter()
-                .map(|g| (g.inspected, g.status, g.mounted))
+                .map(|g| (g.inspected, g.status, g.mounted, g.open))
                 .collect::<Vec<_>>()
         };
         if same(&report) != same(&self.report) || inspected(&report) != inspected(&self.report) {

@@ -37,6 +37,15 @@ impl RecordId {
     }
 }
 
+/// Who served when the service was stopped in order. It counts for the groups that were mounted last in that epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The member.
+    pub node: String,
+    /// The epoch in which it served.
+    pub epoch: u64,
+}
+
 /// What the cluster agrees on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -59,6 +68,9 @@ pub struct Record {
     pub redeliver: bool,
     /// What the operator wants of the service.
     pub intent: Intent,
+    /// Who alone has all that was acknowledged before an operator stopped the service; none as soon as both have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
     /// The member that an operator evicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evicted: Option<String>,
@@ -82,6 +94,7 @@ impl Record {
             served: Vec::new(),
             redeliver: false,
             intent: Intent::Started,
+            holder: None,
             evicted: None,
             witness: None,
             settings: BTreeMap::new(),
@@ -115,6 +128,27 @@ impl Record {
         self.owner_epoch = self.id.epoch;
         self.clean = clean;
         self.redeliver |= !clean;
+        self
+    }
+    /// The member that alone has what was acknowledged in a group before the service was stopped.
+    pub fn holder(&self, group: usize) -> Option<&str> {
+        let holder = self.holder.as_ref().filter(|h| h.epoch == self.served(group));
+        holder.map(|h| h.node.as_str())
+    }
+    /// Nobody serves from now on, as an operator wants it. Until it is known better, only the owner has everything.
+    pub fn stopped(mut self) -> Self {
+        self.intent = Intent::Stopped;
+        if self.served.contains(&self.owner_epoch) {
+            self.holder = Some(Holder {
+                node: self.owner.clone(),
+                epoch: self.owner_epoch,
+            });
+        }
+        self
+    }
+    /// Both have everything.
+    pub fn shipped(mut self) -> Self {
+        self.holder = None;
         self
     }
     /// The appointment under which a group was mounted last.

@@ -7,7 +7,9 @@ pub mod clients;
 mod handoff;
 mod links;
 mod operator;
+mod orderly;
 mod place;
+mod salvage;
 mod service;
 mod status;
 
@@ -178,6 +180,7 @@ impl Member {
                         | Op::Mount(_)
                         | Op::Body { .. }
                         | Op::Part { .. }
+                        | Op::Leftover(crate::store::leftover::Step::Read)
                         | Op::Replay(crate::store::replay::Step::Read(_))
                         | Op::Compact(crate::store::compact::Step::Read(_))
                 )
@@ -189,7 +192,8 @@ impl Member {
         if (!reads || recovers) && matches!(result, DiskResult::Failed(_)) {
             return self.halt(format!("{what:?}: {result:?}"));
         }
-        if !reads && result == DiskResult::Full {
+        let spared = matches!(what, Pending::Group(_, Op::Leftover(_)));
+        if !reads && !spared && result == DiskResult::Full {
             return self.stop_for_room(format!("{what:?}: {result:?}"));
         }
         match what {
@@ -374,12 +378,13 @@ impl Member {
             replayed: s.checkpoint.generation,
             status: c.status(self.ctx.now.boot_us, s, self.config.settings.status_probe_ms * 1000),
             mounted: s.mounted(),
+            open: s.has_open(),
         });
         Report {
             service: self.service.state(),
             service_epoch: self.service.epoch(),
             wants_lease: self.service.wants_lease(),
-            released: self.service.is_released(),
+            released: self.service.has_given_all(),
             redelivered: self.service.all_redeliver(),
             groups: groups.collect(),
         }

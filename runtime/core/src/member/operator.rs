@@ -1,6 +1,7 @@
 //! Operators: any member may be asked; one that is not in charge passes the command on and the answer back.
 
 use super::Member;
+use super::orderly::Stopping;
 use crate::cluster::NotNow;
 use crate::cluster::record::{Record, RecordId};
 use crate::io::{Command, ConnId, Effect, GroupName, Reply, ReqId};
@@ -30,10 +31,23 @@ pub enum Asker {
 pub struct Operators {
     forwarded: BTreeMap<u64, (ReqId, u64)>,
     /// Changes of the record that operators wait for.
-    agreeing: Vec<(Asker, RecordId, String, u64)>,
+    agreeing: Vec<Agreeing>,
+    /// Who waits until the service is stopped.
+    pub(super) stopping: Vec<Stopping>,
     /// Who forces the quorum here.
     forcing: Option<Asker>,
     next: u64,
+}
+
+/// An operator who waits until a majority has agreed to a change.
+#[derive(Debug)]
+struct Agreeing {
+    asker: Asker,
+    id: RecordId,
+    text: String,
+    until: u64,
+    /// Whether it is a stop: that is done when the service is offline.
+    stop: bool,
 }
 
 /// Who carries a command out.
@@ -174,12 +188,20 @@ impl Member {
         if record.intent == intent {
             return self.answer(asker, Reply::Done(format!("the service is {intent:?} already")));
         }
-        let mut next = record.next(&self.config.node);
-        next.intent = intent;
-        if intent == Intent::Started {
-            let owner = next.owner.clone();
-            next = next.appoint(&owner, false);
+        let next = record.next(&self.config.node);
+        if intent == Intent::Stopped {
+            return self.agree_then(asker, next.stopped(), format!("{intent:?}: {comment}"), true);
         }
+        // Where all is that was acknowledged, if that one is there.
+        let there = |node: &str| node == self.config.node || self.cluster.peer_up();
+        let holder = next.holder.as_ref().filter(|h| next.served.contains(&h.epoch));
+        let owner = holder
+            .map(|h| &h.node)
+            .filter(|n| there(n))
+            .unwrap_or(&next.owner)
+            .clone();
+        let mut next = next.appoint(&owner, false);
+        next.intent = intent;
         self.agree(asker, next, format!("{intent:?}: {comment}"));
     }
 
@@ -204,18 +226,36 @@ impl Member {
                 Ok(next) => next,
                 Err(why) => return self.answer(asker, Reply::Denied(why)),
             },
+            GroupName::Service if self.cluster.record().owner == to => {
+                return self.answer(asker, Reply::Denied(format!("the service group is on {to} already")));
+            }
             GroupName::Service => self.cluster.record().next(&self.config.node).appoint(to, false),
         };
-        self.agree(asker, next, format!("moved to {to} without any check of its health"));
+        let mut text = format!("moved to {to} without any check of its health");
+        if group == GroupName::Service {
+            text = format!("{text}: {}", self.lag_on(to));
+        }
+        self.agree(asker, next, text);
     }
 
     /// Changes the record; the operator is answered when a majority has the change, or when it is clear that it has not.
     pub(super) fn agree(&mut self, asker: Asker, next: Record, text: String) {
+        self.agree_then(asker, next, text, false);
+    }
+
+    /// The same; whoever stops the service is answered when it is offline.
+    fn agree_then(&mut self, asker: Asker, next: Record, text: String, stop: bool) {
         let id = next.id.clone();
         match self.cluster.propose(&mut self.ctx, next) {
             Ok(()) => {
                 let until = self.ctx.now.boot_us + AGREE_US;
-                self.operators.agreeing.push((asker, id, text, until));
+                self.operators.agreeing.push(Agreeing {
+                    asker,
+                    id,
+                    text,
+                    until,
+                    stop,
+                });
             }
             Err(NotNow::Busy) => self.answer(asker, Reply::Denied("another change is under way: try again".into())),
             Err(NotNow::NotLeader) => self.answer(
@@ -227,18 +267,25 @@ impl Member {
 
     fn drive_agreeing(&mut self) {
         let mut waiting = std::mem::take(&mut self.operators.agreeing);
-        waiting.retain(|(asker, id, text, until)| {
-            let now = &self.cluster.record().id;
-            let reply = if self.cluster.has_agreed(id) {
-                Reply::Done(text.clone())
+        waiting.retain(|w| {
+            let (now, id) = (&self.cluster.record().id, &w.id);
+            let reply = if self.cluster.has_agreed(id) && w.stop {
+                self.operators.stopping.push(Stopping {
+                    asker: w.asker.clone(),
+                    text: w.text.clone(),
+                    since: self.ctx.now.boot_us,
+                });
+                return false;
+            } else if self.cluster.has_agreed(id) {
+                Reply::Done(w.text.clone())
             } else if self.cluster.committed() && now != id && now.covers(id) {
                 Reply::Denied("another decision of the cluster was first: look at its status, and try again".into())
-            } else if self.ctx.due(*until) {
+            } else if self.ctx.due(w.until) {
                 Reply::Denied("no majority has agreed to it yet".into())
             } else {
                 return true;
             };
-            self.answer(asker.clone(), reply);
+            self.answer(w.asker.clone(), reply);
             false
         });
         self.operators.agreeing.append(&mut waiting);
@@ -254,6 +301,7 @@ impl Member {
 
     pub(super) fn drive_operators(&mut self) {
         self.drive_agreeing();
+        self.drive_stopping();
         if let Some(outcome) = self.cluster.force_outcome()
             && let Some(asker) = self.operators.forcing.take()
         {

@@ -18,6 +18,9 @@ impl Member {
         let started = record.intent == Intent::Started;
         let view = self.cluster.peer_view().filter(|v| v.id == record.id);
         let proposal = match view {
+            // Stopped in order, and the copy has everything: either of them may serve next.
+            _ if mine && self.service.stage == Stage::Shipped && record.holder.is_some() => Some(next().shipped()),
+            Some(v) if !mine && v.released && !started => record.holder.is_some().then(|| next().shipped()),
             _ if mine && self.service.is_released() && self.cluster.peer_up() => Some(next().appoint(&peer, true)),
             _ if mine && self.service.is_released() => None,
             Some(v) if mine && self.service.stage == Stage::Failed && v.service != ServiceState::Failed => {

@@ -9,6 +9,7 @@
 
 use super::handoff::HANDOFF_US;
 use super::operator::Asker;
+use super::salvage::{SALVAGE_ALL_US, SALVAGE_US};
 use super::{Member, Pending};
 use crate::cluster::record::Record;
 use crate::ctx::Ctx;
@@ -19,8 +20,6 @@ use ccr_contract::event::{Severity, Value, kind};
 use ccr_contract::status::{Intent, ServiceState};
 use std::collections::BTreeSet;
 
-/// How long a new owner looks for logs that it misses at the old one, in microseconds.
-const SALVAGE_US: u64 = 2_000_000;
 /// How long a resource that failed is left alone, in microseconds.
 const FAILED_US: u64 = 15_000_000;
 /// Between two requests to a hub for redelivery, in microseconds.
@@ -31,8 +30,11 @@ pub(super) enum Stage {
     Off,
     /// Until the other member's last lease is over for certain.
     Waiting,
+    /// Looks for logs at the other member: so long without another one, with so many generations here, and then at the end.
     Salvaging {
         until: u64,
+        have: u64,
+        end: u64,
     },
     Mounting,
     /// The address is on its way.
@@ -45,6 +47,12 @@ pub(super) enum Stage {
         asker: Asker,
         since: u64,
     },
+    /// Going offline in order: what is open is closed, and where an operator stops the service, shipped.
+    Closing {
+        since: u64,
+    },
+    /// Stopped by an operator, and the copy has everything; the record does not say so yet.
+    Shipped,
     /// Handed over; the other member is to be appointed.
     Released {
         to: String,
@@ -72,6 +80,8 @@ pub struct Service {
     /// Whether the hubs were asked in this appointment.
     pub(super) asked: bool,
     pub(super) ask_at: u64,
+    /// Until then a mount with a loss waits for what the other member, which is heard, still has.
+    pub(super) spare_until: Option<u64>,
     /// When a move away from a damaged database may be tried next.
     pub(super) move_at: u64,
     /// When a failed resource may be tried again here.
@@ -95,6 +105,7 @@ impl Service {
             redeliver: BTreeSet::new(),
             asked: false,
             ask_at: 0,
+            spare_until: None,
             move_at: 0,
             retry_at: 0,
             preferred_well_since: None,
@@ -115,11 +126,19 @@ impl Service {
     }
     /// Whether this node is on its way to serve, or serves.
     pub fn is_engaged(&self) -> bool {
-        !matches!(self.stage, Stage::Off | Stage::Released { .. } | Stage::Failed)
+        !matches!(
+            self.stage,
+            Stage::Off | Stage::Released { .. } | Stage::Shipped | Stage::Failed
+        )
     }
     /// Whether the copies shall look for missing logs at the other member.
     pub fn salvages(&self) -> bool {
-        matches!(self.stage, Stage::Salvaging { .. }) || (self.refused && !self.forced_mount && self.is_engaged())
+        let refused = self.refused && !self.forced_mount && self.is_engaged() && !self.closes();
+        matches!(self.stage, Stage::Salvaging { .. }) || refused
+    }
+    /// Whether it goes offline in order.
+    pub fn closes(&self) -> bool {
+        matches!(self.stage, Stage::Closing { .. })
     }
     /// Whether this node needs grants.
     pub fn wants_lease(&self) -> bool {
@@ -132,16 +151,20 @@ impl Service {
     pub fn is_released(&self) -> bool {
         matches!(self.stage, Stage::Released { .. })
     }
+    /// Whether whoever is appointed next finds everything on the other member: told in heartbeats.
+    pub fn has_given_all(&self) -> bool {
+        self.is_released() || self.stage == Stage::Shipped
+    }
     /// The state in the original's words.
     pub fn state(&self) -> ServiceState {
         match self.stage {
-            Stage::Off => ServiceState::Offline,
+            Stage::Off | Stage::Shipped => ServiceState::Offline,
             Stage::Waiting | Stage::Salvaging { .. } | Stage::Mounting | Stage::Address | Stage::Ready => {
                 ServiceState::OnlinePending
             }
             Stage::Online if self.refused => ServiceState::PartiallyOnline,
             Stage::Online => ServiceState::Online,
-            Stage::Draining { .. } | Stage::Released { .. } => ServiceState::OfflinePending,
+            Stage::Draining { .. } | Stage::Closing { .. } | Stage::Released { .. } => ServiceState::OfflinePending,
             Stage::Failed => ServiceState::Failed,
         }
     }
@@ -186,12 +209,7 @@ impl Member {
             && record.owner_epoch == self.service.epoch
             && record.intent == Intent::Started;
         if self.service.is_engaged() && !still {
-            let why = if self.cluster.is_up() {
-                "another owner, or stopped"
-            } else {
-                "no majority"
-            };
-            self.go_offline(why);
+            self.leave();
         }
         if self.service.stage == Stage::Online && self.cluster.service_network_failed() {
             let why = "the network of the service has failed on this node";
@@ -201,7 +219,7 @@ impl Member {
             return self.resource_failed();
         }
         match self.service.stage.clone() {
-            Stage::Off | Stage::Failed if appointed => {
+            Stage::Off | Stage::Shipped | Stage::Failed if appointed => {
                 self.service.epoch = epoch;
                 self.service.since = self.ctx.now.boot_us;
                 self.service.refused = false;
@@ -214,23 +232,20 @@ impl Member {
                 self.drive_service();
             }
             Stage::Waiting => self.waiting(),
-            Stage::Salvaging { until } => {
-                let done = self.stores.iter().zip(&self.copies).all(|(s, c)| c.salvaged(s));
-                if done || self.ctx.due(until) {
-                    self.mount_all();
-                }
-            }
+            Stage::Salvaging { until, have, end } => self.salvaging(until, have, end),
             Stage::Mounting => self.mounting(),
             Stage::Ready => self.ready(),
             Stage::Online => self.online(),
             Stage::Draining { to, asker, since } => self.draining(to, asker, since),
+            Stage::Closing { since } => self.closing(since),
             Stage::Released { to, asker, since } => self.released(&to, asker, since),
+            Stage::Shipped if self.cluster.record().holder.is_none() => self.service.stage = Stage::Off,
             Stage::Failed => {
                 if self.ctx.due(self.service.retry_at) {
                     self.service.stage = Stage::Off;
                 }
             }
-            Stage::Off | Stage::Address => {}
+            Stage::Off | Stage::Shipped | Stage::Address => {}
         }
         self.ask_hubs();
         if let Some((asker, reply)) = self.service.finished.take() {
@@ -262,10 +277,17 @@ impl Member {
             return;
         }
         let missing = self.stores.iter().any(|s| s.known.generated > s.last().generation);
-        let somewhere = missing && self.cluster.hears_peer(&mut self.ctx);
-        let until = self.ctx.now.boot_us + if somewhere { SALVAGE_US } else { 0 };
-        self.service.stage = Stage::Salvaging { until };
-        self.ctx.wake_at(self.ctx.now.boot_us);
+        // After a handoff nothing can be left over there.
+        let left = !self.cluster.record().clean && (0..self.stores.len()).any(|g| !self.has_all(g));
+        let somewhere = (missing || left) && self.cluster.hears_peer(&mut self.ctx);
+        let now = self.ctx.now.boot_us;
+        let until = now + if somewhere { SALVAGE_US } else { 0 };
+        self.service.stage = Stage::Salvaging {
+            until,
+            have: self.generations(),
+            end: now + SALVAGE_ALL_US,
+        };
+        self.ctx.wake_at(now);
     }
 
     /// How many logs of a group are lost, and whether it may be mounted with that loss.
@@ -290,6 +312,10 @@ impl Member {
                 record.served(g)
             )),
             Ok(()) if self.ctx.plays(Bug::MountBeyondDial) => Ok(()),
+            Ok(()) if self.held_elsewhere(g) && !self.service.forced_mount => Err(format!(
+                "only {} has all that was acknowledged before the service was stopped",
+                self.cluster.peer_name()
+            )),
             Ok(()) if lost > tolerated && !self.service.forced_mount => {
                 Err(format!("{lost} logs are lost, {tolerated} are tolerated"))
             }
@@ -299,7 +325,7 @@ impl Member {
     }
 
     /// The dial: each group is mounted if no more is lost than is tolerated.
-    fn mount_all(&mut self) {
+    pub(super) fn mount_all(&mut self) {
         if self.copies.iter().any(super::Copy::busy) || self.stores.iter().any(|s| !s.quiet()) {
             return;
         }
@@ -425,7 +451,9 @@ impl Member {
             let (store, copy) = (&self.stores[g], &self.copies[g]);
             !store.mounted() && copy.settled() && store.quiet() && self.dial(g).1.is_ok()
         });
-        if ready {
+        if !ready {
+            self.service.spare_until = None;
+        } else if !self.spares() {
             self.mount_all();
         }
     }
@@ -451,6 +479,7 @@ impl Member {
             self.service.stage,
             Stage::Ready | Stage::Online | Stage::Address | Stage::Draining { .. }
         );
+        self.service.spare_until = None;
         self.ctx.emit(Effect::CloseClients);
         self.clients.forget();
         for store in &mut self.stores {

@@ -5,7 +5,7 @@ use super::disk::Fails;
 use super::plan::{Then, Way, What, Who};
 use super::share::SHARES;
 use super::world::{CLIENTS, Happening, Moment, PRIVATE, PUBLIC, Pause, Waiter, World};
-use crate::io::{Command, GroupName, Input, Reply};
+use crate::io::{Command, GroupName, Input, Reply, ReqId};
 
 /// What a step did that must be undone.
 #[derive(Debug, Default)]
@@ -491,6 +491,8 @@ impl World {
         self.note(|| format!("ORDER to {i}: {command:?}"));
         let req = self.next_req();
         self.waiters.insert((i, req), Waiter::Operator(n as u64));
+        let ends = self.checks.served_last(self.serving_members());
+        self.orders.insert(req, (command.clone(), ends, self.now));
         let life = self.machines[i].life;
         self.at(100, Happening::Input(i, life, Input::Operator { req, command }));
     }
@@ -498,8 +500,19 @@ impl World {
         self.at(us, Happening::Order(n, i, command));
     }
 
-    pub(super) fn operator_replied(&mut self, i: usize, step: u64, reply: Reply) {
+    pub(super) fn operator_replied(&mut self, i: usize, req: ReqId, step: u64, reply: Reply) {
         self.note(|| format!("REPLY of {i} to step {step}: {reply:?}"));
+        if let (Some((command, mut ends, at)), Reply::Done(_)) = (self.orders.remove(&req), &reply) {
+            ends.retain(|(i, _)| self.has_run_since(*i, at));
+            match command {
+                Command::Stop { .. } => self.checks.stopped_in_order(&ends),
+                Command::MoveGroup {
+                    group: GroupName::Service,
+                    ..
+                } => self.checks.moved_without_check(self.now, &ends),
+                _ => {}
+            }
+        }
         let what = self.plan.steps.get(step as usize).map(|s| s.what.clone());
         match (what, &reply) {
             (Some(What::Move), Reply::Done(_)) => self.checks.counters.moves += 1,

@@ -15,6 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Longest time from the dial's decision to the opened log, in microseconds.
 const MOUNT_US: u64 = 1_500_000;
 
+/// How long both members must have been well before a raw move that loses nothing, in microseconds.
+const CALM_US: u64 = 5_000_000;
+
 /// What was seen of an epoch.
 #[derive(Debug, Clone, Default)]
 struct Epoch {
@@ -45,6 +48,10 @@ pub struct Checks {
     /// The epoch that each member was told to serve in last.
     serving: [u64; 2],
     clean_pending: [bool; 2],
+    /// Epochs that an operator's stop has ended.
+    stopped_in: BTreeSet<u64>,
+    /// Epochs that an operator's raw move has ended, and when.
+    moved_in: BTreeMap<u64, u64>,
     /// Per member and group: the last generation that the other one was heard to have closed.
     heard: [BTreeMap<usize, Vec<(u64, u64)>>; 2],
     /// Closed generations as announced: (group, generation, epoch) to checksum.
@@ -92,6 +99,8 @@ impl Checks {
             acked_generation: BTreeMap::new(),
             serving: [0; 2],
             clean_pending: [false; 2],
+            stopped_in: BTreeSet::new(),
+            moved_in: BTreeMap::new(),
             heard: Default::default(),
             closed: BTreeMap::new(),
             forced: None,
@@ -126,6 +135,24 @@ impl Checks {
     /// An operator's stop or start was carried out.
     pub fn intent(&mut self, now: u64, stopped: bool) {
         self.stopped_since = stopped.then_some(now);
+    }
+
+    /// An operator was told that the service is stopped: nothing of these epochs may be lost any more.
+    pub fn stopped_in_order(&mut self, ended: &[(usize, u64)]) {
+        self.counters.orderly_stops += u64::from(!ended.is_empty());
+        self.stopped_in.extend(ended.iter().map(|(_, e)| *e));
+    }
+    /// An operator was told that the service is moved, whatever that may cost.
+    pub fn moved_without_check(&mut self, now: u64, ended: &[(usize, u64)]) {
+        self.moved_in.extend(ended.iter().map(|(_, e)| (*e, now)));
+    }
+    /// What an order may end: by group the node and the epoch that served it last, where it still does, and the other one is
+    /// not about to replace it.
+    pub fn served_last(&self, serving: [bool; 2]) -> Vec<(usize, u64)> {
+        let groups = self.groups.iter();
+        let last = groups.filter_map(|g| self.last_opened_before(u64::MAX, g));
+        let last = last.filter_map(|e| Some((self.epochs.get(&e)?.node, e)));
+        last.filter(|(i, e)| serving[*i] && self.serving[1 - i] < *e).collect()
     }
 
     /// An answer to a client left a member: I1 and I10.
@@ -199,7 +226,8 @@ impl Checks {
         }
     }
 
-    fn opened(&mut self, now: u64, i: usize, e: &NodeEvent) {
+    /// `calm` is since when both members run and hear each other.
+    fn opened(&mut self, now: u64, calm: u64, i: usize, e: &NodeEvent) {
         let (group, generation, epoch) = (text(e, "group").to_owned(), number(e, "generation"), number(e, "epoch"));
         let stream = text(e, "stream").to_owned();
         let clean = self.clean_pending[i];
@@ -227,10 +255,20 @@ impl Checks {
         // What the node that handed over had acknowledged is there.
         let handed = self.last_opened_before(epoch, &group);
         let acked = handed.and_then(|e| self.acked_generation.get(&e)?.get(&stream).copied());
-        if clean && acked.is_some_and(|g| g >= generation) {
+        let stopped = handed.is_some_and(|e| self.stopped_in.contains(&e));
+        let moved = handed.and_then(|e| self.moved_in.get(&e));
+        let moved = moved.is_some_and(|at| calm + CALM_US <= *at);
+        let excused = self.mount_forced || self.counters.hurt_logs > 0;
+        let orderly = clean || ((stopped || moved) && !excused);
+        if orderly && acked.is_some_and(|g| g >= generation) {
+            let step = match (clean, stopped) {
+                (true, _) => "handoff",
+                (_, true) => "start after a stop",
+                _ => "raw move",
+            };
             self.broke(
                 "I2",
-                format!("handoff to node {i} in epoch {epoch} goes on with generation {generation}, answers reach to {acked:?}"),
+                format!("{step} to node {i} in epoch {epoch} goes on with generation {generation}, answers reach to {acked:?}"),
             );
         }
         // What a node acknowledged itself is on its own disk, as long as nobody else wrote since and nothing hurt that.
@@ -328,7 +366,8 @@ impl World {
                     number(e, "generation"),
                     false,
                 );
-                self.checks.opened(self.now, i, e);
+                let calm = self.calm_since();
+                self.checks.opened(self.now, calm, i, e);
             }
             kind::ONLINE | kind::PARTIALLY_ONLINE => {
                 c.role_changes += 1;

@@ -75,6 +75,8 @@ counters! {
     moves,
     /// Planned moves refused.
     moves_denied,
+    /// Stops carried out.
+    orderly_stops,
     /// Daemons that stopped themselves after a failed write.
     halts,
     /// Log disks that were full.

@@ -237,7 +237,7 @@ impl World {
             self.checks.answered(self.now, i, &reply);
         }
         match waiter {
-            Waiter::Operator(step) => self.operator_replied(i, step, reply),
+            Waiter::Operator(step) => self.operator_replied(i, req, step, reply),
             Waiter::Client(op) => {
                 if self.passes(PUBLIC, i, CLIENTS) {
                     self.client_replied(op, i, reply);

@@ -185,6 +185,28 @@ impl World {
         }
     }
 
+    /// Which members have said that they serve, and run.
+    pub(super) fn serving_members(&self) -> [bool; 2] {
+        [0, 1].map(|i| self.truths.members[i].online.is && self.truths.members[i].runs.is)
+    }
+    /// Whether a member has run without a pause since then.
+    pub(super) fn has_run_since(&self, i: usize, at: u64) -> bool {
+        let runs = self.truths.members[i].runs;
+        runs.is && runs.at <= at
+    }
+
+    /// Since when both members run, hear each other, and can copy; now, where they do not.
+    pub(super) fn calm_since(&self) -> u64 {
+        let since = |s: Since| if s.is { s.at } else { self.now };
+        let each = self
+            .truths
+            .members
+            .iter()
+            .map(|t| since(t.runs).max(since(t.hears)).max(since(t.streams)));
+        let bad = self.loss > 0;
+        each.max().filter(|_| !bad).unwrap_or(self.now)
+    }
+
     /// Looks at what is so now. Asked for whenever something begins or ends that may not last.
     pub(super) fn look(&mut self) {
         let now = self.now;

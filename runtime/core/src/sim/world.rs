@@ -142,6 +142,9 @@ pub(super) enum Waiter {
     Operator(u64),
 }
 
+/// An operator's order: what was served when it was given, by whom and in which epochs, and when that was.
+pub(super) type Order = (crate::io::Command, Vec<(usize, u64)>, u64);
+
 /// Everything there is.
 #[derive(Debug)]
 pub struct World {
@@ -170,6 +173,8 @@ pub struct World {
     pub(super) streams: Vec<Stream>,
     pub(super) witness_open: BTreeMap<(usize, u64, OpId), bool>,
     pub(super) waiters: BTreeMap<(usize, ReqId), Waiter>,
+    /// What operators have asked and not been answered.
+    pub(super) orders: BTreeMap<ReqId, Order>,
     next_req: u64,
     /// The bug that every node plays.
     pub planted: Option<crate::planted::Bug>,
@@ -244,6 +249,7 @@ impl World {
             streams: Vec::new(),
             witness_open: BTreeMap::new(),
             waiters: BTreeMap::new(),
+            orders: BTreeMap::new(),
             next_req: 1,
             planted: None,
             settings,

@@ -19,6 +19,7 @@ pub mod active;
 pub mod compact;
 mod files;
 pub mod index;
+pub mod leftover;
 pub mod log;
 mod recovery;
 pub mod replay;
@@ -50,6 +51,8 @@ pub enum Op {
     Synced,
     /// A generation is closed, durable, and under its final name.
     Closed(Closed),
+    /// What an earlier life left open is closed.
+    Leftover(leftover::Step),
     /// Replay.
     Replay(replay::Step),
     /// A segment is made smaller.
@@ -154,6 +157,8 @@ pub struct Store {
     pub known: Known,
     pub(crate) writer: Option<Writer>,
     recovery: Option<Recovery>,
+    /// What was left open is being closed.
+    closing_leftover: bool,
     /// What the open log held is in the index, and must go: the disk is to be read again.
     stale: bool,
     mounting: Option<Mounting>,
@@ -207,6 +212,7 @@ impl Store {
             known: Known::default(),
             writer: None,
             recovery: None,
+            closing_leftover: false,
             stale: false,
             mounting: None,
             replaying: None,
@@ -276,7 +282,7 @@ impl Store {
     }
     /// Whether recovery has ended, and none is needed.
     pub fn recovered(&self) -> bool {
-        self.recovery.is_none() && !self.stale
+        self.recovery.is_none() && !self.stale && !self.closing_leftover
     }
     /// Whether clients can be served from here.
     pub fn mounted(&self) -> bool {
@@ -332,6 +338,7 @@ impl Store {
             Op::Mount(read) => self.on_mount_read(ctx, read, result),
             Op::Synced => self.on_synced(ctx),
             Op::Closed(closed) => self.on_closed(ctx, closed),
+            Op::Leftover(step) => self.on_leftover(ctx, step, result),
             Op::Replay(step) => self.on_replay(ctx, step, result),
             Op::Compact(step) => {
                 self.on_compact(ctx, step, result);

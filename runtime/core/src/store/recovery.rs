@@ -230,6 +230,7 @@ impl Store {
             let recovery = std::mem::take(recovery);
             self.recovery = None;
             self.finish(ctx, &recovery);
+            self.begin_close(ctx);
             return;
         };
         let file = match step {

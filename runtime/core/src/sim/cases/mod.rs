@@ -3,5 +3,7 @@
 
 mod fixture;
 mod hub;
+mod orderly;
 mod recovery;
+mod replication;
 mod witness;

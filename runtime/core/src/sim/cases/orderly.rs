@@ -1,0 +1,159 @@
+//! Orderly steps lose nothing: a stop and a start elsewhere, a raw move, a daemon that comes back before it was replaced.
+
+use super::super::clients::{Kind, Outcome};
+use super::fixture::Lab;
+use crate::io::{Command, GroupName};
+use ccr_contract::status::ServiceState;
+use std::collections::BTreeSet;
+
+/// Messages that were acknowledged, not deleted, and are not on node `i`.
+pub(super) fn lost(lab: &mut Lab, i: usize) -> Vec<String> {
+    let there = lab.world.ask_dump(i).expect("the node answers");
+    let messages = there.groups.iter().flat_map(|g| &g.messages);
+    let there: BTreeSet<&str> = messages.filter_map(|m| m.key.as_deref()).collect();
+    let ops = &lab.world.workload.ops;
+    let deleted = ops.iter().filter(|o| o.kind == Kind::Delete);
+    let deleted: BTreeSet<&str> = deleted.map(|o| o.key.as_str()).collect();
+    let stored = ops
+        .iter()
+        .filter(|o| o.kind == Kind::Deliver && o.outcome == Outcome::Ok);
+    let keys = stored.map(|o| o.key.as_str());
+    keys.filter(|k| !there.contains(k) && !deleted.contains(k))
+        .map(str::to_owned)
+        .collect()
+}
+
+pub(super) fn state(lab: &mut Lab, i: usize) -> Option<ServiceState> {
+    lab.status(i).service.map(|s| s.state)
+}
+
+/// Whether node `i` itself serves, all of it.
+pub(super) fn serves(lab: &mut Lab, i: usize) -> bool {
+    let name = lab.world.machines[i].config.node.clone();
+    let service = lab.status(i).service;
+    service.is_some_and(|s| s.state == ServiceState::Online && s.active == Some(name))
+}
+
+fn stop() -> Command {
+    Command::Stop {
+        comment: "maintenance".into(),
+    }
+}
+
+/// Until the log that is being written holds something.
+pub(super) fn with_an_open_log(lab: &mut Lab) -> usize {
+    let a = lab.active();
+    lab.until(10, "an open log with records", |lab| {
+        lab.disk(a).file("E00/E00.log").is_some_and(|b| b.len() > 600)
+    });
+    a
+}
+
+#[test]
+fn what_was_acknowledged_before_a_stop_is_there_when_the_other_node_starts() {
+    let mut lab = Lab::new(1, 400);
+    lab.secs(20);
+    let a = with_an_open_log(&mut lab);
+    let mark = lab.mark();
+    lab.order(a, stop());
+    lab.until(40, "the stop is done", |lab| !lab.since(mark, "REPLY").is_empty());
+    assert!(lab.since(mark, "only node").is_empty(), "{}", lab.tail(5));
+    lab.power_off(a);
+    lab.secs(12);
+    lab.start(a);
+    lab.secs(15);
+    lab.order(1 - a, Command::Start);
+    lab.until(20, "it serves again", |lab| serves(lab, 1 - a));
+    assert_ne!(lab.active(), a);
+    assert_eq!(lost(&mut lab, 1 - a), Vec::<String>::new());
+    lab.secs(30);
+    lab.converges();
+}
+
+#[test]
+fn a_stop_without_a_copy_is_done_and_the_service_starts_only_with_what_was_acknowledged() {
+    let mut lab = Lab::new(1, 400);
+    lab.secs(20);
+    let a = lab.active();
+    lab.world.throttled = true;
+    lab.secs(10);
+    with_an_open_log(&mut lab);
+    let mark = lab.mark();
+    lab.order(a, stop());
+    lab.until(60, "the stop is done", |lab| !lab.since(mark, "REPLY").is_empty());
+    assert!(
+        !lab.since(mark, "all that was acknowledged").is_empty(),
+        "{}",
+        lab.tail(5)
+    );
+    lab.power_off(a);
+    lab.world.throttled = false;
+    lab.secs(15);
+    let mark = lab.mark();
+    lab.order(1 - a, Command::Start);
+    lab.secs(20);
+    assert_eq!(state(&mut lab, 1 - a), Some(ServiceState::PartiallyOnline));
+    assert!(!lab.since(mark, "before the service was stopped").is_empty());
+    lab.start(a);
+    lab.until(40, "it has fetched the rest", |lab| serves(lab, 1 - a));
+    assert_eq!(lost(&mut lab, 1 - a), Vec::<String>::new());
+    lab.secs(30);
+    lab.converges();
+}
+
+#[test]
+fn the_service_starts_where_everything_is_whoever_owns_it_meanwhile() {
+    let mut lab = Lab::new(1, 400);
+    lab.secs(20);
+    let a = lab.active();
+    lab.world.throttled = true;
+    lab.secs(10);
+    with_an_open_log(&mut lab);
+    lab.order(a, stop());
+    lab.secs(60);
+    lab.power_off(a);
+    lab.secs(15);
+    lab.start(a);
+    lab.secs(20);
+    // Nothing can be copied still: the other node cannot serve.
+    lab.order(1 - a, Command::Start);
+    lab.until(20, "it serves again", |lab| serves(lab, a));
+    assert_eq!(lost(&mut lab, a), Vec::<String>::new());
+    lab.secs(30);
+    lab.converges();
+}
+
+#[test]
+fn a_raw_move_takes_the_open_log_of_the_old_node_along() {
+    let mut lab = Lab::new(1, 400);
+    lab.secs(20);
+    let a = with_an_open_log(&mut lab);
+    let to = lab.world.machines[1 - a].config.node.clone();
+    let mark = lab.mark();
+    let group = GroupName::Service;
+    lab.order(a, Command::MoveGroup { group, to });
+    lab.until(20, "it serves there", |lab| serves(lab, 1 - a));
+    assert!(!lab.since(mark, "0 logs behind").is_empty(), "{}", lab.tail(30));
+    assert_eq!(lost(&mut lab, 1 - a), Vec::<String>::new());
+    lab.secs(30);
+    lab.converges();
+}
+
+#[test]
+fn a_daemon_that_is_restarted_brings_its_open_log_with_it() {
+    let mut lab = Lab::new(1, 400);
+    lab.secs(20);
+    let a = with_an_open_log(&mut lab);
+    lab.kill(a);
+    lab.secs(2);
+    let mark = lab.mark();
+    lab.start(a);
+    lab.until(20, "one of them serves", |lab| {
+        !lab.since(mark, "service.online ").is_empty()
+    });
+    let b = lab.active();
+    assert_eq!(lost(&mut lab, b), Vec::<String>::new());
+    assert!(lab.since(mark, "copy.diverged").is_empty(), "{}", lab.tail(20));
+    lab.secs(30);
+    lab.converges();
+}
