@@ -21,8 +21,8 @@ pub struct Unusable {
     why: String,
 }
 
-/// Reads and checks a configuration.
-pub fn read(file: &Path) -> Result<Config, Unusable> {
+/// Reads and checks a configuration. With it come the keys that this daemon does not know.
+pub fn read(file: &Path) -> Result<(Config, Vec<String>), Unusable> {
     let unusable = |why: String| Unusable {
         file: file.display().to_string(),
         why,
@@ -35,19 +35,47 @@ pub fn read(file: &Path) -> Result<Config, Unusable> {
     parse(&text).map_err(unusable)
 }
 
-fn parse(text: &str) -> Result<Config, String> {
+fn parse(text: &str) -> Result<(Config, Vec<String>), String> {
+    let given: toml::Table = toml::from_str(text).map_err(|e| e.to_string())?;
+    // First of all: what a newer one says cannot be judged.
+    if let Some(schema) = given.get("schema").and_then(toml::Value::as_integer)
+        && schema != i64::from(SCHEMA)
+    {
+        return Err(format!("schema is {schema}, this daemon reads {SCHEMA}"));
+    }
     let config: Config = toml::from_str(text).map_err(|e| e.to_string())?;
-    match check(&config) {
-        None => Ok(config),
-        Some(why) => Err(why),
+    if let Some(why) = check(&config) {
+        return Err(why);
+    }
+    let known = toml::Value::try_from(&config).map_err(|e| e.to_string())?;
+    let mut unknown = Vec::new();
+    strangers(&given.into(), &known, "", &mut unknown);
+    Ok((config, unknown))
+}
+
+/// The keys of `given` that `known` has not.
+fn strangers(given: &toml::Value, known: &toml::Value, at: &str, unknown: &mut Vec<String>) {
+    match (given, known) {
+        (toml::Value::Table(given), toml::Value::Table(known)) => {
+            for (key, value) in given {
+                let name = format!("{at}{key}").escape_debug().to_string();
+                match known.get(key) {
+                    Some(known) => strangers(value, known, &format!("{name}."), unknown),
+                    None => unknown.push(name),
+                }
+            }
+        }
+        (toml::Value::Array(given), toml::Value::Array(known)) => {
+            for (given, known) in given.iter().zip(known) {
+                strangers(given, known, at, unknown);
+            }
+        }
+        _ => {}
     }
 }
 
 /// What is wrong with it, if anything.
 fn check(c: &Config) -> Option<String> {
-    if c.schema != SCHEMA {
-        return Some(format!("schema is {}, this daemon reads {SCHEMA}", c.schema));
-    }
     let peers = match c.role {
         Role::Member => &c.members,
         Role::Hub => &c.hubs,
@@ -236,7 +264,7 @@ hubs = [{ name = "hub", addresses = { public = "10.77.1.10" } }]
                 }
             }
             match parse(&text.into_iter().collect::<String>()) {
-                Ok(config) => {
+                Ok((config, _)) => {
                     good += 1;
                     assert_eq!(check(&config), None);
                 }
@@ -244,6 +272,23 @@ hubs = [{ name = "hub", addresses = { public = "10.77.1.10" } }]
             }
         }
         assert!(good > 0 && good < inputs);
+    }
+
+    /// A tool that is newer by a key: the daemon serves, and says what it does not know.
+    #[test]
+    fn keys_of_a_newer_tool_are_named_and_left_alone() {
+        let text = GOOD
+            .replace("interface = \"eth0\"", "interface = \"eth0\", mtu = 9000")
+            .replace(
+                "hubs =",
+                "colour = \"red\"\nsettings.failback = true\nsettings.hearbeat_ms = 1\nhubs =",
+            );
+        let (config, unknown) = parse(&text).unwrap();
+        assert_eq!(unknown, ["colour", "networks.mtu", "settings.hearbeat_ms"]);
+        let mut same = good();
+        same.settings.failback = true;
+        assert_eq!(config, same);
+        assert_eq!(parse(GOOD).unwrap(), (good(), Vec::new()));
     }
 
     #[test]
@@ -268,7 +313,17 @@ hubs = [{ name = "hub", addresses = { public = "10.77.1.10" } }]
                 "settings.groups = [\"A\", \"A\"]\nhubs =",
                 "none of them twice",
             ),
-            ("cluster = \"exmbcluster\"", "clutser = \"exmbcluster\"", "clutser"),
+            (
+                "cluster = \"exmbcluster\"",
+                "clutser = \"exmbcluster\"",
+                "missing field `cluster`",
+            ),
+            // What a newer one says is not judged by what this one knows.
+            (
+                "schema = 1\nnode = \"node1\"",
+                "schema = 2\nnodes = []",
+                "schema is 2, this daemon reads 1",
+            ),
             ("{ name = \"private\", role", "{ name = \"public\", role", "same name"),
             ("10.77.1.11", "10.77.1.300", "line"),
         ] {

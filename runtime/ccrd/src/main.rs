@@ -53,7 +53,18 @@ fn main() -> ExitCode {
 }
 
 fn serve(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
-    let config = ccrd::config::read(&cli.config)?;
+    let (config, unknown) = ccrd::config::read(&cli.config)?;
+    if !unknown.is_empty() {
+        let known_not = format!(
+            "{}: keys that this ccrd does not know: {}",
+            cli.config.display(),
+            unknown.join(", ")
+        );
+        if cli.check {
+            return Err(known_not.into());
+        }
+        eprintln!("ccrd: {known_not}");
+    }
     if cli.check {
         return Ok(());
     }

@@ -1,4 +1,5 @@
-//! The configuration that a pack renders and the runtime reads (`/etc/ccrd/ccrd.toml`). The runtime never sees the lab file.
+//! The configuration that a pack renders and the runtime reads (`/etc/ccrd/ccrd.toml`). The runtime never sees the lab file. Keys that
+//! it does not know are those of a newer tool, or mistakes: it names them and goes on.
 
 use crate::status::NetworkRole;
 use schemars::JsonSchema;
@@ -7,7 +8,6 @@ use std::net::Ipv4Addr;
 
 /// Everything one node's daemon must know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Config {
     /// Version of this shape: 1.
     pub schema: u32,
@@ -52,7 +52,6 @@ pub enum Role {
 
 /// A network as the runtime knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Network {
     /// Its name.
     pub name: String,
@@ -66,7 +65,6 @@ pub struct Network {
 
 /// Another node (or this one) and its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Peer {
     /// Its name.
     pub name: String,
@@ -76,7 +74,6 @@ pub struct Peer {
 
 /// The share that holds the witness file. Addresses only: a resolver has timeouts of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Witness {
     /// Address of the host.
     pub address: Ipv4Addr,
@@ -94,7 +91,7 @@ pub struct Witness {
 
 /// Times and policies. Defaults are those of lab `ccr`; the original's values are in its lab file's comments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Settings {
     /// Between two heartbeats.
     pub heartbeat_ms: u64,

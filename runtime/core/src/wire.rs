@@ -5,6 +5,7 @@
 //! garbage, truncation and oversize, and allocate no more than the input is long.
 
 use crate::cluster::record::{Record, RecordId};
+use crate::durable::{self, NotUnderstood};
 use crate::io::{Command, Reply};
 use ccr_contract::status::{CopyStatus, Intent, ServiceState};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -311,9 +312,11 @@ impl Msg {
     }
 }
 
-/// Content of the witness file.
+/// The schema of the witness file.
+const WITNESS_SCHEMA: u64 = 1;
+
+/// Content of the witness file. Fields of a newer ccrd are left alone; a newer schema is not understood, and not written over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct WitnessFile {
     /// Name of the cluster.
     pub cluster: String,
@@ -360,14 +363,20 @@ pub fn decode_heartbeat(bytes: &[u8]) -> Result<Heartbeat, WireError> {
 }
 /// The witness file as bytes.
 pub fn encode_witness(w: &WitnessFile) -> Vec<u8> {
-    to_json(w)
+    durable::encode(WITNESS_SCHEMA, w)
 }
 /// The witness file from bytes; an empty file was never written.
-pub fn decode_witness(bytes: &[u8]) -> Result<Option<WitnessFile>, WireError> {
+pub fn decode_witness(bytes: &[u8]) -> Result<Option<WitnessFile>, NotUnderstood> {
     if bytes.is_empty() {
         return Ok(None);
     }
-    json(bytes, MAX_WITNESS).map(Some)
+    if bytes.len() > MAX_WITNESS {
+        return Err(NotUnderstood::Damaged(format!(
+            "{} bytes where at most {MAX_WITNESS} are allowed",
+            bytes.len()
+        )));
+    }
+    durable::decode(WITNESS_SCHEMA, bytes).map(Some)
 }
 
 /// A frame as bytes.
@@ -502,7 +511,7 @@ mod tests {
         let long = vec![b' '; MAX_FRAME + 1];
         assert!(matches!(decode_frame(&long), Err(WireError::TooLong { .. })));
         assert!(matches!(decode_heartbeat(&long), Err(WireError::TooLong { .. })));
-        assert!(matches!(decode_witness(&long), Err(WireError::TooLong { .. })));
+        assert!(matches!(decode_witness(&long), Err(NotUnderstood::Damaged(_))));
         assert_eq!(decode_witness(b""), Ok(None));
     }
 

@@ -112,6 +112,11 @@ impl Share {
     pub fn contents(&self) -> impl Iterator<Item = &[u8]> {
         self.files.iter().map(|f| f.content.as_slice())
     }
+    /// Changes what the witness file of the first share says, behind everybody's back; what it said.
+    #[cfg(test)]
+    pub fn put(&mut self, content: Vec<u8>) -> Vec<u8> {
+        std::mem::replace(&mut self.files[0].content, content)
+    }
     /// Who holds a file.
     pub fn holders(&self) -> impl Iterator<Item = usize> {
         self.files.iter().filter_map(|f| Some(f.holder?.node))

@@ -1,6 +1,8 @@
 //! The witness's share in trouble.
 
 use super::fixture::Lab;
+use crate::durable;
+use crate::wire::decode_witness;
 use ccr_contract::status::WitnessHealth;
 
 fn health(lab: &mut Lab, i: usize) -> WitnessHealth {
@@ -35,4 +37,80 @@ fn a_full_witness_disk_is_told_and_asked_with_patience() {
     lab.until(5, "the survivor serves", |l| l.active() == passive);
     lab.start(active);
     lab.converges();
+}
+
+/// A lab whose witness file says something, and what it says. Nobody holds it.
+fn with_a_vote() -> (Lab, serde_json::Value) {
+    let mut lab = Lab::new(1, 300);
+    lab.secs(20);
+    let passive = lab.passive();
+    lab.kill(passive);
+    lab.until(20, "the leader has the witness", |l| {
+        l.world.share.holders().count() == 1
+    });
+    lab.start(passive);
+    lab.until(30, "it is given back", |l| l.world.share.holders().count() == 0);
+    let said = lab.world.share.contents().next().expect("a file").to_vec();
+    assert!(decode_witness(&said).expect("readable").is_some());
+    (lab, serde_json::from_slice(&said).expect("JSON"))
+}
+
+/// The file of a newer ccrd, or a damaged one: nobody forms on it and nobody writes over it.
+#[test]
+fn a_witness_file_that_is_not_understood_is_left_alone() {
+    for damaged in [false, true] {
+        let (mut lab, mut file) = with_a_vote();
+        file["schema"] = if damaged { 1 } else { 2 }.into();
+        let mut bytes = durable::written(&file);
+        if damaged {
+            let at = bytes.len() / 2;
+            bytes[at] ^= 1;
+        }
+        let was = lab.world.share.put(bytes.clone());
+        let (active, passive, mark) = (lab.active(), lab.passive(), lab.mark());
+        lab.kill(active);
+        lab.secs(40);
+        lab.holds();
+        assert_ne!(lab.active(), passive, "it formed on what it does not understand");
+        let why = if damaged {
+            "damaged"
+        } else {
+            "written by a newer ccrd: schema 2"
+        };
+        let told = lab.since(mark, why);
+        assert!(
+            told.iter()
+                .any(|l| l.contains("cluster.quorum-lost") || l.contains("cluster.arbitration-lost")),
+            "{told:?}"
+        );
+        assert_eq!(lab.world.share.put(was), bytes, "it was written over");
+        lab.until(20, "the survivor serves", |l| l.active() == passive);
+        lab.start(active);
+        // Clients are over.
+        lab.secs(30);
+        lab.converges();
+    }
+}
+
+/// As it was before there was a schema, and with a field that a newer ccrd adds.
+#[test]
+fn a_witness_file_of_an_older_and_of_a_newer_ccrd_votes() {
+    for newer in [false, true] {
+        let (mut lab, mut file) = with_a_vote();
+        if newer {
+            file["colour"] = "red".into();
+        } else {
+            let object = file.as_object_mut().expect("an object");
+            object.remove("schema");
+            object.remove("crc");
+        }
+        lab.world.share.put(durable::written(&file));
+        let (active, passive) = (lab.active(), lab.passive());
+        lab.kill(active);
+        lab.until(20, "the survivor serves", |l| l.active() == passive);
+        lab.start(active);
+        // Clients are over.
+        lab.secs(30);
+        lab.converges();
+    }
 }
