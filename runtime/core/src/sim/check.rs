@@ -209,7 +209,9 @@ impl Checks {
     /// A heartbeat reached a member: what it may know of the other one's logs.
     pub fn heartbeat(&mut self, now: u64, i: usize, bytes: &[u8]) {
         let Ok(hb) = wire::decode_heartbeat(bytes) else { return };
-        if hb.service == ServiceState::Online && hb.service_epoch == self.acked.0 {
+        // What a node closes after another one has gone on is of no account.
+        let latest = self.epochs.last_key_value().map_or(0, |(e, _)| *e);
+        if hb.service == ServiceState::Online && hb.service_epoch == self.acked.0 && hb.service_epoch >= latest {
             for (g, view) in hb.groups.iter().enumerate() {
                 let heard = self.heard[i].entry(g).or_default();
                 if let Some(old) = heard.iter().rposition(|(at, _)| at + MOUNT_US <= now) {

@@ -2,7 +2,9 @@
 
 use super::disk::{How, Kind};
 use super::world::World;
+use crate::cluster::CLUSTER_FILE;
 use crate::cluster::record::Saved;
+use crate::durable;
 use crate::store::log;
 use crate::wire;
 use ccr_contract::status::CopyStatus;
@@ -22,7 +24,7 @@ impl World {
         let found = match kind {
             Kind::Cluster => self
                 .cluster_known_elsewhere(i)
-                .then(|| ("cluster.json".to_owned(), usize::MAX)),
+                .then(|| (CLUSTER_FILE.to_owned(), usize::MAX)),
             Kind::Hub => Some(("hub.json".to_owned(), usize::MAX)),
             Kind::Queue | Kind::Dumpster => self.any_message(i, kind),
             _ => self.any_of_group(i, kind),
@@ -62,6 +64,22 @@ impl World {
             How::Delete => &mut c.deletions,
         } += 1;
         true
+    }
+
+    /// An operator takes away a file that keeps a daemon from starting: a hub's, or a member's while the other one runs.
+    pub(super) fn take_away_what_is_not_understood(&mut self) {
+        for i in 0..self.machines.len() {
+            let (file, alone) = match i {
+                0 | 1 => (CLUSTER_FILE, !self.truths.serves(1 - i)),
+                _ => ("hub.json", false),
+            };
+            let disk = &mut self.machines[i].disk;
+            let bad = |b: &[u8]| durable::decode::<serde_json::Value>(u64::MAX, b).is_err();
+            if !alone && disk.file(file).is_some_and(bad) {
+                disk.remove(file);
+                self.note(|| format!("an operator removes {file} of {i}"));
+            }
+        }
     }
 
     /// What the checks must know.

@@ -20,7 +20,7 @@ mod odds {
     /// Reads and listings that fail, at start or later.
     pub const READS: u64 = 20;
     /// In how many of a hundred of these it is a hub's.
-    pub const HUB_READS: u64 = 0;
+    pub const HUB_READS: u64 = 30;
     /// A file that is damaged; which and how, [`super::DAMAGE`] says.
     pub const DAMAGE: u64 = 20;
     /// Power that goes in the middle of a replacement, a renaming, a deletion or a cut.
@@ -61,23 +61,23 @@ const DAMAGE: &[(Kind, How, u64)] = &[
     (Kind::Segment, How::Truncate, 1),
     (Kind::Segment, How::Zero, 1),
     (Kind::Segment, How::Delete, 1),
-    (Kind::Cluster, How::Flip, 0),
-    (Kind::Cluster, How::Truncate, 0),
-    (Kind::Cluster, How::Zero, 0),
-    (Kind::Cluster, How::Older, 0),
-    (Kind::Cluster, How::Delete, 0),
-    (Kind::Hub, How::Flip, 0),
-    (Kind::Hub, How::Truncate, 0),
-    (Kind::Hub, How::Zero, 0),
+    (Kind::Cluster, How::Flip, 2),
+    (Kind::Cluster, How::Truncate, 1),
+    (Kind::Cluster, How::Zero, 1),
+    (Kind::Cluster, How::Older, 1),
+    (Kind::Cluster, How::Delete, 1),
+    (Kind::Hub, How::Flip, 2),
+    (Kind::Hub, How::Truncate, 1),
+    (Kind::Hub, How::Zero, 1),
     (Kind::Hub, How::Older, 1),
     (Kind::Hub, How::Delete, 1),
-    (Kind::Queue, How::Flip, 0),
-    (Kind::Queue, How::Truncate, 0),
-    (Kind::Queue, How::Zero, 0),
+    (Kind::Queue, How::Flip, 2),
+    (Kind::Queue, How::Truncate, 1),
+    (Kind::Queue, How::Zero, 1),
     (Kind::Queue, How::Delete, 1),
-    (Kind::Dumpster, How::Flip, 0),
-    (Kind::Dumpster, How::Truncate, 0),
-    (Kind::Dumpster, How::Zero, 0),
+    (Kind::Dumpster, How::Flip, 2),
+    (Kind::Dumpster, How::Truncate, 1),
+    (Kind::Dumpster, How::Zero, 1),
     (Kind::Dumpster, How::Delete, 1),
 ];
 

@@ -263,6 +263,7 @@ impl World {
     fn mend(&mut self, why: &str) {
         use crate::io::Command;
         let group = None;
+        self.take_away_what_is_not_understood();
         if why.contains("Failed") {
             let status = (0..2).filter_map(|i| self.ask_status(i)).flat_map(|s| s.copies);
             let failed: std::collections::BTreeSet<String> = status
