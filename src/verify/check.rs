@@ -196,11 +196,14 @@ pub fn judge(scenario: Judged<'_>, history: &History, context: &Context, steps: 
     checks.extend(requirements(&scenario, history, context, &loss));
     checks.extend(history.faults.iter().map(fault));
     checks.extend(scenario.forbid.iter().map(|f| forbidden(f, history, context)));
-    let invariants: Vec<InvariantReport> = scenario
+    let mut invariants: Vec<InvariantReport> = scenario
         .invariants
         .iter()
         .map(|i| check(*i, history, context))
         .collect();
+    if presence::dark(history).is_some() {
+        presence::not_theirs(&mut checks, &mut invariants);
+    }
     let parts = checks
         .iter()
         .map(|c| (c.verdict, format!("{}: {}", c.id, c.detail)))

@@ -3,7 +3,7 @@
 //! The networks were lit all the time, every event arrived, and somebody served whenever somebody could.
 
 use super::check::Evidence;
-use super::{Check, FaultRecord, History, Observation, SLACK, Verdict};
+use super::{Check, FaultRecord, Forbidden, History, InvariantId, InvariantReport, Observation, SLACK, Verdict};
 use crate::event::kind;
 use ccr_contract::event::kind::{ONLINE, PARTIALLY_ONLINE};
 use ccr_contract::status::Intent;
@@ -43,6 +43,21 @@ pub(super) fn dark(history: &History) -> Option<Check> {
     };
     let detail = looked.or_else(told)?;
     Some(unknown("networks", "the networks were never dark", detail))
+}
+
+/// What the darkness itself may have brought about is not the runtime's failure: it is unknown. That two served, or that something was
+/// lost, is a failure whatever the networks did.
+pub(super) fn not_theirs(checks: &mut [Check], invariants: &mut [InvariantReport]) {
+    let split_brain = format!("forbid {}", Forbidden::SplitBrain.word());
+    let checks = checks.iter_mut().filter(|c| c.id != split_brain);
+    let late = invariants.iter_mut().filter(|i| i.id == InvariantId::I8.word());
+    let verdicts = checks
+        .map(|c| (&mut c.verdict, &mut c.detail))
+        .chain(late.map(|i| (&mut i.verdict, &mut i.detail)));
+    for (verdict, detail) in verdicts.filter(|(v, _)| **v == Verdict::Fail) {
+        *verdict = Verdict::Unknown;
+        detail.push_str("; but the networks were dark");
+    }
 }
 
 /// Events that never arrived: what was not seen may have been among them.

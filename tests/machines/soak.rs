@@ -14,6 +14,8 @@ pub const TRIALS: &[(&str, Test)] = &[
         "soak_a_supervisor_killed_in_a_scenario_is_never_a_pass",
         evidence::killed,
     ),
+    ("soak_a_fork_that_is_adopted_is_followed_again", evidence::followed),
+    ("soak_a_machine_without_power_is_seen_off", evidence::off),
 ];
 
 /// Kills the supervisor at forty moments of checkpoint, restore and fork.

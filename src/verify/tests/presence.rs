@@ -80,6 +80,30 @@ fn networks_that_were_dark_leave_it_open() {
 }
 
 #[test]
+fn what_the_darkness_brought_about_is_not_the_runtimes_failure() {
+    let mut h = failover();
+    let online = h.events.iter().position(|e| e.kind == kind::ONLINE).unwrap();
+    for e in &mut h.events[online..] {
+        e.t_us += 20 * S;
+    }
+    let forbid = [Forbidden::RoleChange];
+    let late = Check {
+        id: "step 4".into(),
+        text: "expect service-online".into(),
+        verdict: Verdict::Fail,
+        detail: "not within 30 s".into(),
+    };
+    let verdict_of = |h: &History| judge(judged(&[I8, I12], &forbid), h, &context(), vec![late.clone()]).verdict;
+    assert_eq!(verdict_of(&h), Verdict::Fail);
+    let last = h.observations.len() - 1;
+    h.observations[last].dark = vec![(5 * S, 8 * S)];
+    assert_eq!(verdict_of(&h), Verdict::Unknown);
+    // What was left behind stays a failure, and so does a message that is lost or two that serve.
+    h.leftovers = Some(vec!["rule fault-0-0".into()]);
+    assert_eq!(verdict_of(&h), Verdict::Fail);
+}
+
+#[test]
 fn events_that_were_lost_leave_it_open() {
     let mut h = failover();
     let at = h.events.len() / 2;

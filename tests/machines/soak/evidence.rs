@@ -116,6 +116,75 @@ fn kill_at(tool: &Tool, scenario: &Path, moment: Duration, verify: u32) -> Resul
     Ok(Some(at))
 }
 
+/// A fork's supervisor dies: the next one journals what the nodes tell from there on, every event once and none left out.
+pub fn followed(tool: &Tool) -> Result<(), String> {
+    let fork = "ccr@1";
+    let warm = warm(tool)?;
+    tool.ok(&["fork", "ccr", "--from", &warm])?;
+    let journal = tool.home.join("state/labs").join(fork).join("events.jsonl");
+    wait_for("hear of the nodes", Duration::from_secs(120), || {
+        let heard = of_nodes(&journal)?;
+        (!heard.is_empty())
+            .then_some(())
+            .ok_or_else(|| "nothing yet".to_owned())
+    })?;
+    kill(supervisor_of(tool, fork)?)?;
+    let status = tool.json(&["status", fork])?;
+    same("times of darkness", status["dark"].as_array().map(Vec::len), Some(1))?;
+    let machines = status["machines"].as_array().into_iter().flatten();
+    let mut services = machines.filter_map(|m| m["runtime"]["service"]["active"].as_str());
+    let active = services.next().ok_or("nobody serves")?.to_owned();
+    let other = if active == "node1" { "node2" } else { "node1" };
+    let online = |heard: &[Value]| {
+        let there = |e: &&Value| e["kind"] == "service.online" && e["node"] == *other;
+        heard.iter().filter(there).count()
+    };
+    let before = online(&of_nodes(&journal)?);
+    tool.exec(fork, &active, &["ccrctl", "move", other])?;
+    wait_for("hear of the move", Duration::from_secs(120), || {
+        let heard = of_nodes(&journal)?;
+        let moved = online(&heard) > before;
+        moved.then_some(()).ok_or_else(|| format!("{} events", heard.len()))
+    })?;
+    for node in ["node1", "node2", "hub"] {
+        let heard = of_nodes(&journal)?;
+        let ours = heard.iter().filter(|e| e["node"] == *node);
+        let numbers: Vec<u64> = ours.filter_map(|e| e["node_seq"].as_u64()).collect();
+        let whole: Vec<u64> = (0..numbers.len() as u64).collect();
+        same(&format!("numbers of {node}"), numbers, whole)?;
+    }
+    tool.ok(&["down", fork])?;
+    same("leftovers", tool.leftovers(&[]), Vec::new())
+}
+
+/// The checkpoint that the healthy lab is kept as; made where there is none.
+fn warm(tool: &Tool) -> Result<String, String> {
+    let find = || -> Result<Option<String>, String> {
+        let kept = tool.json(&["checkpoint", "ls", "ccr"])?;
+        let mut names = kept.as_array().into_iter().flatten().filter_map(|c| c["name"].as_str());
+        Ok(names.find(|n| n.starts_with("warm-")).map(str::to_owned))
+    };
+    if find()?.is_none() {
+        tool.ok(&["up", "ccr"])?;
+        tool.ok(&["down", "ccr"])?;
+    }
+    find()?.ok_or_else(|| "`up` kept no checkpoint".to_owned())
+}
+
+/// What the nodes told, as the journal has it.
+fn of_nodes(journal: &Path) -> Result<Vec<Value>, String> {
+    let text = std::fs::read_to_string(journal).map_err(|e| e.to_string())?;
+    let events = text.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok());
+    Ok(events.filter(|e| e["src"] == "node").collect())
+}
+
+/// A machine that lost its power has no domain: `machine-off` comes true.
+pub fn off(tool: &Tool) -> Result<(), String> {
+    let scenario = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machines/soak/off.toml");
+    tool.ok(&["verify", "ccr", "--scenario", scenario, "--jobs", "1", "--json"])?;
+    same("leftovers", tool.leftovers(&[]), Vec::new())
+}
+
 /// A number from 0 to 1 (splitmix64).
 fn fraction(state: &mut u64) -> f64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
