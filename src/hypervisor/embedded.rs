@@ -115,8 +115,7 @@ impl Embedded {
             listeners,
         };
         this.keep_capabilities();
-        let known: Vec<u32> = this.list()?.into_iter().filter_map(|d| d.pid).collect();
-        strays::end(root, &known)?;
+        strays::end(root, &this.known()?)?;
         this.end_saves()?;
         Ok(this)
     }
@@ -146,8 +145,23 @@ impl Embedded {
 
     /// The process id in libvirt's pid file, where that process lives.
     fn pid(&self, name: &str) -> Option<u32> {
-        let text = std::fs::read_to_string(self.root.join("run/qemu").join(format!("{name}.pid"))).ok()?;
-        text.trim().parse().ok().filter(|&pid| process::runs(pid))
+        strays::pid_file(&self.root, name)
+            .ok()
+            .filter(|&pid| process::runs(pid))
+    }
+
+    /// The processes of libvirt's machines: every other one of this root is a stray. One whose process id cannot be told is none.
+    fn known(&self) -> Result<Vec<u32>> {
+        let mut known = Vec::new();
+        for domain in self.list()? {
+            match strays::pid_file(&self.root, &domain.name) {
+                Ok(pid) => known.push(pid),
+                // It ended since, and its file went with it.
+                Err(_) if self.find(&domain.name)?.is_none() => {}
+                Err(e) => return Err(e).tried("learn the process id of the machine", &domain.name),
+            }
+        }
+        Ok(known)
     }
 
     /// Has QEMU write the memory of a suspended domain to a file from which libvirt restores it.

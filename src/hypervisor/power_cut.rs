@@ -8,6 +8,7 @@ use super::strays;
 use crate::process::Stat;
 use crate::wait::{Deadline, Probe, wait_until};
 use rustix::fd::OwnedFd;
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open, pidfd_send_signal};
 use std::path::Path;
 use std::time::Duration;
@@ -30,11 +31,16 @@ pub(super) fn kill(root: &Path, pid: u32) -> Option<Sockets> {
         return None;
     }
     let mut sockets = Vec::new();
-    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten() {
-        let is_socket = std::fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"));
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).ok()? {
+        let entry = entry.ok()?;
+        let is_socket = match std::fs::read_link(entry.path()) {
+            Ok(to) => to.to_string_lossy().starts_with("socket:"),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
+            Err(_) => return None,
+        };
         if is_socket {
             let number = entry.file_name().to_str()?.parse().ok()?;
-            sockets.push(pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok()?);
+            sockets.extend(hold(&process, number).ok()?);
         }
     }
     pidfd_send_signal(&process, Signal::KILL).ok()?;
@@ -47,6 +53,15 @@ pub(super) fn kill(root: &Path, pid: u32) -> Option<Sockets> {
         })
     });
     Some(Sockets(sockets))
+}
+
+/// A copy of the descriptor `number` of `process`. `None`: it was closed since it was listed, and there is nothing to hold.
+fn hold(process: &OwnedFd, number: i32) -> rustix::io::Result<Option<OwnedFd>> {
+    match pidfd_getfd(process, number, PidfdGetfdFlags::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::BADF) => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 #[cfg(test)]
@@ -71,15 +86,20 @@ mod tests {
             eprintln!("only half tested: this system allows no pidfd_getfd ({e})");
             return;
         }
+        assert!(hold(&process, 0).unwrap().is_some());
+        assert!(
+            hold(&process, 1000).unwrap().is_none(),
+            "one that was closed meanwhile is no reason to give up"
+        );
         let reaper = std::thread::spawn(move || child.wait().unwrap());
         let sockets = kill(root, pid).unwrap();
+        assert!(!reaper.join().unwrap().success());
         assert!(Stat::of(pid).is_none());
         ours.set_nonblocking(true).unwrap();
         let e = ours.read(&mut [0]).unwrap_err();
         assert_eq!(e.kind(), std::io::ErrorKind::WouldBlock, "it has not hung up yet");
         drop(sockets);
         assert_eq!(ours.read(&mut [0]).unwrap(), 0, "now it has");
-        assert!(!reaper.join().unwrap().success());
     }
 
     #[test]

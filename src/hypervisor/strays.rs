@@ -78,6 +78,12 @@ fn of(root: &Path) -> Vec<u32> {
         .collect()
 }
 
+/// The process id that libvirt wrote down for the machine `name`.
+pub(super) fn pid_file(root: &Path, name: &str) -> std::io::Result<u32> {
+    let text = fs_err::read_to_string(root.join("run/qemu").join(format!("{name}.pid")))?;
+    text.trim().parse().map_err(std::io::Error::other)
+}
+
 /// Whether the process is a QEMU of `root`: libvirt names a folder in it on the command line, as `"file":"ROOT/lib/qemu/domain-2-a/…"`.
 pub(super) fn is_of(root: &Path, pid: u32) -> bool {
     let mark = format!("\"{}", root.join("lib/qemu/domain-").display());
@@ -97,11 +103,21 @@ pub(super) mod tests {
             root.join("lib/qemu/domain-2-a/master-key.aes").display()
         );
         // Waits for a word that never comes, in a shell of its own that keeps the mark on its command line.
-        Command::new("sh")
+        let child = Command::new("sh")
             .args(["-c", "read word", "sh", &mark])
             .stdin(stdin)
             .spawn()
-            .unwrap()
+            .unwrap();
+        // It is let go while it still becomes the shell: it has no command line yet, and files that it is about to close.
+        wait_until("see it", Deadline::after(END), || {
+            Ok(if is_of(root, child.id()) {
+                Probe::Ready(())
+            } else {
+                Probe::NotYet("its command line is not there".into())
+            })
+        })
+        .unwrap();
+        child
     }
 
     #[test]
@@ -146,6 +162,20 @@ pub(super) mod tests {
         for child in [&mut lost, &mut known, &mut others] {
             let _ = child.kill();
             child.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_process_id_that_cannot_be_read_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let notes = dir.path().join("run/qemu");
+        std::fs::create_dir_all(&notes).unwrap();
+        for (name, text) in [("a", "41\n"), ("b", ""), ("c", "4x")] {
+            std::fs::write(notes.join(format!("{name}.pid")), text).unwrap();
+        }
+        assert_eq!(pid_file(dir.path(), "a").unwrap(), 41);
+        for name in ["b", "c", "d"] {
+            pid_file(dir.path(), name).unwrap_err();
         }
     }
 }
