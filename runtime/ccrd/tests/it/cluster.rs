@@ -7,6 +7,7 @@ use ccr_contract::dump::Dump;
 use ccr_contract::event::NodeEvent;
 use ccr_contract::reply::By;
 use ccr_contract::status::{ServiceState, Status};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -20,6 +21,8 @@ const STEP: Duration = Duration::from_secs(20);
 
 /// The cluster; its processes and files end with the value.
 pub struct Cluster {
+    /// The daemon that is started.
+    pub program: PathBuf,
     folder: tempfile::TempDir,
     pub samba: Samba,
     daemons: Vec<(&'static str, Option<Child>)>,
@@ -38,6 +41,15 @@ impl Cluster {
 
     /// The same with this server of the witness.
     pub fn with(samba: Samba, settings: &str) -> Cluster {
+        let mut cluster = Self::off(samba, settings);
+        for node in NODES {
+            cluster.power_on(node);
+        }
+        cluster
+    }
+
+    /// A cluster whose daemons are not started yet.
+    pub fn off(samba: Samba, settings: &str) -> Cluster {
         let folder = tempfile::Builder::new()
             .prefix("ccrd-")
             .tempdir()
@@ -46,7 +58,8 @@ impl Cluster {
         static CLUSTERS: AtomicU8 = AtomicU8::new(1);
         let subnet = CLUSTERS.fetch_add(1, Ordering::Relaxed) * 2;
         let port = free_ports(Ipv4Addr::new(127, 77, subnet, 10));
-        let mut cluster = Cluster {
+        let cluster = Cluster {
+            program: env!("CARGO_BIN_EXE_ccrd").into(),
             folder,
             samba,
             daemons: NODES.map(|n| (n, None)).into(),
@@ -57,7 +70,6 @@ impl Cluster {
         for node in NODES {
             let file = cluster.folder.path().join(format!("{node}.toml"));
             std::fs::write(file, cluster.configuration(node, settings)).expect("a configuration");
-            cluster.power_on(node);
         }
         cluster
     }
@@ -101,6 +113,27 @@ password_file = "{folder}/password"
         text + "[settings]\n" + settings
     }
 
+    /// Folder of a node's logs, database and queue.
+    pub fn data(&self, node: &str) -> PathBuf {
+        self.folder.path().join(format!("{node}-data"))
+    }
+
+    /// What a node's daemons have complained about.
+    pub fn log(&self, node: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(format!("{node}.log"))).unwrap_or_default()
+    }
+
+    /// How long those complaints are by now.
+    pub fn logs(&self) -> BTreeMap<&'static str, usize> {
+        NODES.iter().map(|n| (*n, self.log(n).len())).collect()
+    }
+
+    /// Whether a node's daemon has ended by itself.
+    pub fn has_ended(&mut self, node: &str) -> bool {
+        let child = self.daemon(node).as_mut();
+        child.is_none_or(|c| c.try_wait().expect("its state").is_some())
+    }
+
     fn run(&self, node: &str) -> PathBuf {
         self.folder.path().join(format!("{node}-run"))
     }
@@ -112,7 +145,7 @@ password_file = "{folder}/password"
             .create(true)
             .open(self.folder.path().join(format!("{node}.log")))
             .expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_ccrd"))
+        let child = Command::new(&self.program)
             .arg("--config")
             .arg(self.folder.path().join(format!("{node}.toml")))
             .arg("--run")
@@ -198,7 +231,7 @@ password_file = "{folder}/password"
         let mut text = String::new();
         for node in NODES {
             let _ = writeln!(text, "=== {node}");
-            let log = std::fs::read_to_string(self.folder.path().join(format!("{node}.log"))).unwrap_or_default();
+            let log = self.log(node);
             let _ = writeln!(text, "{log}{}", self.ctl(node, &["status"]).unwrap_or_else(|e| e));
             let events = self.ctl(node, &["events"]).unwrap_or_default();
             let lines: Vec<&str> = events.lines().collect();

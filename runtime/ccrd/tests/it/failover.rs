@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Shorter than the lab's, in the same proportions.
-const SETTINGS: &str = "heartbeat_ms = 300
+pub const SETTINGS: &str = "heartbeat_ms = 300
 lease_ms = 1200
 arbitration_delay_ms = 500
 idle_roll_ms = 1000
 ";
-const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_secs(60);
 
 fn message(key: &str, size: usize) -> String {
     format!("Message-ID: <{key}>\r\nSubject: test\r\n\r\n.{}\r\n", "x".repeat(size))
@@ -33,12 +33,12 @@ fn keys(cluster: &Cluster, mailbox: &str) -> Option<Vec<String>> {
 }
 
 /// Whether the copy on `node` is healthy, by its own word.
-fn healthy(cluster: &Cluster, node: &str) -> Option<()> {
+pub fn healthy(cluster: &Cluster, node: &str) -> Option<()> {
     let mine = |c: &ccr_contract::status::Copy| c.node == node && c.status == CopyStatus::Healthy;
     cluster.status(node)?.copies.iter().any(mine).then_some(())
 }
 
-fn other(node: &str) -> &'static str {
+pub fn other(node: &str) -> &'static str {
     if node == "node1" { "node2" } else { "node1" }
 }
 
@@ -200,13 +200,13 @@ fn a_full_witness_disk_is_told_and_costs_no_failover() {
 }
 
 /// A client that submits until it is told to stop, and remembers what was acknowledged.
-struct Load {
+pub struct Load {
     over: Arc<AtomicBool>,
     client: std::thread::JoinHandle<Vec<String>>,
 }
 
 impl Load {
-    fn start(cluster: &Cluster, size: usize, pause: Duration) -> Self {
+    pub fn start(cluster: &Cluster, size: usize, pause: Duration) -> Self {
         let (submitter, over) = (cluster.submitter(), Arc::new(AtomicBool::new(false)));
         let told = over.clone();
         let client = std::thread::spawn(move || {
@@ -228,7 +228,7 @@ impl Load {
     }
 
     /// Ends the load; then nothing acknowledged is missing or there twice, and both databases hold the same.
-    fn judge(self, cluster: &Cluster, least: usize) {
+    pub fn judge(self, cluster: &Cluster, least: usize) {
         self.over.store(true, Ordering::Relaxed);
         let acknowledged = self.client.join().expect("the client");
         cluster.until("the hub's queue is empty", SOON, |c| {

@@ -1,9 +1,12 @@
 //! What needs more than one part of the shell, or a real Samba.
 
 mod cluster;
+mod damage;
 mod failover;
+mod files;
 mod samba;
 mod shell;
+mod upgrade;
 mod wait;
 mod witness;
 
