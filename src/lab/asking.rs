@@ -17,13 +17,13 @@ pub(super) struct Asking(Mutex<BTreeMap<String, Arc<Mutex<Node>>>>);
 
 #[derive(Debug, Default)]
 struct Node {
-    /// A question is under way.
-    busy: bool,
+    /// Questions under way: several look at once, and each is answered.
+    busy: u32,
     /// Since when there is no answer.
     silent: Option<Instant>,
 }
 
-/// A question that was asked, or one that could not be: an earlier one has no answer yet.
+/// A question that was asked, or one that was not: the machine is silent, and an earlier one is still under way.
 #[derive(Debug)]
 pub(super) struct Asked<T> {
     name: String,
@@ -33,7 +33,7 @@ pub(super) struct Asked<T> {
 }
 
 impl Asking {
-    /// Asks `name` on a thread of its own, unless an earlier question is still under way.
+    /// Asks `name` on a thread of its own, unless it is silent and an earlier question is still under way.
     pub fn ask<T: Send + 'static>(
         &self,
         name: &str,
@@ -47,8 +47,12 @@ impl Asking {
             begun,
             answer: None,
         };
-        if std::mem::replace(&mut lock(&node).busy, true) {
-            return asked;
+        {
+            let mut node = lock(&node);
+            if node.silent.is_some() && node.busy > 0 {
+                return asked;
+            }
+            node.busy += 1;
         }
         let (tell, told) = channel();
         asked.answer = Some(told);
@@ -57,7 +61,7 @@ impl Asking {
             move || {
                 let answer = question();
                 let mut node = lock(&node);
-                node.busy = false;
+                node.busy -= 1;
                 match &answer {
                     Ok(_) => node.silent = None,
                     Err(_) => drop(node.silent.get_or_insert(begun)),
@@ -72,7 +76,7 @@ impl Asking {
             .spawn(work)
             .is_err()
         {
-            lock(&node).busy = false;
+            lock(&node).busy -= 1;
         }
         asked
     }
@@ -128,6 +132,16 @@ mod tests {
     }
 
     #[test]
+    fn those_who_look_at_once_are_both_answered() {
+        let asking = Asking::default();
+        let ((first, answer), (second, other)) = (held(&asking), held(&asking));
+        other.send(Ok(2)).unwrap();
+        assert_eq!(second.wait(Instant::now() + LONG).unwrap(), 2);
+        answer.send(Ok(1)).unwrap();
+        assert_eq!(first.wait(Instant::now() + LONG).unwrap(), 1);
+    }
+
+    #[test]
     fn a_machine_that_hangs_is_named_and_nobody_waits_for_it_again() {
         let asking = Asking::default();
         let (first, answer) = held(&asking);
@@ -141,7 +155,7 @@ mod tests {
         // It answers again: the next question is waited for like any other.
         answer.send(Ok(9)).unwrap();
         let node = lock(&asking.0)["node1"].clone();
-        while lock(&node).busy {
+        while lock(&node).busy > 0 {
             std::thread::yield_now();
         }
         let (third, answer) = held(&asking);
