@@ -116,8 +116,10 @@ pub mod kind {
     pub const PARTIALLY_ONLINE: &str = "service.partially-online";
     /// It does not serve here any more (`why`).
     pub const OFFLINE: &str = "service.offline";
-    /// Answers were held back because the lease was not valid (`why`).
+    /// Answers were held back because the lease was not valid, or the address was given away for that (`why`).
     pub const FENCED: &str = "service.fenced";
+    /// The lease is valid again, and the address is back: it serves as before (`epoch`, `why`).
+    pub const RESUMED: &str = "service.resumed";
     /// A planned move was asked for, carried out or refused (100 when done; `to`, `comment`, `ms`, `why`).
     pub const MOVE: &str = "service.move";
     /// A new generation was opened at a mount (`group`, `stream`, `generation`, `epoch`).

@@ -2,8 +2,11 @@
 //!
 //! It is recorded at the witness, at once where the witness can be seen, otherwise as soon as it can. A second one on the
 //! other member is refused while that record, or a holder of the file, can be seen. A forced epoch begins far above what the
-//! other side can have reached meanwhile, so that the forced node's record is the one that everybody takes over later. A
-//! regular majority, with the other member or with the witness, ends it.
+//! other side can have reached meanwhile, so that the forced node's record is the one that everybody takes over later. Where both
+//! are forced, one after the other and without a witness, neither knows of the other one's epochs: so a forced one is the second
+//! of the real-time clock, if that is more, and the later force counts as long as the clocks are about right. If they are not,
+//! the hub fences the lower epoch, and it is given up when both hear each other: no two members share an epoch whatever the
+//! clocks say ([`super::record::Maker`]). A regular majority, with the other member or with the witness, ends it.
 
 use super::Cluster;
 use crate::ctx::Ctx;
@@ -11,7 +14,7 @@ use crate::member::Pending;
 use crate::wire::{Phase, WitnessFile};
 use ccr_contract::event::{Severity, kind};
 
-/// How far a forced epoch is above every known one.
+/// How far a forced epoch is above every known one, at least.
 const EPOCHS_AHEAD: u64 = 1_000;
 
 /// An operator's force on this node.
@@ -125,7 +128,14 @@ impl Cluster {
     fn claim_by_force(&mut self, ctx: &mut Ctx<Pending>, seen: u64, why: &str) {
         self.force.mark = true;
         let above = self.saved.record.id.clone();
-        self.claim(ctx, above, seen.max(self.saved.seen) + EPOCHS_AHEAD);
+        let ahead = seen.max(self.saved.seen) + EPOCHS_AHEAD;
+        let mut record = self.claimed(above, ahead.max(ctx.now.rtc_us / 1_000_000));
+        // An appointment of before may be older than what the other side has answered with: this node serves in the forced epoch,
+        // or in none.
+        record.owner.clone_from(&self.me);
+        record.owner_epoch = record.id.epoch;
+        (record.clean, record.redeliver) = (false, true);
+        self.save(ctx, record, false);
         let data = [("epoch", self.force_epoch().into()), ("why", why.into())];
         ctx.event(kind::QUORUM_FORCED, None, Severity::Warning, &data);
     }

@@ -58,6 +58,11 @@ pub(super) struct Peer {
     pub restarted: bool,
     /// Its newest heartbeat for which a grant was given, and when it came.
     granted: Option<(u64, u64)>,
+    /// Our number when its present life was heard first: whoever has heard a later one from us lived after that.
+    since_seq: u64,
+    /// A heartbeat of another life of it, that may be an earlier one: incarnation and number. It is answered, and whoever can
+    /// answer to that is alive.
+    unproven: Option<(u64, u64)>,
 }
 
 impl Peer {
@@ -89,6 +94,8 @@ impl Peer {
             was_up: false,
             restarted: false,
             granted: None,
+            since_seq: 0,
+            unproven: None,
         }
     }
 }
@@ -115,14 +122,20 @@ impl Cluster {
         if same && old.is_some_and(|(_, s)| hb.seq < s) {
             return;
         }
+        if !same && old.is_some() && !self.lived_later(&hb) {
+            self.peer.unproven = Some((hb.incarnation, hb.seq));
+            self.beat_now = true;
+            return;
+        }
         self.peer.paths[at].heard = Some(now);
         self.peer.paths[at].silent_since = None;
         if same && old.is_some_and(|(_, s)| hb.seq == s) {
             return;
         }
-        if !same && old.is_some() {
-            self.peer.restarted |= self.peer.member;
+        if !same {
+            self.peer.restarted |= old.is_some() && self.peer.member;
             self.peer.granted = None;
+            self.peer.since_seq = self.seq;
         }
         for (path, hears) in self.peer.paths.iter_mut().zip(&hb.hears) {
             path.heard_by_peer = Some(*hears);
@@ -137,6 +150,14 @@ impl Cluster {
         self.peer.view = Some(hb);
     }
 
+    /// Whether the sender of a heartbeat lived after the life of the other member that is known here: it has heard what this node
+    /// sent after it had heard that one. Incarnations are random, and a datagram may be held for any time: nothing else tells a
+    /// restart from what an earlier life sent.
+    fn lived_later(&self, hb: &Heartbeat) -> bool {
+        hb.echo
+            .is_some_and(|e| e.incarnation == self.incarnation && e.seq > self.peer.since_seq && e.seq <= self.seq)
+    }
+
     /// An answer to one of our heartbeats shows that both directions work, and may renew the lease.
     fn take_echo(&mut self, hb: &Heartbeat, now: u64) {
         let Some(echo) = hb.echo.filter(|e| e.incarnation == self.incarnation) else {
@@ -149,7 +170,7 @@ impl Cluster {
         if hears && now.saturating_sub(sent.boot_us) <= self.beat_us() * 2 {
             self.peer.mutual_at = Some(now);
         }
-        if echo.grant && self.saved.record.id.epoch >= hb.id.epoch {
+        if echo.grant && echo.seq > self.void_through && self.saved.record.id.epoch >= hb.id.epoch {
             self.lease.renew(Source::Member, sent);
         }
     }
@@ -166,7 +187,7 @@ impl Cluster {
             }
             return;
         }
-        let newer_here = !hb.base.covers(&self.saved.base) && hb.id != self.saved.base;
+        let newer_here = !hb.base.covers_agreed(&self.saved.base) && hb.id != self.saved.base;
         if self.witness.engaged() || self.report.wants_lease || newer_here {
             return;
         }
@@ -286,6 +307,11 @@ impl Cluster {
             self.sent.pop_front();
         }
         let bytes = wire::encode_heartbeat(&self.heartbeat(ctx.now));
+        if self.peer.unproven.take().is_some() {
+            // Its answer took the place of the one that the known life waits for.
+            self.beat_now = true;
+            ctx.wake_at(now + BETWEEN_ROUNDS_US);
+        }
         for path in self.peer.paths.iter().filter(|p| p.internal()) {
             let (network, to) = (path.name.clone(), path.peer.expect("internal paths have one"));
             ctx.emit(Effect::SendDatagram {
@@ -307,11 +333,18 @@ impl Cluster {
             seq: self.seq,
             phase: self.phase,
             hears: self.peer.paths.iter().map(|p| p.heard.is_some()).collect(),
-            echo: view.map(|v| Echo {
-                incarnation: v.incarnation,
-                seq: v.seq,
-                grant: granted(v),
-            }),
+            echo: match self.peer.unproven {
+                Some((incarnation, seq)) => Some(Echo {
+                    incarnation,
+                    seq,
+                    grant: false,
+                }),
+                None => view.map(|v| Echo {
+                    incarnation: v.incarnation,
+                    seq: v.seq,
+                    grant: granted(v),
+                }),
+            },
             lease: self.report.wants_lease,
             fenced: self.report.wants_lease && !self.lease_valid(now),
             member: view.filter(|_| self.peer.member).map(|v| v.incarnation),

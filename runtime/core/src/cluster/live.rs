@@ -139,7 +139,7 @@ impl Cluster {
             told +=
                 "; forced although the witness cannot be locked: the quorum is lost while a cluster service restarts";
         }
-        let mut next = self.saved.record.next(&self.me);
+        let mut next = self.saved.record.next(&self.maker);
         next.settings.insert(key, value.to_owned());
         Ok((next, told))
     }
@@ -193,7 +193,7 @@ impl Cluster {
 
     /// The record with which the quorum resource comes online on `to`: the configured witness is the one in force then.
     pub fn bring_online_on(&self, to: &str) -> Result<Record, String> {
-        let mut next = self.saved.record.next(&self.me);
+        let mut next = self.saved.record.next(&self.maker);
         to.clone_into(&mut next.quorum_owner);
         let configured = self.saved.record.settings.get(WITNESS).cloned();
         if configured.is_some() && configured != next.witness {
@@ -231,7 +231,7 @@ impl Cluster {
             }
             _ => {}
         }
-        let mut next = record.next(&self.me);
+        let mut next = record.next(&self.maker);
         next.evicted = evict.then(|| node.to_owned());
         Ok(next)
     }
@@ -328,7 +328,7 @@ impl Cluster {
         let mine = &self.saved.record.id;
         if (view.phase == Phase::Up || view.committed)
             && self.saving.is_none()
-            && view.base.covers(&self.saved.base)
+            && view.base.covers_agreed(&self.saved.base)
             && let Some(record) = view.record.as_ref().filter(|r| r.id == view.id && r.id != *mine)
         {
             let record = record.clone();

@@ -55,6 +55,8 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Cluster {
     pub(crate) me: String,
+    /// Whose epochs this node's records have.
+    maker: record::Maker,
     name: String,
     /// Position in the configuration's list of members.
     index: usize,
@@ -80,6 +82,8 @@ pub struct Cluster {
     peer: Peer,
     seq: u64,
     sent: VecDeque<(u64, Now)>,
+    /// Grants of heartbeats up to this number are void: this node has said since that it wants no lease.
+    void_through: u64,
     next_beat: u64,
     beat_now: bool,
     last_beat: u64,
@@ -109,6 +113,7 @@ impl Cluster {
         let index = config.members.iter().position(|m| m.name == config.node).unwrap_or(0);
         Self {
             me: config.node.clone(),
+            maker: record::Maker::new(&config.node, config.members.iter().map(|m| m.name.as_str())),
             name: config.cluster.clone(),
             index,
             settings: config.settings.clone(),
@@ -133,6 +138,7 @@ impl Cluster {
             peer: Peer::new(config),
             seq: 0,
             sent: VecDeque::new(),
+            void_through: 0,
             next_beat: 0,
             beat_now: false,
             last_beat: 0,
@@ -173,6 +179,10 @@ impl Cluster {
         Ok(())
     }
 
+    /// This node as one who makes records.
+    pub fn maker(&self) -> &record::Maker {
+        &self.maker
+    }
     /// The durable record.
     pub fn record(&self) -> &Record {
         &self.saved.record
@@ -220,6 +230,11 @@ impl Cluster {
     /// Whether an answer may leave now.
     pub fn lease_valid(&self, now: Now) -> bool {
         self.is_up() && (self.sole || self.lease.valid(now, self.member_lease_us(), self.witness_lease_us()))
+    }
+    /// The boot-time instant at which the lease ends, where it does.
+    pub fn lease_ends(&self) -> Option<u64> {
+        let ends = self.lease.ends(self.member_lease_us(), self.witness_lease_us());
+        ends.filter(|_| !self.sole && !self.lease.forced)
     }
     /// The boot-time instant before which this node must not begin to serve.
     pub fn safe_to_serve_at(&self) -> u64 {
@@ -307,6 +322,12 @@ impl Cluster {
         if same(&report) != same(&self.report) || inspected(&report) != inspected(&self.report) {
             self.beat_now = true;
         }
+        if self.report.wants_lease && !report.wants_lease {
+            // The other member takes its promise for void as soon as it hears of this. So the lease is over now, and no late
+            // answer to what was sent before brings it back.
+            self.lease.drop_source(lease::Source::Member);
+            self.void_through = self.seq;
+        }
         self.report = report;
         self.watch_paths(ctx);
         match self.phase {
@@ -360,7 +381,7 @@ impl Cluster {
     fn adopt_from_leader(&mut self, ctx: &mut Ctx<Pending>) -> bool {
         let Some(record) = self.peer.view.as_ref().and_then(|v| {
             let ours = v.phase == Phase::Up && v.member == Some(self.incarnation);
-            let ours = ours && v.base.covers(&self.saved.base);
+            let ours = ours && v.base.covers_agreed(&self.saved.base);
             v.record
                 .as_ref()
                 .filter(|r| ours && r.id == v.id && r.id.newer_than(&self.saved.record.id))
@@ -376,13 +397,17 @@ impl Cluster {
     fn peer_knows_better(&self, ctx: &mut Ctx<Pending>) -> bool {
         let lost = self.peer_lost(ctx);
         self.peer.view.as_ref().is_some_and(|v| {
-            !lost && v.member != Some(self.incarnation) && !self.knows(&v.base) && self.saving.is_none()
+            !lost && v.member != Some(self.incarnation) && !self.knows_agreed(&v.base) && self.saving.is_none()
         })
     }
 
     /// Whether this node was part of what led to `id`: it knows it as agreed, or it is its own proposal, now agreed.
     fn knows(&self, id: &record::RecordId) -> bool {
         self.saved.base.covers(id) || self.saved.record.id == *id
+    }
+    /// The same of a record that was agreed to.
+    fn knows_agreed(&self, id: &record::RecordId) -> bool {
+        self.saved.base.covers_agreed(id) || self.saved.record.id == *id
     }
 
     /// A survivor that was not the leader becomes it; a leader goes above every epoch that was ever tried.
@@ -399,7 +424,7 @@ impl Cluster {
         if (leader_gone && can_agree) || outrun {
             let mut above = self.saved.record.id.clone();
             above.epoch = seen.max(above.epoch);
-            let record = self.saved.record.claimed_by(&self.me, &above);
+            let record = self.saved.record.claimed_by(&self.maker, &above);
             self.save(ctx, record, false);
         }
     }
@@ -454,7 +479,7 @@ impl Cluster {
         let mine = &self.saved.record.id;
         let record = view.record.as_ref().filter(|r| r.id == view.id && r.id != *mine)?;
         let later = view.committed || record.id.newer_than(mine);
-        (later && view.base.covers(&self.saved.base)).then(|| record.clone())
+        (later && view.base.covers_agreed(&self.saved.base)).then(|| record.clone())
     }
 
     /// Whether the other member is heard, and one with which a cluster could be formed.
@@ -465,8 +490,7 @@ impl Cluster {
 
     /// Of two nodes that look for a cluster, the one that knows more leads; of two equal ones, the first in the list.
     fn leads(&self, view: &Heartbeat) -> bool {
-        let mine = (self.saved.base.epoch, self.saved.base.tag);
-        let theirs = (view.base.epoch, view.base.tag);
+        let (mine, theirs) = (self.saved.base.rank(), view.base.rank());
         // A follower that has just saved the leader's record holds the same id, and follows on.
         if self.saved.record.id == view.id && !view.id.is_fresh() {
             return view.id.by == self.me || (view.id.by != view.from && self.index == 0);
@@ -475,13 +499,17 @@ impl Cluster {
     }
 
     /// Begins a new epoch with this node as leader.
-    fn claim(&mut self, ctx: &mut Ctx<Pending>, mut above: record::RecordId, seen: u64) {
+    fn claim(&mut self, ctx: &mut Ctx<Pending>, above: record::RecordId, seen: u64) {
+        let record = self.claimed(above, seen);
+        self.save(ctx, record, false);
+    }
+    fn claimed(&self, mut above: record::RecordId, seen: u64) -> Record {
         above.epoch = above.epoch.max(seen).max(self.saved.seen);
-        let mut record = self.saved.record.claimed_by(&self.me, &above);
+        let mut record = self.saved.record.claimed_by(&self.maker, &above);
         if record.owner.is_empty() {
             record.owner.clone_from(&self.me);
         }
-        self.save(ctx, record, false);
+        record
     }
 
     /// A record of ours counts as soon as a second voter has it.

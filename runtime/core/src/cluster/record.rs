@@ -1,14 +1,50 @@
 //! The cluster's shared record: what a majority must agree on before anybody acts on it.
 //!
 //! Votes are the two members and the witness. A record counts once it is durable at two of the three: any two majorities
-//! meet in one voter, so whoever gathers a majority later has seen every record that counted before. Within one epoch only
-//! one node (`by`) changes the record; a new leader begins with a higher epoch. A leader saves first, then asks the second
-//! voter, and has one change under way at a time.
+//! meet in one voter, so whoever gathers a majority later has seen every record that counted before. A leader saves first, then
+//! asks the second voter, and has one change under way at a time.
+//!
+//! Each epoch belongs to one member by its number ([`Maker`]), and only that member (`by`) makes records of it; a new leader
+//! begins with a higher epoch. So no two members share an epoch, not even where an operator forced each of them while it could
+//! not hear the other one; and an epoch that an answer carries was lived in by one node only.
 
 use crate::durable::{self, NotUnderstood};
 use ccr_contract::status::Intent;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// A member as the one who makes records: its epochs are those whose number leaves its place, in the order of the members'
+/// names, when divided by how many there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maker {
+    /// Its name.
+    pub name: String,
+    place: u64,
+    members: u64,
+}
+
+impl Maker {
+    /// The member `name` of these.
+    pub fn new<'a>(name: &str, members: impl Iterator<Item = &'a str>) -> Self {
+        let (mut place, mut count) = (0, 0);
+        for member in members {
+            count += 1;
+            place += u64::from(member < name);
+        }
+        let name = name.to_owned();
+        let members = std::cmp::max(count, 1);
+        Self { name, place, members }
+    }
+    /// Whether an epoch belongs to it. Before there was this rule they belonged to whoever was first.
+    pub fn owns(&self, epoch: u64) -> bool {
+        epoch % self.members == self.place
+    }
+    /// Its first epoch after `epoch`.
+    pub fn epoch_after(&self, epoch: u64) -> u64 {
+        let after = epoch + 1;
+        after + (self.place + self.members - after % self.members) % self.members
+    }
+}
 
 /// Order and identity of a record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -22,14 +58,23 @@ pub struct RecordId {
 }
 
 impl RecordId {
-    /// Whether this record came after `other`. Two records of one epoch by different nodes are not ordered: at most one
-    /// of them ever counted.
+    /// Whether this record came after `other`. Two records of one epoch by different nodes are not ordered by this: at most
+    /// one of them ever counted, where nobody was forced.
     pub fn newer_than(&self, other: &RecordId) -> bool {
         (self.epoch, self.tag) > (other.epoch, other.tag) && (self.epoch != other.epoch || self.by == other.by)
     }
     /// Whether a node that holds `self` may go on although a majority has agreed on `seen`: it must have been part of it.
     pub fn covers(&self, seen: &RecordId) -> bool {
         self == seen || self.newer_than(seen)
+    }
+    /// The same for two records that were both agreed to. Where both are of one epoch and different nodes, an operator had forced
+    /// each of them (with a ccrd that did not know whose an epoch is): the one of the later name counts.
+    pub fn covers_agreed(&self, agreed: &RecordId) -> bool {
+        self.rank() >= agreed.rank()
+    }
+    /// The order of records that were agreed to.
+    pub fn rank(&self) -> (u64, &str, u64) {
+        (self.epoch, &self.by, self.tag)
     }
     /// Whether nothing was ever agreed.
     pub fn is_fresh(&self) -> bool {
@@ -101,29 +146,29 @@ impl Record {
         }
     }
     /// The next record of the leader `me`; a leader that the last one appointed begins an epoch of its own.
-    pub fn next(&self, me: &str) -> Self {
+    pub fn next(&self, me: &Maker) -> Self {
         let mut next = self.clone();
         next.id.tag += 1;
-        if next.id.by != me {
-            next.id.epoch += 1;
-            me.clone_into(&mut next.id.by);
+        if next.id.by != me.name || !me.owns(next.id.epoch) {
+            next.id.epoch = me.epoch_after(next.id.epoch);
+            next.id.by.clone_from(&me.name);
         }
         next
     }
     /// The first record of a new leader, above everything it has seen.
-    pub fn claimed_by(&self, leader: &str, seen: &RecordId) -> Self {
+    pub fn claimed_by(&self, leader: &Maker, seen: &RecordId) -> Self {
         let mut next = self.clone();
         next.id = RecordId {
-            epoch: self.id.epoch.max(seen.epoch) + 1,
+            epoch: leader.epoch_after(self.id.epoch.max(seen.epoch)),
             tag: self.id.tag.max(seen.tag) + 1,
-            by: leader.to_owned(),
+            by: leader.name.clone(),
         };
-        next.quorum_owner = leader.to_owned();
+        next.quorum_owner.clone_from(&leader.name);
         next
     }
-    /// The same with another owner of the service, in a new epoch.
-    pub fn appoint(mut self, owner: &str, clean: bool) -> Self {
-        self.id.epoch += 1;
+    /// The same with another owner of the service, in a new epoch of its maker.
+    pub fn appoint(mut self, me: &Maker, owner: &str, clean: bool) -> Self {
+        self.id.epoch = me.epoch_after(self.id.epoch);
         self.owner = owner.to_owned();
         self.owner_epoch = self.id.epoch;
         self.clean = clean;
@@ -225,5 +270,42 @@ mod tests {
         assert!(id(4, 1, "b").covers(&id(3, 5, "a")));
         assert!(!id(3, 9, "a").covers(&id(3, 5, "b")));
         assert!(!id(2, 9, "a").covers(&id(3, 5, "a")));
+    }
+
+    #[test]
+    fn two_agreed_records_are_always_ordered() {
+        let ids = [id(3, 5, "a"), id(3, 9, "a"), id(3, 5, "b"), id(4, 1, "a")];
+        for (i, x) in ids.iter().enumerate() {
+            for (j, y) in ids.iter().enumerate() {
+                assert_eq!(x.covers_agreed(y), i >= j, "{x:?} {y:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_epoch_belongs_to_one_member() {
+        let names = ["node2", "node1"];
+        let makers = names.map(|n| Maker::new(n, names.into_iter()));
+        for epoch in 0..20 {
+            assert_eq!(makers.iter().filter(|m| m.owns(epoch)).count(), 1, "{epoch}");
+            for maker in &makers {
+                let next = maker.epoch_after(epoch);
+                assert!(maker.owns(next) && next > epoch && next <= epoch + 2, "{epoch} {next}");
+            }
+        }
+        // Whatever the order in which a configuration lists them.
+        assert_eq!(Maker::new("node1", ["node1", "node2"].into_iter()), makers[1]);
+    }
+
+    #[test]
+    fn records_of_one_maker_stay_in_its_epochs() {
+        let names = ["a", "b"];
+        let [a, b] = names.map(|n| Maker::new(n, names.into_iter()));
+        let first = Record::fresh().claimed_by(&a, &RecordId::default());
+        let second = first.next(&a).appoint(&a, "b", false);
+        assert!(a.owns(first.id.epoch) && a.owns(second.id.epoch) && a.owns(second.owner_epoch));
+        assert_eq!(second.next(&a).id.epoch, second.id.epoch, "no new epoch without need");
+        let taken = second.next(&b);
+        assert!(b.owns(taken.id.epoch) && taken.id.newer_than(&second.id));
     }
 }

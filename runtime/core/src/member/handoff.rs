@@ -58,14 +58,18 @@ impl Member {
         if !self.config.members.iter().any(|m| m.name == to) {
             return Some(format!("`{}` is not a member of this cluster", to.escape_debug()));
         }
+        let state = self.service_state();
         if to == self.config.node {
-            return Some(format!("the service is on {to} already"));
+            return Some(match state {
+                ServiceState::Online | ServiceState::PartiallyOnline => format!("the service is on {to} already"),
+                _ => format!("the service belongs to {to} already, and is {state:?}"),
+            });
         }
         if comment.trim().is_empty() {
             return Some("a comment is mandatory: why is the service moved?".into());
         }
-        if self.service.stage != Stage::Online || self.service.refused {
-            return Some(format!("the service is {:?}, not Online", self.service.state()));
+        if state != ServiceState::Online {
+            return Some(format!("the service is {state:?}, not Online"));
         }
         let Some(view) = self.cluster.peer_view() else {
             return Some(format!("{to} is not up"));

@@ -4,6 +4,7 @@
 //! layer calls another one: what one must know of another is handed over there.
 
 pub mod clients;
+mod fence;
 mod handoff;
 mod links;
 mod operator;
@@ -381,7 +382,7 @@ impl Member {
             open: s.has_open(),
         });
         Report {
-            service: self.service.state(),
+            service: self.service_state(),
             service_epoch: self.service.epoch(),
             wants_lease: self.service.wants_lease(),
             released: self.service.has_given_all(),

@@ -188,7 +188,8 @@ impl Member {
         if record.intent == intent {
             return self.answer(asker, Reply::Done(format!("the service is {intent:?} already")));
         }
-        let next = record.next(&self.config.node);
+        let maker = self.cluster.maker();
+        let next = record.next(maker);
         if intent == Intent::Stopped {
             return self.agree_then(asker, next.stopped(), format!("{intent:?}: {comment}"), true);
         }
@@ -200,7 +201,7 @@ impl Member {
             .filter(|n| there(n))
             .unwrap_or(&next.owner)
             .clone();
-        let mut next = next.appoint(&owner, false);
+        let mut next = next.appoint(maker, &owner, false);
         next.intent = intent;
         self.agree(asker, next, format!("{intent:?}: {comment}"));
     }
@@ -229,7 +230,10 @@ impl Member {
             GroupName::Service if self.cluster.record().owner == to => {
                 return self.answer(asker, Reply::Denied(format!("the service group is on {to} already")));
             }
-            GroupName::Service => self.cluster.record().next(&self.config.node).appoint(to, false),
+            GroupName::Service => {
+                let maker = self.cluster.maker();
+                self.cluster.record().next(maker).appoint(maker, to, false)
+            }
         };
         let mut text = format!("moved to {to} without any check of its health");
         if group == GroupName::Service {

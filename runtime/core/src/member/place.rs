@@ -13,7 +13,9 @@ impl Member {
         let record = self.cluster.record().clone();
         let me = self.config.node.clone();
         let peer = self.cluster.peer_name().to_owned();
-        let next = || record.next(&me);
+        let maker = self.cluster.maker().clone();
+        let next = || record.next(&maker);
+        let appoint = |owner: &str, clean| Some(next().appoint(&maker, owner, clean));
         let mine = record.owner == me;
         let started = record.intent == Intent::Started;
         let view = self.cluster.peer_view().filter(|v| v.id == record.id);
@@ -21,10 +23,10 @@ impl Member {
             // Stopped in order, and the copy has everything: either of them may serve next.
             _ if mine && self.service.stage == Stage::Shipped && record.holder.is_some() => Some(next().shipped()),
             Some(v) if !mine && v.released && !started => record.holder.is_some().then(|| next().shipped()),
-            _ if mine && self.service.is_released() && self.cluster.peer_up() => Some(next().appoint(&peer, true)),
+            _ if mine && self.service.is_released() && self.cluster.peer_up() => appoint(&peer, true),
             _ if mine && self.service.is_released() => None,
             Some(v) if mine && self.service.stage == Stage::Failed && v.service != ServiceState::Failed => {
-                Some(next().appoint(&peer, false))
+                appoint(&peer, false)
             }
             _ if mine
                 && started
@@ -32,15 +34,15 @@ impl Member {
                 && record.owner_epoch <= self.service.used
                 && self.service.stage == Stage::Off =>
             {
-                Some(next().appoint(&me, false))
+                appoint(&me, false)
             }
-            _ if !mine && !self.cluster.peer_up() => Some(next().appoint(&me, false)),
-            Some(v) if !mine && v.released => Some(next().appoint(&me, true)),
+            _ if !mine && !self.cluster.peer_up() => appoint(&me, false),
+            Some(v) if !mine && v.released => appoint(&me, true),
             Some(v) if !mine && v.service == ServiceState::Failed && self.service.stage != Stage::Failed => {
-                Some(next().appoint(&me, false))
+                appoint(&me, false)
             }
             Some(v) if !mine && started && v.service_epoch == 0 && v.service == ServiceState::Offline => {
-                Some(next().appoint(&peer, false))
+                appoint(&peer, false)
             }
             _ => None,
         };

@@ -5,6 +5,8 @@
 //!   each appointment is used by one life of the daemon only.
 //! * It goes online only after the instant until which this node had promised the other one not to serve, and only with a
 //!   valid lease; every answer needs a valid lease again.
+//! * Without a valid lease it is not *Online*, and a moment later the service's address is not here any more
+//!   ([`super::fence`]).
 //! * A handoff ([`super::handoff`]) loses nothing.
 
 use super::handoff::HANDOFF_US;
@@ -89,6 +91,10 @@ pub struct Service {
     /// Since when the preferred member could have the service back.
     pub(super) preferred_well_since: Option<u64>,
     pub(super) finished: Option<(Asker, Reply)>,
+    /// The address of a service that is up.
+    pub(super) address: super::fence::Address,
+    /// Since when a service that is up has had no valid lease.
+    pub(super) fenced_since: Option<u64>,
 }
 
 impl Service {
@@ -110,6 +116,8 @@ impl Service {
             retry_at: 0,
             preferred_well_since: None,
             finished: None,
+            address: super::fence::Address::Here,
+            fenced_since: None,
         }
     }
     /// The record was read from the disk: appointments of earlier lives do not count.
@@ -155,8 +163,8 @@ impl Service {
     pub fn has_given_all(&self) -> bool {
         self.is_released() || self.stage == Stage::Shipped
     }
-    /// The state in the original's words.
-    pub fn state(&self) -> ServiceState {
+    /// The state in the original's words, where the lease is valid and the address here: see [`Member::service_state`].
+    pub(super) fn state(&self) -> ServiceState {
         match self.stage {
             Stage::Off | Stage::Shipped => ServiceState::Offline,
             Stage::Waiting | Stage::Salvaging { .. } | Stage::Mounting | Stage::Address | Stage::Ready => {
@@ -218,6 +226,7 @@ impl Member {
             // This appointment is used up; what comes next is for the leader to say.
             return self.resource_failed();
         }
+        self.keep_address();
         match self.service.stage.clone() {
             Stage::Off | Stage::Shipped | Stage::Failed if appointed => {
                 self.service.epoch = epoch;
@@ -393,14 +402,17 @@ impl Member {
                 AddressKind::Cluster => "cluster address",
             };
             self.tell_resource_failed(resource, &why);
-            if which == AddressKind::Service && up && self.service.stage == Stage::Address {
+            if which == AddressKind::Service && up && self.awaits_address() {
                 self.go_offline(&format!("the address cannot be had: {why}"));
                 self.resource_failed();
             }
             return;
         }
-        if which == AddressKind::Service && up && self.service.stage == Stage::Address {
-            self.service.stage = Stage::Ready;
+        if which == AddressKind::Service && up {
+            if self.service.stage == Stage::Address {
+                self.service.stage = Stage::Ready;
+            }
+            self.address_is_back();
         }
     }
 
@@ -410,7 +422,8 @@ impl Member {
         let epoch = self.service.epoch;
         let record = self.cluster.record();
         let told = self.stores.iter().all(|s| !s.mounted() || record.served(s.at) == epoch);
-        if !told || !self.cluster.committed() || !self.cluster.lease_valid(self.ctx.now) {
+        let here = self.service.address == super::fence::Address::Here;
+        if !told || !here || !self.cluster.committed() || !self.cluster.lease_valid(self.ctx.now) {
             return;
         }
         self.service.stage = Stage::Online;

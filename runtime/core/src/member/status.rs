@@ -11,8 +11,8 @@ impl Member {
         let owner = (!record.owner.is_empty()).then(|| record.owner.clone());
         let mine = owner.as_deref() == Some(&self.config.node);
         let said = self.cluster.peer_view();
-        let state = if mine || self.service.state() != ServiceState::Offline {
-            Some(self.service.state())
+        let state = if mine || self.service_state() != ServiceState::Offline {
+            Some(self.service_state())
         } else {
             said.map(|v| v.service)
         };

@@ -87,7 +87,7 @@ fn heartbeat_settings_need_the_witness_and_cost_the_quorum_where_they_are_forced
     assert!(t.contains("forced although the witness cannot be locked"), "{t}");
     assert!(t.contains("cluster.restarting"), "{t}");
     assert!(
-        t.contains("node 0: cluster.quorum-lost epoch=2 why=neither the other member nor the witness"),
+        t.contains("node 0: cluster.quorum-lost epoch=4 why=neither the other member nor the witness"),
         "{t}"
     );
     let t = timeline(&[(30, 1, set("heartbeat_ms", "1000", false))]);

@@ -55,8 +55,15 @@ enum Pending {
     Accepted { req: ReqId, id: String },
     Body { id: String },
     Lmtp { id: String, recipient: usize },
-    Redelivered { conn: ConnId, epoch: u64, count: u64 },
+    Redelivered { conn: ConnId, to: Asked, count: u64 },
     Quiet,
+}
+
+/// A takeover that asked for redelivery: by whom, and in which epoch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Asked {
+    who: String,
+    epoch: u64,
 }
 
 /// Content of `hub.json`.
@@ -88,8 +95,8 @@ pub struct Hub {
     ready: bool,
     prefix: String,
     next_id: u64,
-    /// The last redelivery carried out: its epoch and count.
-    redelivered: (u64, u64),
+    /// The last redelivery carried out: for which takeover, and how many messages.
+    redelivered: (Asked, u64),
     halted: bool,
 }
 
@@ -111,7 +118,7 @@ impl Hub {
             ready: false,
             prefix,
             next_id: 1,
-            redelivered: (0, 0),
+            redelivered: (Asked::default(), 0),
             halted: false,
             ctx,
             config,
@@ -221,8 +228,9 @@ impl Hub {
             (Pending::Head { name: id, .. } | Pending::Body { id }, other) => {
                 self.halt(format!("queue file {id}: {other:?}"));
             }
-            (Pending::Redelivered { conn, epoch, count }, _) => {
-                self.redelivered = (epoch, count);
+            (Pending::Redelivered { conn, to, count }, _) => {
+                let epoch = to.epoch;
+                self.redelivered = (to, count);
                 self.send(conn, &Msg::Redelivered { epoch, count });
             }
             (Pending::State | Pending::Listed { .. }, other) => self.halt(format!("reading the disk: {other:?}")),
@@ -394,7 +402,7 @@ impl Hub {
         match (end, msg) {
             (End::Stranger, Msg::Hello { cluster, node }) if self.links.hello(conn, &cluster, &node) => {}
             (End::Accepted(who), Msg::Redeliver { epoch }) if self.config.members.iter().any(|m| m.name == who) => {
-                self.redeliver(conn, epoch);
+                self.redeliver(conn, Asked { who, epoch });
             }
             (End::Stranger, _) => {
                 self.links.closed(conn);
@@ -428,16 +436,20 @@ impl Hub {
     }
 
     /// A new active node asks for what the old one may have lost.
-    fn redeliver(&mut self, conn: ConnId, epoch: u64) {
+    fn redeliver(&mut self, conn: ConnId, to: Asked) {
+        let epoch = to.epoch;
         if !self.ready || epoch < self.saved.epoch_seen {
             return;
         }
-        if self.redelivered.0 == epoch {
+        if self.redelivered.0 == to {
             let count = self.redelivered.1;
             return self.send(conn, &Msg::Redelivered { epoch, count });
         }
+        // Two that were forced may have shared an epoch, where a ccrd did not know yet whose it is: what the other one has
+        // acknowledged in it is not here.
+        let shared = self.redelivered.0.epoch == epoch;
         self.see_epoch(epoch);
-        let again = self.queue.redeliver(epoch);
+        let again = self.queue.redeliver(epoch + u64::from(shared));
         let count = again.len() as u64;
         for id in again {
             let (from, to) = (format!("dumpster/{id}"), format!("queue/{id}"));
@@ -448,7 +460,7 @@ impl Hub {
             &[("count", count.into()), ("epoch", epoch.into())],
         );
         // Answered behind the renames: the note of the service time is the last write.
-        self.save(Pending::Redelivered { conn, epoch, count });
+        self.save(Pending::Redelivered { conn, to, count });
     }
 
     fn on_delivered(&mut self, id: &str, recipient: usize, result: Result<LmtpReply, String>) {

@@ -9,8 +9,6 @@
 //! lab.start(passive);
 //! lab.converges();                      // well again within 240 s, every invariant held
 //! ```
-#![expect(dead_code, reason = "each word is used by some layer's cases")]
-
 use super::super::clients::{Kind, Outcome as Ended};
 use super::super::disk::{Disk, Rule};
 use super::super::plan::Plan;

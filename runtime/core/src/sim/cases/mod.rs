@@ -1,6 +1,7 @@
 //! Scripted cases beside the swarm: two members, a hub, a witness, a network, and what a test does to them step by step.
 //! One file for each layer.
 
+mod cluster;
 mod fixture;
 mod hub;
 mod orderly;

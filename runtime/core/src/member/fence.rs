@@ -1,0 +1,84 @@
+//! The fence: what a service that is up does without a valid lease. It answers nobody, it is not *Online*, and it gives its
+//! address away, before anybody else may serve: whoever granted the last lease waits for two seconds beyond its end
+//! ([`crate::cluster::lease::MAX_UNSEEN_PAUSE_US`]). A lease that comes back within half a second, as behind a pause, leaves
+//! the address where it is; later it is taken, and announced, anew.
+
+use super::service::Stage;
+use super::{Member, Pending};
+use crate::io::AddressKind;
+use ccr_contract::event::{Severity, kind};
+use ccr_contract::status::ServiceState;
+
+/// How long a service that is up keeps its address without a lease, in microseconds.
+const KEPT_US: u64 = 500_000;
+
+/// Where the address of a service that is up is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Address {
+    Here,
+    /// Given away with the lease.
+    Away,
+    /// The lease is valid again, and the address on its way.
+    Returning,
+}
+
+impl Member {
+    /// The state of the service here.
+    pub(super) fn service_state(&self) -> ServiceState {
+        let up = matches!(self.service.stage, Stage::Online);
+        match self.service.address {
+            _ if up && !self.cluster.lease_valid(self.ctx.now) => ServiceState::OfflinePending,
+            Address::Away | Address::Returning if up => ServiceState::OnlinePending,
+            _ => self.service.state(),
+        }
+    }
+
+    /// The address goes with the lease, and comes back with it.
+    pub(super) fn keep_address(&mut self) {
+        let up = matches!(
+            self.service.stage,
+            Stage::Ready | Stage::Online | Stage::Draining { .. }
+        );
+        let service = &mut self.service;
+        if !up {
+            (service.address, service.fenced_since) = (Address::Here, None);
+            return;
+        }
+        let (now, which) = (self.ctx.now, AddressKind::Service);
+        if self.cluster.lease_valid(now) {
+            service.fenced_since = None;
+            if service.address == Address::Away {
+                service.address = Address::Returning;
+                self.ctx.address(Pending::Address(which, true), which, true);
+            }
+            if let Some(end) = self.cluster.lease_ends() {
+                self.ctx.wake_at(end.max(now.boot_us) + 1);
+            }
+            return;
+        }
+        let since = *service.fenced_since.get_or_insert(now.boot_us);
+        if service.address != Address::Away && self.ctx.due(since + KEPT_US) {
+            service.address = Address::Away;
+            self.ctx.address(Pending::Address(which, false), which, false);
+            let why = "the lease is over: the address is given away";
+            self.tell(kind::FENCED, Severity::Warning, &[("why", why.into())]);
+        }
+    }
+
+    /// Whether a service that is up, or coming up, waits for its address.
+    pub(super) fn awaits_address(&self) -> bool {
+        self.service.stage == Stage::Address || self.service.address == Address::Returning
+    }
+
+    /// The address is on the interface, and was announced.
+    pub(super) fn address_is_back(&mut self) {
+        if self.service.address == Address::Returning {
+            self.service.address = Address::Here;
+            self.tell(
+                kind::RESUMED,
+                Severity::Info,
+                &[("why", "the lease is valid again".into())],
+            );
+        }
+    }
+}

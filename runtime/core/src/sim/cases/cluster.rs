@@ -1,0 +1,247 @@
+//! The cluster layer: leases and promises, lives of members, and who counts when each was forced.
+
+use super::super::MEMBERS;
+use super::super::disk::Rule;
+use super::super::world::Pause;
+use super::fixture::Lab;
+use crate::io::{Command, DiskAction, DiskResult, GroupName, Input};
+use crate::wire;
+use ccr_contract::status::{ClusterState, ServiceState};
+
+/// The second group's reserve logs find no room on the first node: it is partially online, and tries again every ten seconds.
+/// The other member leads, and misses it after a second.
+fn partially_online(operations: usize) -> Lab {
+    let mut lab = Lab::prepared(2, operations, 120, |world| {
+        let what = |a: &DiskAction| matches!(a, DiskAction::Replace { file, .. } if file.starts_with("E01/E01res"));
+        let (result, once) = (DiskResult::Full, false);
+        world.machines[0].disk.rule = Some(Rule { what, result, once });
+    });
+    lab.secs(10);
+    let (key, value) = ("heartbeat_ms".to_owned(), "200".to_owned());
+    let force = false;
+    lab.order(0, Command::Set { key, value, force });
+    lab.secs(30);
+    let to = MEMBERS[1].to_owned();
+    let group = GroupName::Cluster;
+    lab.order(0, Command::MoveGroup { group, to });
+    lab.secs(10);
+    lab
+}
+
+/// Whether the other member was just told that node 0 wants no lease.
+fn wants_none(lab: &Lab) -> bool {
+    let Some(Input::Datagram { bytes, .. }) = &lab.world.last[1] else {
+        return false;
+    };
+    wire::decode_heartbeat(bytes).is_ok_and(|h| !h.lease)
+}
+
+#[test]
+fn a_lease_ends_with_the_promise_that_it_rests_on() {
+    let mut lab = partially_online(4000);
+    assert_eq!(lab.active(), 0);
+    lab.until(25, "a heartbeat that asks for no lease", |l| wants_none(l));
+    lab.cut();
+    lab.secs(12);
+    lab.holds();
+    assert_eq!(lab.active(), 1, "the other member took over");
+    assert!(!lab.since(0, "cluster.member-down").is_empty());
+}
+
+#[test]
+fn no_moment_of_a_cut_leaves_two_that_serve() {
+    let mut at = partially_online(2000);
+    at.until(25, "a heartbeat that asks for no lease", |l| wants_none(l));
+    let moment = at.world.now;
+    for n in 0..40 {
+        let mut lab = partially_online(2000);
+        lab.world.trace = None;
+        lab.world.run_until(moment - 40_000 + n * 2_000);
+        lab.cut();
+        lab.secs(8);
+        lab.holds();
+    }
+}
+
+/// What a node says of the service, and whether it has the address.
+fn service(lab: &mut Lab, i: usize) -> (Option<ServiceState>, bool) {
+    let state = lab.status(i).service.map(|s| s.state);
+    (state, lab.world.machines[i].has_address)
+}
+
+/// The active member does not own the quorum, and hears nobody any more: with its lease it gives up the word and the address,
+/// before the other one has either.
+#[test]
+fn a_fenced_service_is_not_online_and_has_no_address() {
+    let mut lab = Lab::prepared(1, 300, 60, |_| {});
+    lab.secs(6);
+    let (to, group) = (MEMBERS[1].to_owned(), GroupName::Cluster);
+    lab.order(0, Command::MoveGroup { group, to });
+    lab.secs(10);
+    assert_eq!(service(&mut lab, 0), (Some(ServiceState::Online), true));
+    let mark = lab.mark();
+    lab.cut();
+    let mut fenced_at = None;
+    while !lab.world.machines[1].has_address {
+        lab.world.run_until(lab.world.now + 10_000);
+        let (state, has) = service(&mut lab, 0);
+        if state != Some(ServiceState::Online) {
+            let since = *fenced_at.get_or_insert(lab.world.now);
+            assert!(!has || lab.world.now - since <= 520_000, "the address is kept");
+        } else {
+            assert_eq!(fenced_at, None, "it is Online again");
+        }
+        assert!(lab.world.now < 60_000_000, "nobody took over\n{}", lab.tail(20));
+    }
+    assert!(fenced_at.is_some(), "it was Online until the other one had the address");
+    assert!(!lab.world.machines[0].has_address);
+    assert!(!lab.since(mark, "service.fenced").is_empty());
+    lab.world.run_until(62_000_000);
+    lab.converges();
+}
+
+/// The members do not hear each other for five seconds: the lease ends, the other one does not take over, and with the next
+/// lease word and address are back. Behind a pause the lease is asked for at once, and nothing moves.
+#[test]
+fn an_address_comes_back_with_the_lease_and_stays_over_a_pause() {
+    let mut lab = Lab::prepared(1, 300, 60, |_| {});
+    lab.secs(6);
+    let (to, group) = (MEMBERS[1].to_owned(), GroupName::Cluster);
+    lab.order(0, Command::MoveGroup { group, to });
+    lab.secs(10);
+    let mark = lab.mark();
+    lab.cut();
+    lab.until(6, "the address is given away", |l| !l.world.machines[0].has_address);
+    lab.world.cuts.clear();
+    lab.until(3, "it serves again", |l| {
+        service(l, 0) == (Some(ServiceState::Online), true)
+    });
+    assert_eq!(lab.since(mark, "service.resumed").len(), 1);
+    assert_eq!(lab.since(mark, "cluster.member-down"), Vec::<String>::new());
+    for kind in [Pause::Machine, Pause::Process] {
+        let mark = lab.mark();
+        lab.world.pause(0, kind);
+        lab.secs(3);
+        lab.world.resume(0);
+        lab.until(1, "it serves again", |l| service(l, 0).0 == Some(ServiceState::Online));
+        lab.secs(2);
+        assert_eq!(service(&mut lab, 0), (Some(ServiceState::Online), true));
+        assert_eq!(lab.since(mark, "service.resumed"), Vec::<String>::new(), "{kind:?}");
+    }
+    lab.world.run_until(62_000_000);
+    lab.converges();
+}
+
+/// What the cluster has to say since `mark`.
+fn disturbances(lab: &Lab, mark: usize) -> Vec<String> {
+    let words = ["member-", "quorum-lost", "cluster.joined", "service.", "hub.redelivery"];
+    words.iter().flat_map(|w| lab.since(mark, w)).collect()
+}
+
+/// A datagram that a member's earlier life sent comes late, whoever serves, and whoever leads.
+#[test]
+fn a_datagram_of_an_earlier_life_changes_nothing() {
+    for (serves, old) in [(0, 1), (0, 0), (1, 1), (1, 0)] {
+        let mut lab = Lab::prepared(1, 300, 76, |_| {});
+        lab.secs(6);
+        let held = lab.world.last[1 - old].clone().expect("a heartbeat");
+        lab.kill(old);
+        lab.start(old);
+        lab.secs(25);
+        if lab.active() != serves {
+            let (to, comment) = (MEMBERS[serves].to_owned(), "a case".to_owned());
+            lab.order(lab.active(), Command::Move { to, comment });
+        }
+        lab.secs(15);
+        lab.until(2, "all is well", |l| l.world.converged().is_ok());
+        assert_eq!(lab.active(), serves);
+        let (mark, life) = (lab.mark(), lab.world.machines[1 - old].life);
+        lab.world.input(1 - old, life, held);
+        lab.secs(20);
+        assert_eq!(
+            disturbances(&lab, mark),
+            Vec::<String>::new(),
+            "{serves} serves, old one of {old}"
+        );
+        lab.converges();
+    }
+}
+
+/// Both members start again, and the first that each hears is what the other one's earlier life sent.
+#[test]
+fn members_that_heard_an_earlier_life_first_find_each_other() {
+    let mut lab = Lab::new(1, 300);
+    lab.secs(6);
+    let held = [0, 1].map(|i| lab.world.last[i].clone().expect("a heartbeat"));
+    lab.cut();
+    (0..2).for_each(|i| lab.kill(i));
+    (0..2).for_each(|i| lab.start(i));
+    lab.secs(1);
+    for (i, held) in held.into_iter().enumerate() {
+        let life = lab.world.machines[i].life;
+        lab.world.input(i, life, held);
+    }
+    let mark = lab.mark();
+    lab.world.cuts.clear();
+    lab.until(12, "the cluster is formed again", |l| {
+        !l.since(mark, "service.online ").is_empty()
+    });
+    lab.secs(40);
+    lab.converges();
+}
+
+/// Without a witness, each member is forced while the other one is off: no two share an epoch, and when both hear each other
+/// they heal by themselves. What the hub had an answer for is there, whoever gave it.
+#[test]
+fn two_that_were_forced_one_after_the_other_heal_by_themselves() {
+    for first in [0, 1] {
+        // Their clocks are right: the later force has the later epoch.
+        let mut lab = Lab::prepared(1, 1500, 140, |world| {
+            world.machines.iter_mut().for_each(|m| m.rtc_offset_us = 0);
+        });
+        lab.secs(10);
+        lab.world.share.down = true;
+        for forced in [first, 1 - first] {
+            lab.kill(1 - forced);
+            lab.start(forced);
+            lab.secs(16);
+            let before = lab.acknowledged();
+            let mark = lab.mark();
+            lab.order(forced, Command::ForceQuorum);
+            lab.until(10, "it serves", |l| !l.since(mark, "service.online ").is_empty());
+            lab.secs(10);
+            lab.holds();
+            let more = lab.acknowledged() - before;
+            assert!(more > 20, "{more} through {forced}\n{}", lab.tail(40));
+            // What it answers carries the epoch that it was forced in, or a later one.
+            let forced_in = epoch(&lab.since(mark, "cluster.quorum-forced")[0]);
+            assert!(epoch(&lab.since(mark, "service.online ")[0]) >= forced_in);
+        }
+        let mark = lab.mark();
+        lab.start(first);
+        lab.until(20, "they are one cluster", |l| {
+            !l.since(mark, "cluster.member-up").is_empty() || !l.since(mark, "cluster.joined").is_empty()
+        });
+        lab.secs(10);
+        for i in [0, 1] {
+            let status = lab.status(i);
+            let service = status.service.expect("a cluster with a majority");
+            assert_eq!(
+                service.active.as_deref(),
+                Some(MEMBERS[1 - first]),
+                "the later force counts"
+            );
+            assert_eq!(status.cluster.map(|c| c.state), Some(ClusterState::Up));
+        }
+        // Its database has taken in what does not count: a copy that only a seed makes whole.
+        lab.world.run_until(145_000_000);
+        lab.converges();
+    }
+}
+
+/// The epoch that an event carries.
+fn epoch(line: &str) -> u64 {
+    let at = line.find("epoch=").expect("it has an epoch") + 6;
+    let digits: String = line[at..].chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
+}
