@@ -12,7 +12,7 @@
 mod queue;
 
 use crate::ctx::Ctx;
-use crate::durable;
+use crate::durable::{self, NotUnderstood};
 use crate::io::{
     Boot, ClientRequest, Command, ConnId, DiskAction, DiskResult, Effect, Input, LmtpReply, Node, Now, OpId, Reply,
     ReqId,
@@ -67,12 +67,23 @@ struct Asked {
 }
 
 /// Content of `hub.json`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Saved {
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
     /// The highest epoch seen in an answer of the store or in a request for redelivery.
-    epoch_seen: u64,
+    pub epoch_seen: u64,
     /// Service time, in milliseconds.
-    clock_ms: u64,
+    pub clock_ms: u64,
+}
+
+impl Saved {
+    /// The file.
+    pub fn encode(&self) -> Vec<u8> {
+        durable::encode(SCHEMA, self)
+    }
+    /// Reads the file.
+    pub fn decode(bytes: &[u8]) -> Result<Self, NotUnderstood> {
+        durable::decode(SCHEMA, bytes)
+    }
 }
 
 /// A hub.
@@ -183,7 +194,7 @@ impl Hub {
             return self.halt(why);
         }
         match (what, result) {
-            (Pending::State, DiskResult::Bytes(bytes)) => match durable::decode(SCHEMA, &bytes) {
+            (Pending::State, DiskResult::Bytes(bytes)) => match Saved::decode(&bytes) {
                 Ok(saved) => self.saved = saved,
                 Err(e) => self.halt(format!("{STATE_FILE}: {e}")),
             },
@@ -430,7 +441,7 @@ impl Hub {
             clock_ms: self.clock_ms(),
             ..self.saved
         };
-        let bytes = durable::encode(SCHEMA, &saved);
+        let bytes = saved.encode();
         let file = STATE_FILE.to_owned();
         self.ctx.disk(what, DiskAction::Replace { file, bytes });
     }
