@@ -1,5 +1,6 @@
 //! What is too long for CI: `scripts/test soak` sets `FAILOVERLAB_SOAK`.
 
+mod daemon;
 mod evidence;
 
 use super::Test;
@@ -16,6 +17,8 @@ pub const TRIALS: &[(&str, Test)] = &[
     ),
     ("soak_a_fork_that_is_adopted_is_followed_again", evidence::followed),
     ("soak_a_machine_without_power_is_seen_off", evidence::off),
+    ("soak_a_hung_daemon_is_found_on_both_members", daemon::hung),
+    ("soak_damage_on_the_passive_costs_nothing_acknowledged", daemon::damaged),
 ];
 
 /// Kills the supervisor at forty moments of checkpoint, restore and fork.

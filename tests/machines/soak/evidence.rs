@@ -21,7 +21,7 @@ pub fn killed(tool: &Tool) -> Result<(), String> {
         let whole = run(tool, id, None)?;
         same("verdict without a kill", whole.verdict.as_str(), "pass")?;
         let mut counted = 0;
-        let mut random = u64::from_str_radix(&id[1..], 10).map_err(|e| e.to_string())?;
+        let mut random = id[1..].parse::<u64>().map_err(|e| e.to_string())?;
         // A kill that came behind the last look proves nothing: another one for it.
         for _ in 0..2 * kills {
             if counted == kills {
