@@ -125,6 +125,8 @@ impl Channels {
                 return record.wish.lab.nodes.iter().map(|_| Some(Err(failed()))).collect();
             }
         };
+        // A machine that is only slow answers behind the look, and keeps its session: the next look needs no handshake.
+        let longest = record.wish.slowness.scale(QUESTION).max(within);
         let begin = |node: &Node| -> Result<Asked<Status>> {
             let name = node.name.as_str();
             // A machine that does not run cannot answer: asking would only wait.
@@ -136,7 +138,11 @@ impl Channels {
                 }
             }
             let (slot, way, pack) = (self.slot(name), way(&self.files, record, name)?, pack.clone());
-            let question = move || ask(&slot, &way, Deadline::after(within), |r, d| deploy::status(r, &pack, d));
+            let question = move || {
+                ask(&slot, &way, Deadline::after(longest), |r, d| {
+                    deploy::status(r, &pack, d)
+                })
+            };
             Ok(self.asking.ask(name, question))
         };
         let nodes = record.wish.lab.nodes.iter();
