@@ -15,6 +15,26 @@ pub fn next(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// A free name beside `path` for a file that is there and is not what it should be: nothing of it is lost.
+pub fn aside(path: &Path) -> PathBuf {
+    let named = |n: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(if n == 1 { ".bad".into() } else { format!(".bad.{n}") });
+        PathBuf::from(name)
+    };
+    (1..)
+        .map(named)
+        .find(|p| p.symlink_metadata().is_err())
+        .expect("one of all numbers is free")
+}
+
+/// Whether this can be the name of a lab or fork, `NAME` or `NAME@N`: nothing else can name a folder of ours.
+pub fn is_instance(s: &str) -> bool {
+    let (name, fork) = s.split_once('@').map_or((s, None), |(n, f)| (n, Some(f)));
+    name.parse::<crate::units::Name>().is_ok()
+        && fork.is_none_or(|f| !f.is_empty() && f.len() <= 4 && f.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// The three folders that everything is in. `FAILOVERLAB_HOME` moves all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
@@ -81,7 +101,11 @@ impl Home {
         self.state.join("runs")
     }
     /// The files of one lab (`ccr`) or fork (`ccr@2`).
+    ///
+    /// # Panics
+    /// Where it is no such name ([`is_instance`]): these folders are removed with all that is in them.
     pub fn lab(&self, instance: &str) -> LabFiles {
+        assert!(is_instance(instance), "`{}` can name no lab", instance.escape_debug());
         LabFiles {
             state: self.labs().join(instance),
             run: self.runtime.join(short(instance)),
@@ -359,5 +383,17 @@ mod tests {
         let link = dir.path().join("l");
         std::os::unix::fs::symlink(&p, &link).unwrap();
         assert_eq!(Home::private_dir(&link).unwrap_err().exit_code(), 4);
+    }
+
+    #[test]
+    fn only_names_and_forks_can_name_a_folder() {
+        for good in ["ccr", "ccr@2", "a-b@12"] {
+            assert!(is_instance(good), "{good}");
+        }
+        for bad in ["", "..", "../x", "ccr@", "ccr@x", "a/b", "a\nb", "@1", "ccr@99999"] {
+            assert!(!is_instance(bad), "{bad}");
+            let home = Home::under(Path::new("/nowhere"));
+            assert!(std::panic::catch_unwind(|| home.lab(bad)).is_err(), "{bad}");
+        }
     }
 }

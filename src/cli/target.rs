@@ -1,7 +1,7 @@
 //! Which lab a person means by LAB.
 
 use crate::error::{Error, IoContext, Problem, Result};
-use crate::files::Home;
+use crate::files::{Home, is_instance};
 use crate::lab::client::Client;
 use crate::lab::record::Record;
 use crate::lab::wish;
@@ -122,26 +122,4 @@ pub fn names(home: &Home) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-/// `NAME` or `NAME@N`: nothing else can name a folder of ours.
-fn is_instance(s: &str) -> bool {
-    let (name, fork) = s.split_once('@').map_or((s, None), |(n, f)| (n, Some(f)));
-    name.parse::<crate::units::Name>().is_ok()
-        && fork.is_none_or(|f| !f.is_empty() && f.len() <= 4 && f.bytes().all(|b| b.is_ascii_digit()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_instance;
-
-    #[test]
-    fn only_names_and_forks_can_name_a_folder() {
-        for good in ["ccr", "ccr@2", "a-b@12"] {
-            assert!(is_instance(good), "{good}");
-        }
-        for bad in ["", "..", "ccr@", "ccr@x", "a/b", "a\nb", "@1", "ccr@99999"] {
-            assert!(!is_instance(bad), "{bad}");
-        }
-    }
 }

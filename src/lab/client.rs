@@ -46,7 +46,7 @@ impl Client {
     pub fn find(files: &LabFiles) -> Result<Option<Self>> {
         use std::io::ErrorKind::{ConnectionRefused, NotFound};
         match UnixStream::connect(files.socket()) {
-            Ok(stream) => Self::greet(stream).map(Some),
+            Ok(stream) => Self::greet(stream),
             Err(e) if matches!(e.kind(), NotFound | ConnectionRefused) => Ok(None),
             Err(e) => Err(e).tried("reach the supervisor", files.socket().display()),
         }
@@ -54,22 +54,35 @@ impl Client {
 
     /// The supervisor that runs, or a new one. A lab whose machines still run is adopted by the new one.
     pub fn find_or_start(home: &Home, instance: &str) -> Result<Self> {
-        let files = home.lab(instance);
-        if let Some(client) = Self::find(&files)? {
-            return Ok(client);
-        }
-        for dir in [&home.state, &files.state, &home.runtime, &files.run] {
-            Home::private_dir(dir)?;
-        }
         let exe = std::env::current_exe().tried("find this program", "")?;
-        let mut child = start(&exe, &files, instance)?;
+        Self::find_or_start_as(&exe, home, instance)
+    }
+
+    fn find_or_start_as(exe: &Path, home: &Home, instance: &str) -> Result<Self> {
+        let files = home.lab(instance);
+        let mut child = None;
         wait_until("start the lab's supervisor", Deadline::after(START), || {
             if let Some(client) = Self::find(&files)? {
                 return Ok(Probe::Ready(client));
             }
-            match child.try_wait() {
-                // It found another supervisor that is about to bind the socket.
-                Ok(Some(status)) if status.success() => Ok(Probe::NotYet("another supervisor starts".into())),
+            let Some(started) = &mut child else {
+                for dir in [&home.state, &files.state, &home.runtime, &files.run] {
+                    Home::private_dir(dir)?;
+                }
+                match start(exe, &files, instance) {
+                    Ok(started) => child = Some(started),
+                    // The one before has just removed it, with all that it had.
+                    Err(_) if !files.state.is_dir() => {}
+                    Err(e) => return Err(e),
+                }
+                return Ok(Probe::NotYet("its socket is not there yet".into()));
+            };
+            match started.try_wait() {
+                // It found another supervisor: one that is about to bind the socket, or one that ends.
+                Ok(Some(status)) if status.success() => {
+                    child = None;
+                    Ok(Probe::NotYet("another supervisor starts or ends".into()))
+                }
                 Ok(Some(status)) => Err(Error::Operation(
                     Problem::new("start the lab's supervisor")
                         .on(instance)
@@ -81,9 +94,15 @@ impl Client {
         })
     }
 
-    fn greet(stream: UnixStream) -> Result<Self> {
+    /// Hears the supervisor's greeting; none where it ended before it came to that.
+    fn greet(stream: UnixStream) -> Result<Option<Self>> {
         let write = stream.try_clone().tried("talk to the supervisor", "")?;
         let mut read = BufReader::new(stream);
+        match read.fill_buf() {
+            Ok([]) => return Ok(None),
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
+            _ => {}
+        }
         let line = read_line(&mut read)?;
         let greeting: Greeting = serde_json::from_str(&line).map_err(|e| {
             Error::Operation(Problem::new("understand the supervisor's greeting").seen(format!("{e}: {line:.200}")))
@@ -96,12 +115,12 @@ impl Client {
                     .remedy(format!("take the lab down with that build, or end process {}: the machines live on and this build adopts them", greeting.pid)),
             ));
         }
-        Ok(Self {
+        Ok(Some(Self {
             read,
             write,
             greeting,
             next: 1,
-        })
+        }))
     }
 
     /// The supervisor's greeting.
@@ -338,5 +357,50 @@ mod tests {
         // Any other program has it: the look is a true one.
         let other = Command::new(&exe).output().unwrap();
         assert!(String::from_utf8_lossy(&other.stdout).contains("/lock"));
+    }
+
+    /// Ends well twice without a socket, as one does that finds the seat taken; the third one is there for a moment, and the fourth greets.
+    const FOURTH: &str = r#"printf '%s\n' '#!/bin/sh' 'echo once >>"$0.times"' '[ $(wc -l <"$0.times") -lt 3 ] || touch "$0.go"' >"$0" && chmod 755 "$0""#;
+
+    #[test]
+    fn a_supervisor_that_ends_well_without_a_socket_is_started_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::under(dir.path());
+        let files = home.lab("x");
+        let exe = dir.path().join("starts");
+        assert!(
+            Command::new("sh")
+                .args(["-c", FOURTH])
+                .arg(&exe)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let socket = files.socket();
+        let go = dir.path().join("starts.go");
+        let serving = std::thread::spawn(move || {
+            wait_until("be started three times", Deadline::after(START), || {
+                Ok(if go.exists() {
+                    Probe::Ready(())
+                } else {
+                    Probe::NotYet("not yet".into())
+                })
+            })
+            .unwrap();
+            let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+            // One that ends just when somebody comes: he is not greeted, and comes again.
+            drop(listener.accept().unwrap());
+            let (mut stream, _) = listener.accept().unwrap();
+            let greeting = Greeting {
+                failoverlab: build(),
+                proto: PROTO,
+                lab: "x".into(),
+                pid: 1,
+            };
+            writeln!(stream, "{}", serde_json::to_string(&greeting).unwrap()).unwrap();
+        });
+        let client = Client::find_or_start_as(&exe, &home, "x").unwrap();
+        assert_eq!(client.greeting().lab, "x");
+        serving.join().unwrap();
     }
 }

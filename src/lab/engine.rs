@@ -51,6 +51,8 @@ struct Kept {
     record: Option<Arc<Record>>,
     fabric: Option<Arc<Fabric>>,
     standing: Standing,
+    /// A restore is going on.
+    returning: bool,
     /// When networks were dark: the supervisor had died.
     dark: Vec<(u64, u64)>,
 }
@@ -156,7 +158,7 @@ impl Engine {
         }
     }
 
-    fn changing<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(super) fn changing<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let _one = lock(&self.change);
         work()
     }
@@ -225,6 +227,11 @@ impl Engine {
                 }
             })
         })
+    }
+
+    /// Notes whether a restore is going on.
+    pub(super) fn returning(&self, going_on: bool) {
+        self.kept().returning = going_on;
     }
 
     pub(super) fn standing(&self) -> Standing {
@@ -299,7 +306,7 @@ impl Engine {
             slowness: record.wish.slowness.factor(),
             t_us: self.journal.now_us(),
             unhealthy: match &record.restoring {
-                Some(from) => Some(super::saved::half_restored(&self.instance, from).to_string()),
+                Some(from) => Some(super::saved::between(&self.instance, from, kept.returning)),
                 None => super::health::unhealthy(lab, &machines),
             },
             machines,

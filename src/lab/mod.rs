@@ -5,6 +5,7 @@
 
 pub mod admission;
 mod asking;
+mod busy;
 mod channel;
 pub mod checkpoint;
 pub mod client;
@@ -20,6 +21,7 @@ pub mod observe;
 pub mod protocol;
 pub mod record;
 pub mod saved;
+mod seat;
 mod standing;
 pub mod supervisor;
 mod up;

@@ -12,6 +12,7 @@ use super::wish;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Severity, Source, Step};
 use crate::fabric::Control;
+use crate::files::is_instance;
 use crate::image::qemu_img::QemuImg;
 use crate::units::{Name, Size};
 use serde_json::json;
@@ -112,7 +113,10 @@ impl Engine {
         cancel.check()?;
         let before = self.try_record();
         let fresh = before.is_none();
-        let returned = self.come_back(&checkpoint, before, &step).map_err(|e| {
+        self.returning(true);
+        let returned = self.come_back(&checkpoint, before, &step);
+        self.returning(false);
+        let returned = returned.map_err(|e| {
             if fresh {
                 let failures = self.down().err().map(|e| e.to_string());
                 e.with_rollback(failures)
@@ -233,7 +237,17 @@ fn instances(labs: &Path) -> Vec<String> {
         .into_iter()
         .flatten()
         .filter_map(|e| e.ok()?.file_name().into_string().ok())
+        .filter(|n| is_instance(n))
         .collect()
+}
+
+/// What `status` says of a lab that is between two states.
+pub(super) fn between(instance: &str, from: &Name, going_on: bool) -> String {
+    if going_on {
+        format!("{instance} is being brought back from {from}")
+    } else {
+        half_restored(instance, from).to_string()
+    }
 }
 
 /// The error of a lab that is between two states.
@@ -322,5 +336,14 @@ mod tests {
         // One that a person kept of a lab whose `up` had failed is not.
         assert!(!super::record(&checkpoint(&of_ccr(false), None)).unwrap().complete);
         assert!(super::record(&checkpoint(&of_ccr(true), None)).unwrap().complete);
+    }
+
+    #[test]
+    fn a_restore_that_goes_on_was_not_cut_short() {
+        let from: Name = "warm-1".parse().unwrap();
+        let going_on = between("ccr", &from, true);
+        assert!(going_on.contains("is being brought back from warm-1"), "{going_on}");
+        assert!(!going_on.contains("cut short"), "{going_on}");
+        assert!(between("ccr", &from, false).contains("cut short"));
     }
 }

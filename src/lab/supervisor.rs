@@ -4,17 +4,20 @@
 //! Started on demand by [`super::client`], found again by its socket. If it dies the machines live on with dark networks,
 //! and the next one adopts them.
 
+use super::busy::{Busy, OneMore};
 use super::engine::Engine;
 use super::protocol::{Greeting, LINE_MAX, PROTO, Reply, Request, Since, Verb, build};
+use super::seat;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Event, Journal, Read};
 use crate::fabric::CaptureFilter;
-use crate::files::{Home, LabFiles};
+use crate::files::{Home, LabFiles, is_instance};
 use serde_json::Value;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -46,17 +49,29 @@ impl Cancel {
 /// Events that may wait for a slow client before it is cut off from them.
 const EVENTS_QUEUED: usize = 4096;
 
+/// How long a supervisor that keeps nothing waits to be asked for something.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How long a client may take to take its answer from a supervisor that has nothing more to keep.
+const TAKEN: Duration = Duration::from_secs(5);
+
 /// Runs the supervisor of `instance` until it is told to end, or until it has kept nothing for a while.
+///
+/// # Errors
+/// [`Error::Usage`] where that is the name of no lab, before anything is made.
 pub fn run(home: &Home, instance: &str) -> Result<()> {
+    if !is_instance(instance) {
+        return Err(Error::Usage(
+            Problem::new("keep the lab")
+                .on(format!("`{}`", instance.escape_debug()))
+                .seen("it is no name of a lab or fork: NAME or NAME@N"),
+        ));
+    }
     let files = home.lab(instance);
-    Home::private_dir(&home.runtime)?;
-    Home::private_dir(&files.run)?;
-    Home::private_dir(&files.state)?;
-    let lock = std::fs::File::create(files.lock()).tried("open the lab's lock", files.lock().display())?;
-    if lock.try_lock().is_err() {
+    let Some(lock) = seat::take(home, &files)? else {
         // Another supervisor was faster: the client finds its socket.
         return Ok(());
-    }
+    };
     crate::hypervisor::become_subreaper()?;
     // A session of its own: a terminal's signals are not for this process. It fails only for a leader, which has one.
     let _ = rustix::process::setsid();
@@ -70,38 +85,24 @@ pub fn run(home: &Home, instance: &str) -> Result<()> {
     let listener = runtime.block_on(async { bind(&files) })?;
     let journal = Journal::open(&files.events(), 0)?;
     let engine = Arc::new(Engine::open(home.clone(), instance, journal.clone())?);
-    let ended = runtime.block_on(serve(listener, engine.clone(), instance));
+    let ended = runtime.block_on(serve(listener, engine.clone(), instance, IDLE));
     drop(engine);
     let _ = std::fs::remove_file(files.socket());
     // Threads that still wait for a guest must not keep the process.
     runtime.shutdown_background();
-    if ended? == End::Down {
-        remove_files(&files)?;
+    match ended? {
+        End::Down => seat::leave(&files, lock),
+        End::Told => Ok(()),
     }
-    drop(lock);
-    Ok(())
 }
 
 /// Why the supervisor ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The lab is gone: its files go too.
+    /// There is no lab: its files go too.
     Down,
-    /// Nothing to keep, or told to end: the files stay.
-    Idle,
-}
-
-/// Removes the lab's state and run folders.
-fn remove_files(files: &LabFiles) -> Result<()> {
-    for dir in [&files.state, &files.run] {
-        match fs_err::remove_dir_all(dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(e).tried("remove the lab's folder", dir.display());
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+    /// It was told to: the files stay.
+    Told,
 }
 
 fn bind(files: &LabFiles) -> Result<UnixListener> {
@@ -114,22 +115,41 @@ fn bind(files: &LabFiles) -> Result<UnixListener> {
     Ok(listener)
 }
 
-async fn serve(listener: UnixListener, engine: Arc<Engine>, instance: &str) -> Result<End> {
-    let (end, mut ended) = watch::channel(None);
+/// Serves until there is nothing to keep and nobody is being served any more: the last request ends the supervisor, never the first.
+async fn serve(listener: UnixListener, engine: Arc<Engine>, instance: &str, idle: Duration) -> Result<End> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .tried("listen for signals", instance)?;
+    let (requests, answers) = (Busy::new(), Busy::new());
+    let mut going_on = requests.watch();
+    let mut met_anybody = false;
     loop {
+        let needless = |n: usize| n == 0 && !engine.keeps_anything();
+        let unneeded = needless(*going_on.borrow_and_update());
+        if unneeded && met_anybody {
+            // Work is done before its answer is taken. One that does not take it keeps nobody.
+            let _ = tokio::time::timeout(TAKEN, answers.watch().wait_for(|n| *n == 0)).await;
+            if needless(*going_on.borrow_and_update()) {
+                return Ok(End::Down);
+            }
+        }
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
-                let client = Client { engine: engine.clone(), end: end.clone(), instance: instance.to_owned() };
+                met_anybody = true;
+                let client = Client {
+                    engine: engine.clone(),
+                    requests: requests.clone(),
+                    answers: answers.clone(),
+                    instance: instance.to_owned(),
+                    idle,
+                };
+                let coming = requests.begin();
                 // A client that breaks the protocol or goes away ends its own conversation only.
-                tokio::spawn(async move { let _ = client.converse(stream).await; });
+                tokio::spawn(async move { let _ = client.converse(stream, coming).await; });
             }
-            _ = ended.changed() => {
-                if let Some(how) = *ended.borrow() { return Ok(how); }
-            }
-            _ = terminate.recv() => return Ok(End::Idle),
+            _ = going_on.changed() => {}
+            () = tokio::time::sleep(idle), if unneeded => return Ok(End::Down),
+            _ = terminate.recv() => return Ok(End::Told),
         }
     }
 }
@@ -137,12 +157,17 @@ async fn serve(listener: UnixListener, engine: Arc<Engine>, instance: &str) -> R
 /// One conversation.
 struct Client {
     engine: Arc<Engine>,
-    end: watch::Sender<Option<End>>,
+    /// Requests that are carried out, and clients that have come and not asked yet.
+    requests: Busy,
+    /// Requests that are not answered yet.
+    answers: Busy,
     instance: String,
+    /// How long it counts as one that is about to ask.
+    idle: Duration,
 }
 
 impl Client {
-    async fn converse(self, stream: UnixStream) -> std::io::Result<()> {
+    async fn converse(self, stream: UnixStream, coming: OneMore) -> std::io::Result<()> {
         let (read, mut write) = stream.into_split();
         let mut read = BufReader::new(read);
         let greeting = Greeting {
@@ -153,8 +178,15 @@ impl Client {
         };
         send(&mut write, &greeting).await?;
         let mut line = String::new();
+        let mut coming = Some(coming);
         loop {
             line.clear();
+            if coming.is_some() {
+                tokio::select! {
+                    _ = read.fill_buf() => {}
+                    () = tokio::time::sleep(self.idle) => coming = None,
+                }
+            }
             let n = (&mut read).take(LINE_MAX as u64).read_line(&mut line).await?;
             if n == 0 {
                 return Ok(());
@@ -170,7 +202,11 @@ impl Client {
                 Verb::Dial { to, within_ms } => return self.dial(request.id, to, within_ms, read, write).await,
                 Verb::Capture(filter) => return self.capture(request.id, filter, read, write).await,
                 Verb::Events(since) => return self.events(request.id, since, read, write).await,
-                verb => self.work(request.id, verb, &mut read, &mut write).await?,
+                verb => {
+                    let request_begun = coming.take().unwrap_or_else(|| self.requests.begin());
+                    self.work(request.id, verb, request_begun, &mut read, &mut write)
+                        .await?;
+                }
             }
         }
     }
@@ -180,15 +216,20 @@ impl Client {
         &self,
         id: u64,
         verb: Verb,
+        begun: OneMore,
         read: &mut BufReader<OwnedReadHalf>,
         write: &mut OwnedWriteHalf,
     ) -> std::io::Result<()> {
         let cancel = Cancel::default();
-        let down = matches!(verb, Verb::Down);
+        let _unanswered = self.answers.begin();
         let mut events = subscribe(self.engine.journal());
         let mut done = tokio::task::spawn_blocking({
             let (engine, cancel) = (self.engine.clone(), cancel.clone());
-            move || engine.perform(verb, &cancel)
+            move || {
+                let result = engine.perform(verb, &cancel);
+                drop(begun);
+                result
+            }
         });
         let result = loop {
             tokio::select! {
@@ -197,22 +238,14 @@ impl Client {
                     if send(write, &Reply::Event(event)).await.is_err() { cancel.cancel(); }
                 }
                 result = &mut done => break result,
-                gone = read.fill_buf(), if !cancelled(&cancel) => {
-                    // A client says nothing while it waits: the end of the stream is the only thing to hear.
-                    if !matches!(gone, Ok(b) if !b.is_empty()) { cancel.cancel(); }
-                }
+                () = gone(read), if !cancelled(&cancel) => cancel.cancel(),
             }
         };
         let result = result.unwrap_or_else(|panic| Err(Error::Bug(Problem::new("carry out the request").seen(panic))));
         while let Ok(event) = events.try_recv() {
             send(write, &Reply::Event(event)).await?;
         }
-        let down_done = down && result.is_ok();
-        let told = send(write, &Reply::of(id, result)).await;
-        if down_done || !self.engine.keeps_anything() {
-            self.end.send_replace(Some(End::Down));
-        }
-        told
+        send(write, &Reply::of(id, result)).await
     }
 
     /// Reads the journal's file to the client, and on as it grows: a client that is slow has its own place in it and loses nothing.
@@ -289,6 +322,13 @@ impl Client {
     }
 }
 
+/// Returns when the client has gone. One that already asks for more is there; its next request is read when this one is answered.
+async fn gone(read: &mut BufReader<OwnedReadHalf>) {
+    if matches!(read.fill_buf().await, Ok(more) if !more.is_empty()) {
+        std::future::pending().await
+    }
+}
+
 fn cancelled(cancel: &Cancel) -> bool {
     cancel.check().is_err()
 }
@@ -316,3 +356,6 @@ fn line(value: &impl serde::Serialize) -> Vec<u8> {
     line.push(b'\n');
     line
 }
+
+#[cfg(test)]
+mod tests;
