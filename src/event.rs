@@ -1,5 +1,6 @@
 //! The one stream out of the engine. Terminal, files and pages are its consumers.
 
+mod lines;
 mod reader;
 
 pub use reader::{Read, Reader};
@@ -8,9 +9,9 @@ use crate::error::{Error, IoContext, Problem, Result};
 use crate::lock::lock;
 /// The tool's events matter by the measure of the runtime's.
 pub use ccr_contract::event::Severity;
+use lines::Lines;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -204,7 +205,9 @@ struct Inner {
 
 struct State {
     next: u64,
-    file: Option<fs_err::File>,
+    file: Option<Lines>,
+    /// Events that are in no file: from the first to the last.
+    lost: Option<(u64, u64)>,
     listeners: Vec<Listener>,
 }
 
@@ -222,28 +225,13 @@ impl Journal {
         Self::with(monotonic_us(), 0, None, None)
     }
 
-    /// Opens `path`, or begins it with a head line. A journal that was there goes on with its own clock and numbers;
-    /// a torn last line (the writer was killed) is cut off.
+    /// Opens `path`, or begins it with a head line. A journal that was there goes on with its own clock and numbers; torn lines (the
+    /// writer was killed, or its disk was full) are cut out, and an event says how many there were.
     pub fn open(path: &Path, seed: u64) -> Result<Self> {
-        let text = match fs_err::read_to_string(path) {
-            Ok(t) => t,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(e).tried("read the journal", path.display()),
-        };
-        let whole = text.rfind('\n').map_or(0, |i| i + 1);
-        let head: Option<JournalHead> = text[..whole].lines().next().and_then(|l| serde_json::from_str(l).ok());
-        let mut file = fs_err::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .tried("open the journal", path.display())?;
-        let (begin, next) = match head {
-            Some(h) => {
-                file.set_len(whole as u64).tried("mend the journal", path.display())?;
-                (h.monotonic_us, text[..whole].lines().count() as u64 - 1)
-            }
+        let (left, mut file) = lines::open(path)?;
+        let begin = match left.head {
+            Some(h) => h.monotonic_us,
             None => {
-                file.set_len(0).tried("begin the journal", path.display())?;
                 let head = JournalHead {
                     schema: 1,
                     wall: wall_seconds(),
@@ -251,21 +239,27 @@ impl Journal {
                     tool: crate::TOOL.into(),
                     seed,
                 };
-                let line = serde_json::to_string(&head).expect("a head is plain data");
-                writeln!(file, "{line}").tried("begin the journal", path.display())?;
-                (head.monotonic_us, 0)
+                file.add(&line(&head)).tried("begin the journal", path.display())?;
+                head.monotonic_us
             }
         };
-        Ok(Self::with(begin, next, Some(file), Some(path.to_owned())))
+        let journal = Self::with(begin, left.next, Some(file), Some(path.to_owned()));
+        if left.torn > 0 {
+            let text = format!("{} torn lines of the journal were cut out", left.torn);
+            let draft = Draft::new(Source::Tool, "journal.mended").severity(Severity::Warning);
+            journal.emit(draft.data(serde_json::json!({"lines": left.torn, "text": text})));
+        }
+        Ok(journal)
     }
 
-    fn with(begin_us: u64, next: u64, file: Option<fs_err::File>, path: Option<PathBuf>) -> Self {
+    fn with(begin_us: u64, next: u64, file: Option<Lines>, path: Option<PathBuf>) -> Self {
         Self(Arc::new(Inner {
             begin_us,
             path,
             state: Mutex::new(State {
                 next,
                 file,
+                lost: None,
                 listeners: Vec::new(),
             }),
         }))
@@ -306,10 +300,33 @@ impl Journal {
         lock(&self.0.state).listeners.push(Box::new(f));
     }
 
-    /// Numbers the event, writes it, tells the listeners.
+    /// Numbers the event, writes it, tells the listeners. One that cannot be written must not stop the lab: the listeners still hear
+    /// it, and the file says which are missing as soon as it takes lines again.
     pub fn emit(&self, draft: Draft) -> Event {
         let mut state = lock(&self.0.state);
-        let event = Event {
+        if let Some((from, to)) = state.lost {
+            let text = format!("{} events could not be written", to - from + 1);
+            let gap = Draft::new(Source::Tool, kind::GAP).severity(Severity::Error);
+            let gap = self.number(
+                &state,
+                gap.data(serde_json::json!({"from": from, "to": to, "text": text})),
+            );
+            if state.write(&gap) {
+                state.lost = None;
+                state.tell(&gap);
+            }
+        }
+        let event = self.number(&state, draft);
+        if !state.write(&event) {
+            state.lost = Some((state.lost.map_or(event.seq, |(from, _)| from), event.seq));
+        }
+        state.tell(&event);
+        event
+    }
+
+    /// The event as the next one.
+    fn number(&self, state: &State, draft: Draft) -> Event {
+        Event {
             seq: state.next,
             t_us: draft.t_us.unwrap_or_else(|| self.now_us()),
             src: draft.src,
@@ -321,17 +338,26 @@ impl Journal {
             skew_us: draft.skew_us,
             node_seq: draft.node_seq,
             data: draft.data,
-        };
-        state.next += 1;
-        if let Some(file) = &mut state.file {
-            let mut line = serde_json::to_vec(&event).expect("an event is plain data");
-            line.push(b'\n');
-            // A journal that cannot be written must not stop the lab: the listeners still hear it.
-            let _ = file.write_all(&line);
         }
-        state.listeners.retain_mut(|l| l(&event));
-        event
     }
+}
+
+impl State {
+    /// Whether it is written, where there is a file.
+    fn write(&mut self, event: &Event) -> bool {
+        self.file.as_mut().is_none_or(|f| f.add(&line(event)).is_ok())
+    }
+
+    fn tell(&mut self, event: &Event) {
+        self.next = event.seq + 1;
+        self.listeners.retain_mut(|l| l(event));
+    }
+}
+
+fn line(value: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(value).expect("it is plain data");
+    line.push(b'\n');
+    line
 }
 
 /// A step that a person waits for: begun, told about, ended. Dropped without [`Step::done`], it ends as failed.
@@ -408,6 +434,7 @@ impl Drop for Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     /// Listens with `note`, which adds to a list what it finds worth it.
     fn notes(
@@ -433,10 +460,68 @@ mod tests {
         f.write_all(b"{\"seq\":2,\"t_us").unwrap();
         let j = Journal::open(&path, 8).unwrap();
         assert_eq!(j.begin_us(), begin);
-        assert_eq!(j.emit(Draft::new(Source::Tool, "c")).seq, 2);
+        assert_eq!(j.emit(Draft::new(Source::Tool, "c")).seq, 3);
+        let events = written(&std::fs::read_to_string(&path).unwrap());
+        assert_eq!(events.iter().map(|e| e.seq).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(events[2].kind, "journal.mended");
+        assert_eq!(events[2].data["lines"], 1);
+    }
+
+    fn written(text: &str) -> Vec<Event> {
+        text.lines().skip(1).map(|l| serde_json::from_str(l).unwrap()).collect()
+    }
+
+    #[test]
+    fn torn_lines_in_the_middle_are_cut_out_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let j = Journal::open(&path, 7).unwrap();
+        for kind in ["a", "b", "c", "d", "e", "f"] {
+            j.emit(Draft::new(Source::Tool, kind));
+        }
+        drop(j);
         let text = std::fs::read_to_string(&path).unwrap();
-        let events: Vec<Event> = text.lines().skip(1).map(|l| serde_json::from_str(l).unwrap()).collect();
-        assert_eq!(events.iter().map(|e| e.seq).collect::<Vec<_>>(), [0, 1, 2]);
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        // Of `b` only half, and `c` behind it in the same line; of `e` what a disk made of it.
+        let half = lines.remove(2)[..20].to_owned();
+        lines[2].insert_str(0, &half);
+        let text = lines.join("\n").replace("\"e\"", "\u{fffd}e\"") + "\n";
+        std::fs::write(&path, text).unwrap();
+
+        let j = Journal::open(&path, 8).unwrap();
+        assert_eq!(j.emit(Draft::new(Source::Tool, "g")).seq, 7);
+        let events = written(&std::fs::read_to_string(&path).unwrap());
+        let told: Vec<_> = events.iter().map(|e| (e.seq, e.kind.as_str())).collect();
+        assert_eq!(
+            told,
+            [(0, "a"), (2, "c"), (3, "d"), (5, "f"), (6, "journal.mended"), (7, "g")]
+        );
+        assert_eq!(events[4].data["lines"], 2);
+    }
+
+    #[test]
+    fn events_that_a_full_disk_did_not_take_are_told_as_a_gap() {
+        let disk = lines::tests::Disk::default();
+        let j = Journal::with(monotonic_us(), 0, Some(Lines::new(disk.clone(), 0)), None);
+        let heard = notes(&j, |notes, e| {
+            notes.push(e.kind.clone());
+            true
+        });
+        let emit = |kind: &str| j.emit(Draft::new(Source::Tool, kind)).seq;
+        let room = |bytes| disk.0.lock().unwrap().1 = bytes;
+        room(1 << 20);
+        emit("a");
+        let whole = disk.0.lock().unwrap().0.len();
+        room(whole + 10);
+        assert_eq!((emit("b"), emit("c")), (1, 2));
+        room(1 << 20);
+        assert_eq!(emit("d"), 4);
+        let text = String::from_utf8(disk.0.lock().unwrap().0.clone()).unwrap();
+        let events: Vec<Event> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let told: Vec<_> = events.iter().map(|e| (e.seq, e.kind.as_str())).collect();
+        assert_eq!(told, [(0, "a"), (3, "journal.gap"), (4, "d")]);
+        assert_eq!((&events[1].data["from"], &events[1].data["to"]), (&1.into(), &2.into()));
+        assert_eq!(*heard.lock().unwrap(), ["a", "b", "c", "journal.gap", "d"]);
     }
 
     #[test]
