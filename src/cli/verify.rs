@@ -74,6 +74,7 @@ pub fn run(home: &Home, args: Args) -> Ended {
                 .seen("there is none"),
         ));
     }
+    scenario::distinct(&scenarios, args.repeat)?;
     let folder = args
         .out
         .clone()

@@ -38,7 +38,7 @@ fn case(lab: &str, s: &ScenarioReport) -> TestCase {
             status
         }
     };
-    let mut case = TestCase::new(format!("{} {}", s.id, s.title), status);
+    let mut case = TestCase::new(format!("{} {}", s.name(), s.title), status);
     case.set_classname(lab.to_owned());
     if s.seconds.is_finite() && s.seconds >= 0.0 {
         case.set_time(Duration::from_secs_f64(s.seconds));
@@ -56,4 +56,33 @@ fn details(s: &ScenarioReport) -> String {
         writeln!(out, "{:8} {id}: {detail}", super::table::word(verdict)).expect("a string takes all");
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_runs_of_one_scenario_have_two_names() {
+        let mut again = ScenarioReport::empty("F05", "The active node loses power", Verdict::Fail);
+        again.turn = 2;
+        let run = RunReport {
+            lab: "ccr".into(),
+            seed: 7,
+            accel: "tcg".into(),
+            on: "machines".into(),
+            verdict: Verdict::Fail,
+            scenarios: vec![
+                ScenarioReport::empty("F05", "The active node loses power", Verdict::Pass),
+                again,
+            ],
+        };
+        let text = junit(&run).unwrap();
+        for name in [
+            "name=\"F05 The active node loses power\"",
+            "name=\"F05.2 The active node loses power\"",
+        ] {
+            assert_eq!(text.matches(name).count(), 1, "{text}");
+        }
+    }
 }

@@ -23,7 +23,7 @@ pub fn table(run: &RunReport, colours: bool) -> String {
         (true, Verdict::Unknown) => format!("\x1b[33m{text}\x1b[0m"),
         (true, Verdict::Skipped) => format!("\x1b[2m{text}\x1b[0m"),
     };
-    let widest = |f: fn(&ScenarioReport) -> &str, head: usize| {
+    let widest = |f: fn(&ScenarioReport) -> String, head: usize| {
         run.scenarios
             .iter()
             .map(|s| f(s).chars().count())
@@ -31,7 +31,7 @@ pub fn table(run: &RunReport, colours: bool) -> String {
             .unwrap_or(0)
             .max(head)
     };
-    let (ids, titles) = (widest(|s| &s.id, 8), widest(|s| &s.title, 5).min(52));
+    let (ids, titles) = (widest(ScenarioReport::name, 8), widest(|s| s.title.clone(), 5).min(52));
     let line = |out: &mut String, cells: [&str; 8]| {
         let [id, title, verdict, outage, detect, acked, lost, seconds] = cells;
         writeln!(
@@ -53,7 +53,7 @@ pub fn table(run: &RunReport, colours: bool) -> String {
         line(
             &mut out,
             [
-                &s.id,
+                &s.name(),
                 &title,
                 &verdict,
                 &ms(s.timings.outage_ms),

@@ -23,7 +23,7 @@ pub use expect::Expectation;
 pub use file::{Action, Require, Rules, Scenario, Step, parse};
 pub use roles::{ROLES, Roles, is_role};
 pub use run::{Run, run};
-pub use suite::{Options, Worlds, names, run_all, select};
+pub use suite::{Options, Worlds, distinct, names, run_all, select};
 
 use crate::error::Result;
 use crate::event::Draft;

@@ -308,4 +308,32 @@ fn a_world_that_cannot_be_made_leaves_its_scenario_open_and_the_others_run() {
     assert!(report.scenarios[1].why.as_ref().unwrap().contains("no memory"));
     assert_eq!(report.verdict, Verdict::Unknown);
     assert!(options.folder.join("X.2").is_dir());
+    let names: Vec<String> = report.scenarios.iter().map(ScenarioReport::name).collect();
+    assert_eq!(names, ["X", "X.2"]);
+}
+
+#[test]
+fn what_would_have_one_name_is_refused_before_anything_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = scenario("{ wait = \"1s\" }", "");
+    let called = |id: &str| Scenario {
+        id: id.into(),
+        ..one.clone()
+    };
+    for (all, repeat) in [
+        (vec![one.clone(), one.clone()], 1),
+        (vec![one.clone(), called("X.2")], 2),
+        (vec![called("X.3"), called("Y"), one.clone()], 3),
+        (vec![called("verdict.json")], 1),
+    ] {
+        let options = Options {
+            repeat,
+            ..options(dir.path())
+        };
+        let e = run_all(&Fakes::new(Vec::new()), &sample::lab(), &all, &options).unwrap_err();
+        assert_eq!(e.exit_code(), 2, "{e}");
+        assert!(!options.folder.exists(), "nothing was made");
+    }
+    distinct(&[one.clone(), called("X.2")], 1).unwrap();
+    distinct(&[one.clone(), called("X.4")], 3).unwrap();
 }

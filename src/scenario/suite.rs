@@ -7,9 +7,10 @@ use crate::files::Home;
 use crate::private;
 use crate::report;
 use crate::spec::{Lab, Source, known};
-use crate::verify::{RunReport, ScenarioReport, Verdict};
+use crate::verify::{RunReport, ScenarioReport, Verdict, turn_name};
 use fs_err as fs;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -44,6 +45,7 @@ pub struct Options {
 /// One scenario of a run, on its way.
 struct Turn<'a> {
     scenario: &'a Scenario,
+    number: u32,
     seed: u64,
     folder: PathBuf,
 }
@@ -51,20 +53,41 @@ struct Turn<'a> {
 impl Options {
     /// Every scenario as often as it is to be run, each with a folder of its own.
     fn turns<'a>(&self, scenarios: &'a [Scenario]) -> Vec<Turn<'a>> {
-        let turn = |scenario: &'a Scenario, n: u32| Turn {
+        let turn = |(scenario, n): (&'a Scenario, u32)| Turn {
             scenario,
+            number: n + 1,
             seed: self.seed.wrapping_add(u64::from(n)),
-            folder: self.folder.join(match n {
-                0 => scenario.id.clone(),
-                n => format!("{}.{}", scenario.id, n + 1),
-            }),
+            folder: self.folder.join(turn_name(&scenario.id, n + 1)),
         };
-        let times = self.repeat.max(1);
-        scenarios
-            .iter()
-            .flat_map(|s| (0..times).map(move |n| turn(s, n)))
-            .collect()
+        turns(scenarios, self.repeat).map(turn).collect()
     }
+}
+
+/// Every scenario as often as it is to be run.
+fn turns(scenarios: &[Scenario], repeat: u32) -> impl Iterator<Item = (&Scenario, u32)> {
+    scenarios
+        .iter()
+        .flat_map(move |s| (0..repeat.max(1)).map(move |n| (s, n)))
+}
+
+/// Nothing may be taken for something else: each run of each scenario has a name of its own, in the run's folder and in its reports.
+///
+/// # Errors
+/// [`Error::Usage`] where two have one name.
+pub fn distinct(scenarios: &[Scenario], repeat: u32) -> Result<()> {
+    let mut taken = BTreeSet::from(names::OF_THE_RUN.map(str::to_owned));
+    for (scenario, n) in turns(scenarios, repeat) {
+        let name = turn_name(&scenario.id, n + 1);
+        if let Some(name) = taken.replace(name) {
+            return Err(Error::Usage(
+                Problem::new("name what is run")
+                    .on(format!("`{name}`"))
+                    .seen("it is the name of two things in the run's folder")
+                    .remedy("name each scenario once (--repeat runs it several times), and give it another id than `NAME.2`"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Names in a run's folder; documented in `docs/files.md`.
@@ -87,6 +110,8 @@ pub mod names {
     pub const JUNIT: &str = "junit.xml";
     /// The run for people.
     pub const REPORT: &str = "report.html";
+    /// What is in the run's folder beside its scenarios.
+    pub(super) const OF_THE_RUN: [&str; 3] = [VERDICT, JUNIT, REPORT];
 }
 
 /// The scenarios of a lab: those named, in that order, else all, in the order of their files.
@@ -152,11 +177,13 @@ pub fn run_all(worlds: &dyn Worlds, lab: &Lab, scenarios: &[Scenario], options: 
                 .seen("it is there already"),
         ));
     }
+    distinct(scenarios, options.repeat)?;
     Home::private_dir(&options.folder)?;
     let turns = options.turns(scenarios);
     let ended = side_by_side(options.jobs, &turns, |turn| {
         Home::private_dir(&turn.folder)?;
-        let (report, history) = one(worlds, turn)?;
+        let (mut report, history) = one(worlds, turn)?;
+        report.turn = turn.number;
         worlds.ended(&report);
         write_scenario(&turn.folder, turn.scenario, &report, &history)?;
         Ok((report, history, turn.scenario))

@@ -64,6 +64,9 @@ pub struct ScenarioReport {
     pub id: String,
     /// Its title.
     pub title: String,
+    /// Which of its repeats this is, from 1.
+    #[serde(default = "first", skip_serializing_if = "is_first")]
+    pub turn: u32,
     /// Over all its invariants, expectations, requirements and faults.
     pub verdict: Verdict,
     /// Why it is not a pass.
@@ -84,11 +87,16 @@ pub struct ScenarioReport {
 }
 
 impl ScenarioReport {
+    /// What it is called among all that were run: no two have one name.
+    pub fn name(&self) -> String {
+        turn_name(&self.id, self.turn)
+    }
     /// A report with a verdict and nothing else.
     pub fn empty(id: &str, title: &str, verdict: Verdict) -> Self {
         Self {
             id: id.to_owned(),
             title: title.to_owned(),
+            turn: first(),
             verdict,
             why: None,
             seconds: 0.0,
@@ -98,6 +106,23 @@ impl ScenarioReport {
             invariants: Vec::new(),
             checks: Vec::new(),
         }
+    }
+}
+
+fn first() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_first(turn: &u32) -> bool {
+    *turn == first()
+}
+
+/// The name of one run of a scenario: `F05`, and `F05.2` for its second.
+pub fn turn_name(id: &str, turn: u32) -> String {
+    match turn {
+        0 | 1 => id.to_owned(),
+        n => format!("{id}.{n}"),
     }
 }
 
