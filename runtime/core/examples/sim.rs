@@ -1,7 +1,8 @@
-//! `sim --seeds N [--from SEED] [--threads N] [--failures N] [--trace SEED]`: runs the simulator and prints what happened
+//! `sim --seeds N [--from SEED] [--threads N] [--failures N] [--trace SEED] [--plant N] [--sabotage]`: runs the simulator and prints what happened
 //! how often; a failing seed is shrunk and its timeline printed. Exit code 1 when an invariant is broken, when a run did too
 //! little to prove anything, or when something never happened in 1,000 seeds or more.
 
+use ccr_core::planted::{self, Bug};
 use ccr_core::sim::draw::WAITING;
 use ccr_core::sim::plan::Plan;
 use ccr_core::sim::{self, Counters, Outcome};
@@ -20,6 +21,8 @@ struct Args {
     threads: u64,
     failures: usize,
     trace: Option<u64>,
+    planted: Option<Bug>,
+    sabotage: bool,
 }
 
 fn args() -> Option<Args> {
@@ -29,15 +32,22 @@ fn args() -> Option<Args> {
         threads: 2,
         failures: 1,
         trace: None,
+        planted: None,
+        sabotage: false,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
+        if word == "--sabotage" {
+            found.sabotage = true;
+            continue;
+        }
         let value = words.next()?.parse::<u64>().ok()?;
         match word.as_str() {
             "--seeds" => found.seeds = value,
             "--from" => found.from = value,
             "--threads" => found.threads = value.clamp(1, 64),
             "--failures" => found.failures = value as usize,
+            "--plant" => found.planted = Some(Bug::ALL.get(value as usize)?.0),
             "--trace" => found.trace = Some(value),
             _ => return None,
         }
@@ -57,7 +67,9 @@ struct Batch {
 
 fn main() -> ExitCode {
     let Some(args) = args() else {
-        eprintln!("usage: sim [--seeds N] [--from SEED] [--threads N] [--failures N] [--trace SEED]");
+        eprintln!(
+            "usage: sim [--seeds N] [--from SEED] [--threads N] [--failures N] [--trace SEED]\n       with the feature planted-bugs: [--plant N] [--sabotage]"
+        );
         return ExitCode::from(2);
     };
     if let Some(seed) = args.trace {
@@ -65,6 +77,9 @@ fn main() -> ExitCode {
         outcome.trace.iter().for_each(|line| println!("{line}"));
         println!("{:?}", outcome.broken);
         return ExitCode::from(u8::from(outcome.broken.is_some()));
+    }
+    if args.sabotage {
+        return sabotage(&args);
     }
     let begun = std::time::Instant::now();
     let mut batch = run(&args);
@@ -125,7 +140,7 @@ fn run(args: &Args) -> Batch {
             if seed >= args.from + args.seeds || enough() {
                 return;
             }
-            let outcome = sim::run(seed);
+            let outcome = sim::run_with(seed, args.planted);
             let Ok(mut batch) = batch.lock() else { return };
             batch.counters.add(&outcome.counters);
             let phases = &outcome.phases;
@@ -149,6 +164,32 @@ fn run(args: &Args) -> Batch {
         }
     });
     batch.into_inner().unwrap_or_default()
+}
+
+/// Switches each check off in turn: a planted bug that only this one finds proves that it is not superfluous.
+fn sabotage(args: &Args) -> ExitCode {
+    if !planted::AVAILABLE {
+        eprintln!("this build has no planted bugs: --features planted-bugs");
+        return ExitCode::from(2);
+    }
+    let seeds = args.from..args.from + args.seeds;
+    let finds = |bug, off| {
+        seeds
+            .clone()
+            .find(|seed| sim::hunt(*seed, Some(bug), off).broken.is_some())
+    };
+    for check in sim::CHECKS {
+        let mut bugs = Bug::ALL
+            .iter()
+            .filter(|(_, by)| by.contains(&check))
+            .map(|(bug, _)| *bug);
+        let unfound = bugs.find(|bug| finds(*bug, None).is_some() && finds(*bug, Some(check)).is_none());
+        match unfound {
+            Some(bug) => println!("{check}: without it {bug:?} is not found"),
+            None => println!("{check}: superfluous, every planted bug is found without it"),
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn report(outcome: &Outcome) {

@@ -25,11 +25,31 @@ pub enum Bug {
     ShipOpenLog,
     /// Mount whatever is lost.
     MountBeyondDial,
+    /// Know a delivery by the hub's id alone, whoever the recipient is.
+    DedupeWithoutRecipient,
+    /// Remove logs that the other node has not replayed.
+    TruncateAlone,
+    /// Serve whatever was promised to the other member.
+    IgnorePromise,
+    /// Forget at a start what an earlier life may have promised.
+    ForgetPromise,
+    /// Answer a client of a hub before its message is durable.
+    QueuedBeforeDurable,
+    /// Take a folder that cannot be listed for an empty one.
+    UnlistedIsEmpty,
+    /// Take a checkpoint that cannot be read for one that is not there.
+    UnreadCheckpointIsNone,
+    /// Take the note of the source for none where it cannot be read, and for a good one where it was never compared.
+    UnreadSourceIsNone,
+    /// Skip a message of the queue that cannot be read.
+    UnreadMessageIsNone,
+    /// Go on with the next log where the source does not have one.
+    IgnoreGap,
 }
 
 impl Bug {
     /// All of them, with the invariants of which one must break.
-    pub const ALL: [(Bug, &'static [&'static str]); 9] = [
+    pub const ALL: [(Bug, &'static [&'static str]); 19] = [
         (Bug::AckBeforeFlush, &["I3"]),
         (Bug::SkipChainCheck, &["I5", "I6"]),
         (Bug::LeaseByBootClock, &["I1"]),
@@ -39,5 +59,15 @@ impl Bug {
         (Bug::UnreachableWitnessVotes, &["I1", "I7"]),
         (Bug::ShipOpenLog, &["I5"]),
         (Bug::MountBeyondDial, &["I3"]),
+        (Bug::DedupeWithoutRecipient, &["I3"]),
+        (Bug::TruncateAlone, &["I12"]),
+        (Bug::IgnorePromise, &["I1"]),
+        (Bug::ForgetPromise, &["I1"]),
+        (Bug::QueuedBeforeDurable, &["I3"]),
+        (Bug::UnlistedIsEmpty, &["I3"]),
+        (Bug::UnreadCheckpointIsNone, &["I3", "I11", "I12"]),
+        (Bug::UnreadSourceIsNone, &["I3"]),
+        (Bug::UnreadMessageIsNone, &["I3"]),
+        (Bug::IgnoreGap, &["I5", "I6", "I11"]),
     ];
 }

@@ -3,7 +3,7 @@
 //! through `FAILOVERLAB_FUZZ`.
 
 use ccr_contract::status::{CopyStatus, Intent, ServiceState};
-use ccr_core::cluster::record::{Record, RecordId, Saved};
+use ccr_core::cluster::record::{Maker, Record, RecordId, Saved};
 use ccr_core::io::Command;
 use ccr_core::store::log::{self, FileKind, Header, Label, Stream};
 use ccr_core::store::{Checkpoint, Known};
@@ -110,7 +110,7 @@ fn id() -> RecordId {
 }
 
 fn record() -> Record {
-    let mut r = Record::fresh().claimed_by("node1", &id());
+    let mut r = Record::fresh().claimed_by(&Maker::new("node1", ["node1", "node2"].into_iter()), &id());
     r.settings.insert("heartbeat_ms".into(), "1500".into());
     r.witness = Some(r"\\hub\witness2".into());
     r

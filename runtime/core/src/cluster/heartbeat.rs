@@ -5,6 +5,7 @@ use super::lease::{MAX_UNSEEN_PAUSE_US, Source};
 use crate::ctx::Ctx;
 use crate::io::{Effect, Now};
 use crate::member::Pending;
+use crate::planted::Bug;
 use crate::wire::{self, Echo, Heartbeat, Phase};
 use ccr_contract::config::Config;
 use ccr_contract::event::{Severity, kind};
@@ -142,6 +143,9 @@ impl Cluster {
         }
         self.take_echo(&hb, now);
         self.consider_grant(&hb, now);
+        if ctx.plays(Bug::IgnorePromise) {
+            self.granted_until = 0;
+        }
         // Whoever lags behind is answered at once, so that agreement takes a round trip and not an interval.
         if hb.id != self.saved.record.id || (hb.phase != Phase::Up) || hb.member != Some(self.incarnation) {
             self.beat_now = true;

@@ -172,7 +172,7 @@ impl Cluster {
         self.alone_since = ctx.now.boot_us;
         self.next_beat = ctx.now.boot_us;
         self.apply_live(ctx, &std::collections::BTreeMap::new(), self.saved.committed);
-        if !self.saved.record.id.is_fresh() {
+        if !self.saved.record.id.is_fresh() && !ctx.plays(Bug::ForgetPromise) {
             // What an earlier incarnation of this node granted is forgotten, and may still be relied on.
             self.granted_until = ctx.now.boot_us + self.member_lease_us() + MAX_UNSEEN_PAUSE_US;
         }

@@ -172,6 +172,11 @@ impl Member {
 
     fn on_disk_done(&mut self, op: crate::io::OpId, result: DiskResult) {
         let Some(what) = self.ctx.completed(op) else { return };
+        let unread = match (&what, &result) {
+            (Pending::Group(_, Op::Recover(step)), DiskResult::Failed(_)) => step.unread(&self.ctx),
+            _ => None,
+        };
+        let result = unread.unwrap_or(result);
         let reads = matches!(
             what,
             Pending::ClusterRead

@@ -316,10 +316,16 @@ impl Member {
             Ok(()) if let Some(why) = store.held(self.ctx.now.boot_us) => Err(why.to_owned()),
             Ok(()) if let Some(why) = open_damage => Err(why.clone()),
             Ok(()) if store.stream.is_none() && record.served(g) > 0 => Err("there is no database on this node".into()),
-            Ok(()) if store.known.verified < record.served(g) && !self.service.forced_mount => Err(format!(
-                "the copy was never compared with the logs of epoch {}",
-                record.served(g)
-            )),
+            Ok(())
+                if store.known.verified < record.served(g)
+                    && !self.service.forced_mount
+                    && !self.ctx.plays(Bug::UnreadSourceIsNone) =>
+            {
+                Err(format!(
+                    "the copy was never compared with the logs of epoch {}",
+                    record.served(g)
+                ))
+            }
             Ok(()) if self.ctx.plays(Bug::MountBeyondDial) => Ok(()),
             Ok(()) if self.held_elsewhere(g) && !self.service.forced_mount => Err(format!(
                 "only {} has all that was acknowledged before the service was stopped",

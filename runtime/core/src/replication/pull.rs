@@ -20,6 +20,10 @@ impl Copy {
         if next > store.known.generated || (self.fills_gaps && !inside) {
             return;
         }
+        self.pull(ctx, store, next, out);
+    }
+
+    pub(super) fn pull(&mut self, ctx: &mut Ctx<Pending>, store: &Store, next: u64, out: &mut Out) {
         self.stage = Stage::Pulling {
             generation: next,
             since: ctx.now.boot_us,
@@ -125,11 +129,12 @@ impl Copy {
         let verdict = log::inspect(&bytes, store.generation_bytes() as usize).map_err(|e| e.to_string());
         let verdict = verdict.and_then(|scan| {
             let h = scan.header;
+            let gap = ctx.plays(Bug::IgnoreGap);
             if Some(h.stream) != store.stream {
                 Err("it belongs to another stream".to_owned())
-            } else if h.generation != generation || generation != last.generation + 1 {
+            } else if h.generation != generation || (generation != last.generation + 1 && !gap) {
                 Err(format!("its header says generation {}", h.generation))
-            } else if h.previous != last.checksum && !ctx.plays(Bug::SkipChainCheck) {
+            } else if h.previous != last.checksum && !gap && !ctx.plays(Bug::SkipChainCheck) {
                 Err("the chain is broken: it does not follow the log before it".to_owned())
             } else {
                 Ok(scan)

@@ -2,6 +2,7 @@
 
 use super::MEMBERS;
 use super::disk::Fails;
+use super::effects::SHARE_HOST;
 use super::plan::{Then, Way, What, Who};
 use super::share::SHARES;
 use super::world::{CLIENTS, Happening, Moment, PRIVATE, PUBLIC, Pause, Waiter, World};
@@ -193,6 +194,12 @@ impl World {
             | What::Damage(..)
             | What::Hold(_)
             | What::BehindOnline(_) => {}
+            What::Alone(who) => {
+                let i = self.who(who);
+                both(PUBLIC, i, 1 - i, Way::Both);
+                both(PRIVATE, i, 1 - i, Way::Both);
+                both(PUBLIC, i, SHARE_HOST, Way::Both);
+            }
             What::Force(who) => {
                 let i = self.who(who);
                 hit = Some(1 - i);
@@ -210,6 +217,10 @@ impl World {
             }
         }
         hit = self.begin_harsher(n).or(hit);
+        self.trouble();
+        if let What::Reseed | What::Ask(_, Command::Reseed { .. }) = step.what {
+            self.seed_ordered(None);
+        }
         self.cuts.extend(cuts.iter().copied());
         self.done[n] = Done { cuts, hit };
         self.share_contact();
@@ -297,7 +308,7 @@ impl World {
         }
         for (j, datagram) in held.datagrams {
             self.checks.counters.held_datagrams += 1;
-            let us = self.more.range(0, 3_000_000);
+            let us = self.more.range(0, 40_000_000);
             let life = self.machines[j].life;
             self.at(us, Happening::Input(j, life, datagram));
         }
@@ -306,10 +317,25 @@ impl World {
     /// A service came online on a member: what waits for that follows.
     pub(super) fn came_online(&mut self, i: usize) {
         for n in std::mem::take(&mut self.waiting) {
+            if self.plan.steps[n].what == What::BehindOnline(Then::MoveAtReturn) {
+                self.waiting.push(n);
+                continue;
+            }
             let us = match self.plan.steps[n].what {
                 What::BehindOnline(Then::Move) => self.more.range(0, 500_000),
                 _ => self.more.range(0, 50_000),
             };
+            self.at(us, Happening::Behind(n, i));
+        }
+    }
+
+    /// A member that serves sees the other one again.
+    pub(super) fn came_back(&mut self, i: usize) {
+        let returns = |w: &What| *w == What::BehindOnline(Then::MoveAtReturn);
+        let at = self.waiting.iter().position(|n| returns(&self.plan.steps[*n].what));
+        if let Some(at) = at.filter(|_| self.truths.serves(i)) {
+            let n = self.waiting.remove(at);
+            let us = self.more.range(0, 400_000);
             self.at(us, Happening::Behind(n, i));
         }
     }
@@ -320,7 +346,7 @@ impl World {
         let us = self.more.range(100_000, 3_000_000);
         match what {
             What::Hold(_) => return self.kill_for(i, us / 4),
-            What::BehindOnline(Then::Move) => {
+            What::BehindOnline(Then::Move | Then::MoveAtReturn) => {
                 self.checks.counters.moves_behind_online += 1;
                 let to = self.machines[1 - i].config.node.clone();
                 let comment = "right away".into();
@@ -372,6 +398,7 @@ impl World {
     pub(super) fn undo_step(&mut self, n: usize) {
         let step = self.plan.steps[n].clone();
         self.note(|| format!("UNDO {n} {:?}", step.what));
+        self.trouble();
         for cut in std::mem::take(&mut self.done[n].cuts) {
             // Another step may have made the same cut.
             let still = self.done.iter().any(|d| d.cuts.contains(&cut));
@@ -462,6 +489,7 @@ impl World {
     pub fn heal(&mut self) {
         self.done.iter_mut().for_each(|d| d.cuts.clear());
         self.note(|| "HEAL".into());
+        self.trouble();
         self.cuts.clear();
         (self.loss, self.delay_us, self.throttled) = (0, 2_000, false);
         self.cut_at_answer = None;
@@ -489,6 +517,7 @@ impl World {
             return;
         }
         self.note(|| format!("ORDER to {i}: {command:?}"));
+        self.trouble();
         let req = self.next_req();
         self.waiters.insert((i, req), Waiter::Operator(n as u64));
         let ends = self.checks.served_last(self.serving_members());

@@ -18,6 +18,11 @@ const MOUNT_US: u64 = 1_500_000;
 /// How long both members must have been well before a raw move that loses nothing, in microseconds.
 const CALM_US: u64 = 5_000_000;
 
+/// Names of the checks.
+pub const CHECKS: [&str; 14] = [
+    "I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "I11", "I12", "I13", "contract",
+];
+
 /// What was seen of an epoch.
 #[derive(Debug, Clone, Default)]
 struct Epoch {
@@ -35,6 +40,8 @@ struct Epoch {
 pub struct Checks {
     /// The first invariant that was broken, and how.
     pub broken: Option<(&'static str, String)>,
+    /// The check that is switched off.
+    pub off: Option<&'static str>,
     /// What happened.
     pub counters: Counters,
     /// Whether an operator has asked to stop the service.
@@ -73,13 +80,13 @@ pub struct Checks {
     pub(super) groups: Vec<String>,
 }
 
-fn text<'a>(e: &'a NodeEvent, name: &str) -> &'a str {
+pub(super) fn text<'a>(e: &'a NodeEvent, name: &str) -> &'a str {
     match e.data.get(name) {
         Some(Value::Text(t)) => t,
         _ => "",
     }
 }
-fn number(e: &NodeEvent, name: &str) -> u64 {
+pub(super) fn number(e: &NodeEvent, name: &str) -> u64 {
     match e.data.get(name) {
         Some(Value::Number(n)) => *n,
         _ => 0,
@@ -91,6 +98,7 @@ impl Checks {
     pub fn new(config: &Config) -> Self {
         Self {
             broken: None,
+            off: None,
             counters: Counters::default(),
             stop_asked: false,
             stopped_since: None,
@@ -117,7 +125,7 @@ impl Checks {
 
     /// An invariant is broken.
     pub fn broke(&mut self, which: &'static str, how: String) {
-        if self.broken.is_none() {
+        if self.broken.is_none() && self.off != Some(which) {
             self.broken = Some((which, how));
         }
     }
@@ -125,7 +133,7 @@ impl Checks {
     pub(super) fn hurt(&mut self, i: usize, group: &str) {
         self.hurt.insert((i, group.to_owned()));
     }
-    fn is_hurt(&self, i: usize, group: &str) -> bool {
+    pub(super) fn is_hurt(&self, i: usize, group: &str) -> bool {
         self.hurt.contains(&(i, group.to_owned()))
     }
     /// An operator accepted a loss.
@@ -260,7 +268,7 @@ impl Checks {
         let stopped = handed.is_some_and(|e| self.stopped_in.contains(&e));
         let moved = handed.and_then(|e| self.moved_in.get(&e));
         let moved = moved.is_some_and(|at| calm + CALM_US <= *at);
-        let excused = self.mount_forced || self.counters.hurt_logs > 0;
+        let excused = self.mount_forced || !self.hurt.is_empty();
         let orderly = clean || ((stopped || moved) && !excused);
         if orderly && acked.is_some_and(|g| g >= generation) {
             let step = match (clean, stopped) {
@@ -336,6 +344,7 @@ impl World {
         });
         self.truths.event(self.now, i, e);
         self.checks.well_formed(i, e);
+        self.judge_cause(i, e);
         let c = &mut self.checks.counters;
         match e.kind.as_str() {
             kind::LOG_CLOSED => {
@@ -376,7 +385,10 @@ impl World {
                 self.check_votes(i, number(e, "epoch"));
                 self.came_online(i);
             }
-            kind::MEMBER_UP if self.checks.forced == Some(i) => self.checks.forced = None,
+            kind::MEMBER_UP => {
+                self.checks.forced.take_if(|forced| *forced == i);
+                self.came_back(i);
+            }
             kind::LOG_FULL => c.full_disks += 1,
             kind::CONFIGURED => c.live_settings += 1,
             kind::ARBITRATION_WON if text(e, "as") == "owner" => c.arbitrations_won_by_owner += 1,

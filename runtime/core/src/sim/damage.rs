@@ -146,7 +146,7 @@ impl World {
     /// Whether the witness knows what this member's record says: then that is not lost with the file, whoever is up.
     fn cluster_known_elsewhere(&self, i: usize) -> bool {
         let disk = &self.machines[i].disk;
-        let saved = disk.file("cluster.json").and_then(|b| Saved::decode(b).ok());
+        let saved = disk.file(CLUSTER_FILE).and_then(|b| Saved::decode(b).ok());
         let Some(saved) = saved.filter(|_| self.atlas.cluster.is_none_or(|victim| victim == i)) else {
             return false;
         };

@@ -28,15 +28,17 @@ mod odds {
     /// The same on a hub.
     pub const HUB_MID_CHANGE: u64 = 20;
     /// Datagrams that are held over a restart of their sender.
-    pub const HELD: u64 = 0;
+    pub const HELD: u64 = 15;
     /// A move, or the end of a node, right behind a service that came online.
     pub const BEHIND_ONLINE: u64 = 20;
+    /// A node that is alone with its clients while the one that promised it to stay away is killed.
+    pub const ALONE: u64 = 15;
     /// Orders of an operator, whatever the state.
     pub const ORDERS: u64 = 20;
 }
 
 /// Counters that stay zero as long as their draw waits.
-pub const WAITING: &[&str] = &["damaged_cluster_files", "held_datagrams"];
+pub const WAITING: &[&str] = &["damaged_cluster_files"];
 
 /// Which files are damaged how, and how often in comparison.
 const DAMAGE: &[(Kind, How, u64)] = &[
@@ -199,7 +201,14 @@ impl Plan {
             self.add(&mut rng, What::Hold(who));
         }
         if let (true, mut rng) = part(rng, odds::BEHIND_ONLINE) {
-            let then = *rng.pick(&[Then::Move, Then::Move, Then::Kill, Then::KillOther, Then::PowerOff]);
+            let then = *rng.pick(&[
+                Then::Move,
+                Then::MoveAtReturn,
+                Then::MoveAtReturn,
+                Then::Kill,
+                Then::KillOther,
+                Then::PowerOff,
+            ]);
             let cause = match rng.range(0, 4) {
                 0 => What::Move,
                 1 => What::Kill(Who::Active),
@@ -207,11 +216,20 @@ impl Plan {
                 _ => What::PowerOff(Who::Active),
             };
             let at = self.add(&mut rng, What::BehindOnline(then));
-            self.steps.push(Step {
-                at_us: at + 500_000,
-                for_us: 12_000_000,
-                what: cause,
-            });
+            let step = |at_us, for_us, what| Step { at_us, for_us, what };
+            if then == Then::MoveAtReturn {
+                // Slow enough to be in between.
+                self.steps.push(step(at, 20_000_000, What::BadNetwork));
+            }
+            self.steps.push(step(at + 500_000, 12_000_000, cause));
+        }
+        if let (true, mut rng) = part(rng, odds::ALONE) {
+            self.times = Times::draw(&mut rng);
+            let at = self.add(&mut rng, What::Alone(Who::Active));
+            let at_us = at + rng.range(0, 400_000);
+            let for_us = rng.range(400_000, 4_000_000);
+            let what = What::Kill(Who::Passive);
+            self.steps.push(Step { at_us, for_us, what });
         }
         if let (true, mut rng) = part(rng, odds::ORDERS) {
             for _ in 0..rng.range(1, 4) {
@@ -250,6 +268,7 @@ impl Plan {
             let kinds = &[
                 (Kind::Hub, false),
                 (Kind::Queue, false),
+                (Kind::Queue, false),
                 (Kind::Queue, true),
                 (Kind::Dumpster, false),
                 (Kind::Dumpster, true),
@@ -273,7 +292,15 @@ impl Plan {
         let times = if rng.chance(60) { 1 } else { rng.range(2, 40) as u32 };
         let u = Unreadable { kind, listing, times };
         let at_start = rng.chance(70);
-        self.add(rng, What::Unreadable(who, u, at_start));
+        let at = self.add(rng, What::Unreadable(who, u, at_start));
+        if kind == Kind::Queue {
+            // So that there is a queue.
+            self.steps.push(Step {
+                at_us: at - 5_000_000,
+                for_us: 9_000_000,
+                what: What::BothOff,
+            });
+        }
     }
 
     fn damage(&mut self, rng: &mut Rng) {

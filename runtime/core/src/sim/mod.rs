@@ -2,6 +2,7 @@
 //! seed is one history.
 
 mod act;
+mod cause;
 mod check;
 mod clients;
 mod counters;
@@ -20,6 +21,7 @@ mod world;
 use crate::planted::Bug;
 use ccr_contract::config::{Config, DatabaseFailure, Network, Peer, Role, Settings, Shipping, Witness};
 use ccr_contract::status::{ClusterState, CopyStatus, NetworkRole};
+pub use check::CHECKS;
 pub use counters::Counters;
 use plan::{Plan, WINDOW_US};
 use rng::Rng;
@@ -86,8 +88,13 @@ pub fn run(seed: u64) -> Outcome {
 
 /// The same on nodes that play a planted bug.
 pub fn run_with(seed: u64, planted: Option<Bug>) -> Outcome {
+    hunt(seed, planted, None)
+}
+
+/// The same with one check switched off, by its name in [`CHECKS`].
+pub fn hunt(seed: u64, planted: Option<Bug>, off: Option<&'static str>) -> Outcome {
     let plan = Plan::draw(&mut Rng::new(seed));
-    run_world(seed, plan, planted, false)
+    run_world(seed, plan, planted, off, false)
 }
 
 /// Runs the history of a seed and keeps its timeline.
@@ -98,13 +105,14 @@ pub fn trace(seed: u64) -> Outcome {
 
 /// Runs a plan with the environment's choices of a seed.
 pub fn run_plan(seed: u64, plan: Plan, trace: bool) -> Outcome {
-    run_world(seed, plan, None, trace)
+    run_world(seed, plan, None, None, trace)
 }
 
-fn run_world(seed: u64, plan: Plan, planted: Option<Bug>, trace: bool) -> Outcome {
+fn run_world(seed: u64, plan: Plan, planted: Option<Bug>, off: Option<&'static str>, trace: bool) -> Outcome {
     let configs = configs(&plan);
     let mut world = World::new(Rng::new(seed).fork(), configs, plan.clone(), trace);
     world.planted = planted;
+    world.checks.off = off;
     drive(&mut world);
     world.checks.counters.operations = world.workload.ops.len() as u64;
     world.checks.counters.faults = plan.steps.len() as u64;

@@ -96,6 +96,8 @@ pub enum What {
     Damage(Who, Kind, How, bool),
     /// Datagrams of a member are held, its daemon is killed, and they arrive when the next one runs.
     Hold(Who),
+    /// A member is cut off from the other one and from the witness, not from its clients.
+    Alone(Who),
     /// The next time that the service comes online, this follows within half a second.
     BehindOnline(Then),
 }
@@ -105,6 +107,8 @@ pub enum What {
 pub enum Then {
     /// A planned move.
     Move,
+    /// A planned move as soon as the other member is back.
+    MoveAtReturn,
     /// The daemon that came online is killed.
     Kill,
     /// The other one is.

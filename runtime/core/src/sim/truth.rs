@@ -240,7 +240,7 @@ impl World {
     }
 
     /// The longest time until a silent member is lost, with what operators set in this run.
-    fn longest_detection_ms(&self) -> u64 {
+    pub(super) fn longest_detection_ms(&self) -> u64 {
         let s = &self.settings;
         let asked = |key: &'static str| {
             let values = self.plan.steps.iter().filter_map(move |step| match &step.what {

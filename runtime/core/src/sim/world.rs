@@ -200,6 +200,8 @@ pub struct World {
     pub(super) held: Option<super::act::Held>,
     /// Steps that wait for a service to come online.
     pub(super) waiting: Vec<usize>,
+    /// What has a cause.
+    pub(super) causes: super::cause::Causes,
     /// Whose copy of what was hurt.
     pub(super) atlas: super::damage::Atlas,
 }
@@ -263,6 +265,7 @@ impl World {
             more,
             held: None,
             waiting: Vec::new(),
+            causes: super::cause::Causes::default(),
             atlas: super::damage::Atlas::default(),
         };
         for i in 0..world.machines.len() {
@@ -405,6 +408,7 @@ impl World {
             Happening::Answer(answer) => self.answer_arrives(answer),
             Happening::Poll => {
                 self.share_contact();
+                self.look_for_trouble();
                 let settings = self.settings.clone();
                 self.check_phases(&settings);
                 self.at(250_000, Happening::Poll);

@@ -250,7 +250,8 @@ impl Store {
             && !ctx.plays(Bug::DropDuplicateCheck)
         {
             let id = (hub_id.to_owned(), mailbox.to_owned());
-            if self.index.has_seen(hub_id, mailbox) || !w.arriving.insert(id) {
+            let anybody = ctx.plays(Bug::DedupeWithoutRecipient) && self.index.has_seen_for_anybody(hub_id);
+            if anybody || self.index.has_seen(hub_id, mailbox) || !w.arriving.insert(id) {
                 // A duplicate is acknowledged with the first one: at once, or when that one is durable.
                 let item = Item { record: None, ticket };
                 match w.flights.back_mut() {

@@ -107,6 +107,11 @@ impl Index {
     pub fn has_seen(&self, hub_id: &str, mailbox: &str) -> bool {
         self.seen.contains(&(hub_id.to_owned(), mailbox.to_owned()))
     }
+    /// What a planted bug asks: whether this message was stored for anybody.
+    pub(crate) fn has_seen_for_anybody(&self, hub_id: &str) -> bool {
+        let mut from = self.seen.range((hub_id.to_owned(), String::new())..);
+        from.next().is_some_and(|(id, _)| id == hub_id)
+    }
     /// The highest number given so far.
     pub fn last_seq(&self) -> u64 {
         self.last_seq

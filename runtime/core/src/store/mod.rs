@@ -27,6 +27,7 @@ pub mod replay;
 use crate::ctx::Ctx;
 use crate::io::{ConnId, DiskAction, DiskResult, ReqId};
 use crate::member::Pending;
+use crate::planted::Bug;
 use crate::wire::Link;
 use active::Writer;
 use ccr_contract::dump;
@@ -513,6 +514,11 @@ impl Store {
         if self.damage.is_some() {
             return;
         }
+        let elsewhere = if ctx.plays(Bug::TruncateAlone) {
+            u64::MAX
+        } else {
+            elsewhere
+        };
         let mut through = self.checkpoint.generation.min(elsewhere);
         if !circular {
             through = through.min(self.known.backed_up);

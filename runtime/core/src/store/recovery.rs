@@ -12,6 +12,7 @@ use crate::ctx::Ctx;
 use crate::durable::NotUnderstood;
 use crate::io::{DiskAction, DiskResult};
 use crate::member::Pending;
+use crate::planted::Bug;
 use ccr_contract::event::{Severity, kind};
 use std::collections::VecDeque;
 
@@ -32,6 +33,18 @@ pub enum Step {
     Log(u64),
     /// The open log that an earlier life of this node left.
     Open,
+}
+
+impl Step {
+    /// What a planted bug makes of a read that failed.
+    pub(crate) fn unread(self, ctx: &Ctx<Pending>) -> Option<DiskResult> {
+        match self {
+            Step::Logs | Step::Segments if ctx.plays(Bug::UnlistedIsEmpty) => Some(DiskResult::Files(Vec::new())),
+            Step::Checkpoint if ctx.plays(Bug::UnreadCheckpointIsNone) => Some(DiskResult::Missing),
+            Step::Known if ctx.plays(Bug::UnreadSourceIsNone) => Some(DiskResult::Missing),
+            _ => None,
+        }
+    }
 }
 
 /// The state of a recovery.
@@ -154,7 +167,9 @@ impl Store {
         let len_of = |name: &str| recovery.logs.iter().find(|(n, _)| n == name).map(|(_, len)| *len);
         let (open_len, tmp_len) = (len_of(&open), len_of(&tmp));
         self.note_files(&recovery);
-        self.no_checkpoint(&recovery, open_len);
+        if !ctx.plays(Bug::UnreadCheckpointIsNone) {
+            self.no_checkpoint(&recovery, open_len);
+        }
         self.reserved = recovery.logs.iter().filter(|(n, _)| n.ends_with(".jrs")).count() as u64 == super::RESERVES;
         if self.sealed {
             return self.finish(ctx, &recovery);

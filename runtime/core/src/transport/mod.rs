@@ -19,6 +19,7 @@ use crate::io::{
 };
 use crate::member::clients::message_key;
 use crate::member::{End, Links};
+use crate::planted::Bug;
 use crate::store::log;
 use crate::wire::{self, Msg};
 use ccr_contract::config::Config;
@@ -235,6 +236,7 @@ impl Hub {
                 self.queue.remove(&id);
                 self.tell_bad(&id, "it is gone from the queue");
             }
+            (Pending::Head { .. }, _) if self.ctx.plays(Bug::UnreadMessageIsNone) => self.read_next(),
             // What could not be read is not absent: the next life asks again.
             (Pending::Head { name: id, .. } | Pending::Body { id }, other) => {
                 self.halt(format!("queue file {id}: {other:?}"));
@@ -349,6 +351,9 @@ impl Hub {
         let bytes = head.encode(&message);
         self.queue.arriving(head);
         let file = format!("queue/{id}");
+        if self.ctx.plays(Bug::QueuedBeforeDurable) {
+            self.ctx.reply(req, Reply::Queued(id.clone()));
+        }
         self.ctx
             .disk(Pending::Accepted { req, id }, DiskAction::Replace { file, bytes });
     }
