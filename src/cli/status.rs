@@ -147,13 +147,19 @@ fn cluster(out: &mut String, merged: &Merged<'_>) {
         let _ = writeln!(
             out,
             "\nservice {} ({}): {:?} on {on}, epoch {}",
-            service.name, service.address, service.state, by.epoch
+            service.name,
+            service.address,
+            service.state,
+            service.epoch.unwrap_or(by.epoch)
         );
         for doubt in &merged.doubts {
             let _ = writeln!(out, "  but {doubt}");
         }
     }
     let Some(c) = merged.cluster() else { return };
+    if let Some(cause) = &c.cause {
+        let _ = writeln!(out, "no cluster: {cause}");
+    }
     let votes = &c.votes;
     let _ = writeln!(
         out,

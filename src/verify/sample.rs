@@ -458,6 +458,7 @@ pub fn observation(lab: &Lab, t_us: u64, active: &str, generated: u64, inspected
         let cluster = member.then(|| Cluster {
             state: ClusterState::Up,
             quorum_owner: Some("node2".into()),
+            cause: None,
             config_tag: 12,
             votes: Votes {
                 total: 3,
@@ -494,6 +495,8 @@ pub fn observation(lab: &Lab, t_us: u64, active: &str, generated: u64, inspected
                 ServiceState::Offline
             },
             active: serves.then(|| active.to_owned()),
+            owner: None,
+            epoch: None,
             intent: Intent::Started,
             address: "10.77.1.21".into(),
         });

@@ -44,6 +44,9 @@ pub struct EventsMark {
 pub struct Cluster {
     /// Where this node stands.
     pub state: ClusterState,
+    /// Why it is not in a cluster with a majority: what it misses, or that it was evicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// The member that owns the quorum resource.
     pub quorum_owner: Option<String>,
     /// The configuration tag this node holds.
@@ -184,6 +187,12 @@ pub struct Service {
     pub state: ServiceState,
     /// The member that serves.
     pub active: Option<String>,
+    /// The member that the service belongs to, whether it serves or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The epoch that its answers carry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
     /// What the operator wants; sticky.
     pub intent: Intent,
     /// The address that moves with it.

@@ -351,8 +351,9 @@ fn describe(s: &Status) -> String {
             .map(|m| format!("{} {}", m.name, word(&m.state)))
             .collect();
         t += &format!(
-            "cluster   {}; quorum owner {}; votes {} of {} ({} needed)\n",
+            "cluster   {}{}; quorum owner {}; votes {} of {} ({} needed)\n",
             word(&c.state),
+            c.cause.as_ref().map(|why| format!(" ({why})")).unwrap_or_default(),
             c.quorum_owner.as_deref().unwrap_or("unknown"),
             if c.votes.have.is_empty() {
                 "none".into()
@@ -391,11 +392,16 @@ fn describe(s: &Status) -> String {
         }
     }
     if let Some(v) = &s.service {
+        let active = match (&v.active, &v.owner) {
+            (Some(active), _) => active.clone(),
+            (None, Some(owner)) => format!("nobody, owner {owner}"),
+            (None, None) => "unknown".into(),
+        };
+        let epoch = v.epoch.map(|e| format!(" in epoch {e}")).unwrap_or_default();
         t += &format!(
-            "service   {} {}; active {}; intent {}; {}\n",
+            "service   {} {}{epoch}; active {active}; intent {}; {}\n",
             v.name,
             word(&v.state),
-            v.active.as_deref().unwrap_or("unknown"),
             word(&v.intent),
             v.address
         );
@@ -531,5 +537,24 @@ mod tests {
             assert!(text.contains(line), "{text}");
         }
         assert!(matches!(other_member(&status), Err(Failed::Denied(_))));
+    }
+
+    #[test]
+    fn a_status_for_people_says_why_there_is_no_cluster_and_whose_the_service_is() {
+        let status: Status = serde_json::from_str(
+            r#"{"schema":1,"node":"node1","version":"0","epoch":9,
+            "cluster":{"state":"forming","cause":"node2 is not heard, and there is no witness","quorum_owner":null,"config_tag":1,
+              "votes":{"total":3,"needed":2,"have":[]},"members":[],"networks":[],"witness":null},
+            "service":{"name":"exmbx","state":"Offline","active":null,"owner":"node1","epoch":7,"intent":"started",
+              "address":"10.0.0.1"}}"#,
+        )
+        .unwrap();
+        let text = describe(&status);
+        for line in [
+            "forming (node2 is not heard, and there is no witness); quorum owner unknown",
+            "Offline in epoch 7; active nobody, owner node1",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 }

@@ -80,6 +80,8 @@ pub struct Witness {
     /// Whether the present attempt was told of.
     told_begin: bool,
     told_lost: bool,
+    /// Why the last attempt gave nothing.
+    pub(super) why: Option<String>,
     /// As what this node arbitrates: the previous owner, or a challenger.
     role: &'static str,
     probing: bool,
@@ -299,6 +301,7 @@ impl Cluster {
                 self.witness.written = self.witness.writing.take();
                 self.witness.failures = 0;
                 self.witness.told_lost = false;
+                self.witness.why = None;
                 self.lease.renew(Source::Witness, begun);
             }
             (Step::LastWrite, WitnessResult::Done) => {
@@ -413,6 +416,7 @@ impl Cluster {
 
     /// Once for each time that it was had or asked for.
     fn tell_lost(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
+        self.witness.why = Some(why.to_owned());
         if !std::mem::replace(&mut self.witness.told_lost, true) {
             ctx.warn(
                 kind::ARBITRATION_LOST,

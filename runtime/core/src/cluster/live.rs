@@ -191,6 +191,13 @@ impl Cluster {
         set.or_else(|| self.base.witness.clone())
     }
 
+    /// Whether the quorum resource is online on `to`, with the witness that is configured.
+    pub fn is_online_on(&self, to: &str) -> bool {
+        let configured = self.saved.record.settings.get(WITNESS);
+        self.saved.record.quorum_owner == to
+            && (configured.is_none() || configured == self.saved.record.witness.as_ref())
+    }
+
     /// The record with which the quorum resource comes online on `to`: the configured witness is the one in force then.
     pub fn bring_online_on(&self, to: &str) -> Result<Record, String> {
         let mut next = self.saved.record.next(&self.maker);

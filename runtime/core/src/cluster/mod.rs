@@ -236,6 +236,10 @@ impl Cluster {
         let ends = self.lease.ends(self.member_lease_us(), self.witness_lease_us());
         ends.filter(|_| !self.sole && !self.lease.forced)
     }
+    /// Until when the other member may rely on this node not to serve, as a boot-time instant.
+    pub fn promised_until(&self) -> u64 {
+        self.granted_until
+    }
     /// The boot-time instant before which this node must not begin to serve.
     pub fn safe_to_serve_at(&self) -> u64 {
         self.granted_until.max(self.witness.safe_at)
@@ -263,7 +267,7 @@ impl Cluster {
     }
 
     fn save(&mut self, ctx: &mut Ctx<Pending>, record: Record, committed: bool) {
-        debug_assert!(self.saving.is_none());
+        assert!(self.saving.is_none(), "one save at a time");
         let base = if committed { &record.id } else { &self.saved.base };
         // With the other member's consent, which `committed` proves, a change of the witness is settled.
         let switches = record.witness != self.saved.record.witness || self.saved.unsettled;

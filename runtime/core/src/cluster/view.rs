@@ -14,6 +14,7 @@ impl Cluster {
             Phase::Forming => ClusterState::Forming,
             Phase::Evicted => ClusterState::Stopped,
         };
+        let cause = (state != ClusterState::Up).then(|| self.cause(now));
         let mut have = vec![self.me.clone()];
         if self.peer.member {
             have.push(self.peer.name.clone());
@@ -44,6 +45,7 @@ impl Cluster {
         let owner = &self.saved.record.quorum_owner;
         status::Cluster {
             state,
+            cause,
             quorum_owner: (!owner.is_empty() && self.is_up()).then(|| owner.clone()),
             config_tag: self.saved.record.id.tag,
             votes: status::Votes {
@@ -58,6 +60,35 @@ impl Cluster {
             networks: self.networks(),
             witness: self.witness_status(now),
         }
+    }
+
+    /// What keeps this node out of a cluster with a majority.
+    pub fn cause(&self, now: Now) -> String {
+        let peer = &self.peer.name;
+        if self.phase == Phase::Evicted {
+            return format!(
+                "an operator evicted this node: `join {}`, asked at {peer}, takes it back",
+                self.me
+            );
+        }
+        if now.boot_us < self.resting_until {
+            return "the cluster service restarts, for new heartbeat settings".into();
+        }
+        let tolerance = self.node_tolerance_us();
+        if self.peer.mutual_at.is_some_and(|at| now.boot_us < at + tolerance) {
+            return format!("{peer} is heard, and there is no record yet on which both agree");
+        }
+        let alone = if self.peer.paths.iter().any(|p| p.heard.is_some()) {
+            format!("{peer} is heard, and does not hear this node")
+        } else {
+            format!("{peer} is not heard")
+        };
+        let witness = match (&self.witness_path, &self.witness.why) {
+            (None, _) => "there is no witness".to_owned(),
+            (Some(_), Some(why)) => format!("the witness gives no vote: {why}"),
+            (Some(_), None) => "the witness was not asked yet".to_owned(),
+        };
+        format!("{alone}, and {witness}")
     }
 
     fn networks(&self) -> Vec<status::Network> {

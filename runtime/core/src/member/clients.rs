@@ -319,6 +319,11 @@ impl Member {
         let careless = self.ctx.plays(Bug::IgnoreLeaseAfterPause) && self.ctx.rested_us() > 2_000_000;
         if self.service.serves() && (careless || self.cluster.lease_valid(self.ctx.now)) {
             self.clients.fenced = false;
+            let promised = self.cluster.promised_until();
+            assert!(
+                promised <= self.ctx.now.boot_us,
+                "who has promised not to serve does not answer"
+            );
             for (req, reply, _) in std::mem::take(&mut self.clients.answers) {
                 self.ctx.emit(Effect::Reply { req, reply });
             }

@@ -77,6 +77,12 @@ impl Member {
     pub(super) fn on_operator(&mut self, asker: Asker, command: Command) {
         let record = self.cluster.record();
         let me = self.config.node.as_str();
+        let of_the_cluster = matches!(charge(&command), Charge::Leader | Charge::Owner);
+        if of_the_cluster && !self.cluster.is_up() && !matches!(command, Command::BackupMark { .. }) {
+            let cause = self.cluster.cause(self.ctx.now);
+            let text = format!("{me} is in no cluster with a majority: {cause}");
+            return self.answer(asker, Reply::Denied(text));
+        }
         let here = match charge(&command) {
             Charge::Here => true,
             Charge::Leader => record.quorum_owner == me,
@@ -223,6 +229,9 @@ impl Member {
             return self.answer(asker, Reply::Denied(format!("{to} is not up")));
         }
         let next = match group {
+            GroupName::Cluster if self.cluster.is_online_on(to) => {
+                return self.answer(asker, Reply::Denied(format!("the Cluster Group is on {to} already")));
+            }
             GroupName::Cluster => match self.cluster.bring_online_on(to) {
                 Ok(next) => next,
                 Err(why) => return self.answer(asker, Reply::Denied(why)),

@@ -429,7 +429,9 @@ impl Member {
         let record = self.cluster.record();
         let told = self.stores.iter().all(|s| !s.mounted() || record.served(s.at) == epoch);
         let here = self.service.address == super::fence::Address::Here;
-        if !told || !here || !self.cluster.committed() || !self.cluster.lease_valid(self.ctx.now) {
+        // A promise that was given while the databases were mounted is kept as well.
+        let free = self.ctx.due(self.cluster.safe_to_serve_at());
+        if !told || !here || !free || !self.cluster.committed() || !self.cluster.lease_valid(self.ctx.now) {
             return;
         }
         self.service.stage = Stage::Online;

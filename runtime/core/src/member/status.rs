@@ -17,7 +17,7 @@ impl Member {
             said.map(|v| v.service)
         };
         let active = match state {
-            Some(ServiceState::Online | ServiceState::PartiallyOnline) => owner,
+            Some(ServiceState::Online | ServiceState::PartiallyOnline) => owner.clone(),
             _ => None,
         };
         let service = self
@@ -29,6 +29,8 @@ impl Member {
                 name: self.config.service.clone(),
                 state,
                 active,
+                owner: owner.clone(),
+                epoch: (record.owner_epoch != 0).then_some(record.owner_epoch),
                 intent: record.intent,
                 address: self.config.service_address.to_string(),
             });

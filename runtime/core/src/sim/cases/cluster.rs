@@ -245,3 +245,83 @@ fn epoch(line: &str) -> u64 {
     let digits: String = line[at..].chars().take_while(char::is_ascii_digit).collect();
     digits.parse().expect("a number")
 }
+
+/// The last answer that an operator got.
+fn answer(lab: &mut Lab, i: usize, command: Command) -> String {
+    let mark = lab.mark();
+    lab.order(i, command);
+    lab.until(20, "an answer", |l| !l.since(mark, "REPLY").is_empty());
+    lab.since(mark, "REPLY").remove(0)
+}
+
+/// Without a majority an order is refused with what is missing, and `status` says the same.
+#[test]
+fn without_a_majority_orders_are_refused_with_the_cause() {
+    let mut lab = Lab::new(1, 300);
+    lab.secs(6);
+    lab.kill(1);
+    lab.world.share.down = true;
+    lab.secs(20);
+    let cluster = lab.status(0).cluster.expect("a member");
+    let cause = cluster.cause.expect("it says why");
+    assert_eq!(cluster.state, ClusterState::Forming);
+    assert!(
+        cause.contains("node2 is not heard") && cause.contains("the witness gives no vote"),
+        "{cause}"
+    );
+    let (to, comment) = (MEMBERS[1].to_owned(), "a case".to_owned());
+    for command in [Command::Start, Command::Move { to, comment }] {
+        let reply = answer(&mut lab, 0, command);
+        assert!(reply.contains("Denied") && reply.contains(&cause), "{reply}");
+    }
+    lab.start(1);
+    lab.world.run_until(62_000_000);
+    lab.converges();
+    assert_eq!(lab.status(0).cluster.expect("a member").cause, None);
+}
+
+/// An evicted member says so, and what takes it back; a group that is where it shall go is not moved.
+#[test]
+fn who_was_evicted_says_so_and_what_is_there_already_is_not_moved() {
+    let mut lab = Lab::new(1, 300);
+    lab.secs(6);
+    let active = lab.active();
+    let (to, out) = (MEMBERS[active].to_owned(), MEMBERS[1 - active].to_owned());
+    let leader = lab
+        .status(0)
+        .cluster
+        .and_then(|c| c.quorum_owner)
+        .expect("somebody leads");
+    for (group, to) in [(GroupName::Service, to), (GroupName::Cluster, leader)] {
+        let reply = answer(&mut lab, active, Command::MoveGroup { group, to });
+        assert!(reply.contains("Denied") && reply.contains("already"), "{reply}");
+    }
+    let to = MEMBERS[active].to_owned();
+    answer(
+        &mut lab,
+        active,
+        Command::MoveGroup {
+            group: GroupName::Cluster,
+            to,
+        },
+    );
+    let status = lab.status(active).service.expect("a service");
+    assert_eq!(
+        (status.owner.as_deref(), status.epoch.is_some()),
+        (Some(MEMBERS[active]), true)
+    );
+    let reply = answer(&mut lab, active, Command::Evict { node: out.clone() });
+    assert!(reply.contains("is evicted"), "{reply}");
+    lab.secs(2);
+    let reply = answer(&mut lab, 1 - active, Command::Join { node: out.clone() });
+    assert!(reply.contains("an operator evicted this node"), "{reply}");
+    let cause = lab
+        .status(1 - active)
+        .cluster
+        .and_then(|c| c.cause)
+        .expect("it says why");
+    assert!(cause.contains("evicted"), "{cause}");
+    answer(&mut lab, active, Command::Join { node: out });
+    lab.world.run_until(62_000_000);
+    lab.converges();
+}
