@@ -100,8 +100,9 @@ impl Lab {
         self.world.order(usize::MAX, i, command);
     }
 
-    /// A machine's disk.
+    /// A machine's disk. Whoever reaches into it is the cause of what becomes of a copy.
     pub fn disk(&mut self, i: usize) -> &mut Disk {
+        self.world.seed_ordered(None);
         &mut self.world.machines[i].disk
     }
     /// The next operation of this kind on a machine's disk ends so.
