@@ -417,7 +417,9 @@ fn adopt(tool: &Tool) -> Result<(), String> {
     kill(supervisor(tool)?)?;
     let after = tool.json(&["status", "bare"])?;
     same("QEMU's processes", pids(&after), pids(&before))?;
-    same("dark times told", after["dark"].as_array().map(Vec::len), Some(1))?;
+    // Every time is told, that of an earlier test too.
+    let dark = |status: &serde_json::Value| status["dark"].as_array().map_or(0, Vec::len);
+    same("dark times told", dark(&after), dark(&before) + 1)?;
     let sent = sending.wait_with_output().map_err(|e| e.to_string())?;
     same(
         "bytes of a connection that was open",
