@@ -198,6 +198,10 @@ impl Client {
                     return send(&mut write, &Reply::of(0, Err(Error::Usage(p)))).await;
                 }
             };
+            // Whoever only listens keeps no supervisor that has nothing else to do.
+            if matches!(request.verb, Verb::Dial { .. } | Verb::Capture(_) | Verb::Events(_)) {
+                coming = None;
+            }
             match request.verb {
                 Verb::Dial { to, within_ms } => return self.dial(request.id, to, within_ms, read, write).await,
                 Verb::Capture(filter) => return self.capture(request.id, filter, read, write).await,
