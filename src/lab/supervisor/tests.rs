@@ -90,6 +90,19 @@ async fn the_last_request_ends_it_and_not_the_first() {
 }
 
 #[tokio::test]
+async fn whoever_only_listens_keeps_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, engine, listener) = nothing(&dir);
+    let serving = tokio::spawn(serve(listener, engine, "x", NEVER));
+    let mut asks = Asker::greeted(&files).await;
+    let mut listens = Asker::greeted(&files).await;
+    listens.ask("{\"id\":1,\"verb\":\"events\"}\n").await;
+    asks.ask(STATUS).await;
+    assert!(matches!(asks.answer().await, Some(Reply::Error { .. })));
+    assert_eq!(serving.await.unwrap().unwrap(), End::Down);
+}
+
+#[tokio::test]
 async fn one_that_is_never_asked_ends() {
     let dir = tempfile::tempdir().unwrap();
     let (_, engine, listener) = nothing(&dir);
