@@ -61,7 +61,8 @@ fn mended(cluster: &mut Cluster, node: &'static str) {
             if said.contains("cluster.json: damaged") {
                 // Nothing but the record of the cluster, which the other member has as well.
                 let file = cluster.data(node).join("cluster.json");
-                let _ = std::fs::rename(&file, PathBuf::from(format!("{}.bad", file.display())));
+                let aside = PathBuf::from(format!("{}.bad", file.display()));
+                std::fs::rename(&file, aside).expect("the damaged file is there, and can be put aside");
             }
             cluster.power_on(node);
             continue;
