@@ -9,6 +9,7 @@ mod edit;
 mod embedded;
 mod fake;
 mod ffi;
+mod lifecycle;
 mod machine;
 mod memory;
 mod power_cut;

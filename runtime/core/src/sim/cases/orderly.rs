@@ -49,6 +49,17 @@ pub(super) fn with_an_open_log(lab: &mut Lab) -> usize {
     a
 }
 
+/// A lab whose copy gets nothing for a while, and has an open log to miss as well; and the member that serves.
+fn whose_copy_lags() -> (Lab, usize) {
+    let mut lab = Lab::new(1, 400);
+    lab.secs(20);
+    let a = lab.active();
+    lab.world.throttled = true;
+    lab.secs(10);
+    with_an_open_log(&mut lab);
+    (lab, a)
+}
+
 #[test]
 fn what_was_acknowledged_before_a_stop_is_there_when_the_other_node_starts() {
     let mut lab = Lab::new(1, 400);
@@ -72,12 +83,7 @@ fn what_was_acknowledged_before_a_stop_is_there_when_the_other_node_starts() {
 
 #[test]
 fn a_stop_without_a_copy_is_done_and_the_service_starts_only_with_what_was_acknowledged() {
-    let mut lab = Lab::new(1, 400);
-    lab.secs(20);
-    let a = lab.active();
-    lab.world.throttled = true;
-    lab.secs(10);
-    with_an_open_log(&mut lab);
+    let (mut lab, a) = whose_copy_lags();
     let mark = lab.mark();
     lab.order(a, stop());
     lab.until(60, "the stop is done", |lab| !lab.since(mark, "REPLY").is_empty());
@@ -103,12 +109,7 @@ fn a_stop_without_a_copy_is_done_and_the_service_starts_only_with_what_was_ackno
 
 #[test]
 fn the_service_starts_where_everything_is_whoever_owns_it_meanwhile() {
-    let mut lab = Lab::new(1, 400);
-    lab.secs(20);
-    let a = lab.active();
-    lab.world.throttled = true;
-    lab.secs(10);
-    with_an_open_log(&mut lab);
+    let (mut lab, a) = whose_copy_lags();
     lab.order(a, stop());
     lab.secs(60);
     lab.power_off(a);
