@@ -22,6 +22,8 @@ const RETRY_US: u64 = 300_000;
 const LONGEST_RETRY_US: u64 = 1_200_000;
 /// Failures before the waits become longer: a share that is away for a moment costs no quorum.
 const PATIENT: u32 = 3;
+/// Between two events about attempts that gave nothing for different reasons, in microseconds.
+const TELL_US: u64 = 5_000_000;
 
 /// What a witness operation was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +52,7 @@ enum Hold {
 }
 
 /// Why an attempt to have the file gave nothing.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Not {
     /// It says what keeps this node from it.
     Ours,
@@ -68,6 +70,8 @@ pub struct Witness {
     retry_at: u64,
     /// Attempts that failed since the last good write.
     failures: u32,
+    /// When the first of these failed.
+    failing_since: Option<u64>,
     /// When the next beat is due.
     beat_at: u64,
     /// The record in the write under way.
@@ -79,7 +83,8 @@ pub struct Witness {
     pub(super) safe_at: u64,
     /// Whether the present attempt was told of.
     told_begin: bool,
-    told_lost: bool,
+    /// What was told last of attempts that gave nothing, and when.
+    told_lost: Option<(Not, u64)>,
     /// Why the last attempt gave nothing.
     pub(super) why: Option<String>,
     /// As what this node arbitrates: the previous owner, or a challenger.
@@ -123,6 +128,12 @@ impl Witness {
         self.probed
             .as_ref()
             .is_some_and(|(at, error)| *at > since && error.is_some())
+    }
+    /// Whether the last probe, which ended after `since`, locked a file at the share.
+    fn answered_since(&self, since: u64) -> bool {
+        self.probed
+            .as_ref()
+            .is_some_and(|(at, error)| *at > since && error.is_none())
     }
     /// Whether the last probe locked a file at the share.
     pub(super) fn could_be_locked(&self) -> bool {
@@ -202,12 +213,13 @@ impl Cluster {
                     );
                 }
                 self.witness.hold = Hold::Opening;
-                ctx.witness(Pending::Witness(Step::Open), WitnessAction::Open, self.timeout_us());
+                let deadline = self.open_deadline_us();
+                ctx.witness(Pending::Witness(Step::Open), WitnessAction::Open, deadline);
             }
             Hold::No if !want => {
                 self.witness.told_begin = false;
                 self.witness.role = "";
-                self.witness.told_lost = false;
+                self.witness.told_lost = None;
             }
             Hold::Held if self.witness.writing.is_none() => {
                 let stale = self.saving.is_none() && self.witness.written.as_ref() != Some(&self.saved.record.id);
@@ -249,8 +261,7 @@ impl Cluster {
         if self.witness_path.is_some() && !self.witness.probing && ctx.due(self.witness.probe_at) {
             self.witness.probing = true;
             self.witness.probe_at = ctx.after_ms(self.settings.witness_check_ms);
-            // Nothing hangs on a probe but its own verdict: it may take longer than a claim, two tries and all.
-            let patience = self.timeout_us().max(self.settings.witness_check_ms * 1000);
+            let patience = self.probe_deadline_us();
             ctx.witness(Pending::Witness(Step::Probe), WitnessAction::Probe, patience);
         }
     }
@@ -300,7 +311,8 @@ impl Cluster {
                 }
                 self.witness.written = self.witness.writing.take();
                 self.witness.failures = 0;
-                self.witness.told_lost = false;
+                self.witness.failing_since = None;
+                self.witness.told_lost = None;
                 self.witness.why = None;
                 self.lease.renew(Source::Witness, begun);
             }
@@ -315,7 +327,7 @@ impl Cluster {
                 // What was held and is lost is asked for again at once; what could never be written is not.
                 let wait = if had_it { 0 } else { self.next_wait(ctx) };
                 self.witness.retry_at = ctx.now.boot_us + wait;
-                self.tell_lost(ctx, &format!("{result:?}"));
+                self.tell_lost(ctx, &format!("{result:?}"), Not::Working);
             }
             (Step::Open, WitnessResult::Done) => self.not_won(ctx, "no answer that makes sense", Not::Working),
         }
@@ -402,7 +414,24 @@ impl Cluster {
             Not::Working => self.next_wait(ctx),
         };
         self.witness.retry_at = ctx.now.boot_us + wait;
-        self.tell_lost(ctx, why);
+        self.tell_lost(ctx, why, refused);
+    }
+
+    /// How long the opening may take. Where a probe has shown meanwhile that the server is only slow, a node that runs nothing waits as
+    /// long as a probe does: otherwise the witness would be *ok*, and nobody would ever have its vote.
+    fn open_deadline_us(&self) -> u64 {
+        let failing = self.witness.failing_since;
+        let slow = failing.is_some_and(|since| self.witness.answered_since(since));
+        if slow && self.phase == Phase::Forming {
+            self.probe_deadline_us()
+        } else {
+            self.timeout_us()
+        }
+    }
+
+    /// Nothing hangs on a probe but its own verdict: it may take longer than a claim, two tries and all.
+    fn probe_deadline_us(&self) -> u64 {
+        self.timeout_us().max(self.settings.witness_check_ms * 1000)
     }
 
     /// Until the next attempt after one that failed; up to a quarter more, so that two members do not ask a server in trouble at the
@@ -411,13 +440,17 @@ impl Cluster {
         let doubled = self.witness.failures.saturating_sub(PATIENT).min(16);
         let wait = (RETRY_US << doubled).min(LONGEST_RETRY_US);
         self.witness.failures = self.witness.failures.saturating_add(1);
+        self.witness.failing_since.get_or_insert(ctx.now.boot_us);
         wait + ctx.random() % (wait / 4)
     }
 
-    /// Once for each time that it was had or asked for.
-    fn tell_lost(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
+    /// Once for each time that it was had or asked for, and when the reason is another one.
+    fn tell_lost(&mut self, ctx: &mut Ctx<Pending>, why: &str, kind: Not) {
         self.witness.why = Some(why.to_owned());
-        if !std::mem::replace(&mut self.witness.told_lost, true) {
+        let now = ctx.now.boot_us;
+        let told = self.witness.told_lost;
+        if told.is_none_or(|(before, at)| before != kind && now >= at + TELL_US) {
+            self.witness.told_lost = Some((kind, now));
             ctx.warn(
                 kind::ARBITRATION_LOST,
                 &[("why", why.into()), ("epoch", self.epoch().into())],

@@ -475,10 +475,7 @@ impl World {
                 self.machines[i].disk.unreadable = None;
             }
             What::Hold(_) => self.let_go(),
-            What::Stop | What::Ask(_, Command::Stop { .. }) => {
-                self.checks.intent(self.now, false);
-                self.order(n, 0, Command::Start);
-            }
+            What::Stop | What::Ask(_, Command::Stop { .. }) => self.order(n, 0, Command::Start),
             _ => {}
         }
         self.share_contact();
@@ -518,6 +515,9 @@ impl World {
         }
         self.note(|| format!("ORDER to {i}: {command:?}"));
         self.trouble();
+        if let Command::Start = command {
+            self.checks.intent(self.now, false);
+        }
         let req = self.next_req();
         self.waiters.insert((i, req), Waiter::Operator(n as u64));
         let ends = self.checks.served_last(self.serving_members());

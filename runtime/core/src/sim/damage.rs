@@ -82,6 +82,15 @@ impl World {
         }
     }
 
+    /// A member that may not form a cluster alone, because what the witness voted for last is in the record of the other one, whose
+    /// daemon does not start with it.
+    pub(super) fn kept_out_by_a_damaged_record(&mut self) -> Option<usize> {
+        let bad = |b: &[u8]| Saved::decode(b).is_err();
+        let i = (0..2).find(|i| self.machines[1 - i].disk.file(CLUSTER_FILE).is_some_and(bad))?;
+        let cluster = self.ask_status(i)?.cluster?;
+        cluster.cause?.contains("voted for a newer cluster").then_some(i)
+    }
+
     /// What the checks must know.
     fn hurt(&mut self, i: usize, kind: Kind, name: &str) {
         match kind {

@@ -177,7 +177,8 @@ impl World {
             Answer::Full => WitnessResult::Failed("STATUS_DISK_FULL".into()),
         };
         if self.passes(PUBLIC, SHARE_HOST, i) {
-            let us = self.packet_us();
+            let opens = matches!(action, WitnessAction::Open | WitnessAction::Probe);
+            let us = self.packet_us() + if opens { self.share.slow_us } else { 0 };
             self.at(us, Happening::WitnessDone(i, life, op, result));
         }
     }

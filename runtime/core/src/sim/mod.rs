@@ -151,12 +151,14 @@ fn drive(world: &mut World) {
     world.heal();
     let limit = world.now + CONVERGENCE_US;
     let mut seen = String::new();
+    // Long enough for an open log to be closed that the last redelivery wrote to.
+    let well = 5 + world.machines[0].config.settings.idle_roll_ms / 2000;
     let mut settled = 0;
     while world.checks.broken.is_none() {
         world.run_until(world.now + 2_000_000);
         world.check_status();
         match world.converged() {
-            Ok(()) if settled >= 5 => break,
+            Ok(()) if settled >= well => break,
             Ok(()) => settled += 1,
             Err(why) => {
                 settled = 0;
@@ -272,6 +274,10 @@ impl World {
         use crate::io::Command;
         let group = None;
         self.take_away_what_is_not_understood();
+        if let Some(i) = self.kept_out_by_a_damaged_record() {
+            // What the node with the damaged file did alone is given up, and comes back from the dumpster.
+            return self.order(usize::MAX, i, Command::ForceQuorum);
+        }
         if why.contains("Failed") {
             let status = (0..2).filter_map(|i| self.ask_status(i)).flat_map(|s| s.copies);
             let failed: std::collections::BTreeSet<String> = status
@@ -304,7 +310,6 @@ impl World {
             }
         }
         if why.contains("Offline") {
-            self.checks.intent(self.now, false);
             self.order(usize::MAX, 0, Command::Start);
         }
     }

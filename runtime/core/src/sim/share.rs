@@ -16,6 +16,8 @@ pub struct Share {
     pub down: bool,
     /// Whether its disk has no room: files open, nothing can be written.
     pub full: bool,
+    /// How long it takes over what opens a file, in microseconds: a host whose processors are busy.
+    pub slow_us: u64,
     /// How often a witness file was opened.
     pub opened: u64,
     files: [File; 2],

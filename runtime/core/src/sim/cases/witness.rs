@@ -39,6 +39,50 @@ fn a_full_witness_disk_is_told_and_asked_with_patience() {
     lab.converges();
 }
 
+/// A server that needs more than the witness's deadline for an opening, and less than a probe's: whoever runs nothing waits for it.
+/// Otherwise the witness would be *ok*, and nobody would ever have its vote.
+#[test]
+fn a_slow_share_gives_its_vote_to_whoever_runs_nothing() {
+    let mut lab = Lab::new(1, 300);
+    lab.secs(20);
+    let slow_us = lab.world.machines[0].config.settings.witness_timeout_ms * 1000 * 5 / 2;
+    lab.world.share.slow_us = slow_us;
+    let (active, passive, mark) = (lab.active(), lab.passive(), lab.mark());
+    lab.kill(active);
+    lab.until(60, "the survivor serves", |l| l.active() == passive);
+    assert!(
+        !lab.since(mark, "cluster.quorum-lost").is_empty(),
+        "it was not slow enough"
+    );
+    lab.holds();
+    lab.world.share.slow_us = 0;
+    lab.start(active);
+    lab.converges();
+}
+
+/// Attempts that give nothing for another reason than before are told.
+#[test]
+fn another_reason_for_no_vote_is_told() {
+    let mut lab = Lab::new(1, 300);
+    lab.secs(20);
+    let (active, passive, mark) = (lab.active(), lab.passive(), lab.mark());
+    lab.world.share.down = true;
+    lab.kill(active);
+    lab.secs(30);
+    assert!(!lab.since(mark, "cluster.arbitration-lost").is_empty());
+    let mark = lab.mark();
+    lab.secs(10);
+    assert_eq!(lab.since(mark, "cluster.arbitration-lost").len(), 0, "the same again");
+    lab.world.share.restarted();
+    lab.world.share.put(b"{\"schema\": 7}".to_vec());
+    lab.secs(15);
+    let told = lab.since(mark, "cluster.arbitration-lost");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("newer ccrd"), "{told:?}");
+    assert_ne!(lab.active(), passive);
+    lab.holds();
+}
+
 /// A lab whose witness file says something, and what it says. Nobody holds it.
 fn with_a_vote() -> (Lab, serde_json::Value) {
     let mut lab = Lab::new(1, 300);
