@@ -45,11 +45,17 @@ pub enum Bug {
     UnreadMessageIsNone,
     /// Go on with the next log where the source does not have one.
     IgnoreGap,
+    /// Call a copy Healthy before its chain was compared with that of a new source.
+    HealthyUncompared,
+    /// Keep the lease of before when the service here wants none any more.
+    KeepLease,
+    /// Believe a datagram of an earlier life of the other member.
+    BelieveEarlierLife,
 }
 
 impl Bug {
     /// All of them, with the invariants of which one must break.
-    pub const ALL: [(Bug, &'static [&'static str]); 19] = [
+    pub const ALL: [(Bug, &'static [&'static str]); 22] = [
         (Bug::AckBeforeFlush, &["I3"]),
         (Bug::SkipChainCheck, &["I5", "I6"]),
         (Bug::LeaseByBootClock, &["I1"]),
@@ -69,5 +75,8 @@ impl Bug {
         (Bug::UnreadSourceIsNone, &["I3"]),
         (Bug::UnreadMessageIsNone, &["I3"]),
         (Bug::IgnoreGap, &["I5", "I6", "I11"]),
+        (Bug::HealthyUncompared, &["I9"]),
+        (Bug::KeepLease, &["I1"]),
+        (Bug::BelieveEarlierLife, &["I13"]),
     ];
 }

@@ -172,8 +172,8 @@ impl Cluster {
                 } else {
                     0
                 };
-                // A fresh cluster alone is formed by the first member only.
-                if self.saved.record.id.is_fresh() && self.index != 0 {
+                // A fresh cluster alone is formed by the first member only, and never where the record was lost.
+                if self.has_lost_its_record() || (self.saved.record.id.is_fresh() && self.index != 0) {
                     return false;
                 }
                 let owner = leader || self.saved.record.id.is_fresh();

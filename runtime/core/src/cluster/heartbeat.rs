@@ -123,7 +123,7 @@ impl Cluster {
         if same && old.is_some_and(|(_, s)| hb.seq < s) {
             return;
         }
-        if !same && old.is_some() && !self.lived_later(&hb) {
+        if !same && old.is_some() && !self.lived_later(&hb) && !ctx.plays(Bug::BelieveEarlierLife) {
             self.peer.unproven = Some((hb.incarnation, hb.seq));
             self.beat_now = true;
             return;

@@ -25,6 +25,9 @@ use std::net::Ipv4Addr;
 const RESTART_US: u64 = 2_000_000;
 /// The record's name of the witness setting.
 const WITNESS: &str = "witness";
+/// Fewest missed heartbeats that say something about a path: with one, each that comes a moment late takes it for down, and the other
+/// member, told so, takes the answers for missing. The original's `HeartBeatLostInterfaceTicks` are 2 to 3.
+const LEAST_TOLERANCE: u64 = 2;
 
 /// What the configuration file says, below the record's settings.
 #[derive(Debug)]
@@ -85,7 +88,9 @@ fn with(settings: &Settings, key: &str, value: &str) -> Result<Settings, String>
     match key {
         "heartbeat_ms" => s.heartbeat_ms = number(value, 100, s.lease_ms / 3)?,
         "node_tolerance" => s.node_tolerance = number(value, u64::from(s.interface_tolerance), 100)? as u32,
-        "interface_tolerance" => s.interface_tolerance = number(value, 1, u64::from(s.node_tolerance))? as u32,
+        "interface_tolerance" => {
+            s.interface_tolerance = number(value, LEAST_TOLERANCE, u64::from(s.node_tolerance))? as u32
+        }
         "dial" => s.dial = dial(value)?,
         _ => {
             return Err(format!(

@@ -50,6 +50,8 @@ pub struct Report {
     pub redelivered: bool,
     /// The storage groups.
     pub groups: Vec<GroupView>,
+    /// The highest epoch that this node's logs and databases tell of, 0 where there are none; none before they were read.
+    pub history: Option<u64>,
 }
 
 /// The cluster layer of one member.
@@ -155,6 +157,7 @@ impl Cluster {
                 released: false,
                 redelivered: false,
                 groups: Vec::new(),
+                history: None,
             },
         }
     }
@@ -199,6 +202,10 @@ impl Cluster {
     /// Whether this node is in a cluster that has a majority.
     pub fn is_up(&self) -> bool {
         self.phase == Phase::Up
+    }
+    /// Whether this node has no record, and logs that tell of one, or that were not read yet.
+    fn has_lost_its_record(&self) -> bool {
+        self.saved.record.id.is_fresh() && self.report.history != Some(0)
     }
     /// Whether an operator shut this node out.
     pub fn is_evicted(&self) -> bool {
@@ -327,13 +334,17 @@ impl Cluster {
         if same(&report) != same(&self.report) || inspected(&report) != inspected(&self.report) {
             self.beat_now = true;
         }
-        if self.report.wants_lease && !report.wants_lease {
+        if self.report.wants_lease && !report.wants_lease && !ctx.plays(Bug::KeepLease) {
             // The other member takes its promise for void as soon as it hears of this. So the lease is over now, and no late
             // answer to what was sent before brings it back.
             self.lease.drop_source(lease::Source::Member);
             self.void_through = self.seq;
         }
         self.report = report;
+        if self.saved.record.id.is_fresh() {
+            // Without a record, but not new: what is agreed to now comes after what its logs tell of.
+            self.saved.seen = self.saved.seen.max(self.report.history.unwrap_or(0));
+        }
         self.watch_paths(ctx);
         match self.phase {
             Phase::Up => self.drive_up(ctx),

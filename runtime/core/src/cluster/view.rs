@@ -1,6 +1,6 @@
 //! The cluster layer's part of `status`.
 
-use super::{Cluster, Phase};
+use super::{CLUSTER_FILE, Cluster, Phase};
 use crate::io::Now;
 use ccr_contract::status::{self, ClusterState, MemberState, WitnessHealth, WitnessProbe};
 
@@ -83,6 +83,12 @@ impl Cluster {
         } else {
             format!("{peer} is not heard")
         };
+        if self.has_lost_its_record() {
+            return format!(
+                "{alone}, and {CLUSTER_FILE} is gone while there are logs of a cluster: this node forms none alone without \
+                 `force-quorum`"
+            );
+        }
         let witness = match (&self.witness_path, &self.witness.why) {
             (None, _) => "there is no witness".to_owned(),
             (Some(_), Some(why)) => format!("the witness gives no vote: {why}"),

@@ -393,7 +393,16 @@ impl Member {
             released: self.service.has_given_all(),
             redelivered: self.service.all_redeliver(),
             groups: groups.collect(),
+            history: self.history(),
         }
+    }
+
+    /// The highest epoch that the stores tell of: 0 where all are empty, none before all were read.
+    fn history(&self) -> Option<u64> {
+        self.stores
+            .iter()
+            .map(Store::history)
+            .try_fold(0, |most, epoch| Some(most.max(epoch?)))
     }
 
     fn drive_groups(&mut self) {

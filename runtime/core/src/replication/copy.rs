@@ -92,6 +92,8 @@ pub struct Copy {
     heard: Option<u64>,
     /// Whether the chains were compared since this copy began to follow.
     pub(super) compared: bool,
+    /// A planted bug: it counts as healthy before they were.
+    pub(super) early: bool,
     /// Whether the source is asked only for logs that are missing between logs of this node.
     pub(super) fills_gaps: bool,
     /// The epoch of which the source speaks.
@@ -115,6 +117,7 @@ impl Copy {
             copied: 0,
             heard: None,
             compared: false,
+            early: false,
             fills_gaps: false,
             source_epoch: 0,
             resyncing: false,
@@ -170,7 +173,7 @@ impl Copy {
             _ if self.role == Role::None => CopyStatus::Stopped,
             _ if silent => CopyStatus::ServiceDown,
             _ if self.resyncing => CopyStatus::Resynchronizing,
-            _ if !self.compared => CopyStatus::Initializing,
+            _ if !self.compared && !self.early => CopyStatus::Initializing,
             _ => CopyStatus::Healthy,
         }
     }

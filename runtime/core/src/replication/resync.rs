@@ -57,6 +57,7 @@ impl Copy {
             };
             return self.follow(ctx, store, out);
         }
+        self.early = ctx.plays(Bug::HealthyUncompared);
         self.compare(ctx, store, store.last().generation, out);
     }
 

@@ -1,5 +1,5 @@
-//! What happens without a cause: a copy that fails or is made anew (I12), and a loss of quorum, a fenced answer or a takeover
-//! while nothing was in force (I13).
+//! What happens without a cause: a copy that fails or is made anew (I12), and a loss of quorum or of a member, a fenced answer
+//! or a takeover while nothing was in force (I13).
 
 use super::check::{number, text};
 use super::world::World;
@@ -78,7 +78,7 @@ impl World {
                 }
                 self.causes.may_seed.insert(place);
             }
-            kind::QUORUM_LOST | kind::FENCED => self.judge_calm(i, e),
+            kind::QUORUM_LOST | kind::MEMBER_DOWN | kind::FENCED => self.judge_calm(i, e),
             kind::ONLINE_PENDING if text(e, "why") != "handoff" && self.causes.served.is_some_and(|s| s != i) => {
                 self.judge_calm(i, e);
             }

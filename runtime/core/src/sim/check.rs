@@ -345,6 +345,9 @@ impl World {
         self.truths.event(self.now, i, e);
         self.checks.well_formed(i, e);
         self.judge_cause(i, e);
+        if e.kind == kind::COPY_STATUS && text(e, "to") == "Healthy" {
+            self.check_healthy(i, text(e, "group"));
+        }
         let c = &mut self.checks.counters;
         match e.kind.as_str() {
             kind::LOG_CLOSED => {

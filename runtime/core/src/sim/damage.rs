@@ -23,7 +23,7 @@ impl World {
     pub(super) fn damage(&mut self, i: usize, kind: Kind, how: How) -> bool {
         let found = match kind {
             Kind::Cluster => self
-                .cluster_known_elsewhere(i)
+                .cluster_known_elsewhere(i, how)
                 .then(|| (CLUSTER_FILE.to_owned(), usize::MAX)),
             Kind::Hub => Some(("hub.json".to_owned(), usize::MAX)),
             Kind::Queue | Kind::Dumpster => self.any_message(i, kind),
@@ -152,18 +152,20 @@ impl World {
             .any(|c| c.status == CopyStatus::Healthy && c.copy_queue == 0)
     }
 
-    /// Whether the witness knows what this member's record says: then that is not lost with the file, whoever is up.
-    fn cluster_known_elsewhere(&self, i: usize) -> bool {
-        let disk = &self.machines[i].disk;
-        let saved = disk.file(CLUSTER_FILE).and_then(|b| Saved::decode(b).ok());
-        let Some(saved) = saved.filter(|_| self.atlas.cluster.is_none_or(|victim| victim == i)) else {
+    /// Whether what this member's record says is not lost with the file: the witness knows it, or the other member, whose file is
+    /// spared from then on. Of an older copy, which looks like a good one, only the witness can tell.
+    fn cluster_known_elsewhere(&self, i: usize, how: How) -> bool {
+        let record = |i: usize| {
+            let file = self.machines[i].disk.file(CLUSTER_FILE)?;
+            Saved::decode(file).ok().map(|s| s.record.id)
+        };
+        let spared = self.atlas.cluster.is_none_or(|victim| victim == i);
+        let Some(ours) = record(i).filter(|_| spared) else {
             return false;
         };
-        let mut known = self
-            .share
-            .contents()
-            .filter_map(|c| wire::decode_witness(c).ok().flatten());
-        known.any(|w| w.id == saved.record.id)
+        let contents = self.share.contents();
+        let mut known = contents.filter_map(|c| wire::decode_witness(c).ok().flatten());
+        known.any(|w| w.id == ours) || (how != How::Older && record(1 - i).is_some_and(|theirs| theirs == ours))
     }
 }
 

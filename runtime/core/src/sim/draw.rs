@@ -38,7 +38,7 @@ mod odds {
 }
 
 /// Counters that stay zero as long as their draw waits.
-pub const WAITING: &[&str] = &["damaged_cluster_files"];
+pub const WAITING: &[&str] = &[];
 
 /// Which files are damaged how, and how often in comparison.
 const DAMAGE: &[(Kind, How, u64)] = &[
@@ -91,7 +91,7 @@ impl Times {
         Self {
             heartbeat,
             node_tolerance,
-            interface_tolerance: rng.range(1, u64::from(node_tolerance).min(5) + 1) as u32,
+            interface_tolerance: rng.range(2, u64::from(node_tolerance).min(5) + 1) as u32,
             lease: (*rng.pick(&[4500, 4500, 2000, 3000, 6000])).max(3 * heartbeat),
             arbitration_delay: *rng.pick(&[1500, 500, 1000, 3000]),
             witness_check: *rng.pick(&[5000, 2000, 8000]),

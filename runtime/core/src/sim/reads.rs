@@ -47,8 +47,10 @@ impl World {
 
     /// I5 and I9: what status says.
     pub fn check_status(&mut self) {
-        for i in 0..2 {
-            let Some(status) = self.ask_status(i) else { continue };
+        let says = [0, 1].map(|i| self.ask_status(i));
+        self.check_online(&says);
+        for (i, status) in says.into_iter().enumerate() {
+            let Some(status) = status else { continue };
             self.check_truth(i, &status);
             for c in &status.copies {
                 let ordered = c.replayed <= c.inspected

@@ -1,6 +1,7 @@
 //! What is really so, and for how long it has been so, as only the environment can know: what I8 (bounded time) and I9
 //! (truthful status) are judged against.
 
+use super::disk::Kind;
 use super::effects::SHARE_HOST;
 use super::plan::What;
 use super::world::{PRIVATE, PUBLIC, World};
@@ -354,6 +355,40 @@ impl World {
         }
         if let Some(lie) = lie {
             self.checks.broke("I9", format!("node {i} says that {lie}"));
+        }
+    }
+
+    /// I9: a copy that says that it is Healthy has no log of another history than the node that serves.
+    pub(super) fn check_healthy(&mut self, i: usize, group: &str) {
+        let j = 1 - i;
+        if !self.serving_members()[j] || [i, j].iter().any(|m| self.checks.is_hurt(*m, group)) {
+            return;
+        }
+        let Some(g) = self.checks.groups.iter().position(|name| name == group) else {
+            return;
+        };
+        let (ours, theirs) = (&self.machines[i].disk, &self.machines[j].disk);
+        let mut logs = ours
+            .names()
+            .filter(|n| Kind::of(n) == Kind::Closed && n.starts_with(&format!("E{g:02X}/")));
+        let other = logs.find(|n| theirs.file(n).is_some_and(|log| ours.file(n) != Some(log)));
+        if let Some(log) = other.cloned() {
+            self.checks.broke(
+                "I9",
+                format!("node {i} says that copy {group} is Healthy, and {log} is not that of node {j}"),
+            );
+        }
+    }
+
+    /// I9: two members do not both say that they serve.
+    pub(super) fn check_online(&mut self, says: &[Option<Status>]) {
+        let online = |s: &Status| {
+            let service = s.service.as_ref();
+            service.is_some_and(|v| v.state == ServiceState::Online && v.active.as_deref() == Some(&s.node))
+        };
+        if says.iter().flatten().filter(|s| online(s)).count() > 1 {
+            self.checks
+                .broke("I9", "both members say that the service is Online there".into());
         }
     }
 }

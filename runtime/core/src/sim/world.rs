@@ -514,9 +514,11 @@ impl World {
 
     /// The daemon ends. Its peers hear of it at once where the kernel goes on and packets get through.
     pub fn stop_daemon(&mut self, i: usize, power: bool) {
+        self.trouble();
         let mut rng = self.rng.fork();
         let m = &mut self.machines[i];
         if m.node.take().is_none() && !power {
+        self.trouble();
             return;
         }
         m.life += 1;

@@ -300,6 +300,12 @@ impl Store {
             .filter(|l| l.generation > self.checkpoint.generation)
             .unwrap_or(self.checkpoint)
     }
+    /// The highest epoch that it tells of, at least 1 where there is anything; none before it was read.
+    pub fn history(&self) -> Option<u64> {
+        let anything = self.stream.is_some() || self.damage.is_some();
+        let told = self.last().epoch.max(self.known.verified).max(u64::from(anything));
+        self.recovered().then_some(told)
+    }
     /// The link of this generation, from the log or from the database.
     pub fn link(&self, generation: u64) -> Option<Link> {
         if generation == 0 {

@@ -4,6 +4,7 @@ use super::super::MEMBERS;
 use super::super::disk::Rule;
 use super::super::world::Pause;
 use super::fixture::Lab;
+use crate::cluster::CLUSTER_FILE;
 use crate::io::{Command, DiskAction, DiskResult, GroupName, Input};
 use crate::wire;
 use ccr_contract::status::{ClusterState, ServiceState};
@@ -324,4 +325,42 @@ fn who_was_evicted_says_so_and_what_is_there_already_is_not_moved() {
     answer(&mut lab, active, Command::Join { node: out });
     lab.world.run_until(62_000_000);
     lab.converges();
+}
+
+/// A record that is gone is none that never was: with logs of a cluster on its disk, the first member forms no new one alone, in which
+/// it would serve what it has in an epoch that the hubs know as an old one. With the other one it goes on.
+#[test]
+fn a_member_that_lost_its_record_forms_no_cluster_alone() {
+    let mut lab = Lab::new(1, 300);
+    lab.secs(40);
+    let before = lab.status(0).epoch;
+    lab.kill(0);
+    lab.kill(1);
+    assert!(lab.disk(0).remove(CLUSTER_FILE));
+    lab.start(0);
+    lab.secs(40);
+    lab.holds();
+    let cluster = lab.status(0).cluster.expect("a member");
+    assert_eq!(cluster.state, ClusterState::Forming);
+    let cause = cluster.cause.expect("it says why");
+    assert!(cause.contains("cluster.json is gone"), "{cause}");
+    lab.start(1);
+    lab.converges();
+    assert!(lab.status(0).epoch > before);
+}
+
+/// The same on both: they hear each other, and go on above every epoch that their logs tell of.
+#[test]
+fn two_that_lost_their_records_go_on_above_what_their_logs_tell() {
+    let mut lab = Lab::new(1, 300);
+    lab.secs(40);
+    let before = lab.status(0).epoch;
+    for i in [0, 1] {
+        lab.kill(i);
+        assert!(lab.disk(i).remove(CLUSTER_FILE));
+    }
+    lab.start(0);
+    lab.start(1);
+    lab.converges();
+    assert!(lab.status(0).epoch > before, "{} and {before}", lab.status(0).epoch);
 }
