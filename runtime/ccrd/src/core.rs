@@ -149,13 +149,13 @@ pub trait Hands {
     fn passing(&mut self, input: &Input);
 }
 
-/// Runs the core until it halts; says why it did.
+/// Runs the core until it has ended in order, as it was told to, or halts; says why it did.
 pub async fn run(
     mut node: Box<dyn Node + Send>,
     mut outlets: Outlets,
     mut hands: impl Hands,
     notifier: &Notifier,
-) -> String {
+) -> Result<(), String> {
     let mut clocks = Clocks::open();
     if !clocks.has_chip() {
         eprintln!("ccrd: no clock chip here: a pause of the whole machine cannot be seen");
@@ -169,7 +169,8 @@ pub async fn run(
         for effect in node.step(Now { boot_us, rtc_us }, input) {
             match effect {
                 Effect::Reply { req, reply } => waiting.answer(req, reply),
-                Effect::Halt { why } => return why,
+                Effect::Halt { why } => return Err(why),
+                Effect::Ended => return Ok(()),
                 other => hands.carry_out(other),
             }
         }
@@ -315,7 +316,7 @@ mod tests {
             .unwrap();
         let ended = runtime.block_on(core.operator(Command::Evict { node: "x".into() }));
         assert!(ended.is_err(), "{ended:?}");
-        assert_eq!(serving.join().unwrap(), "told to");
+        assert_eq!(serving.join().unwrap(), Err("told to".into()));
         assert!(asked.join().unwrap().is_err());
     }
 }

@@ -12,13 +12,20 @@ use crate::witness::{self, Fault, Share, SmbWitness, Witness};
 use crate::{ctl, disk};
 use ccr_contract::config::{Config, Role};
 use ccr_contract::ports;
-use ccr_core::io::{AddressKind, Boot, DiskAction, Effect, Input, LmtpReply, OpId, WitnessAction, WitnessResult};
+use ccr_core::io::{
+    AddressKind, Boot, DiskAction, END_US, Effect, Input, LmtpReply, OpId, WitnessAction, WitnessResult,
+};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+
+/// How long the core may take longer than it says that it does, and how long the last events may take to be read. With the core's
+/// own limit this is less than `TimeoutStopSec` of the unit.
+const SPARE: Duration = Duration::from_secs(1);
 
 /// How a daemon is started.
 #[derive(Debug, Clone)]
@@ -89,8 +96,9 @@ impl Ports {
 pub async fn run(options: Options) -> Result<(), Ended> {
     let Options { config, run, loopback } = options;
     let config = Arc::new(config);
-    let notifier = Notifier::from_environment();
+    let notifier = Arc::new(Notifier::from_environment());
     let ports = Ports::new(loopback);
+    let mut told = start("wait for signals", Told::new())?;
     let (asking, inlets, outlets) = core::channels();
     let events = Events::default();
     let (hang_up, hung_up) = watch::channel(0);
@@ -151,6 +159,8 @@ pub async fn run(options: Options) -> Result<(), Ended> {
 
     let runtime = tokio::runtime::Handle::current();
     let share = start("prepare the witness", configured_share(&config))?;
+    let to_core = inlets.done.clone();
+    let (ending, last_events) = (Arc::clone(&notifier), events.clone());
     let hands = Shell {
         witness: share
             .as_ref()
@@ -175,21 +185,36 @@ pub async fn run(options: Options) -> Result<(), Ended> {
     let node = ccr_core::io::node((*config).clone(), boot);
     notifier.ready();
     // The core has a thread of its own: a long step must not hold up the sockets, nor they the step.
-    let (ended, end) = tokio::sync::oneshot::channel();
+    let (ended, mut end) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("ccrd-core".into()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let why = match runtime {
             Ok(runtime) => runtime.block_on(core::run(node, outlets, hands, &notifier)),
-            Err(e) => format!("no runtime for the core: {e}"),
+            Err(e) => Err(format!("no runtime for the core: {e}")),
         };
         notifier.stopping();
         let _ = ended.send(why);
     });
     start("start the core's thread", thread)?;
-    let why = tokio::select! {
-        why = end => Some(why.unwrap_or_else(|_| "the core's thread panicked".to_owned())),
-        signal = told_to_end() => start("wait for signals", signal).map(|()| None)?,
+    let outcome = tokio::select! {
+        outcome = &mut end => Some(outcome),
+        () = told.again() => None,
     };
+    let outcome = match outcome {
+        Some(outcome) => outcome.unwrap_or_else(|_| Err("the core's thread panicked".to_owned())),
+        // Once means in order; the core knows what that is, and how long it may take. Twice means now.
+        None => {
+            ending.stopping();
+            let _ = to_core.send(Input::End);
+            tokio::select! {
+                outcome = end => outcome.unwrap_or_else(|_| Err("the core's thread panicked".to_owned())),
+                () = told.again() => Ok(()),
+                () = tokio::time::sleep(Duration::from_micros(END_US) + SPARE) => Ok(()),
+            }
+        }
+    };
+    // Followers and the journal get the last events, if they take them.
+    let _ = tokio::time::timeout(SPARE, last_events.drained()).await;
     // The address first: nobody should find it here any more.
     if let Some(a) = &addresses {
         for mine in [config.service_address, config.cluster_address] {
@@ -199,17 +224,30 @@ pub async fn run(options: Options) -> Result<(), Ended> {
         }
     }
     let _ = std::fs::remove_file(&control);
-    why.map_or(Ok(()), |why| Err(Ended::Halted(why)))
+    outcome.map_err(Ended::Halted)
 }
 
-async fn told_to_end() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+/// What the process is told by signals.
+struct Told {
+    term: Signal,
+    int: Signal,
+}
+
+impl Told {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    /// Until it is told to end; one of two that come at once may be lost.
+    async fn again(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
 }
 
 fn entropy() -> Result<u64, rustix::io::Errno> {
@@ -317,7 +355,7 @@ impl Hands for Shell {
             Effect::CloseClients => self.hang_up.send_modify(|n| *n += 1),
             Effect::Event(event) => self.events.push(event),
             // The loop keeps these to itself.
-            Effect::Reply { .. } | Effect::Halt { .. } => {}
+            Effect::Reply { .. } | Effect::Halt { .. } | Effect::Ended => {}
         }
     }
 

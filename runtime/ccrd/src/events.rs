@@ -18,6 +18,7 @@ pub struct Events(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     ring: Mutex<Ring>,
+    /// There is one more, or there will be none, or a reader has gone.
     more: Notify,
 }
 
@@ -26,6 +27,9 @@ struct Ring {
     events: VecDeque<Arc<NodeEvent>>,
     /// How many have left the front.
     gone: u64,
+    readers: usize,
+    /// Nothing more comes.
+    over: bool,
 }
 
 impl Events {
@@ -43,9 +47,26 @@ impl Events {
 
     /// A reader that begins with the oldest event kept.
     pub fn reader(&self) -> Reader {
+        let mut ring = self.ring();
+        ring.readers += 1;
         Reader {
             events: self.clone(),
-            next: self.ring().gone,
+            next: ring.gone,
+        }
+    }
+
+    /// Nothing more comes: returns when every reader has had all of it, and has gone.
+    pub async fn drained(&self) {
+        self.ring().over = true;
+        self.0.more.notify_waiters();
+        loop {
+            let more = self.0.more.notified();
+            tokio::pin!(more);
+            more.as_mut().enable();
+            if self.ring().readers == 0 {
+                return;
+            }
+            more.await;
         }
     }
 
@@ -83,15 +104,18 @@ impl Reader {
         Some(event)
     }
 
-    /// The next event, as soon as there is one.
-    pub async fn next(&mut self) -> Arc<NodeEvent> {
+    /// The next event, as soon as there is one; nothing where none will come.
+    pub async fn next(&mut self) -> Option<Arc<NodeEvent>> {
         let events = self.events.clone();
         loop {
             let more = events.0.more.notified();
             tokio::pin!(more);
             // Before the look: an event between the look and the wait must wake us.
             more.as_mut().enable();
-            if let Some(event) = self.ready() {
+            // Asked before: one that came in between is ready.
+            let over = events.ring().over;
+            let event = self.ready();
+            if event.is_some() || over {
                 return event;
             }
             more.await;
@@ -99,11 +123,17 @@ impl Reader {
     }
 }
 
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.events.ring().readers -= 1;
+        self.events.0.more.notify_waiters();
+    }
+}
+
 /// Writes what an administrator wants in the system's journal to stderr. A journal that is stuck holds nobody up.
 pub async fn journal(mut reader: Reader) {
     let mut stderr = tokio::io::stderr();
-    loop {
-        let event = reader.next().await;
+    while let Some(event) = reader.next().await {
         if let Some(line) = worth_a_line(&event)
             && stderr.write_all(line.as_bytes()).await.is_err()
         {
@@ -140,12 +170,34 @@ mod tests {
         let e = Events::default();
         e.push(event(1));
         let mut r = e.reader();
-        assert_eq!(r.next().await.seq, 1);
+        assert_eq!(r.next().await.unwrap().seq, 1);
         assert!(r.ready().is_none());
         let later = e.clone();
         let (got, ()) = tokio::join!(r.next(), async { later.push(event(2)) });
-        assert_eq!(got.seq, 2);
+        assert_eq!(got.unwrap().seq, 2);
         assert!(tokio::time::timeout(Duration::from_millis(10), r.next()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_end_waits_until_every_reader_has_everything() {
+        let e = Events::default();
+        let (mut slow, gone) = (e.reader(), e.reader());
+        drop(gone);
+        e.push(event(1));
+        let reads = async {
+            tokio::task::yield_now().await;
+            let first = slow.next().await.map(|e| e.seq);
+            let end = slow.next().await;
+            drop(slow);
+            (first, end)
+        };
+        let ((first, end), ()) = tokio::join!(reads, e.drained());
+        assert_eq!((first, end), (Some(1), None));
+        let stuck = e.reader();
+        let left = tokio::time::timeout(Duration::from_millis(10), e.drained()).await;
+        assert!(left.is_err());
+        drop(stuck);
+        e.drained().await;
     }
 
     #[test]

@@ -106,6 +106,9 @@ pub mod kind {
     pub const CONFIGURED: &str = "cluster.configured";
     /// A resource of a group failed on this node (1069; `resource`, `why`).
     pub const RESOURCE_FAILED: &str = "cluster.resource-failed";
+    /// The daemon was told to end, and does (`epoch`, `served`: the epoch in which it was up, or 0; `given`: whether the other
+    /// member has everything; `late`: whether the time was over; `why`).
+    pub const ENDED: &str = "cluster.ended";
     /// The service group comes online here (`epoch`, `why`).
     pub const ONLINE_PENDING: &str = "service.online-pending";
     /// The databases are mounted (`epoch`, `ms`).
@@ -114,7 +117,10 @@ pub mod kind {
     pub const ONLINE: &str = "service.online";
     /// It is up without one or all of its databases (`epoch`, `why`).
     pub const PARTIALLY_ONLINE: &str = "service.partially-online";
-    /// It does not serve here any more (`why`).
+    /// An operator has databases mounted whatever is lost (`epoch`).
+    pub const LOSS_ACCEPTED: &str = "service.loss-accepted";
+    /// It does not serve here any more (`epoch`, `why`; `orderly`: whether what was acknowledged is on the other member, or the cluster
+    /// knows who alone has it, so that nothing is lost unless an operator accepts that).
     pub const OFFLINE: &str = "service.offline";
     /// Answers were held back because the lease was not valid, or the address was given away for that (`why`).
     pub const FENCED: &str = "service.fenced";

@@ -16,6 +16,7 @@
 //! * **Time**: [`Input::Tick`] at the latest when `next_deadline()` (boot-time clock) has come. Early or late ticks do no
 //!   harm, late ones cost availability only.
 
+pub use crate::member::END_US;
 use ccr_contract::config::Config;
 use ccr_contract::dump::Dump;
 use ccr_contract::event::NodeEvent;
@@ -148,6 +149,9 @@ pub enum Input {
         /// What.
         command: Command,
     },
+    /// The process is told to end, for an upgrade or a shutdown: the node leaves in order what it has, and answers with
+    /// [`Effect::Ended`], within [`END_US`] of its boot-time clock. Told again, it ends no sooner.
+    End,
 }
 
 /// What a node wants done.
@@ -250,6 +254,8 @@ pub enum Effect {
         /// Why.
         why: String,
     },
+    /// The node was told to end, and has done what there was to do: exit. The last event says what was left undone.
+    Ended,
 }
 
 /// At the witness share. There is at most one held handle ([`WitnessAction::Open`]) at a time; probes have their own file.

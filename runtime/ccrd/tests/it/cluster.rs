@@ -166,6 +166,15 @@ password_file = "{folder}/password"
         child.wait().expect("its end");
     }
 
+    /// SIGTERM to a node's daemon, as systemd gives it; its end, with success, within the time that its unit allows.
+    pub fn end(&mut self, node: &str) {
+        self.signal(node, rustix::process::Signal::TERM);
+        let end = wait::until(Duration::from_secs(60), || self.has_ended(node).then_some(()));
+        assert!(end.is_some(), "{node} goes on\n{}", self.report());
+        let status = self.daemon(node).take().expect("its process").wait().expect("its end");
+        assert!(status.success(), "{node}: {status}\n{}", self.report());
+    }
+
     pub fn signal(&mut self, node: &str, signal: rustix::process::Signal) {
         let child = self.daemon(node).as_ref().expect("a running daemon");
         rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).expect("a signal");

@@ -170,6 +170,37 @@ fn a_frozen_active_node_never_serves_beside_its_successor() {
     assert_eq!(active, [by.as_str()], "{}", cluster.report());
 }
 
+/// An upgrade: what was acknowledged and lies in the open log is on the other node before the daemon has ended. Straight to the store,
+/// so that no hub can deliver it again, and with logs that nothing closes but the end.
+#[test]
+fn a_daemon_that_is_told_to_end_leaves_nothing_behind() {
+    let settings = SETTINGS.replace("idle_roll_ms = 1000", "idle_roll_ms = 600000");
+    let Some(mut cluster) = Cluster::start(&settings) else {
+        return;
+    };
+    let first = cluster.until("the service is online", SOON, Cluster::active);
+    cluster.until("the copy is healthy", SOON, |c| healthy(c, other(first)));
+    let expected: Vec<String> = (0..3).map(|n| format!("k{n}@test")).collect();
+    for key in &expected {
+        let answers = cluster.deliver(&["ann@lab"], &message(key, 100)).expect("delivered");
+        assert!(answers[0].starts_with("250"), "{answers:?}");
+    }
+    cluster.end(first);
+    let told = cluster.log(first);
+    assert!(
+        told.contains("cluster.ended") && told.contains("\"given\":true"),
+        "{told}"
+    );
+    // Its disk is not there to be asked.
+    std::fs::remove_dir_all(cluster.data(first)).expect("its data");
+    cluster.until("the other one has everything", SOON, |c| {
+        (keys(c, "ann")? == expected).then_some(())
+    });
+    assert_eq!(cluster.active(), Some(other(first)));
+    cluster.end(other(first));
+    cluster.end("hub");
+}
+
 /// A witness whose disk becomes full is told, on both members; the file has its room, so that the survivor serves all the same.
 #[test]
 fn a_full_witness_disk_is_told_and_costs_no_failover() {

@@ -110,16 +110,25 @@ impl Member {
             pairs.all(|(s, g)| g.inspected >= s.last().generation)
         });
         if shipped && self.stores.iter().all(crate::store::Store::is_drained) {
-            for store in &mut self.stores {
-                store.dismount();
-            }
             let which = AddressKind::Service;
             self.ctx.address(Pending::Address(which, false), which, false);
-            self.tell(kind::OFFLINE, Severity::Info, &[("why", "handoff".into())]);
-            self.service.used = self.service.epoch;
-            self.service.epoch = 0;
-            self.service.redeliver.clear();
-            self.service.stage = Stage::Released { to, asker, since };
+            self.release(to, asker, since);
+        }
+    }
+
+    /// Everything is closed, the copy has inspected it, and the address is on its way: the service is given away.
+    pub(super) fn release(&mut self, to: String, asker: Asker, since: u64) {
+        for store in &mut self.stores {
+            store.dismount();
+        }
+        let data = [("why", "handoff".into()), ("orderly", true.into())];
+        self.tell(kind::OFFLINE, Severity::Info, &data);
+        self.service.used = self.service.epoch;
+        self.service.epoch = 0;
+        self.service.redeliver.clear();
+        self.service.stage = Stage::Released { to, asker, since };
+        if let Some(ending) = &mut self.ending {
+            ending.given = true;
         }
     }
 

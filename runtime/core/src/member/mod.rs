@@ -4,6 +4,7 @@
 //! layer calls another one: what one must know of another is handed over there.
 
 pub mod clients;
+mod ending;
 mod fence;
 mod handoff;
 mod links;
@@ -14,6 +15,7 @@ mod salvage;
 mod service;
 mod status;
 
+pub use ending::END_US;
 pub(crate) use links::{End, Links};
 
 use crate::cluster::{CLUSTER_FILE, Cluster, Report, arbitration};
@@ -67,6 +69,8 @@ pub struct Member {
     cluster_address: bool,
     /// Why this node halts as soon as so many operations that make room on its disk have ended.
     stopping: Option<(String, usize)>,
+    /// The daemon was told to end.
+    ending: Option<ending::Ending>,
     halted: bool,
 }
 
@@ -95,6 +99,7 @@ impl Member {
             operators: operator::Operators::default(),
             cluster_address: false,
             stopping: None,
+            ending: None,
             halted: false,
             ctx,
             config,
@@ -125,6 +130,7 @@ impl Member {
             Input::LmtpDone { .. } => {}
             Input::Client { req, request } => self.on_client(req, request),
             Input::Operator { req, command } => self.on_operator(operator::Asker::Local(req), command),
+            Input::End => self.begin_end(),
         }
     }
 
@@ -371,6 +377,7 @@ impl Member {
         self.drive_operators();
         let report = self.report();
         self.cluster.drive(&mut self.ctx, report);
+        self.drive_end();
     }
 
     fn report(&self) -> Report {

@@ -6,6 +6,7 @@ use crate::cluster::NotNow;
 use crate::cluster::record::{Record, RecordId};
 use crate::io::{Command, ConnId, Effect, GroupName, Reply, ReqId};
 use crate::wire::{self, Msg};
+use ccr_contract::event::{Severity, kind};
 use ccr_contract::status::Intent;
 use std::collections::BTreeMap;
 
@@ -141,6 +142,7 @@ impl Member {
                     Reply::Denied(format!("not even with a loss: {why}"))
                 } else if self.service.partially() {
                     self.service.force_mount();
+                    self.tell(kind::LOSS_ACCEPTED, Severity::Warning, &[]);
                     Reply::Done("mounting, whatever is lost".into())
                 } else {
                     Reply::Denied("no database is waiting to be mounted".into())
@@ -220,7 +222,7 @@ impl Member {
         }
     }
 
-    fn move_group(&mut self, asker: Asker, group: GroupName, to: &str) {
+    pub(super) fn move_group(&mut self, asker: Asker, group: GroupName, to: &str) {
         let unknown = !self.config.members.iter().any(|m| m.name == to);
         if unknown {
             return self.answer(asker, Reply::Denied(format!("`{}` is not a member", to.escape_debug())));

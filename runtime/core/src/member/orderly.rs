@@ -42,7 +42,7 @@ impl Member {
         }
     }
 
-    fn begin_closing(&mut self) {
+    pub(super) fn begin_closing(&mut self) {
         self.ctx.emit(Effect::CloseClients);
         self.clients.forget();
         let which = AddressKind::Service;
@@ -59,22 +59,32 @@ impl Member {
         let record = self.cluster.record();
         let mine = record.owner == self.config.node && record.owner_epoch == self.service.epoch;
         let stopped = mine && record.intent == Intent::Stopped;
+        // Whoever ends leaves nothing that the other one needs.
+        let ships = stopped || (mine && self.ending.is_some());
         let closed = self.stores.iter().all(crate::store::Store::is_drained);
         let (healthy, shipped) = self.shipped();
-        let done = closed && (shipped || !stopped);
-        let patience = match stopped {
+        let done = closed && (shipped || !ships);
+        let patience = match ships {
             _ if !closed => CLOSE_US,
             true if healthy => HANDOFF_US,
             true if self.cluster.peer_up() => UNWELL_US,
             _ => 0,
         };
-        if done || self.ctx.due(since + patience) {
-            let why = match stopped {
-                true if done => "stopped; the copy has everything",
-                true => "stopped; the copy has not everything",
-                false => "another owner",
+        if done && ships && !stopped && !self.service.refused {
+            let to = self.cluster.peer_name().to_owned();
+            self.release(to, Asker::Nobody, since);
+        } else if done || self.ctx.due(since + patience) {
+            let why = match (stopped, ships) {
+                (true, _) if done => "stopped; the copy has everything",
+                (true, _) => "stopped; the copy has not everything",
+                (_, true) if done => "the daemon ends; the copy has everything",
+                (_, true) => "the daemon ends; the copy has not everything",
+                _ => "another owner",
             };
-            self.go_offline(why);
+            if let Some(ending) = &mut self.ending {
+                ending.given = closed && shipped;
+            }
+            self.go_offline_so(why, stopped || (done && ships));
             if stopped && done {
                 self.service.stage = Stage::Shipped;
             }

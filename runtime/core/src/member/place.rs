@@ -30,6 +30,7 @@ impl Member {
             }
             _ if mine
                 && started
+                && self.ending.is_none()
                 && self.service.epoch == 0
                 && record.owner_epoch <= self.service.used
                 && self.service.stage == Stage::Off =>

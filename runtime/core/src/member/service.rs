@@ -205,8 +205,10 @@ impl Service {
 impl Member {
     pub(super) fn drive_service(&mut self) {
         self.place();
+        self.drive_ending();
         let record = self.cluster.record();
-        let appointed = self.cluster.is_up()
+        let appointed = self.ending.is_none()
+            && self.cluster.is_up()
             && self.cluster.committed()
             && record.owner == self.config.node
             && record.intent == Intent::Started
@@ -496,6 +498,11 @@ impl Member {
 
     /// Nothing is acknowledged any more, at once; then everything goes down.
     pub(super) fn go_offline(&mut self, why: &str) {
+        self.go_offline_so(why, false);
+    }
+
+    /// The same; `orderly` where what was acknowledged is on the other member, or the record says who alone has it.
+    pub(super) fn go_offline_so(&mut self, why: &str, orderly: bool) {
         let was_up = matches!(
             self.service.stage,
             Stage::Ready | Stage::Online | Stage::Address | Stage::Draining { .. }
@@ -514,7 +521,8 @@ impl Member {
             let text = format!("the move was broken off: {why}");
             self.service.finished = Some((asker.clone(), Reply::Denied(text)));
         }
-        self.tell(kind::OFFLINE, Severity::Info, &[("why", why.into())]);
+        let data = [("why", why.into()), ("orderly", orderly.into())];
+        self.tell(kind::OFFLINE, Severity::Info, &data);
         self.service.used = self.service.used.max(self.service.epoch);
         self.service.epoch = 0;
         self.service.redeliver.clear();

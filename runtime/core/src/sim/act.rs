@@ -193,6 +193,7 @@ impl World {
             | What::Unreadable(..)
             | What::Damage(..)
             | What::Hold(_)
+            | What::RestartInOrder(_)
             | What::BehindOnline(_) => {}
             What::Alone(who) => {
                 let i = self.who(who);
@@ -278,6 +279,12 @@ impl World {
             }
             What::BehindOnline(_) => {
                 self.waiting.push(n);
+                None
+            }
+            What::RestartInOrder(who) => {
+                let i = self.who(who);
+                self.back_after_us = Some(self.more.range(50_000, 4_000_000));
+                self.end_in_order(i);
                 None
             }
             _ => None,

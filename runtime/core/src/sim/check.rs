@@ -393,6 +393,13 @@ impl World {
                 self.came_back(i);
             }
             kind::LOG_FULL => c.full_disks += 1,
+            kind::ENDED => {
+                c.orderly_ends += 1;
+                if number(e, "served") != 0 && e.data.get("given") == Some(&Value::Bool(true)) {
+                    c.ends_that_gave_all += 1;
+                    self.checks.stopped_in.insert(number(e, "served"));
+                }
+            }
             kind::CONFIGURED => c.live_settings += 1,
             kind::ARBITRATION_WON if text(e, "as") == "owner" => c.arbitrations_won_by_owner += 1,
             kind::ARBITRATION_WON => c.arbitrations_won_by_challenger += 1,

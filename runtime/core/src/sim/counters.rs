@@ -77,6 +77,10 @@ counters! {
     moves_denied,
     /// Stops carried out.
     orderly_stops,
+    /// Members that ended in order.
+    orderly_ends,
+    /// The same of ones that served and gave the other one everything.
+    ends_that_gave_all,
     /// Daemons that stopped themselves after a failed write.
     halts,
     /// Log disks that were full.

@@ -35,6 +35,8 @@ mod odds {
     pub const ALONE: u64 = 15;
     /// Orders of an operator, whatever the state.
     pub const ORDERS: u64 = 20;
+    /// Daemons that are told to end and started again, as by an upgrade.
+    pub const RESTARTS: u64 = 25;
 }
 
 /// Counters that stay zero as long as their draw waits.
@@ -239,6 +241,12 @@ impl Plan {
         }
         if let (true, mut rng) = part(rng, odds::DRIFT) {
             self.drift_ppm = *rng.pick(&[1_000, 5_000, 20_000]);
+        }
+        if let (true, mut rng) = part(rng, odds::RESTARTS) {
+            for _ in 0..rng.range(1, 3) {
+                let who = *rng.pick(&[Who::Active, Who::Active, Who::Passive, Who::Hub(0)]);
+                self.add(&mut rng, What::RestartInOrder(who));
+            }
         }
         self.steps.sort_by_key(|s| s.at_us);
         // A damaged file and a seed of the copy that still has it whole: nothing could bring that back.

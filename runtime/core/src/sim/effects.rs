@@ -73,6 +73,14 @@ impl World {
                 let life = self.machines[i].life;
                 self.at(2_000_000, Happening::Restart(i, life));
             }
+            Effect::Ended => {
+                self.note(|| format!("machine {i}: the daemon has ended"));
+                self.stop_daemon(i, false);
+                if let Some(us) = self.back_after_us {
+                    let life = self.machines[i].life;
+                    self.at(us, Happening::Restart(i, life));
+                }
+            }
         }
     }
 

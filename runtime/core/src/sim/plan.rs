@@ -100,6 +100,8 @@ pub enum What {
     Alone(Who),
     /// The next time that the service comes online, this follows within half a second.
     BehindOnline(Then),
+    /// The daemon is told to end, and started again soon after it has.
+    RestartInOrder(Who),
 }
 
 /// What follows right behind a service that came online.

@@ -198,6 +198,8 @@ pub struct World {
     pub(super) more: Rng,
     /// Datagrams that are held.
     pub(super) held: Option<super::act::Held>,
+    /// How soon a daemon that has ended in order is started again; whether it is.
+    pub(super) back_after_us: Option<u64>,
     /// Steps that wait for a service to come online.
     pub(super) waiting: Vec<usize>,
     /// What has a cause.
@@ -264,6 +266,7 @@ impl World {
             last: [None, None],
             more,
             held: None,
+            back_after_us: None,
             waiting: Vec::new(),
             causes: super::cause::Causes::default(),
             atlas: super::damage::Atlas::default(),
@@ -551,6 +554,13 @@ impl World {
         self.checks.forgot(i);
         self.truths.ended(self.now, i);
         self.look();
+    }
+
+    /// The daemon is told to end.
+    pub fn end_in_order(&mut self, i: usize) {
+        let life = self.machines[i].life;
+        self.trouble();
+        self.at(100, Happening::Input(i, life, Input::End));
     }
 
     /// Stops a machine or a daemon without ending it.

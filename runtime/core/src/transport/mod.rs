@@ -173,6 +173,12 @@ impl Hub {
             }
             Input::Client { req, request } => self.on_client(req, request),
             Input::Operator { req, command } => self.on_operator(req, &command),
+            // What was accepted is durable, and what is under way is delivered by the next life.
+            Input::End => {
+                self.halted = true;
+                ctx.emit(Effect::CloseClients);
+                ctx.emit(Effect::Ended);
+            }
             Input::Tick | Input::Datagram { .. } | Input::WitnessDone { .. } | Input::AddressDone { .. } => {}
         }
     }

@@ -80,6 +80,10 @@ impl Lab {
     pub fn power_off(&mut self, i: usize) {
         self.world.stop_daemon(i, true);
     }
+    /// The daemon is told to end, and stays away.
+    pub fn end(&mut self, i: usize) {
+        self.world.end_in_order(i);
+    }
     /// The daemon, or the machine, starts again.
     pub fn start(&mut self, i: usize) {
         if self.world.machines[i].powered {

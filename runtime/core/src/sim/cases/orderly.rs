@@ -30,7 +30,7 @@ pub(super) fn state(lab: &mut Lab, i: usize) -> Option<ServiceState> {
 /// Whether node `i` itself serves, all of it.
 pub(super) fn serves(lab: &mut Lab, i: usize) -> bool {
     let name = lab.world.machines[i].config.node.clone();
-    let service = lab.status(i).service;
+    let service = lab.world.ask_status(i).and_then(|s| s.service);
     service.is_some_and(|s| s.state == ServiceState::Online && s.active == Some(name))
 }
 
@@ -155,6 +155,94 @@ fn a_daemon_that_is_restarted_brings_its_open_log_with_it() {
     let b = lab.active();
     assert_eq!(lost(&mut lab, b), Vec::<String>::new());
     assert!(lab.since(mark, "copy.diverged").is_empty(), "{}", lab.tail(20));
+    lab.secs(30);
+    lab.converges();
+}
+
+/// Until the daemon has ended, within the time that it has.
+fn has_ended(lab: &mut Lab, i: usize) {
+    let most = crate::io::END_US / 1_000_000 + 1;
+    lab.until(most, "the daemon has ended", |lab| lab.world.machines[i].node.is_none());
+}
+
+#[test]
+fn a_daemon_that_is_told_to_end_hands_the_service_over() {
+    let mut lab = Lab::new(1, 400);
+    lab.secs(20);
+    let a = with_an_open_log(&mut lab);
+    let mark = lab.mark();
+    lab.end(a);
+    has_ended(&mut lab, a);
+    assert!(!lab.since(mark, "given=true").is_empty(), "{}", lab.tail(20));
+    // Its disk is gone with it: nobody can fetch anything there.
+    lab.power_off(a);
+    lab.until(20, "it serves there", |lab| serves(lab, 1 - a));
+    assert!(!lab.since(mark, "why=handoff").is_empty(), "{}", lab.tail(20));
+    assert_eq!(lost(&mut lab, 1 - a), Vec::<String>::new());
+    // The other one has the Cluster Group: it has the witness before it misses this one's vote.
+    lab.secs(15);
+    assert!(lab.since(mark, "service.fenced").is_empty(), "{}", lab.tail(20));
+    assert_eq!(lost(&mut lab, 1 - a), Vec::<String>::new());
+    lab.start(a);
+    lab.secs(30);
+    lab.converges();
+}
+
+#[test]
+fn a_passive_daemon_that_is_told_to_end_costs_no_answer() {
+    let mut lab = Lab::new(1, 400);
+    lab.secs(20);
+    let b = lab.passive();
+    let mark = lab.mark();
+    lab.end(b);
+    has_ended(&mut lab, b);
+    lab.secs(15);
+    for word in ["service.offline", "service.fenced", "cluster.quorum-lost"] {
+        assert!(lab.since(mark, word).is_empty(), "{word}: {}", lab.tail(20));
+    }
+    lab.start(b);
+    lab.secs(30);
+    lab.converges();
+}
+
+#[test]
+fn a_daemon_whose_copy_lags_ends_in_its_time_and_says_what_is_left() {
+    let (mut lab, a) = whose_copy_lags();
+    let mark = lab.mark();
+    lab.end(a);
+    has_ended(&mut lab, a);
+    assert!(!lab.since(mark, "given=false").is_empty(), "{}", lab.tail(20));
+    // What is left is in closed logs, which the other one fetches as soon as it can.
+    assert!(lab.disk(a).file("E00/E00.log").is_none_or(|b| b.len() <= 600));
+    lab.world.throttled = false;
+    lab.start(a);
+    lab.until(60, "one of them serves", |lab| (0..2).any(|i| serves(lab, i)));
+    let b = lab.active();
+    assert_eq!(lost(&mut lab, b), Vec::<String>::new());
+    lab.secs(30);
+    lab.converges();
+}
+
+#[test]
+fn a_daemon_that_is_alone_ends_at_once_with_nothing_open() {
+    let mut lab = Lab::new(1, 400);
+    lab.secs(20);
+    let a = lab.active();
+    lab.power_off(1 - a);
+    lab.secs(15);
+    let a = if lab.active() == a {
+        with_an_open_log(&mut lab)
+    } else {
+        a
+    };
+    let mark = lab.mark();
+    lab.end(a);
+    lab.until(2, "the daemon has ended", |lab| lab.world.machines[a].node.is_none());
+    assert!(!lab.since(mark, "given=false").is_empty(), "{}", lab.tail(20));
+    lab.start(a);
+    lab.until(30, "it serves again", |lab| serves(lab, a));
+    assert_eq!(lost(&mut lab, a), Vec::<String>::new());
+    lab.start(1 - a);
     lab.secs(30);
     lab.converges();
 }
