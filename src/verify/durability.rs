@@ -1,6 +1,7 @@
 //! I2 and I3: what was acknowledged is there, or was allowed to be lost.
 
 use super::check::{Evidence, Finding, writes};
+use super::takeover::orderly_steps;
 use super::{Loss, Op, OpKind, Outcome, Takeover, Verdict};
 use ccr_contract::dump::Message;
 use ccr_contract::event::kind;
@@ -96,9 +97,11 @@ fn inspected(e: &Evidence<'_>, t: &Takeover, stream: &str) -> Option<u64> {
 /// I2.
 pub(super) fn planned(e: &Evidence<'_>) -> Finding {
     let moves = e.takeovers.iter().filter(|t| t.planned).count();
-    if moves == 0 {
-        return Finding::unknown("no planned move was carried out");
+    let steps = orderly_steps(e.history).max(moves);
+    if steps == 0 {
+        return Finding::unknown("no orderly step was carried out");
     }
+    let accepted = e.events(kind::LOSS_ACCEPTED).next().is_some();
     let Some(books) = Books::of(e) else {
         return Finding::unknown("there is no final read of the active node");
     };
@@ -118,12 +121,14 @@ pub(super) fn planned(e: &Evidence<'_>) -> Finding {
             kept += 1;
         } else if op.kind == OpKind::Submit && books.queued.contains(op.key) {
             unclear.push(format!("{} is still in a hub's queue", op.key));
+        } else if accepted {
+            unclear.push(format!("{} is missing, and an operator has accepted a loss", op.key));
         } else {
             wrong.push(format!("{:?} {} was acknowledged and is missing", op.kind, op.key));
         }
     }
     conclude(wrong, &unclear, kept, || {
-        format!("{kept} acknowledged messages are there after {moves} planned moves")
+        format!("{kept} acknowledged messages are there after {steps} orderly steps")
     })
 }
 

@@ -25,7 +25,7 @@ pub struct Takeover {
     pub arbitrated_us: Option<u64>,
     /// How far these times may be off.
     pub skew_us: u64,
-    /// Whether an operator had asked for it and it was carried out.
+    /// Whether it may lose nothing: an operator moved the service, or whoever had it went offline in order before.
     pub planned: bool,
     /// By storage group: the last generation that it had inspected when it mounted. What is missing is not known.
     pub inspected: BTreeMap<String, u64>,
@@ -130,7 +130,8 @@ fn describe(online: &Event, node: String, from: String, past: &[&Event]) -> Take
     }
 }
 
-/// A takeover is planned where a move to its node was carried out, in its epoch or between its neighbours.
+/// A takeover is planned where a move to its node was carried out, in its epoch or between its neighbours, or where the node that
+/// served before had stopped or ended in order.
 fn mark_planned(takeovers: &mut [Takeover], events: &[&Event], from_us: u64) {
     const DONE: u32 = 100;
     for i in 0..takeovers.len() {
@@ -144,6 +145,46 @@ fn mark_planned(takeovers: &mut [Takeover], events: &[&Event], from_us: u64) {
                 && (after..before).contains(&e.t_us)
                 && number(e, "epoch").is_none_or(|epoch| epoch == t.epoch || epoch + 1 == t.epoch)
         });
-        takeovers[i].planned = planned;
+        takeovers[i].planned = planned || follows_an_order(t, events, after);
     }
+}
+
+/// Whether the last that the old node did with the service was to go offline in order, and nobody has accepted a loss since.
+fn follows_an_order(t: &Takeover, events: &[&Event], after: u64) -> bool {
+    let accepted = |e: &&&Event| {
+        let loss = e.kind == kind::LOSS_ACCEPTED && number(e, "epoch").is_none_or(|epoch| epoch == t.epoch);
+        // An operator who mounts whatever is lost does so behind the takeover.
+        loss || (e.kind == kind::QUORUM_FORCED && (after..=t.t_us).contains(&e.t_us))
+    };
+    let before = |e: &&&Event| e.t_us <= t.t_us && e.node.as_ref() == Some(&t.from);
+    let last = events.iter().filter(before).rfind(|e| is_of_the_service(e));
+    last.is_some_and(|e| is_orderly(e)) && !events.iter().any(|e| accepted(&e))
+}
+
+/// Whether a node came online or went offline with it.
+fn is_of_the_service(e: &Event) -> bool {
+    [kind::ONLINE, kind::PARTIALLY_ONLINE, kind::OFFLINE].contains(&e.kind.as_str())
+}
+
+fn is_orderly(e: &Event) -> bool {
+    e.kind == kind::OFFLINE && e.data.get("orderly") == Some(&serde_json::Value::Bool(true))
+}
+
+/// Times that the service went offline in order in this run and came online again, anywhere.
+pub fn orderly_steps(history: &History) -> usize {
+    let mut events: Vec<&Event> = history.events.iter().filter(|e| e.src == Source::Node).collect();
+    events.sort_by_key(|e| e.t_us);
+    let mut order = None;
+    let mut steps = 0;
+    for e in events
+        .into_iter()
+        .filter(|e| e.t_us >= history.from_us && is_of_the_service(e))
+    {
+        if e.kind == kind::OFFLINE {
+            order = Some(is_orderly(e));
+        } else {
+            steps += usize::from(order.take() == Some(true));
+        }
+    }
+    steps
 }

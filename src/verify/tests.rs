@@ -1,6 +1,7 @@
 //! Every checker has a history in which it must fail, and one in which it must not say anything.
 
 mod damage;
+mod orderly;
 mod presence;
 mod run;
 

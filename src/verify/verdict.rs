@@ -84,6 +84,29 @@ pub struct ScenarioReport {
     /// Everything else that the verdict rests on: steps, expectations, evidence that was required, forbidden patterns.
     #[serde(default)]
     pub checks: Vec<Check>,
+    /// How slow the host was; absent in reports of older builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostSpeed>,
+}
+
+/// How slow the host was. Times in the scenario and limits of its invariants are multiplied by both, together at most by 5.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct HostSpeed {
+    /// By itself, as it was measured before.
+    pub slowness: f64,
+    /// How many times longer than on an idle host things took, in the worst five seconds of the scenario.
+    pub busy: f64,
+}
+
+impl HostSpeed {
+    /// For people, where it is not as it should be.
+    pub fn told(self) -> Option<String> {
+        let Self { slowness, busy } = self;
+        (slowness > 1.0 || busy > 1.0).then(|| {
+            let all = crate::wait::Slowness::new(slowness * busy).factor();
+            format!("host: slowness {slowness:.1}, busy {busy:.1}: limits × {all:.1}")
+        })
+    }
 }
 
 impl ScenarioReport {
@@ -105,6 +128,7 @@ impl ScenarioReport {
             faults: Vec::new(),
             invariants: Vec::new(),
             checks: Vec::new(),
+            host: None,
         }
     }
 }

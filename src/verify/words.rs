@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub enum InvariantId {
     /// Single active.
     I1,
-    /// Durability over a planned move.
+    /// Durability over orderly steps.
     I2,
     /// Durability over a failover that may lose.
     I3,
@@ -45,7 +45,7 @@ impl InvariantId {
     pub fn statement(self) -> &'static str {
         match self {
             Self::I1 => "No two nodes acknowledge clients at the same time; epochs only rise.",
-            Self::I2 => "After a planned move every acknowledged message is there.",
+            Self::I2 => "After an orderly step (a move, a stop, an end) every acknowledged message is there.",
             Self::I3 => {
                 "A failover loses exactly what the survivor had not inspected, and nothing that was transported."
             }

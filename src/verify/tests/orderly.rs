@@ -1,0 +1,104 @@
+//! I2 covers every orderly step: moves, stops, daemons that were told to end.
+
+use super::*;
+
+/// The same run, in which the service was stopped and started on the other node instead of moved.
+fn stopped_and_started(orderly: bool) -> History {
+    let mut h = there_and_back();
+    h.events.retain(|e| e.kind != kind::MOVE);
+    for e in h.events.iter_mut().filter(|e| e.kind == kind::OFFLINE) {
+        e.data["orderly"] = json!(orderly);
+    }
+    h
+}
+
+/// Puts events of a node into a history, at an instant.
+fn insert(h: &mut History, t_us: u64, node: &str, events: &[(&str, serde_json::Value)]) {
+    let at = h.events.iter().position(|e| e.t_us > t_us).unwrap_or(h.events.len());
+    let like = h
+        .events
+        .iter()
+        .find(|e| e.src == crate::event::Source::Node)
+        .unwrap()
+        .clone();
+    for (n, (kind, data)) in events.iter().enumerate() {
+        let mut e = like.clone();
+        (e.t_us, e.node, e.kind, e.id, e.data) = (t_us, Some(node.into()), (*kind).into(), None, data.clone());
+        h.events.insert(at + n, e);
+    }
+}
+
+fn any_delivered(h: &History) -> String {
+    acked(h, OpKind::Deliver)
+        .into_iter()
+        .find(|(_, k, _)| stored(h, k))
+        .unwrap()
+        .1
+}
+
+#[test]
+fn a_stop_and_a_start_elsewhere_are_judged_as_a_move_is() {
+    let h = stopped_and_started(true);
+    assert!(takeovers(&h).iter().all(|t| t.planned), "{:?}", takeovers(&h));
+    assert_eq!(verdict(I2, &h), Verdict::Pass, "{}", detail(I2, &h));
+    assert!(detail(I2, &h).contains("2 orderly steps"), "{}", detail(I2, &h));
+    for kind in [OpKind::Submit, OpKind::Deliver] {
+        let mut damaged = h.clone();
+        let key = acked(&h, kind).into_iter().find(|(_, k, _)| stored(&h, k)).unwrap().1;
+        remove(&mut damaged, &key);
+        assert_eq!(verdict(I2, &damaged), Verdict::Fail, "{kind:?}");
+    }
+    // Offline for another reason: that is a failover.
+    let h = stopped_and_started(false);
+    assert!(takeovers(&h).iter().all(|t| !t.planned));
+    assert_eq!(verdict(I2, &h), Verdict::Unknown);
+}
+
+#[test]
+fn what_comes_back_where_it_was_is_judged_too() {
+    let mut h = history(&Plan::new(&[]));
+    assert_eq!(verdict(I2, &h), Verdict::Unknown, "nothing was done in order");
+    let half = h.observations[h.observations.len() / 2].t_us;
+    let (offline, online) = (json!({"orderly": true, "epoch": 3}), json!({"epoch": 4}));
+    insert(
+        &mut h,
+        half,
+        "node1",
+        &[(kind::OFFLINE, offline), (kind::ONLINE, online)],
+    );
+    assert_eq!(takeovers(&h), []);
+    assert_eq!(verdict(I2, &h), Verdict::Pass, "{}", detail(I2, &h));
+    let key = any_delivered(&h);
+    remove(&mut h, &key);
+    assert_eq!(verdict(I2, &h), Verdict::Fail);
+    // A loss that an operator accepted is no failure.
+    insert(&mut h, half + 1, "node1", &[(kind::LOSS_ACCEPTED, json!({"epoch": 4}))]);
+    assert_eq!(verdict(I2, &h), Verdict::Unknown, "{}", detail(I2, &h));
+}
+
+#[test]
+fn only_the_last_that_a_node_did_makes_a_takeover_orderly() {
+    let h = failover();
+    let before = h.faults[0].begin_us - 1_000_000;
+    let offline = (kind::OFFLINE, json!({"orderly": true, "epoch": 3}));
+    let mut stopped = h.clone();
+    insert(&mut stopped, before, "node1", std::slice::from_ref(&offline));
+    assert!(
+        takeovers(&stopped)[0].planned,
+        "it was stopped before it lost its power"
+    );
+    let mut back = h.clone();
+    insert(
+        &mut back,
+        before,
+        "node1",
+        &[offline.clone(), (kind::ONLINE, json!({"epoch": 3}))],
+    );
+    assert!(!takeovers(&back)[0].planned, "it served again when it lost its power");
+    assert_eq!(verdict(I3, &back), Verdict::Pass, "{}", detail(I3, &back));
+    for (node, what) in [("node2", kind::LOSS_ACCEPTED), ("node2", kind::QUORUM_FORCED)] {
+        let mut accepted = stopped.clone();
+        insert(&mut accepted, before + 500_000, node, &[(what, json!({"epoch": 4}))]);
+        assert!(!takeovers(&accepted)[0].planned, "{what}");
+    }
+}
