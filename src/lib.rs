@@ -1,5 +1,6 @@
 //! failoverlab: a virtual lab for failover clusters. See `docs/architecture.md` for the map of these modules.
 
+pub mod busy;
 pub mod capacity;
 pub mod cli;
 pub mod deploy;

@@ -6,6 +6,7 @@ use super::fork;
 use super::forward::Forward;
 use super::protocol::{CaughtUp, LabStatus, RestoreArgs, Verb};
 use super::record::Record;
+use crate::busy::Gauge;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Event, Journal, JournalHead, Severity, Source, Step};
 use crate::fault::Fault;
@@ -133,6 +134,7 @@ pub struct MachineWorld {
     /// Of the workloads that were stopped.
     counted: Progress,
     loads: u32,
+    busy: Gauge,
 }
 
 impl MachineWorld {
@@ -171,6 +173,7 @@ impl MachineWorld {
             load: None,
             counted: Progress::default(),
             loads: 0,
+            busy: Gauge::begin().tried("measure how busy the host is", instance)?,
         })
     }
 
@@ -271,6 +274,10 @@ impl World for MachineWorld {
 
     fn slowness(&self) -> Slowness {
         self.record.wish.slowness
+    }
+
+    fn busy(&self) -> f64 {
+        self.busy.factor()
     }
 
     fn now_us(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! The verdicts as a table for a terminal.
 
-use crate::verify::{RunReport, ScenarioReport, Verdict};
+use crate::verify::{HostSpeed, RunReport, ScenarioReport, Verdict};
 use std::fmt::Write;
 
 /// The word of a verdict.
@@ -66,6 +66,9 @@ pub fn table(run: &RunReport, colours: bool) -> String {
         if let Some(why) = &s.why {
             writeln!(out, "{:ids$}  {}", "", paint(s.verdict, why)).expect("a string takes all");
         }
+        if let Some(told) = s.host.and_then(HostSpeed::told) {
+            writeln!(out, "{:ids$}  {told}", "").expect("a string takes all");
+        }
     }
     out
 }
@@ -78,6 +81,10 @@ mod tests {
     fn a_table_says_what_is_wrong() {
         let mut bad = ScenarioReport::empty("F05", "The active node loses power", Verdict::Unknown);
         bad.why = Some("fault 0: there is no evidence of an effect".into());
+        bad.host = Some(HostSpeed {
+            slowness: 1.0,
+            busy: 2.3,
+        });
         bad.timings.outage_ms = Some(9_876);
         let run = RunReport {
             lab: "ccr".into(),

@@ -31,6 +31,8 @@ pub(super) struct Fake {
     pub finished: bool,
     pub history: History,
     pub slowness: Slowness,
+    /// From when the host is busy, and how.
+    pub busy: (u64, f64),
 }
 
 impl Fake {
@@ -59,6 +61,7 @@ impl Fake {
                 ..History::default()
             },
             slowness: Slowness::NONE,
+            busy: (0, 1.0),
         }
     }
 
@@ -73,6 +76,9 @@ impl World for Fake {
     }
     fn slowness(&self) -> Slowness {
         self.slowness
+    }
+    fn busy(&self) -> f64 {
+        if self.now >= self.busy.0 { self.busy.1 } else { 1.0 }
     }
     fn now_us(&self) -> u64 {
         self.now

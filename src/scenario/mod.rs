@@ -43,6 +43,11 @@ pub trait World {
     fn lab(&self) -> &Lab;
     /// How slow this machine is; 1 in a simulator. Every wait is scaled by it.
     fn slowness(&self) -> Slowness;
+    /// How busy the host was at worst since the scenario began: so many times longer than on an idle one things took. Every wait and
+    /// every limit is scaled by that as well.
+    fn busy(&self) -> f64 {
+        1.0
+    }
     /// Microseconds since the run's journal began.
     fn now_us(&self) -> u64;
     /// Looks at every node. A node that does not answer is in it without a status; that is no error.

@@ -7,7 +7,8 @@ use super::{Action, Heal, Order, Scenario, Step, World};
 use crate::error::{Error, Problem, Result};
 use crate::event::{Draft, Severity, Source};
 use crate::units::Span;
-use crate::verify::{self, Check, Context, FaultRecord, History, Observation, ScenarioReport, Verdict};
+use crate::verify::{self, Check, Context, FaultRecord, History, HostSpeed, Observation, ScenarioReport, Verdict};
+use crate::wait::Slowness;
 use serde_json::json;
 use std::time::Duration;
 
@@ -51,13 +52,17 @@ pub fn run(world: &mut dyn World, scenario: &Scenario, seed: u64) -> Result<Run>
     );
     runner.steps(scenario);
     let history = runner.end()?;
-    let context = Context::of(runner.world.lab(), runner.world.slowness());
+    let context = Context::of(runner.world.lab(), runner.slowness());
     let mut report = verify::judge(
         scenario.judged(),
         &history,
         &context,
         std::mem::take(&mut runner.checks),
     );
+    report.host = Some(HostSpeed {
+        slowness: runner.world.slowness().factor(),
+        busy: (runner.world.busy() * 10.0).round() / 10.0,
+    });
     report.seconds = runner.world.now_us().saturating_sub(began_us) as f64 / 1e6;
     runner.note(
         "scenario.end",
@@ -282,10 +287,12 @@ impl Runner<'_> {
         within: Span,
         met: impl Fn(&Self, &Observation) -> Result<(bool, String)>,
     ) -> Result<String, Broken> {
-        let time = self.world.slowness().scale(within.duration());
-        let until = self.world.now_us().saturating_add(time.as_micros() as u64);
+        let begun = self.world.now_us();
         loop {
             let seen = self.look()?;
+            // A host that becomes busy meanwhile has more time.
+            let time = self.slowness().scale(within.duration());
+            let until = begun.saturating_add(time.as_micros() as u64);
             let (is_met, shown) = met(self, &seen)?;
             if is_met {
                 return Ok(shown);
@@ -295,6 +302,11 @@ impl Runner<'_> {
             }
             self.world.pass(PAUSE)?;
         }
+    }
+
+    /// How slow the machines are: the host by itself, and what else it had to do.
+    fn slowness(&self) -> Slowness {
+        Slowness::new(self.world.slowness().factor() * self.world.busy())
     }
 
     fn look(&mut self) -> Result<Observation> {

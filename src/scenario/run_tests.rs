@@ -80,6 +80,26 @@ fn a_slow_machine_has_more_time() {
 }
 
 #[test]
+fn a_host_that_becomes_busy_has_more_time_and_the_report_says_so() {
+    let mut world = Fake::new();
+    world.takes = Some(Duration::from_secs(70));
+    world.busy = (20_000_000, 3.0);
+    let report = ran(&mut world, FAILOVER);
+    assert_eq!(report.verdict, Verdict::Pass, "{:?}", report.why);
+    let host = report.host.unwrap();
+    assert_eq!((host.slowness, host.busy), (1.0, 3.0));
+    assert_eq!(host.told().unwrap(), "host: slowness 1.0, busy 3.0: limits × 3.0");
+    // Never more than five times, whatever the host does.
+    let mut world = Fake::new();
+    world.takes = Some(Duration::from_secs(170));
+    (world.slowness, world.busy) = (Slowness::new(3.0), (0, 9.0));
+    let report = ran(&mut world, FAILOVER);
+    assert_eq!(report.verdict, Verdict::Fail);
+    assert!(report.why.unwrap().contains("not within 150 s"));
+    assert_eq!(ran(&mut Fake::new(), FAILOVER).host.unwrap().told(), None);
+}
+
+#[test]
 fn a_condition_that_is_never_met_leaves_it_open() {
     let mut world = Fake::new();
     let report = ran(
