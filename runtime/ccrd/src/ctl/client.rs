@@ -52,6 +52,9 @@ enum Verb {
         /// Wait for more.
         #[arg(long)]
         follow: bool,
+        /// Begin with the event of this number; what is missing from there on is a line `{"gap":{"from":…,"to":…}}`.
+        #[arg(long, value_name = "N")]
+        from: Option<u64>,
     },
     /// What the store or the queue holds, as one JSON document.
     Dump,
@@ -186,7 +189,7 @@ enum Failed {
 fn carry_out(cli: &Cli) -> Result<(), Failed> {
     let mut out = std::io::stdout().lock();
     let command = match &cli.verb {
-        Verb::Events { follow } => return events(cli, *follow, &mut out),
+        Verb::Events { follow, from } => return events(cli, *follow, *from, &mut out),
         Verb::Status { json } => {
             let status = status(cli)?;
             return if *json {
@@ -313,8 +316,8 @@ fn unreachable(cli: &Cli, cause: std::io::Error) -> Failed {
     }
 }
 
-fn events(cli: &Cli, follow: bool, out: &mut impl Write) -> Result<(), Failed> {
-    let mut lines = send(cli, &Request::Events { follow })?;
+fn events(cli: &Cli, follow: bool, from: Option<u64>, out: &mut impl Write) -> Result<(), Failed> {
+    let mut lines = send(cli, &Request::Events { follow, from })?;
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -323,6 +326,13 @@ fn events(cli: &Cli, follow: bool, out: &mut impl Write) -> Result<(), Failed> {
             Ok(0) => return Ok(()),
             // The daemon died in the middle of it: half a line is no event.
             Ok(_) if !line.ends_with(b"\n") => return Err(unreachable(cli, std::io::ErrorKind::UnexpectedEof.into())),
+            // A number that is not there is refused; of events, none looks like that.
+            Ok(_) if line.starts_with(b"{\"denied\":") => {
+                return Err(match serde_json::from_slice(&line) {
+                    Ok(Answer::Denied(why)) => Failed::Denied(why),
+                    _ => unreachable(cli, std::io::ErrorKind::InvalidData.into()),
+                });
+            }
             Ok(_) => out
                 .write_all(&line)
                 .and_then(|()| out.flush())
@@ -467,6 +477,7 @@ mod tests {
         for words in [
             &["status", "--json"][..],
             &["events", "--follow"],
+            &["events", "--follow", "--from", "812"],
             &["dump"],
             &["move", "node2"],
             &["move", "--to", "node2", "--comment", "why"],
@@ -510,7 +521,7 @@ mod tests {
         let run = folder.path().to_str().unwrap();
         let cli = Cli::try_parse_from(["ccrctl", "--run", run, "events"]).unwrap();
         let mut out = Vec::new();
-        let ended = events(&cli, false, &mut out);
+        let ended = events(&cli, false, None, &mut out);
         assert!(matches!(ended, Err(Failed::Unreachable { .. })), "{ended:?}");
         assert_eq!(out, b"{\"seq\":1}\n");
         daemon.join().unwrap();

@@ -21,10 +21,27 @@ const MAX_REQUEST: usize = 16 << 10;
 pub enum Request {
     /// For the core. Answered by one [`Answer`].
     Core(Command),
-    /// Events, one line each, from the oldest one kept.
+    /// Events, one line each, from the oldest one kept. A number that this life of the daemon has not come to yet is
+    /// [`Answer::Denied`].
     Events {
         /// Whether to wait for more after the newest one.
         follow: bool,
+        /// Number of the first one that is wanted. What is missing from there on is told by [`Missing`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<u64>,
+    },
+}
+
+/// A line among events that were asked for from a number: these are missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Missing {
+    /// Numbers.
+    Gap {
+        /// The first one.
+        from: u64,
+        /// The last one.
+        to: u64,
     },
 }
 

@@ -1,6 +1,6 @@
 //! The daemon's end of the control socket.
 
-use super::{Answer, MAX_REQUEST, Request};
+use super::{Answer, MAX_REQUEST, Missing, Request};
 use crate::core::Core;
 use crate::events::Events;
 use crate::mail::wire::{Line, Wire};
@@ -60,18 +60,38 @@ async fn session(stream: UnixStream, core: &Core, events: &Events) -> Result<(),
         Line::TooLong => Err(format!("a request has at most {MAX_REQUEST} bytes")),
     };
     let answer = match request {
-        Ok(Request::Events { follow }) => {
+        Ok(Request::Events { from: Some(from), .. }) if from > events.mark().next => {
+            let next = events.mark().next;
+            Answer::Denied(format!(
+                "there is no event {from} yet: this life of the daemon goes on with {next}"
+            ))
+        }
+        Ok(Request::Events { follow, from }) => {
             let mut reader = events.reader();
+            let mut wanted = from;
             loop {
                 let event = match reader.ready() {
                     Some(event) => event,
                     None if follow => tokio::select! {
-                        event = reader.next() => event,
+                        event = reader.next() => match event {
+                            Some(event) => event,
+                            None => return Ok(()),
+                        },
                         // A follower that hung up must not keep its place until the next event.
                         () = wire.gone() => return Ok(()),
                     },
                     None => return Ok(()),
                 };
+                if let Some(from) = wanted {
+                    if event.seq < from {
+                        continue;
+                    }
+                    if event.seq > from {
+                        let to = event.seq - 1;
+                        wire.send(&line(&Missing::Gap { from, to })).await?;
+                    }
+                    wanted = Some(event.seq + 1);
+                }
                 wire.send(&line(&*event)).await?;
             }
         }

@@ -110,7 +110,7 @@ struct World {
     _inlets: Inlets,
     post: Post,
     ticks: Arc<Mutex<u64>>,
-    end: tokio::task::JoinHandle<String>,
+    end: tokio::task::JoinHandle<Result<(), String>>,
 }
 
 fn world(online: bool) -> World {
@@ -272,7 +272,10 @@ async fn a_halt_ends_the_loop_with_its_reason() {
     let w = world(true);
     let answered = w.core.operator(Command::Evict { node: "x".into() }).await;
     assert!(answered.is_err(), "{answered:?}");
-    assert_eq!(tokio::time::timeout(SOON, w.end).await.unwrap().unwrap(), "told to");
+    assert_eq!(
+        tokio::time::timeout(SOON, w.end).await.unwrap().unwrap(),
+        Err("told to".into())
+    );
 }
 
 /// Followers that hang up while nothing happens make room for others at once.
@@ -364,4 +367,66 @@ async fn operators_and_garbage_at_the_control_socket() {
         let event: NodeEvent = serde_json::from_str(&line).unwrap();
         assert_eq!(event.seq, seq);
     }
+}
+
+/// Events from a number: whoever reads them knows what is missing, and a number of an earlier life is no place in this one.
+#[tokio::test]
+async fn events_are_read_from_a_number_with_gaps_told() {
+    let w = world(true);
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("run/ctl.sock");
+    let events = Events::default();
+    let listener = ctl::server::listen(&socket).unwrap();
+    tokio::spawn(ctl::server::serve(listener, w.core.clone(), events.clone()));
+    for seq in [3, 4, 7] {
+        events.push(NodeEvent {
+            seq,
+            node_t_us: 1,
+            kind: "service.online".into(),
+            id: None,
+            severity: Severity::Info,
+            data: Default::default(),
+        });
+    }
+    let from = |n: Option<u64>| {
+        let socket = socket.clone();
+        async move {
+            let request = ctl::Request::Events { follow: false, from: n };
+            let line = serde_json::to_string(&request).unwrap() + "\n";
+            let said = ask(&socket, line.as_bytes()).await;
+            let short = |l: &str| match serde_json::from_str::<NodeEvent>(l) {
+                Ok(event) => event.seq.to_string(),
+                Err(_) => l.to_owned(),
+            };
+            said.lines().map(short).collect::<Vec<_>>()
+        }
+    };
+    let gap = |from, to| format!("{{\"gap\":{{\"from\":{from},\"to\":{to}}}}}");
+    assert_eq!(from(None).await, ["3", "4", "7"]);
+    assert_eq!(from(Some(4)).await, ["4", &gap(5, 6), "7"]);
+    assert_eq!(from(Some(0)).await, [&gap(0, 2), "3", "4", &gap(5, 6), "7"]);
+    assert_eq!(from(Some(8)).await, Vec::<String>::new());
+    let refused = from(Some(9)).await;
+    assert!(
+        refused[0].starts_with("{\"denied\":\"there is no event 9 yet"),
+        "{refused:?}"
+    );
+    // A follower that begins where the stream has come to gets the next one.
+    let request = "{\"events\":{\"follow\":true,\"from\":8}}\n";
+    let mut follower = tokio::io::BufReader::new(UnixStream::connect(&socket).await.unwrap());
+    follower.get_mut().write_all(request.as_bytes()).await.unwrap();
+    let next = NodeEvent {
+        seq: 8,
+        node_t_us: 1,
+        kind: "service.online".into(),
+        id: None,
+        severity: Severity::Info,
+        data: Default::default(),
+    };
+    events.push(next.clone());
+    let mut line = String::new();
+    tokio::io::AsyncBufReadExt::read_line(&mut follower, &mut line)
+        .await
+        .unwrap();
+    assert_eq!(serde_json::from_str::<NodeEvent>(&line).unwrap(), next);
 }
