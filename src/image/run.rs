@@ -347,7 +347,7 @@ mod tests {
             })
             .unwrap_err();
         assert!(e.to_string().contains("time ran out"), "{e}");
-        assert!(begin.elapsed() < Duration::from_secs(20));
+        assert!(begin.elapsed() < Duration::from_secs(300), "it waited for the sleep");
         let pid: u32 = pids[0].parse().unwrap();
         crate::wait::wait_until(
             "see the grandchild end",

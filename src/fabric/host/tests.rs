@@ -436,10 +436,9 @@ fn probes_and_squatting() {
         (&[2, 0, 0, 0, 0, b'b'][..], &[0x52, 0x54, 0, 0xfe, 0][..])
     );
     drop(squatter);
-    let begin = Instant::now();
     b.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     b.send_to(&asker.probe(free), to).unwrap();
-    assert!(b.recv(&mut buf).is_err() && begin.elapsed() < Duration::from_secs(5));
+    assert!(b.recv(&mut buf).is_err());
 }
 
 struct End<'a>(&'a AtomicBool);

