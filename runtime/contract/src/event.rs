@@ -156,7 +156,7 @@ pub mod kind {
     pub const COPY_FAILED: &str = "copy.failed";
     /// The status of a copy changed (`group`, `from`, `to`).
     pub const COPY_STATUS: &str = "copy.status";
-    /// A full copy of the database begins (`group`).
+    /// A full copy of the database begins (`group`, `why`).
     pub const COPY_SEEDING: &str = "copy.seeding";
     /// A full copy of the database is complete (`group`, `generation`).
     pub const COPY_SEEDED: &str = "copy.seeded";

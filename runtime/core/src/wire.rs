@@ -229,12 +229,15 @@ pub enum Msg {
         /// Bytes of the log in use; the rest is zeros.
         total: u64,
     },
-    /// Source → copy: there is no such log or segment.
+    /// Source → copy: that log or segment cannot be had.
     Missing {
         /// See above.
         group: usize,
         /// Which.
         generation: u64,
+        /// Why not; empty from an older ccrd.
+        #[serde(default)]
+        why: String,
     },
     /// Copy → source: what the database consists of.
     Seed {

@@ -75,7 +75,11 @@ fn checkpoint() -> Checkpoint {
         checksum: 0xdead_beef,
     };
     let stream = STREAM.to_string();
-    Checkpoint { stream, link }
+    Checkpoint {
+        stream,
+        link,
+        keep: None,
+    }
 }
 
 fn known() -> Known {
@@ -86,6 +90,7 @@ fn known() -> Known {
         verified: 6,
         backed_up: 3,
         seeding: false,
+        reseed: false,
     }
 }
 

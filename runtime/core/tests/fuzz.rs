@@ -356,6 +356,7 @@ fn files_of_a_node() {
     let checkpoint = Checkpoint {
         stream: "00112233445566778899aabbccddeeff".into(),
         link: link(9),
+        keep: Some("damaged".into()),
     };
     fuzz(&[json(&checkpoint)], |b| {
         let c = Checkpoint::decode(b).map_err(|e| clean(&e))?;

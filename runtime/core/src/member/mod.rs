@@ -21,7 +21,7 @@ pub(crate) use links::{End, Links};
 use crate::cluster::{CLUSTER_FILE, Cluster, Report, arbitration};
 use crate::ctx::Ctx;
 use crate::io::{AddressKind, Boot, ConnId, DiskAction, DiskResult, Effect, Input, Node, Now};
-use crate::replication::copy::{Copy, Role};
+use crate::replication::copy::{Copy, Role, Step};
 use crate::replication::source;
 use crate::store::{Op, Outcome, Store};
 use crate::wire::{self, GroupView, Msg};
@@ -196,7 +196,7 @@ impl Member {
                         | Op::Replay(crate::store::replay::Step::Read(_))
                         | Op::Compact(crate::store::compact::Step::Read(_))
                 )
-                | Pending::Group(_, Op::Copy(crate::replication::copy::Step::Inspect(_)))
+                | Pending::Group(_, Op::Copy(Step::Inspect(_) | Step::SeedRead(_)))
         );
         // What a recovery could not read is not absent: the next life asks again.
         let recovers = matches!(what, Pending::Group(_, Op::Recover(_)));
@@ -204,7 +204,10 @@ impl Member {
         if (!reads || recovers) && matches!(result, DiskResult::Failed(_)) {
             return self.halt(format!("{what:?}: {result:?}"));
         }
-        let spared = matches!(what, Pending::Group(_, Op::Leftover(_)));
+        let spared = matches!(
+            what,
+            Pending::Group(_, Op::Leftover(_) | Op::Copy(Step::SeedSegment(_) | Step::Seeded))
+        );
         if !reads && !spared && result == DiskResult::Full {
             return self.stop_for_room(format!("{what:?}: {result:?}"));
         }
@@ -330,7 +333,7 @@ impl Member {
             | Msg::Seed { group }
             | Msg::Segment { group, .. } => {
                 let epoch = self.service.epoch();
-                let Some(store) = self.stores.get(group).filter(|s| s.recovered()) else {
+                let Some(store) = self.stores.get_mut(group).filter(|s| s.recovered()) else {
                     return source::send(&mut self.ctx, conn, &Msg::NotSource { group });
                 };
                 self.followers.insert(conn);
@@ -388,7 +391,7 @@ impl Member {
                 s.known.generated
             },
             inspected: s.last().generation,
-            replayed: s.checkpoint.generation,
+            replayed: c.replayed(s),
             status: c.status(self.ctx.now.boot_us, s, self.config.settings.status_probe_ms * 1000),
             mounted: s.mounted(),
             open: s.has_open(),
@@ -466,6 +469,7 @@ impl Member {
             if let Some(elsewhere) = peer.get(g)
                 && store.recovered()
                 && !copy.busy()
+                && !copy.seeds()
             {
                 store.truncate(&mut self.ctx, *elsewhere, settings.circular);
             }

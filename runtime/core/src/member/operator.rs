@@ -128,7 +128,7 @@ impl Member {
                 } else {
                     self.for_groups(group.as_deref(), |store, copy, ctx| {
                         store.known.suspended = false;
-                        copy.begin_seed(ctx, store);
+                        copy.order_seed(ctx, "an operator ordered it");
                     })
                 }
             }

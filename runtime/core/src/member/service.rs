@@ -383,6 +383,7 @@ impl Member {
             store.known.generated = store.last().generation;
             store.known.suspended = false;
             store.known.broken = false;
+            store.known.reseed = false;
             store.known.verified = epoch;
             store.mount(&mut self.ctx, epoch);
             store.save_known(&mut self.ctx);

@@ -12,7 +12,7 @@ use crate::ctx::Ctx;
 use crate::member::Pending;
 use crate::planted::Bug;
 use crate::store::{Closed, Store};
-use crate::wire::Msg;
+use crate::wire::{Link, Msg};
 use ccr_contract::event::{Severity, kind};
 use ccr_contract::status::CopyStatus;
 
@@ -31,8 +31,10 @@ pub enum Step {
     /// It was moved into the stream.
     Moved(Closed),
     /// A segment of the seed is on the disk.
-    SeedSegment(u64),
-    /// The seed's checkpoint is on the disk.
+    SeedSegment(Link),
+    /// It was read back.
+    SeedRead(Link),
+    /// The seed's marker is on the disk.
     Seeded,
 }
 
@@ -77,6 +79,8 @@ pub(super) enum Stage {
     },
     Inspecting,
     Seeding(Seeding),
+    /// The seed is whole, and its marker on the way to the disk.
+    Switching,
     Failed,
 }
 
@@ -99,6 +103,8 @@ pub struct Copy {
     /// The epoch of which the source speaks.
     pub(super) source_epoch: u64,
     pub(super) resyncing: bool,
+    /// A full copy was asked for, and why.
+    pub(super) ordered: Option<String>,
     /// Why it failed.
     pub error: Option<String>,
     told: Option<CopyStatus>,
@@ -121,6 +127,7 @@ impl Copy {
             fills_gaps: false,
             source_epoch: 0,
             resyncing: false,
+            ordered: None,
             error: None,
             told: None,
         }
@@ -130,14 +137,26 @@ impl Copy {
     pub fn busy(&self) -> bool {
         matches!(
             self.stage,
-            Stage::Rewinding { .. } | Stage::Recovering { .. } | Stage::Inspecting
+            Stage::Rewinding { .. } | Stage::Recovering { .. } | Stage::Inspecting | Stage::Switching
         )
+    }
+    /// Whether a new copy is on its way, and nothing of the old one may change.
+    pub fn seeds(&self) -> bool {
+        matches!(self.stage, Stage::Seeding(_) | Stage::Switching)
+    }
+    /// The last log that the source may take for replayed here: a seed needs those behind its own checkpoint.
+    pub fn replayed(&self, store: &Store) -> u64 {
+        let replayed = store.checkpoint.generation;
+        match &self.stage {
+            Stage::Seeding(seeding) => seeding.offered().min(replayed),
+            _ => replayed,
+        }
     }
     /// Whether this node holds a database that could be mounted, loss apart. A copy that failed because its history is not
     /// the source's is whole: it is mounted where an operator accepts the loss.
     pub fn mountable(&self, store: &Store, loss_accepted: bool) -> Result<(), String> {
         match &self.stage {
-            Stage::Seeding(_) => Err("the copy is being seeded".into()),
+            Stage::Seeding(_) | Stage::Switching => Err("the copy is being seeded".into()),
             Stage::Rewinding { .. } | Stage::Recovering { .. } => Err("the copy is being resynchronised".into()),
             _ if store.known.broken && !loss_accepted => {
                 Err(self.error.clone().unwrap_or_else(|| "the copy has failed".into()))
@@ -163,9 +182,9 @@ impl Copy {
     pub fn status(&self, ctx_now: u64, store: &Store, probe_us: u64) -> CopyStatus {
         let silent = self.heard.is_none_or(|at| ctx_now.saturating_sub(at) > 2 * probe_us);
         match &self.stage {
+            Stage::Seeding(_) | Stage::Switching | Stage::Recovering { seeded: true } => CopyStatus::Seeding,
             _ if store.known.broken || store.damage.is_some() => CopyStatus::Failed,
             Stage::Failed => CopyStatus::Failed,
-            Stage::Seeding(_) | Stage::Recovering { seeded: true } => CopyStatus::Seeding,
             // Dismounted on the node that is to serve: no copy that could be healthy.
             _ if self.salvages() => CopyStatus::Resynchronizing,
             _ if store.known.suspended => CopyStatus::Suspended,
@@ -235,8 +254,13 @@ impl Copy {
             self.heard = None;
             store.end_batch();
             if !self.busy() {
-                self.stage = Stage::Idle;
+                self.leave(ctx, store);
             }
+        }
+        if !self.busy()
+            && let Some(why) = self.ordered.take()
+        {
+            self.begin_seed(ctx, store, &why);
         }
         let now = ctx.now.boot_us;
         // An operator suspends a copy; whoever is to serve looks for what it misses all the same.
@@ -250,7 +274,7 @@ impl Copy {
                 self.error = None;
             }
             if store.mounted() || !matches!(self.stage, Stage::Failed) {
-                self.stage = Stage::Idle;
+                self.leave(ctx, store);
             }
             return out;
         }
@@ -279,10 +303,10 @@ impl Copy {
                     self.rewind(ctx, store, common);
                 }
             }
-            Stage::Recovering { seeded } => {
-                let seeded = *seeded;
+            Stage::Recovering { .. } => {
                 if store.recovered() {
-                    self.recovered(ctx, store, seeded);
+                    self.stage = Stage::Idle;
+                    ctx.wake_at(now);
                 }
             }
             Stage::Following { probed } => {
@@ -301,11 +325,12 @@ impl Copy {
                 }
             }
             Stage::Seeding(_) => self.drive_seed(ctx, store, &mut out, reconnect),
-            Stage::Inspecting | Stage::Failed => {}
+            Stage::Inspecting | Stage::Switching | Stage::Failed => {}
         }
         // Not before the chains were compared: what this node closed as the active one may not be the source's, and a
         // database that has taken it in can only be seeded.
-        if !store.known.broken && store.damage.is_none() && role == Role::Follow && self.compared {
+        let well = !store.known.broken && store.damage.is_none() && !self.seeds();
+        if well && role == Role::Follow && self.compared {
             store.replay_towards(ctx, store.last().generation);
             store.compact(ctx);
         }
@@ -342,20 +367,31 @@ impl Copy {
                 total,
                 ..
             } => self.on_part(ctx, store, (*generation, *offset, *total), body, &mut out),
-            Msg::Missing { generation, .. } => match &self.stage {
+            Msg::Missing { generation, why, .. } => match &self.stage {
                 Stage::Pulling { generation: g, .. } if g == generation && ctx.plays(Bug::IgnoreGap) => {
                     self.pull(ctx, store, *generation + 1, &mut out);
                 }
                 Stage::Pulling { generation: g, .. } if g == generation => {
-                    self.attempt_failed(ctx, store, *generation, "the source does not have it");
+                    let why = format!("the source cannot give it: {why}");
+                    self.attempt_failed(ctx, store, *generation, &why);
                 }
-                Stage::Seeding(_) => self.begin_seed(ctx, store),
+                Stage::Seeding(seeding) if seeding.awaits(*generation) => {
+                    self.seed_trouble(ctx, store, &format!("segment {generation}: {why}"));
+                }
                 _ => {}
             },
             Msg::Offer { .. } | Msg::SegmentPart { .. } => self.on_seed_msg(ctx, store, msg, body, &mut out),
             _ => {}
         }
         out
+    }
+
+    /// Whatever is under way ends here. What a seed has gathered is of no use any more.
+    fn leave(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store) {
+        if let Stage::Seeding(_) = self.stage {
+            store.clear_seed(ctx);
+        }
+        self.stage = Stage::Idle;
     }
 
     pub(super) fn wait(&mut self, ctx: &mut Ctx<Pending>) {

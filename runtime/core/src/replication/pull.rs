@@ -116,7 +116,9 @@ impl Copy {
                     ctx.wake_at(ctx.now.boot_us);
                 }
             }
-            Step::SeedSegment(_) | Step::Seeded => self.on_seed_disk(ctx, store, step, &mut out),
+            Step::SeedSegment(_) | Step::SeedRead(_) | Step::Seeded => {
+                self.on_seed_disk(ctx, store, step, result, &mut out);
+            }
         }
         out
     }

@@ -35,6 +35,9 @@ impl Copy {
             }
             return;
         }
+        if store.known.reseed && !salvage {
+            return self.begin_seed(ctx, store, "the last seed was broken off");
+        }
         if store.known.broken || store.damage.is_some() {
             self.stage = Stage::Failed;
             return;
@@ -44,8 +47,15 @@ impl Copy {
         if !same && salvage {
             return self.wait(ctx);
         }
-        if !same && (store.stream.is_none() || empty) {
-            return self.begin_seed(ctx, store);
+        if !same && store.stream.is_none() {
+            return self.begin_seed(ctx, store, "there is no database here");
+        }
+        if !same && empty {
+            return self.begin_seed(
+                ctx,
+                store,
+                "the source has another log stream, and this database is empty",
+            );
         }
         if !same {
             return self.fail(ctx, store, "the source has another log stream");
@@ -179,17 +189,5 @@ impl Copy {
         self.stage = Stage::Recovering { seeded: false };
         self.copied = common;
         store.recover_after(ctx);
-    }
-
-    pub(super) fn recovered(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, seeded: bool) {
-        if seeded {
-            let data = [
-                ("group", store.name.as_str().into()),
-                ("generation", store.checkpoint.generation.into()),
-            ];
-            ctx.info(kind::COPY_SEEDED, &data);
-        }
-        self.stage = Stage::Idle;
-        ctx.wake_at(ctx.now.boot_us);
     }
 }

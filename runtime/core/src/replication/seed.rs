@@ -1,40 +1,50 @@
-//! Seeding: a full copy of the source's database at its checkpoint, segment by segment. The copy's own checkpoint is
-//! removed first and written last, so that a half-seeded database is none. An interrupted seed goes on with the segments
-//! that it does not have yet, as long as the source still has the same stream. Segments that came from different histories
-//! are no chain, which the recovery at the end finds.
+//! Seeding: a full copy of the source's database at its checkpoint, segment by segment, beside the copy that is here. Each
+//! segment is read back and verified; the switch (`store/seed.rs`) comes when all of them are there. Until then the old copy
+//! stays what it is, readable and, where it was whole, mountable.
+//!
+//! A segment of the source may be made smaller at any time (compaction): one that is on its way is begun again then, which ends
+//! because segments only shrink. An interrupted connection costs the segment at hand. A part that the source cannot give, or
+//! that is damaged, is asked for again after a new offer, a few times, with a pause; with each verified segment the count begins
+//! anew. Then the seed has failed, with the cause, until somebody orders another one.
 
 use super::copy::{ANSWER_US, Copy, Out, RETRY_US, Stage, Step};
 use crate::ctx::Ctx;
-use crate::io::DiskAction;
+use crate::io::{DiskAction, DiskResult};
 use crate::member::Pending;
-use crate::store::{Op, Store, log};
+use crate::store::{GENESIS, Op, Store, log};
 use crate::wire::{Link, Msg};
-use ccr_contract::event::kind;
-use std::collections::BTreeSet;
+use ccr_contract::event::{Severity, kind};
+
+/// Attempts at one segment.
+const TRIES: u32 = 3;
+/// Between two of them, in microseconds.
+const PAUSE_US: u64 = 2_000_000;
 
 /// A seed under way.
 #[derive(Debug)]
 pub struct Seeding {
     stream: String,
     checkpoint: Link,
-    /// The segments up to this one are on the disk.
-    have: u64,
+    /// The segments up to this one are on the disk, and verified.
+    have: Link,
     /// Length of the one that is on its way, as its first part said.
     total: u64,
     buffer: Vec<u8>,
+    /// Attempts since the last verified segment.
+    tries: u32,
     step: SeedStep,
 }
 
 #[derive(Debug)]
 enum SeedStep {
-    /// The old files go as soon as nothing else touches the disk.
-    Clearing,
     /// Ask again then.
     Waiting(u64),
     /// Asked for the offer, or for a part of a segment, then.
     Asked(u64, Option<u64>),
-    /// The disk is at work.
-    Writing,
+    /// This segment is written, and read back.
+    Writing(Link),
+    /// Everything is there; what touches the old copy comes to its end.
+    Settling,
 }
 
 impl Seeding {
@@ -44,24 +54,41 @@ impl Seeding {
             self.step = SeedStep::Waiting(until);
         }
     }
+    /// The generation of the checkpoint that the source offered; 0 before it did.
+    pub(super) fn offered(&self) -> u64 {
+        self.checkpoint.generation
+    }
+    fn writes(&self, link: Link) -> bool {
+        matches!(self.step, SeedStep::Writing(l) if l == link)
+    }
+    pub(super) fn awaits(&self, generation: u64) -> bool {
+        matches!(self.step, SeedStep::Asked(_, Some(asked)) if asked == generation)
+    }
 }
 
 impl Copy {
-    /// Begins a full copy.
-    pub fn begin_seed(&mut self, ctx: &mut Ctx<Pending>, store: &Store) {
-        ctx.info(kind::COPY_SEEDING, &[("group", store.name.as_str().into())]);
+    /// Begins a full copy as soon as nothing else is under way that must come to its end.
+    pub fn order_seed(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
+        self.ordered = Some(why.to_owned());
+        ctx.wake_at(ctx.now.boot_us);
+    }
+
+    pub(super) fn begin_seed(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, why: &str) {
+        let data = [("group", store.name.as_str().into()), ("why", why.into())];
+        ctx.info(kind::COPY_SEEDING, &data);
         self.error = None;
+        store.end_batch();
+        store.clear_seed(ctx);
+        store.known.reseed = true;
+        store.save_known(ctx);
         self.stage = Stage::Seeding(Seeding {
             stream: String::new(),
-            checkpoint: Link {
-                generation: 0,
-                epoch: 0,
-                checksum: 0,
-            },
-            have: 0,
+            checkpoint: GENESIS,
+            have: GENESIS,
             total: 0,
             buffer: Vec::new(),
-            step: SeedStep::Clearing,
+            tries: 0,
+            step: SeedStep::Waiting(ctx.now.boot_us),
         });
         ctx.wake_at(ctx.now.boot_us);
     }
@@ -77,34 +104,6 @@ impl Copy {
             return;
         };
         match seeding.step {
-            SeedStep::Clearing if store.quiet() && !store.is_replaying() => {
-                let mut files = BTreeSet::from([store.file(".chk"), store.file(".log"), store.file("tmp.log")]);
-                files.extend(
-                    store
-                        .closed
-                        .keys()
-                        .chain(store.strays.keys())
-                        .map(|g| store.log_file(*g)),
-                );
-                files.extend(store.segments.keys().map(|g| store.segment_file(*g)));
-                let sealed = store.sealed.then(|| store.damage.clone()).flatten();
-                let found = std::mem::take(&mut store.found);
-                files.extend(found.iter().filter(|f| !f.ends_with(".src")).cloned());
-                if let Some(why) = sealed {
-                    // An operator gives up what is not understood here: it is kept all the same, out of the way.
-                    for file in found {
-                        files.remove(&file);
-                        store.set_aside(ctx, file, &why);
-                    }
-                }
-                // Before anything goes: what is left of it after a crash is no database.
-                store.forget(ctx);
-                for file in files {
-                    store.disk(ctx, Op::Quiet, DiskAction::Delete { file });
-                }
-                seeding.step = SeedStep::Waiting(ctx.now.boot_us);
-                ctx.wake_at(ctx.now.boot_us);
-            }
             SeedStep::Waiting(until) if ctx.due(until) => {
                 out.push(Msg::Seed { group: store.at });
                 seeding.step = SeedStep::Asked(ctx.now.boot_us, None);
@@ -114,6 +113,10 @@ impl Copy {
                 *reconnect = true;
                 seeding.interrupted(ctx.now.boot_us + RETRY_US);
                 ctx.wake_at(ctx.now.boot_us + RETRY_US);
+            }
+            SeedStep::Settling if store.quiet() && !store.is_replaying() => {
+                store.mark_seed(ctx, Op::Copy(Step::Seeded), &seeding.stream, seeding.checkpoint);
+                self.stage = Stage::Switching;
             }
             _ => {}
         }
@@ -132,14 +135,11 @@ impl Copy {
         };
         match (msg, &seeding.step) {
             (Msg::Offer { stream, checkpoint, .. }, SeedStep::Asked(_, None)) => {
-                let Ok(id) = stream.parse() else { return self.wait(ctx) };
-                if *stream != seeding.stream {
-                    seeding.have = 0;
+                if *stream != seeding.stream || seeding.have.generation > checkpoint.generation {
+                    seeding.have = GENESIS;
                 }
-                seeding.have = seeding.have.min(checkpoint.generation);
                 seeding.stream.clone_from(stream);
                 seeding.checkpoint = *checkpoint;
-                store.stream = Some(id);
                 self.next_segment(ctx, store, out);
             }
             (
@@ -150,61 +150,143 @@ impl Copy {
                     ..
                 },
                 &SeedStep::Asked(_, Some(asked)),
-            ) if asked == generation && offset == seeding.buffer.len() as u64 => {
-                let end = offset + body.len() as u64;
-                if offset == 0 {
-                    seeding.total = total;
-                }
-                // The source may have compacted it meanwhile.
-                let same = total == seeding.total && total <= store.generation_bytes();
-                if body.is_empty() || !same || end > total {
-                    return self.wait(ctx);
-                }
-                seeding.buffer.extend_from_slice(body);
-                if end < total {
-                    return ask(ctx, store, seeding, generation, out);
-                }
-                let bytes = std::mem::take(&mut seeding.buffer);
-                let whole = log::segment(&bytes)
-                    .is_ok_and(|s| s.header.generation == generation && s.header.stream.to_string() == seeding.stream);
-                if !whole {
-                    return self.wait(ctx);
-                }
-                seeding.step = SeedStep::Writing;
-                let file = store.segment_file(generation);
-                store.disk(
-                    ctx,
-                    Op::Copy(Step::SeedSegment(generation)),
-                    DiskAction::Replace { file, bytes },
-                );
-            }
+            ) if asked == generation => self.on_segment_part(ctx, store, (generation, offset, total), body, out),
             _ => {}
         }
     }
 
-    fn next_segment(&mut self, ctx: &mut Ctx<Pending>, store: &Store, out: &mut Out) {
+    fn on_segment_part(
+        &mut self,
+        ctx: &mut Ctx<Pending>,
+        store: &mut Store,
+        (generation, offset, total): (u64, u64, u64),
+        body: &[u8],
+        out: &mut Out,
+    ) {
         let Stage::Seeding(seeding) = &mut self.stage else {
             return;
         };
-        if seeding.have < seeding.checkpoint.generation {
+        if offset == 0 {
             seeding.buffer.clear();
-            ask(ctx, store, seeding, seeding.have + 1, out);
-        } else {
-            seeding.step = SeedStep::Writing;
-            store.save_checkpoint(ctx, Op::Copy(Step::Seeded), seeding.checkpoint);
+            seeding.total = total;
+        }
+        if total < seeding.total {
+            // It was made smaller under way.
+            seeding.buffer.clear();
+            return ask(ctx, store, seeding, generation, out);
+        }
+        let end = offset + body.len() as u64;
+        let fits = offset == seeding.buffer.len() as u64 && total == seeding.total && end <= total;
+        if body.is_empty() || !fits || total > store.generation_bytes() {
+            let why = format!("segment {generation} ends at byte {offset} of {}", seeding.total);
+            return self.seed_trouble(ctx, store, &why);
+        }
+        seeding.buffer.extend_from_slice(body);
+        if end < total {
+            return ask(ctx, store, seeding, generation, out);
+        }
+        let bytes = std::mem::take(&mut seeding.buffer);
+        let read = log::segment(&bytes).map_err(|e| e.to_string());
+        let read = read.and_then(|scan| {
+            let h = scan.header;
+            let ours = h.generation == generation && h.stream.to_string() == seeding.stream;
+            if ours && h.previous == seeding.have.checksum {
+                Ok(scan.link())
+            } else {
+                Err("it does not follow the one before it".to_owned())
+            }
+        });
+        match read {
+            Ok(link) => {
+                seeding.step = SeedStep::Writing(link);
+                store.write_seed(ctx, Op::Copy(Step::SeedSegment(link)), generation, bytes);
+            }
+            Err(why) => self.seed_trouble(ctx, store, &format!("segment {generation}: {why}")),
         }
     }
 
-    pub(super) fn on_seed_disk(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, step: Step, out: &mut Out) {
+    fn next_segment(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, out: &mut Out) {
         let Stage::Seeding(seeding) = &mut self.stage else {
             return;
         };
-        match step {
-            Step::SeedSegment(g) => {
-                seeding.have = g;
-                self.next_segment(ctx, store, out);
+        if seeding.have.generation < seeding.checkpoint.generation {
+            seeding.buffer.clear();
+            ask(ctx, store, seeding, seeding.have.generation + 1, out);
+        } else if seeding.have == seeding.checkpoint {
+            seeding.step = SeedStep::Settling;
+            ctx.wake_at(ctx.now.boot_us);
+        } else {
+            seeding.have = GENESIS;
+            self.seed_trouble(ctx, store, "its segments do not end at its checkpoint");
+        }
+    }
+
+    /// The source could not give what was asked of it. It is asked again a few times; then the seed has failed.
+    pub(super) fn seed_trouble(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, why: &str) {
+        let Stage::Seeding(seeding) = &mut self.stage else {
+            return;
+        };
+        seeding.tries += 1;
+        seeding.buffer.clear();
+        if seeding.tries < TRIES {
+            let until = ctx.now.boot_us + PAUSE_US;
+            seeding.step = SeedStep::Waiting(until);
+            return ctx.wake_at(until);
+        }
+        self.seed_failed(
+            ctx,
+            store,
+            &format!("the seed has failed: the source cannot give {why}"),
+        );
+    }
+
+    /// The old copy stays what it was, and is not followed with until somebody orders another seed or the source changes.
+    fn seed_failed(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, why: &str) {
+        store.clear_seed(ctx);
+        store.known.reseed = false;
+        store.save_known(ctx);
+        self.stage = Stage::Failed;
+        self.error = Some(why.to_owned());
+        let data = [("group", store.name.as_str().into()), ("why", why.into())];
+        ctx.event(kind::COPY_FAILED, None, Severity::Error, &data);
+    }
+
+    pub(super) fn on_seed_disk(
+        &mut self,
+        ctx: &mut Ctx<Pending>,
+        store: &mut Store,
+        step: Step,
+        result: DiskResult,
+        out: &mut Out,
+    ) {
+        let full = result == DiskResult::Full;
+        if full && matches!(self.stage, Stage::Seeding(_) | Stage::Switching) {
+            return self.seed_failed(ctx, store, "the seed has failed: the disk is full");
+        }
+        match (step, &mut self.stage) {
+            (Step::SeedSegment(link), Stage::Seeding(_)) => {
+                let action = DiskAction::Read {
+                    file: store.seed_file(link.generation),
+                    offset: 0,
+                    len: store.generation_bytes() + 1,
+                };
+                store.disk(ctx, Op::Copy(Step::SeedRead(link)), action);
             }
-            Step::Seeded => {
+            (Step::SeedRead(link), Stage::Seeding(seeding)) if seeding.writes(link) => {
+                let whole = match &result {
+                    DiskResult::Bytes(bytes) => log::segment(bytes).is_ok_and(|s| s.link() == link),
+                    _ => false,
+                };
+                if whole {
+                    seeding.have = link;
+                    seeding.tries = 0;
+                    self.next_segment(ctx, store, out);
+                } else {
+                    let why = format!("segment {} so that it can be read back", link.generation);
+                    self.seed_trouble(ctx, store, &why);
+                }
+            }
+            (Step::Seeded, Stage::Switching) => {
                 self.stage = Stage::Recovering { seeded: true };
                 store.recover_after(ctx);
             }
@@ -222,3 +304,7 @@ fn ask(ctx: &mut Ctx<Pending>, store: &Store, seeding: &mut Seeding, generation:
         offset: seeding.buffer.len() as u64,
     });
 }
+
+#[cfg(test)]
+#[path = "seed_tests.rs"]
+mod tests;

@@ -1,4 +1,5 @@
-//! The source's side: answers what the copy asks. It keeps no state for a copy.
+//! The source's side: answers what the copy asks. It keeps no state for a copy, but for the checkpoint that it offered last to one
+//! that seeds ([`Store::pin`]).
 
 use crate::ctx::Ctx;
 use crate::io::{ConnId, DiskAction, DiskResult, Effect};
@@ -27,7 +28,7 @@ pub(crate) fn offer(ctx: &Ctx<Pending>, store: &Store, epoch: u64) -> Option<Msg
 }
 
 /// Answers a request of a copy.
-pub(crate) fn answer(ctx: &mut Ctx<Pending>, store: &Store, conn: ConnId, msg: &Msg, epoch: u64) {
+pub(crate) fn answer(ctx: &mut Ctx<Pending>, store: &mut Store, conn: ConnId, msg: &Msg, epoch: u64) {
     let group = store.at;
     let reply = match *msg {
         Msg::Attach { .. } => offer(ctx, store, epoch).unwrap_or(Msg::NotSource { group }),
@@ -39,11 +40,14 @@ pub(crate) fn answer(ctx: &mut Ctx<Pending>, store: &Store, conn: ConnId, msg: &
             Msg::Links { group, from, links }
         }
         Msg::Seed { .. } => match store.stream.filter(|_| store.damage.is_none()) {
-            Some(stream) => Msg::Offer {
-                group,
-                stream: stream.to_string(),
-                checkpoint: store.checkpoint,
-            },
+            Some(stream) => {
+                store.pin(ctx.now.boot_us, Some(store.checkpoint.generation));
+                Msg::Offer {
+                    group,
+                    stream: stream.to_string(),
+                    checkpoint: store.checkpoint,
+                }
+            }
             None => Msg::NotSource { group },
         },
         Msg::Pull { generation, offset, .. } => {
@@ -54,17 +58,28 @@ pub(crate) fn answer(ctx: &mut Ctx<Pending>, store: &Store, conn: ConnId, msg: &
             if let Some((_, total)) = open.filter(|(g, _)| *g == generation) {
                 return read_open(ctx, store, conn, (generation, offset, total));
             }
-            Msg::Missing { group, generation }
+            missing(group, generation, "there is no such log")
         }
         Msg::Segment { generation, offset, .. } => {
-            if let Some(segment) = store.segments.get(&generation).filter(|s| offset < s.len) {
-                return read_part(ctx, store, conn, (generation, offset, segment.len), true);
+            store.pin(ctx.now.boot_us, None);
+            if let Some(len) = store.segments.get(&generation).map(|s| s.len) {
+                // It was made smaller since its first part was asked for: from the beginning.
+                let offset = if offset < len { offset } else { 0 };
+                return read_part(ctx, store, conn, (generation, offset, len), true);
             }
-            Msg::Missing { group, generation }
+            missing(group, generation, "there is no such segment")
         }
         _ => return,
     };
     send(ctx, conn, &reply);
+}
+
+fn missing(group: usize, generation: u64, why: &str) -> Msg {
+    Msg::Missing {
+        group,
+        generation,
+        why: why.to_owned(),
+    }
 }
 
 /// Generation, first byte and bytes in use of what a copy asked for.
@@ -114,8 +129,13 @@ pub(crate) fn part_read(ctx: &mut Ctx<Pending>, group: usize, op: &Op, result: D
     else {
         return;
     };
-    let DiskResult::Bytes(mut bytes) = result else {
-        return send(ctx, conn, &Msg::Missing { group, generation });
+    let mut bytes = match result {
+        DiskResult::Bytes(bytes) => bytes,
+        DiskResult::Missing => return send(ctx, conn, &missing(group, generation, "its file is gone")),
+        other => {
+            let why = format!("it cannot be read: {other:?}");
+            return send(ctx, conn, &missing(group, generation, &why));
+        }
     };
     if ctx.plays(Bug::ShipOpenLog) && bytes.len() as u64 + log::END as u64 == total {
         let sum = crc32c::crc32c(&bytes);

@@ -54,7 +54,7 @@ impl World {
             Kind::Hub => &mut c.damaged_hub_files,
             Kind::Queue => &mut c.damaged_queue_files,
             Kind::Dumpster => &mut c.damaged_dumpster_files,
-            Kind::Arrival | Kind::Other => &mut c.hurt_logs,
+            Kind::Arrival | Kind::Seed | Kind::Other => &mut c.hurt_logs,
         } += 1;
         *match how {
             How::Flip => &mut c.flips,

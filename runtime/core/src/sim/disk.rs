@@ -34,6 +34,8 @@ pub enum Kind {
     Segment,
     /// A log in the inspection folder.
     Arrival,
+    /// What a seed gathers.
+    Seed,
     /// `hub.json`.
     Hub,
     /// A message in the queue of a hub.
@@ -54,6 +56,7 @@ impl Kind {
             n if n.starts_with("queue/") => Kind::Queue,
             n if n.starts_with("dumpster/") => Kind::Dumpster,
             n if n.contains("/inspect/") => Kind::Arrival,
+            n if n.contains("/seed/") => Kind::Seed,
             _ if ends(".edb") => Kind::Segment,
             _ if ends(".chk") => Kind::Checkpoint,
             _ if ends(".src") => Kind::Known,
@@ -67,6 +70,7 @@ impl Kind {
             "queue" => Kind::Queue,
             "dumpster" => Kind::Dumpster,
             n if n.ends_with("/db") => Kind::Segment,
+            n if n.ends_with("/seed") => Kind::Seed,
             n if n.starts_with('E') => Kind::Closed,
             _ => Kind::Other,
         }

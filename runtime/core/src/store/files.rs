@@ -20,6 +20,9 @@ pub struct Checkpoint {
     pub stream: String,
     /// The last log that the database holds; generation 0 for an empty database.
     pub link: Link,
+    /// Of a seed's marker: why the files of the old copy are kept under other names, where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<String>,
 }
 
 /// Content of `E00.src`: what a copy must remember although it has not copied it.
@@ -39,9 +42,13 @@ pub struct Known {
     /// Closed logs up to this one are backed up.
     #[serde(default)]
     pub backed_up: u64,
-    /// A seed has begun and is not whole yet: what there is of a database without a checkpoint may go.
+    /// A seed of an older ccrd, which removed the old copy first, is not whole yet: what there is of a database without a
+    /// checkpoint may go.
     #[serde(default, skip_serializing_if = "is_false")]
     pub seeding: bool,
+    /// A seed has begun and is not whole yet: it is begun again, beside the copy that is here.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub reseed: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -74,7 +81,12 @@ impl Known {
 impl Store {
     pub(crate) fn save_checkpoint(&self, ctx: &mut Ctx<Pending>, op: Op, link: Link) {
         let stream = self.stream.map(|s| s.to_string()).unwrap_or_default();
-        let bytes = Checkpoint { stream, link }.encode();
+        let bytes = Checkpoint {
+            stream,
+            link,
+            keep: None,
+        }
+        .encode();
         let file = self.file(".chk");
         self.disk(ctx, op, DiskAction::Replace { file, bytes });
     }

@@ -3,7 +3,7 @@
 //! The log is the truth; the database is replayed from it. Files, for the group with prefix `E00`:
 //! `E00/E00.log` the open log, `E00/E00tmp.log` the next one in waiting, `E00/E0000000001.log` closed generations
 //! (hexadecimal), `E00/inspect/…` arrivals that are not inspected yet, `E00/db/E0000000001.edb` segments of the database,
-//! `E00/E00.chk` the checkpoint, `E00/E00.src` what is known of the source, `E00/E00res00001.jrs` and `…2.jrs` the reserve
+//! `E00/E00.chk` the checkpoint, `E00/E00.src` what is known of the source, `E00/seed/…` what a seed gathers, `E00/E00res00001.jrs` and `…2.jrs` the reserve
 //! logs: room for closing the open log when the disk is full.
 //!
 //! Invariants:
@@ -23,6 +23,7 @@ pub mod leftover;
 pub mod log;
 mod recovery;
 pub mod replay;
+mod seed;
 
 use crate::ctx::Ctx;
 use crate::io::{ConnId, DiskAction, DiskResult, ReqId};
@@ -121,6 +122,9 @@ pub struct Segment {
 const RESERVES: u64 = 2;
 /// Between two looks for room on a full log disk, in milliseconds.
 const FULL_MS: u64 = 10_000;
+/// How long what follows an offered checkpoint stays after the last request of whoever seeds from it, in microseconds: longer than
+/// a member may be silent.
+const PIN_US: u64 = 20_000_000;
 /// Between two attempts at something that could not be read, in milliseconds.
 const UNREAD_MS: u64 = 2_000;
 
@@ -175,7 +179,11 @@ pub struct Store {
     /// Why the open log, as an earlier life left it, cannot be taken in whole: what was flushed of it is damaged.
     pub open_damage: Option<String>,
     /// Names of the group's files that the last recovery found.
-    pub(crate) found: Vec<String>,
+    found: Vec<String>,
+    /// What a seed has gathered so far.
+    seeded: BTreeSet<String>,
+    /// The other node seeds its copy from here: logs behind this generation stay, until then at the least.
+    pinned: Option<(u64, u64)>,
     /// The number of the next file that is set aside.
     next_bad: u64,
     /// Whether the reserve logs are on the disk.
@@ -223,6 +231,8 @@ impl Store {
             sealed: false,
             open_damage: None,
             found: Vec::new(),
+            seeded: BTreeSet::new(),
+            pinned: None,
             next_bad: 1,
             reserved: false,
             hold: None,
@@ -514,12 +524,21 @@ impl Store {
         }
     }
 
+    /// The other node seeds its copy from the checkpoint that was offered: what follows it stays, whatever was heard of the
+    /// copy that it replaces. By the time this ends, heartbeats say what the new one needs.
+    pub(crate) fn pin(&mut self, now: u64, offered: Option<u64>) {
+        let generation = offered.or(self.pinned.map(|(g, _)| g));
+        self.pinned = generation.map(|g| (g, now + PIN_US));
+    }
+
     /// Truncates closed logs that neither this node nor the other one (which has replayed `elsewhere`) needs any more.
     pub fn truncate(&mut self, ctx: &mut Ctx<Pending>, elsewhere: u64, circular: bool) {
         // What is left of a damaged database may need them.
         if self.damage.is_some() {
             return;
         }
+        let pinned = self.pinned.filter(|(_, until)| ctx.now.boot_us < *until);
+        let elsewhere = pinned.map_or(elsewhere, |(g, _)| g.min(elsewhere));
         let elsewhere = if ctx.plays(Bug::TruncateAlone) {
             u64::MAX
         } else {

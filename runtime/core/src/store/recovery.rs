@@ -3,7 +3,8 @@
 //! Missing, failed and not understood are three things. A read or listing that fails halts the node before it gets here. A file
 //! that is not understood (it is damaged, or of a newer ccrd) seals the group: nothing of it is written, renamed or deleted,
 //! it is not mounted, and its copy is Failed. Only a checkpoint that is missing together with everything that could have one,
-//! or in the middle of a seed, means that there is no database.
+//! means that there is no database. A seed that is whole takes the place of the copy before anything else is read
+//! (`store/seed.rs`).
 
 use super::index::Index;
 use super::log::{self, Stream, Tail};
@@ -23,9 +24,13 @@ pub enum Step {
     Logs,
     /// The folder of segments.
     Segments,
+    /// The folder of a seed.
+    Seed,
+    /// The marker of a seed that is whole.
+    Marker,
     /// What is known of the source.
     Known,
-    /// The checkpoint: comes last of the first four.
+    /// The checkpoint: comes last of the small ones.
     Checkpoint,
     /// A segment.
     Segment(u64),
@@ -52,6 +57,9 @@ impl Step {
 pub struct Recovery {
     logs: Vec<(String, u64)>,
     segments: Vec<(String, u64)>,
+    pub(super) seed: Vec<(String, u64)>,
+    /// The files are those of a seed that has just taken the place of the old copy.
+    switched: bool,
     /// Segments above the checkpoint.
     above: Vec<u64>,
     todo: VecDeque<Step>,
@@ -78,19 +86,31 @@ impl Store {
 
     /// The same behind deletions that were just queued.
     pub(crate) fn recover_after(&mut self, ctx: &mut Ctx<Pending>) {
+        self.begin(ctx, false);
+    }
+
+    fn begin(&mut self, ctx: &mut Ctx<Pending>, switched: bool) {
         self.reset();
-        self.recovery = Some(Recovery::default());
-        let (folder, db) = (self.folder(), format!("{}/db", self.folder()));
-        let (known, checkpoint) = (self.file(".src"), self.file(".chk"));
-        let whole = |file| DiskAction::Read {
-            file,
-            offset: 0,
-            len: MAX_SMALL,
-        };
+        self.recovery = Some(Recovery {
+            switched,
+            ..Recovery::default()
+        });
+        let (folder, db, seed) = (self.folder(), format!("{}/db", self.folder()), self.seed_folder());
         self.disk(ctx, Op::Recover(Step::Logs), DiskAction::List { folder });
         self.disk(ctx, Op::Recover(Step::Segments), DiskAction::List { folder: db });
-        self.disk(ctx, Op::Recover(Step::Known), whole(known));
-        self.disk(ctx, Op::Recover(Step::Checkpoint), whole(checkpoint));
+        self.disk(ctx, Op::Recover(Step::Seed), DiskAction::List { folder: seed });
+        self.read_small(ctx, Step::Marker, self.seed_marker());
+    }
+
+    fn read_small(&self, ctx: &mut Ctx<Pending>, step: Step, file: String) {
+        let (offset, len) = (0, MAX_SMALL);
+        self.disk(ctx, Op::Recover(step), DiskAction::Read { file, offset, len });
+    }
+
+    /// No switch is under way: what is known of the source, and the checkpoint.
+    fn read_both(&self, ctx: &mut Ctx<Pending>) {
+        self.read_small(ctx, Step::Known, self.file(".src"));
+        self.read_small(ctx, Step::Checkpoint, self.file(".chk"));
     }
 
     pub(super) fn on_recovered(&mut self, ctx: &mut Ctx<Pending>, step: Step, result: DiskResult) {
@@ -98,6 +118,19 @@ impl Store {
         match (step, result) {
             (Step::Logs, DiskResult::Files(files)) => recovery.logs = files,
             (Step::Segments, DiskResult::Files(files)) => recovery.segments = files,
+            (Step::Seed, DiskResult::Files(files)) => recovery.seed = files,
+            (Step::Marker, DiskResult::Missing) => self.read_both(ctx),
+            (Step::Marker, DiskResult::Bytes(bytes)) => match Checkpoint::decode(&bytes) {
+                Ok(marker) => {
+                    let recovery = std::mem::take(recovery);
+                    self.switch(ctx, &marker, &recovery);
+                    self.begin(ctx, true);
+                }
+                Err(e) => {
+                    self.seal(&self.seed_marker(), &e);
+                    self.read_both(ctx);
+                }
+            },
             (Step::Known, DiskResult::Bytes(bytes)) => match Known::decode(&bytes) {
                 Ok(known) => self.known = known,
                 Err(e) => self.seal(&self.file(".src"), &e),
@@ -141,13 +174,6 @@ impl Store {
     fn seal(&mut self, file: &str, why: &dyn std::fmt::Display) {
         self.sealed = true;
         self.damage.get_or_insert_with(|| format!("{file}: {why}"));
-    }
-
-    /// Before a full copy: there is no database and no log, and what was known of the old ones does not matter.
-    pub(crate) fn forget(&mut self, ctx: &mut Ctx<Pending>) {
-        self.reset();
-        self.known.seeding = true;
-        self.save_known(ctx);
     }
 
     /// Forgets what the disk holds, but not what is under way there and what must be waited for.
@@ -208,14 +234,19 @@ impl Store {
     }
 
     /// What a seed has to clear away, and which numbers are taken among the files that were set aside.
-    fn note_files(&mut self, recovery: &Recovery) {
+    pub(super) fn note_files(&mut self, recovery: &Recovery) {
         let (folder, prefix) = (self.folder(), self.prefix());
+        let seed = self.seed_folder();
         let logs = recovery.logs.iter().map(|(n, _)| (format!("{folder}/{n}"), n));
         let segments = recovery.segments.iter().map(|(n, _)| (format!("{folder}/db/{n}"), n));
-        for (file, name) in logs.chain(segments) {
+        let others = recovery.seed.iter().map(|(n, _)| (format!("{seed}/{n}"), n));
+        for (file, name) in logs.chain(segments).chain(others) {
             if let Some((_, n)) = name.rsplit_once(BAD) {
                 let n: u64 = n.parse().unwrap_or(0);
                 self.next_bad = self.next_bad.max(n.saturating_add(1));
+            } else if file.starts_with(&seed) {
+                // Not a part of the copy yet.
+                self.seeded.extend(name.ends_with(".edb").then_some(file));
             } else if name.starts_with(&prefix) && !name.ends_with(".jrs") {
                 self.found.push(file);
             }
@@ -252,7 +283,7 @@ impl Store {
             Step::Segment(g) => self.segment_file(g),
             Step::Log(g) => self.log_file(g),
             Step::Open => self.file(".log"),
-            Step::Logs | Step::Segments | Step::Known | Step::Checkpoint => return,
+            Step::Logs | Step::Segments | Step::Seed | Step::Marker | Step::Known | Step::Checkpoint => return,
         };
         let action = DiskAction::Read {
             file,
@@ -400,10 +431,13 @@ impl Store {
             self.strays.clear();
             self.index = Index::default();
             (self.applied, self.leftover) = (0, None);
-        } else if self.known.seeding && self.stream.is_some() {
-            // Its checkpoint is the last that a seed writes.
-            self.known.seeding = false;
-            self.save_known(ctx);
+        } else {
+            // Of a seed that was broken off.
+            self.clear_seed(ctx);
+            if self.known.seeding && self.stream.is_some() {
+                self.known.seeding = false;
+                self.save_known(ctx);
+            }
         }
         if self.stream.is_none() {
             self.closed.clear();
@@ -448,6 +482,12 @@ impl Store {
                     ("why", self.damage.clone().unwrap_or_default().into()),
                 ],
             );
+        } else if recovery.switched {
+            let data = [
+                ("group", self.name.as_str().into()),
+                ("generation", self.checkpoint.generation.into()),
+            ];
+            ctx.info(kind::COPY_SEEDED, &data);
         }
     }
 }

@@ -7,4 +7,5 @@ mod hub;
 mod orderly;
 mod recovery;
 mod replication;
+mod seeding;
 mod witness;
