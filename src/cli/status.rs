@@ -152,6 +152,9 @@ fn cluster(out: &mut String, merged: &Merged<'_>) {
             service.state,
             service.epoch.unwrap_or(by.epoch)
         );
+        if let Some(cause) = &service.cause {
+            let _ = writeln!(out, "  {cause}");
+        }
         for doubt in &merged.doubts {
             let _ = writeln!(out, "  but {doubt}");
         }

@@ -497,6 +497,7 @@ pub fn observation(lab: &Lab, t_us: u64, active: &str, generated: u64, inspected
             active: serves.then(|| active.to_owned()),
             owner: None,
             epoch: None,
+            cause: None,
             intent: Intent::Started,
             address: "10.77.1.21".into(),
         });

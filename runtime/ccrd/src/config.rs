@@ -137,6 +137,9 @@ fn check(c: &Config) -> Option<String> {
     if !(4096..=64 << 20).contains(&c.settings.generation_bytes) {
         return Some("settings: generation_bytes must be from 4096 to 67108864".into());
     }
+    if !(10..=86_400_000).contains(&c.settings.scrub_ms) {
+        return Some("settings: scrub_ms must be from 10 to 86400000".into());
+    }
     let groups: BTreeSet<&String> = c.settings.groups.iter().collect();
     if groups.len() != c.settings.groups.len() || groups.is_empty() || groups.len() > MAX_GROUPS {
         return Some(format!(
@@ -307,6 +310,7 @@ hubs = [{ name = "hub", addresses = { public = "10.77.1.10" } }]
                 "settings.generation_bytes = 100\nhubs =",
                 "generation_bytes must",
             ),
+            ("hubs =", "settings.scrub_ms = 9\nhubs =", "scrub_ms must be from 10"),
             ("hubs =", "settings.groups = []\nhubs =", "from one to 16"),
             (
                 "hubs =",

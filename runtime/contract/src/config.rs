@@ -137,6 +137,8 @@ pub struct Settings {
     pub failback: bool,
     /// How long a client waits for a lease that has run out before it is refused.
     pub hold_ms: u64,
+    /// Between two files of a storage group, segments and closed logs, that a member reads to see whether they are whole.
+    pub scrub_ms: u64,
 }
 
 /// Which networks carry the logs.
@@ -209,6 +211,7 @@ impl Default for Settings {
             database_failure: DatabaseFailure::Stay,
             failback: false,
             hold_ms: 10_000,
+            scrub_ms: 10_000,
         }
     }
 }

@@ -126,7 +126,8 @@ pub mod kind {
     pub const FENCED: &str = "service.fenced";
     /// The lease is valid again, and the address is back: it serves as before (`epoch`, `why`).
     pub const RESUMED: &str = "service.resumed";
-    /// A planned move was asked for, carried out or refused (100 when done; `to`, `comment`, `ms`, `why`).
+    /// A planned move begins, was carried out or refused (100 when done; `to`, `comment`, `ms`, `why`; `verified`: files that the
+    /// target has read before it began).
     pub const MOVE: &str = "service.move";
     /// A new generation was opened at a mount (`group`, `stream`, `generation`, `epoch`).
     pub const LOG_OPENED: &str = "log.opened";
@@ -144,6 +145,10 @@ pub mod kind {
     pub const LOG_TRUNCATED: &str = "log.truncated";
     /// A segment of the database was written anew without the messages that are deleted.
     pub const DATABASE_COMPACTED: &str = "database.compacted";
+    /// A segment or closed log of the node that serves is damaged or gone; nothing is deleted (`group`, `why`).
+    pub const DATABASE_DAMAGED: &str = "database.damaged";
+    /// It was fetched from the other member, and is whole again (`group`, `what`).
+    pub const DATABASE_REPAIRED: &str = "database.repaired";
     /// The log disk is full (`group`).
     pub const LOG_FULL: &str = "log.full";
     /// A generation passed inspection (`group`, `generation`).

@@ -193,6 +193,10 @@ pub struct Service {
     /// The epoch that its answers carry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
+    /// What is wrong with its databases, or under way: dismounted and with how many lost logs, damaged, verified for a move. Only
+    /// the member that serves says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// What the operator wants; sticky.
     pub intent: Intent,
     /// The address that moves with it.

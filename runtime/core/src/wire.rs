@@ -139,6 +139,9 @@ pub struct GroupView {
     /// Whether records lie in a log there that is not closed; none where the sender does not know.
     #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
     pub open: Option<bool>,
+    /// The last log that a copy of another history has in common with its source.
+    #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
+    pub common: Option<u64>,
 }
 
 /// One link of a log chain.
@@ -272,6 +275,25 @@ pub enum Msg {
         offset: u64,
         /// Bytes of the segment.
         total: u64,
+    },
+    /// Active → other member: how far is the verification of this number? It begins with the first question.
+    Verify {
+        /// The number.
+        id: u64,
+    },
+    /// The answer.
+    Verified {
+        /// The number.
+        id: u64,
+        /// Files that were read.
+        done: u64,
+        /// Files to be read.
+        total: u64,
+        /// Whether all of them were.
+        ended: bool,
+        /// The first that is damaged, and how.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fault: Option<String>,
     },
     /// Member → hub: deliver again what the dumpster holds.
     Redeliver {
@@ -477,6 +499,7 @@ mod tests {
             status: CopyStatus::Resynchronizing,
             mounted: false,
             open: Some(false),
+            common: Some(3),
         };
         let heartbeat = Heartbeat {
             cluster: name(),

@@ -87,6 +87,7 @@ fn known() -> Known {
         generated: 40,
         suspended: true,
         broken: false,
+        common: None,
         verified: 6,
         backed_up: 3,
         seeding: false,

@@ -156,6 +156,7 @@ fn heartbeat() -> Heartbeat {
             status: CopyStatus::Healthy,
             mounted: true,
             open: Some(true),
+            common: Some(3),
         }],
         probe: Some((800, true)),
     }

@@ -415,6 +415,9 @@ fn describe(s: &Status) -> String {
             word(&v.intent),
             v.address
         );
+        if let Some(cause) = &v.cause {
+            t += &format!("cause     {cause}\n");
+        }
     }
     for c in &s.copies {
         t += &format!(

@@ -7,6 +7,7 @@ use crate::planted::Bug;
 use crate::store::Op;
 use crate::store::active::{Change, Ticket};
 use crate::store::log;
+use crate::store::scrub::Part;
 use ccr_contract::event::{Severity, kind};
 use ccr_contract::reply::By;
 use std::collections::{BTreeMap, VecDeque};
@@ -165,13 +166,15 @@ impl Member {
             let why = "no such message".to_owned();
             return self.answer_client(req, Reply::Refused { temporary: false, why });
         };
-        let file = store.body_file(entry.generation);
-        let op = Op::Body { req, crc: entry.crc };
+        let part = store.body_part(entry.generation);
+        let file = part.map_or_else(|| store.file(".log"), |p| store.part_file(p));
+        let crc = entry.crc;
+        let op = Op::Body { req, part, crc };
         let (offset, len) = (entry.at, entry.len);
         store.disk(&mut self.ctx, op, DiskAction::Read { file, offset, len });
     }
 
-    pub(super) fn on_body(&mut self, group: usize, req: ReqId, crc: u32, result: DiskResult) {
+    pub(super) fn on_body(&mut self, group: usize, req: ReqId, (part, crc): (Option<Part>, u32), result: DiskResult) {
         let reply = match result {
             DiskResult::Bytes(b) if crc32c::crc32c(&b) == crc => Reply::Message(b),
             other => {
@@ -185,6 +188,9 @@ impl Member {
                     ("why", format!("a message cannot be read: {seen}").into()),
                 ];
                 self.tell(kind::COPY_FAILED, Severity::Error, &data);
+                if let Some(part) = part {
+                    self.stores[group].suspect(part);
+                }
                 refused("the message cannot be read")
             }
         };

@@ -1,10 +1,11 @@
 //! Handoff: the planned move of the service. It gives the service away only when it is drained, dismounted, and the copy
-//! has inspected every log; until then it can be broken off without a loss.
+//! has inspected every log; until then it can be broken off without a loss. Before it begins, the target verifies its databases
+//! ([`super::verify`]).
 
 use super::operator::Asker;
 use super::service::Stage;
 use super::{Member, Pending};
-use crate::io::{AddressKind, Effect, Reply};
+use crate::io::{AddressKind, Reply};
 use ccr_contract::event::{Severity, kind};
 use ccr_contract::status::{CopyStatus, ServiceState};
 
@@ -23,7 +24,7 @@ impl Member {
             return;
         }
         let since = *self.service.preferred_well_since.get_or_insert(self.ctx.now.boot_us);
-        if self.ctx.due(since + FAILBACK_US) {
+        if self.service.verifying.is_none() && self.ctx.due(since + FAILBACK_US) {
             self.service.preferred_well_since = None;
             self.begin_move(first, "failback to the preferred member".into(), Asker::Nobody);
         }
@@ -31,7 +32,12 @@ impl Member {
 
     /// Begins a handoff; the checks come first.
     pub(super) fn begin_move(&mut self, to: String, comment: String, asker: Asker) {
-        if let Some(why) = self.move_problem(&to, &comment) {
+        let under_way = self
+            .service
+            .verifying
+            .as_ref()
+            .map(|v| format!("a move to {} is under way", v.to));
+        if let Some(why) = under_way.or_else(|| self.move_problem(&to, &comment)) {
             self.tell(
                 kind::MOVE,
                 Severity::Warning,
@@ -39,22 +45,10 @@ impl Member {
             );
             return self.answer(asker, Reply::Denied(why));
         }
-        self.tell(
-            kind::MOVE,
-            Severity::Info,
-            &[("to", to.as_str().into()), ("comment", comment.as_str().into())],
-        );
-        // Clients are told to come back; what they were promised is on the disk.
-        self.ctx.emit(Effect::CloseClients);
-        self.clients.forget();
-        self.service.stage = Stage::Draining {
-            to,
-            asker,
-            since: self.ctx.now.boot_us,
-        };
+        self.begin_verifying(to, comment, asker);
     }
 
-    fn move_problem(&self, to: &str, comment: &str) -> Option<String> {
+    pub(super) fn move_problem(&self, to: &str, comment: &str) -> Option<String> {
         if !self.config.members.iter().any(|m| m.name == to) {
             return Some(format!("`{}` is not a member of this cluster", to.escape_debug()));
         }

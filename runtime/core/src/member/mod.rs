@@ -14,6 +14,7 @@ mod place;
 mod salvage;
 mod service;
 mod status;
+mod verify;
 
 pub use ending::END_US;
 pub(crate) use links::{End, Links};
@@ -22,7 +23,9 @@ use crate::cluster::{CLUSTER_FILE, Cluster, Report, arbitration};
 use crate::ctx::Ctx;
 use crate::io::{AddressKind, Boot, ConnId, DiskAction, DiskResult, Effect, Input, Node, Now};
 use crate::replication::copy::{Copy, Role, Step};
+use crate::replication::repair::Repair;
 use crate::replication::source;
+use crate::store::scrub::Part;
 use crate::store::{Op, Outcome, Store};
 use crate::wire::{self, GroupView, Msg};
 use ccr_contract::config::Config;
@@ -59,6 +62,10 @@ pub struct Member {
     cluster: Cluster,
     stores: Vec<Store>,
     copies: Vec<Copy>,
+    /// What is damaged here while this node serves.
+    repairs: Vec<Repair>,
+    /// The number of the last verification that the other member asked for.
+    verification: u64,
     service: Service,
     clients: Clients,
     links: Links,
@@ -91,6 +98,8 @@ impl Member {
             version: boot.version,
             cluster: Cluster::new(&config, incarnation),
             copies: stores.iter().map(|_| Copy::new()).collect(),
+            repairs: stores.iter().map(|_| Repair::default()).collect(),
+            verification: 0,
             stores,
             service: Service::new(&config),
             clients: Clients::default(),
@@ -191,6 +200,7 @@ impl Member {
                     Op::Recover(_)
                         | Op::Mount(_)
                         | Op::Body { .. }
+                        | Op::Scrub(_)
                         | Op::Part { .. }
                         | Op::Leftover(crate::store::leftover::Step::Read)
                         | Op::Replay(crate::store::replay::Step::Read(_))
@@ -237,13 +247,19 @@ impl Member {
                 let out = self.copies[g].on_disk(&mut self.ctx, &mut self.stores[g], step, result);
                 return self.tell_source(out);
             }
-            Op::Part { .. } => {
+            Op::Part {
+                generation, segment, ..
+            } => {
                 self.stores[g].ended();
+                if result == DiskResult::Missing {
+                    let part = if segment { Part::Segment } else { Part::Log };
+                    self.stores[g].suspect(part(generation));
+                }
                 return source::part_read(&mut self.ctx, g, &op, result);
             }
-            Op::Body { req, crc } => {
+            Op::Body { req, part, crc } => {
                 self.stores[g].ended();
-                return self.on_body(g, req, crc, result);
+                return self.on_body(g, req, (part, crc), result);
             }
             op => self.stores[g].on_disk(&mut self.ctx, op, result),
         };
@@ -266,8 +282,20 @@ impl Member {
                         self.copies[g].begin_again(&mut self.ctx);
                     }
                 }
+                Outcome::Damaged(part, why) => self.on_damaged(g, part, &why),
                 Outcome::Mounted => {}
             }
+        }
+    }
+
+    /// A file of this node is not what it was. Who serves goes on and repairs it; a copy fetches it again, or has failed.
+    fn on_damaged(&mut self, g: usize, part: Part, why: &str) {
+        let (store, copy) = (&mut self.stores[g], &mut self.copies[g]);
+        if store.mounted() {
+            let data = [("group", store.name.as_str().into()), ("why", why.into())];
+            self.ctx.event(kind::DATABASE_DAMAGED, None, Severity::Error, &data);
+        } else {
+            copy.damaged(&mut self.ctx, store, part, why);
         }
     }
 
@@ -339,6 +367,7 @@ impl Member {
                 self.followers.insert(conn);
                 source::answer(&mut self.ctx, store, conn, &msg, epoch);
             }
+            Msg::Verify { id } => self.on_verify(conn, id),
             Msg::Forward { id, command } => self.on_operator(operator::Asker::Remote(conn, id), command),
             _ => {}
         }
@@ -357,9 +386,17 @@ impl Member {
                 let (Some(store), Some(copy)) = (self.stores.get_mut(*group), self.copies.get_mut(*group)) else {
                     return;
                 };
-                let out = copy.on_msg(&mut self.ctx, store, msg, body);
+                let mut out = copy.on_msg(&mut self.ctx, store, msg, body);
+                self.repairs[*group].on_msg(&mut self.ctx, store, msg, body, &mut out);
                 self.tell_source(out);
             }
+            Msg::Verified {
+                id,
+                done,
+                total,
+                ended,
+                fault,
+            } => self.on_verified(*id, (*done, *total), *ended, fault.as_deref()),
             Msg::Answer { id, done, text } => self.on_operator_answer(*id, *done, text),
             _ => {}
         }
@@ -395,6 +432,7 @@ impl Member {
             status: c.status(self.ctx.now.boot_us, s, self.config.settings.status_probe_ms * 1000),
             mounted: s.mounted(),
             open: s.has_open(),
+            common: s.known.common.filter(|_| !s.mounted()),
         });
         Report {
             service: self.service_state(),
@@ -466,6 +504,11 @@ impl Member {
                 store.replay_towards(&mut self.ctx, through);
                 store.compact(&mut self.ctx);
             }
+            let rests = store.mounted() || !(self.service.is_engaged() || copy.busy() || copy.seeds());
+            if rests {
+                store.scrub(&mut self.ctx, settings.scrub_ms * 1000);
+            }
+            self.repairs[g].drive(&mut self.ctx, store, &mut out);
             if let Some(elsewhere) = peer.get(g)
                 && store.recovered()
                 && !copy.busy()

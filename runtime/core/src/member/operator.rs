@@ -141,9 +141,10 @@ impl Member {
                 } else if let Some(why) = problem {
                     Reply::Denied(format!("not even with a loss: {why}"))
                 } else if self.service.partially() {
+                    let lost = self.losses();
                     self.service.force_mount();
                     self.tell(kind::LOSS_ACCEPTED, Severity::Warning, &[]);
-                    Reply::Done("mounting, whatever is lost".into())
+                    Reply::Done(format!("mounting whatever is lost: {lost}"))
                 } else {
                     Reply::Denied("no database is waiting to be mounted".into())
                 }

@@ -91,6 +91,8 @@ pub struct Service {
     /// Since when the preferred member could have the service back.
     pub(super) preferred_well_since: Option<u64>,
     pub(super) finished: Option<(Asker, Reply)>,
+    /// A move that waits for the verification of its target.
+    pub(super) verifying: Option<super::verify::Verifying>,
     /// The address of a service that is up.
     pub(super) address: super::fence::Address,
     /// Since when a service that is up has had no valid lease.
@@ -116,6 +118,7 @@ impl Service {
             retry_at: 0,
             preferred_well_since: None,
             finished: None,
+            verifying: None,
             address: super::fence::Address::Here,
             fenced_since: None,
         }
@@ -229,6 +232,9 @@ impl Member {
             return self.resource_failed();
         }
         self.keep_address();
+        if self.service.stage != Stage::Online {
+            self.refuse_move("the service is not Online any more");
+        }
         match self.service.stage.clone() {
             Stage::Off | Stage::Shipped | Stage::Failed if appointed => {
                 self.service.epoch = epoch;
@@ -302,7 +308,7 @@ impl Member {
     }
 
     /// How many logs of a group are lost, and whether it may be mounted with that loss.
-    fn dial(&self, g: usize) -> (u64, Result<(), String>) {
+    pub(super) fn dial(&self, g: usize) -> (u64, Result<(), String>) {
         let (store, record) = (&self.stores[g], self.cluster.record());
         let lost = store.known.generated.saturating_sub(store.last().generation);
         // After a handoff nothing is missing; if something is, it was none.
@@ -383,6 +389,7 @@ impl Member {
             store.known.generated = store.last().generation;
             store.known.suspended = false;
             store.known.broken = false;
+            store.known.common = None;
             store.known.reseed = false;
             store.known.verified = epoch;
             store.mount(&mut self.ctx, epoch);
@@ -454,8 +461,14 @@ impl Member {
 
     /// Online with a database that was refused: it is mounted as soon as its logs are there, or an operator says so.
     fn online(&mut self) {
+        self.verifying();
         let bad = self.stores.iter().any(|s| s.bad.is_some());
-        if bad && self.config.settings.database_failure == DatabaseFailure::Move && self.ctx.due(self.service.move_at) {
+        let free = self.service.verifying.is_none();
+        if bad
+            && free
+            && self.config.settings.database_failure == DatabaseFailure::Move
+            && self.ctx.due(self.service.move_at)
+        {
             self.service.move_at = self.ctx.now.boot_us + HANDOFF_US;
             let to = self.cluster.peer_name().to_owned();
             return self.begin_move(to, "a log of the database is damaged".into(), Asker::Nobody);

@@ -31,6 +31,7 @@ impl Member {
                 active,
                 owner: owner.clone(),
                 epoch: (record.owner_epoch != 0).then_some(record.owner_epoch),
+                cause: self.service_cause(),
                 intent: record.intent,
                 address: self.config.service_address.to_string(),
             });
@@ -46,6 +47,45 @@ impl Member {
             // The shell has the stream.
             events: None,
         }
+    }
+
+    /// The groups that are not mounted here although the service is, with the logs that are lost.
+    pub(super) fn losses(&self) -> String {
+        let dismounted = (0..self.stores.len()).filter(|g| !self.stores[*g].mounted());
+        let lost = |g: usize| format!("{} with {} logs lost", self.stores[g].name, self.dial(g).0);
+        dismounted.map(lost).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Why a group is not mounted here although the service is.
+    fn dismounted(&self, g: usize) -> Option<String> {
+        let (lost, verdict) = self.dial(g);
+        let out = self.service.partially() && !self.stores[g].mounted();
+        let why = verdict.err().filter(|_| out)?;
+        Some(format!("dismounted, {lost} logs lost: {why}"))
+    }
+
+    /// What is wrong with the databases of the service here, or under way.
+    fn service_cause(&self) -> Option<String> {
+        let mut causes = Vec::new();
+        for (g, store) in self.stores.iter().enumerate() {
+            causes.extend(self.dismounted(g).map(|why| format!("{} is {why}", store.name)));
+            if !store.mounted() {
+                continue;
+            }
+            for why in store.scrub.hurt.values() {
+                let peer = self.cluster.peer_name();
+                let gives = self.repairs[g].why.as_ref();
+                let gives = gives.map_or_else(String::new, |why| format!("; {peer} cannot give it: {why}"));
+                causes.push(format!("{}: {why}{gives}", store.name));
+            }
+        }
+        if let Some(v) = &self.service.verifying {
+            let far = v
+                .done
+                .map_or_else(String::new, |(done, all)| format!(": {done} of {all} files"));
+            causes.push(format!("{} verifies its databases for a move{far}", v.to));
+        }
+        (!causes.is_empty()).then(|| causes.join("; "))
     }
 
     /// The copies: this node answers for its own; where it is the active one, for what the other one said last.
@@ -65,6 +105,10 @@ impl Member {
                 let view = last_said.and_then(|v| v.groups.get(g));
                 // What it said may be older than what this node has closed, or of logs that are not this node's.
                 let inspected = view.map_or(0, |v| v.inspected).min(generated);
+                // What it wrote itself while it served counts as far as this node began with it.
+                let served = view.is_some_and(|v| v.mounted || v.status == CopyStatus::Stopped);
+                let inspected = inspected.min(if served { store.begun } else { u64::MAX });
+                let inspected = inspected.min(view.and_then(|v| v.common).unwrap_or(u64::MAX));
                 let replayed = view.map_or(0, |v| v.replayed).min(inspected);
                 out.push(status::Copy {
                     group: store.name.clone(),
@@ -89,9 +133,10 @@ impl Member {
     }
 
     fn own_copy(&self, store: &Store, copy: &super::Copy, status: CopyStatus) -> status::Copy {
-        let inspected = store.last().generation;
+        let common = store.known.common.unwrap_or(u64::MAX);
+        let inspected = store.last().generation.min(common);
         let generated = store.known.generated.max(inspected);
-        let replayed = store.checkpoint.generation;
+        let replayed = store.checkpoint.generation.min(common);
         status::Copy {
             group: store.name.clone(),
             node: self.config.node.clone(),
@@ -105,6 +150,7 @@ impl Member {
             replay_queue: inspected.saturating_sub(replayed),
             error: (store.damage.clone())
                 .or_else(|| copy.error.clone())
+                .or_else(|| self.dismounted(store.at))
                 .or_else(|| store.open_damage.clone()),
         }
     }

@@ -11,6 +11,7 @@ use super::seed::Seeding;
 use crate::ctx::Ctx;
 use crate::member::Pending;
 use crate::planted::Bug;
+use crate::store::scrub::Part;
 use crate::store::{Closed, Store};
 use crate::wire::{Link, Msg};
 use ccr_contract::event::{Severity, kind};
@@ -402,6 +403,23 @@ impl Copy {
             self.stage = Stage::Waiting { until };
         }
         ctx.wake_at(until);
+    }
+
+    /// A file of this copy is not what it was. A log that the database has not taken in is fetched again; otherwise the copy has
+    /// failed.
+    pub fn damaged(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, part: Part, why: &str) {
+        if self.seeds() || store.known.broken {
+            return;
+        }
+        match part {
+            Part::Log(g) if g > store.checkpoint.generation => {
+                store.bad = Some(store.bad.map_or(g, |bad| bad.min(g)));
+                let data = [("group", store.name.as_str().into()), ("why", why.into())];
+                ctx.warn(kind::COPY_FAILED, &data);
+                self.begin_again(ctx);
+            }
+            Part::Log(_) | Part::Segment(_) => self.fail(ctx, store, why),
+        }
     }
 
     pub(super) fn fail(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, why: &str) {

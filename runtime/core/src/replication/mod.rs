@@ -3,6 +3,7 @@
 
 pub mod copy;
 mod pull;
+pub mod repair;
 mod resync;
 mod seed;
 pub mod source;

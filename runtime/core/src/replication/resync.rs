@@ -161,6 +161,7 @@ impl Copy {
             ("replayed", store.checkpoint.generation.into()),
         ];
         ctx.event(kind::COPY_DIVERGED, Some(2058), Severity::Error, &data);
+        store.known.common = Some(common);
         self.fail(
             ctx,
             store,

@@ -105,6 +105,7 @@ impl Store {
         let last = self.last();
         let header = self.header(last.generation + 1, epoch, last.checksum).encode();
         self.leftover = None;
+        self.begun = last.generation;
         let stream = self.stream.map(|s| s.to_string()).unwrap_or_default();
         let data = [
             ("group", self.name.as_str().into()),

@@ -36,6 +36,9 @@ pub struct Known {
     /// Whether the copy was found broken and must be seeded anew.
     #[serde(default)]
     pub broken: bool,
+    /// Where it was broken because its history is another one: the last log that the source has too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub common: Option<u64>,
     /// The last epoch whose logs this node has written itself or has been compared with.
     #[serde(default)]
     pub verified: u64,

@@ -23,6 +23,7 @@ pub mod leftover;
 pub mod log;
 mod recovery;
 pub mod replay;
+pub mod scrub;
 mod seed;
 
 use crate::ctx::Ctx;
@@ -59,10 +60,14 @@ pub enum Op {
     Replay(replay::Step),
     /// A segment is made smaller.
     Compact(compact::Step),
+    /// A file is looked at.
+    Scrub(scrub::Part),
     /// A body for a client.
     Body {
         /// The client.
         req: ReqId,
+        /// The file that holds it, where that does not change any more.
+        part: Option<scrub::Part>,
         /// Its checksum.
         crc: u32,
     },
@@ -184,6 +189,9 @@ pub struct Store {
     seeded: BTreeSet<String>,
     /// The other node seeds its copy from here: logs behind this generation stay, until then at the least.
     pinned: Option<(u64, u64)>,
+    /// The last log that was there when this node mounted the group.
+    pub(crate) begun: u64,
+    pub(crate) scrub: scrub::Scrub,
     /// The number of the next file that is set aside.
     next_bad: u64,
     /// Whether the reserve logs are on the disk.
@@ -233,6 +241,8 @@ impl Store {
             found: Vec::new(),
             seeded: BTreeSet::new(),
             pinned: None,
+            begun: 0,
+            scrub: scrub::Scrub::default(),
             next_bad: 1,
             reserved: false,
             hold: None,
@@ -324,14 +334,12 @@ impl Store {
         let log = self.closed.get(&generation).map(|c| c.link);
         log.or_else(|| self.segments.get(&generation).map(|s| s.link))
     }
-    /// The file that holds the bodies of this generation.
-    pub fn body_file(&self, generation: u64) -> String {
+    /// The file that holds the bodies of this generation; none for the open log.
+    pub fn body_part(&self, generation: u64) -> Option<scrub::Part> {
         if generation <= self.checkpoint.generation && self.segments.contains_key(&generation) {
-            self.segment_file(generation)
-        } else if generation == self.open_generation() {
-            self.file(".log")
+            Some(scrub::Part::Segment(generation))
         } else {
-            self.log_file(generation)
+            (generation != self.open_generation()).then_some(scrub::Part::Log(generation))
         }
     }
     /// The last generation in the index.
@@ -357,6 +365,7 @@ impl Store {
             Op::Closed(closed) => self.on_closed(ctx, closed),
             Op::Leftover(step) => self.on_leftover(ctx, step, result),
             Op::Replay(step) => self.on_replay(ctx, step, result),
+            Op::Scrub(part) => self.on_scrub(ctx, part, result),
             Op::Compact(step) => {
                 self.on_compact(ctx, step, result);
                 Vec::new()
@@ -576,6 +585,8 @@ pub enum Outcome {
     Replayed(u64),
     /// Replay found damage.
     ReplayFailed(String),
+    /// A file of the group is not what it was, and how.
+    Damaged(scrub::Part, String),
 }
 
 #[cfg(test)]

@@ -131,6 +131,9 @@ impl Store {
     /// A log is damaged; what was replayed before it counts.
     fn replay_failed(&mut self, ctx: &mut Ctx<Pending>, generation: u64, why: String) -> Vec<Outcome> {
         self.bad = Some(generation);
+        if self.mounted() {
+            self.suspect(super::scrub::Part::Log(generation));
+        }
         self.break_off(ctx);
         vec![Outcome::ReplayFailed(why)]
     }

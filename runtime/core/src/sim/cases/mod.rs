@@ -2,6 +2,7 @@
 //! One file for each layer.
 
 mod cluster;
+mod damage;
 mod fixture;
 mod hub;
 mod orderly;

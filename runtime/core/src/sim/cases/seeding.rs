@@ -1,5 +1,6 @@
 //! Seeding: the old copy stays until the new one is whole, and a seed ends.
 
+use super::super::world::World;
 use super::fixture::Lab;
 use crate::io::{Command, DiskAction};
 use ccr_contract::status::CopyStatus;
@@ -12,21 +13,21 @@ fn old_files(lab: &mut Lab, i: usize) -> Vec<(String, Vec<u8>)> {
     names.into_iter().map(of).filter_map(|(b, n)| Some((n, b?))).collect()
 }
 
-fn copy(lab: &mut Lab, i: usize) -> (CopyStatus, String) {
+pub(super) fn copy(lab: &mut Lab, i: usize) -> (CopyStatus, String) {
     let own = lab.world.machines[i].config.node.clone();
     let mut copies = lab.status(i).copies.into_iter();
     let copy = copies.find(|c| c.node == own).expect("it speaks of its own copy");
     (copy.status, copy.error.unwrap_or_default())
 }
 
-fn reseed(lab: &mut Lab, i: usize) {
+pub(super) fn reseed(lab: &mut Lab, i: usize) {
     lab.world.seed_ordered(None);
     lab.order(i, Command::Reseed { group: None });
 }
 
 /// A quiet lab with a Healthy copy; the active and the passive member.
-fn quiet() -> (Lab, usize, usize) {
-    let mut lab = Lab::prepared(1, 300, 40, |_| {});
+pub(super) fn quiet(prepare: impl Fn(&mut World)) -> (Lab, usize, usize) {
+    let mut lab = Lab::prepared(1, 300, 40, prepare);
     lab.secs(50);
     let (a, p) = (lab.active(), lab.passive());
     assert_eq!(copy(&mut lab, p).0, CopyStatus::Healthy);
@@ -36,7 +37,7 @@ fn quiet() -> (Lab, usize, usize) {
 
 #[test]
 fn a_source_that_cannot_give_a_part_fails_the_seed_once_with_the_cause_and_the_old_copy_stays() {
-    let (mut lab, a, p) = quiet();
+    let (mut lab, a, p) = quiet(|_| {});
     let before = old_files(&mut lab, p);
     let hole = "E00/db/E000000000A.edb";
     let whole = lab.disk(a).file(hole).expect("there").to_vec();
@@ -88,7 +89,7 @@ fn a_source_that_cannot_give_a_part_fails_the_seed_once_with_the_cause_and_the_o
 
 #[test]
 fn a_part_that_could_not_be_read_once_is_asked_for_again() {
-    let (mut lab, a, p) = quiet();
+    let (mut lab, a, p) = quiet(|_| {});
     let mark = lab.mark();
     reseed(&mut lab, p);
     lab.fails_once(
@@ -104,7 +105,7 @@ fn a_part_that_could_not_be_read_once_is_asked_for_again() {
 
 #[test]
 fn the_old_copy_is_untouched_until_the_new_one_is_whole_and_serves_where_the_source_dies() {
-    let (mut lab, a, p) = quiet();
+    let (mut lab, a, p) = quiet(|_| {});
     let (before, stored) = (old_files(&mut lab, p), lab.stored(a));
     reseed(&mut lab, p);
     lab.until(5, "half of it is there", |lab| {
@@ -124,7 +125,7 @@ fn the_old_copy_is_untouched_until_the_new_one_is_whole_and_serves_where_the_sou
 
 /// The power goes when `n` operations of the switch were carried out.
 fn power_cut_in_the_switch(n: usize, seal: bool) -> bool {
-    let (mut lab, _, p) = quiet();
+    let (mut lab, _, p) = quiet(|_| {});
     if seal {
         lab.kill(p);
         assert!(lab.disk(p).flip("E00/E00.chk", 0));
@@ -187,7 +188,7 @@ fn the_power_may_go_at_any_moment_of_the_switch() {
 
 #[test]
 fn a_seed_that_a_crash_broke_off_is_begun_again() {
-    let (mut lab, _, p) = quiet();
+    let (mut lab, _, p) = quiet(|_| {});
     reseed(&mut lab, p);
     lab.until(5, "some of it is there", |lab| {
         lab.disk(p).names().filter(|n| n.contains("/seed/")).count() > 3
@@ -206,7 +207,7 @@ fn a_seed_that_a_crash_broke_off_is_begun_again() {
 
 #[test]
 fn a_full_disk_fails_the_seed_and_not_the_node() {
-    let (mut lab, _, p) = quiet();
+    let (mut lab, _, p) = quiet(|_| {});
     let before = old_files(&mut lab, p);
     lab.disk(p).capacity = Some(lab.world.machines[p].disk.used() + 4_000);
     let mark = lab.mark();
