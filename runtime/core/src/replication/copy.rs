@@ -418,7 +418,11 @@ impl Copy {
                 ctx.warn(kind::COPY_FAILED, &data);
                 self.begin_again(ctx);
             }
-            Part::Log(_) | Part::Segment(_) => self.fail(ctx, store, why),
+            Part::Log(_) | Part::Segment(_) => {
+                let before = self.error.take();
+                self.fail(ctx, store, why);
+                self.error = before.map(|b| format!("{b}; {why}")).or(self.error.take());
+            }
         }
     }
 

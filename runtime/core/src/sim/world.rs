@@ -521,7 +521,7 @@ impl World {
         let mut rng = self.rng.fork();
         let m = &mut self.machines[i];
         if m.node.take().is_none() && !power {
-        self.trouble();
+            self.trouble();
             return;
         }
         m.life += 1;
