@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     if let Some(seed) = args.trace {
-        let outcome = sim::trace(seed);
+        let outcome = sim::trace(seed, args.planted);
         outcome.trace.iter().for_each(|line| println!("{line}"));
         println!("{:?}", outcome.broken);
         return ExitCode::from(u8::from(outcome.broken.is_some()));

@@ -1,12 +1,13 @@
 //! What the steps of a plan do: each one's beginning and its end.
 
 use super::MEMBERS;
-use super::disk::Fails;
+use super::disk::{Fails, Rule};
 use super::effects::SHARE_HOST;
 use super::plan::{Then, Way, What, Who};
 use super::share::SHARES;
 use super::world::{CLIENTS, Happening, Moment, PRIVATE, PUBLIC, Pause, Waiter, World};
-use crate::io::{Command, GroupName, Input, Reply, ReqId};
+use crate::io::{Command, DiskAction, DiskResult, GroupName, Input, Reply, ReqId};
+use crate::wire;
 
 /// What a step did that must be undone.
 #[derive(Debug, Default)]
@@ -194,7 +195,9 @@ impl World {
             | What::Damage(..)
             | What::Hold(_)
             | What::RestartInOrder(_)
-            | What::BehindOnline(_) => {}
+            | What::BehindOnline(_)
+            | What::NoRoom(_)
+            | What::CutAtNoLease => {}
             What::Alone(who) => {
                 let i = self.who(who);
                 both(PUBLIC, i, 1 - i, Way::Both);
@@ -277,7 +280,7 @@ impl World {
                 self.at(step.for_us / 2, Happening::Behind(n, from));
                 Some(from)
             }
-            What::BehindOnline(_) => {
+            What::BehindOnline(_) | What::CutAtNoLease => {
                 self.waiting.push(n);
                 None
             }
@@ -286,6 +289,19 @@ impl World {
                 self.back_after_us = Some(self.more.range(50_000, 4_000_000));
                 self.end_in_order(i);
                 None
+            }
+            What::NoRoom(who) => {
+                let i = self.who(who);
+                let what =
+                    |a: &DiskAction| matches!(a, DiskAction::Replace { file, .. } if file.starts_with("E01/E01res"));
+                let (result, once) = (DiskResult::Full, false);
+                let disk = &mut self.machines[i].disk;
+                let taken: Vec<String> = disk.names().filter(|n| n.starts_with("E01/E01res")).cloned().collect();
+                for file in taken {
+                    disk.remove(&file);
+                }
+                disk.rule = Some(Rule { what, result, once });
+                Some(i)
             }
             _ => None,
         }
@@ -324,7 +340,8 @@ impl World {
     /// A service came online on a member: what waits for that follows.
     pub(super) fn came_online(&mut self, i: usize) {
         for n in std::mem::take(&mut self.waiting) {
-            if self.plan.steps[n].what == What::BehindOnline(Then::MoveAtReturn) {
+            let what = &self.plan.steps[n].what;
+            if matches!(what, What::BehindOnline(Then::MoveAtReturn) | What::CutAtNoLease) {
                 self.waiting.push(n);
                 continue;
             }
@@ -334,6 +351,34 @@ impl World {
             };
             self.at(us, Happening::Behind(n, i));
         }
+    }
+
+    /// A member heard a heartbeat: what waits for one that asks for no lease, from a member that serves, cuts the two off from each
+    /// other until its end.
+    pub(super) fn hears_of_no_lease(&mut self, i: usize, datagram: &Input) {
+        let waits = |n: &usize| self.plan.steps[*n].what == What::CutAtNoLease;
+        let Some(at) = self
+            .waiting
+            .iter()
+            .position(waits)
+            .filter(|_| self.truths.serves(1 - i))
+        else {
+            return;
+        };
+        let Input::Datagram { bytes, .. } = datagram else {
+            return;
+        };
+        if wire::decode_heartbeat(bytes).is_ok_and(|h| h.lease) {
+            return;
+        }
+        let n = self.waiting.remove(at);
+        self.note(|| format!("CUT {n}: between the members"));
+        let cuts = [PUBLIC, PRIVATE].into_iter().flat_map(|n| [(n, 0, 1), (n, 1, 0)]);
+        self.done[n].cuts = cuts.collect();
+        self.cuts.extend(self.done[n].cuts.iter().copied());
+        self.checks.counters.cuts_at_no_lease += 1;
+        self.share_contact();
+        self.look();
     }
 
     /// A member that serves sees the other one again.
@@ -419,7 +464,8 @@ impl World {
             | What::PowerOffMidWrite(_)
             | What::PowerOffMidChange(_)
             | What::HubOff(_)
-            | What::BehindOnline(_) => {
+            | What::BehindOnline(_)
+            | What::CutAtNoLease => {
                 self.waiting.retain(|w| *w != n);
                 if let Some(i) = self.done[n].hit {
                     self.machines[i].doomed = None;
@@ -482,6 +528,11 @@ impl World {
                 self.machines[i].disk.unreadable = None;
             }
             What::Hold(_) => self.let_go(),
+            What::NoRoom(_) => {
+                if let Some(i) = self.done[n].hit {
+                    self.machines[i].disk.rule = None;
+                }
+            }
             What::Stop | What::Ask(_, Command::Stop { .. }) => self.order(n, 0, Command::Start),
             _ => {}
         }
@@ -506,6 +557,7 @@ impl World {
             self.machines[i].disk.capacity = None;
             self.machines[i].disk.fail_next = None;
             self.machines[i].disk.unreadable = None;
+            self.machines[i].disk.rule = None;
             self.machines[i].doomed = None;
             self.resume(i);
             self.power_on(i);
@@ -523,7 +575,7 @@ impl World {
         self.note(|| format!("ORDER to {i}: {command:?}"));
         self.trouble();
         if let Command::Start = command {
-            self.checks.intent(self.now, false);
+            self.checks.start_asked(self.now);
         }
         let req = self.next_req();
         self.waiters.insert((i, req), Waiter::Operator(n as u64));
@@ -538,10 +590,13 @@ impl World {
 
     pub(super) fn operator_replied(&mut self, i: usize, req: ReqId, step: u64, reply: Reply) {
         self.note(|| format!("REPLY of {i} to step {step}: {reply:?}"));
-        if let (Some((command, mut ends, at)), Reply::Done(_)) = (self.orders.remove(&req), &reply) {
+        if let (Some((command, mut ends, at)), Reply::Done(text)) = (self.orders.remove(&req), &reply) {
             ends.retain(|(i, _)| self.has_run_since(*i, at));
             match command {
-                Command::Stop { .. } => self.checks.stopped_in_order(&ends),
+                Command::Stop { .. } => {
+                    self.checks.stopped_in_order(&ends);
+                    self.checks.stop_told(self.now, at, text.starts_with("Stopped"));
+                }
                 Command::MoveGroup {
                     group: GroupName::Service,
                     ..
@@ -553,10 +608,6 @@ impl World {
         match (what, &reply) {
             (Some(What::Move), Reply::Done(_)) => self.checks.counters.moves += 1,
             (Some(What::Move), Reply::Denied(_)) => self.checks.counters.moves_denied += 1,
-            (Some(What::Stop | What::Ask(_, Command::Stop { .. })), Reply::Done(text)) => {
-                let stopped = text.starts_with("Stopped");
-                self.checks.intent(self.now, stopped);
-            }
             _ => {}
         }
     }

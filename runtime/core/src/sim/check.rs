@@ -47,6 +47,8 @@ pub struct Checks {
     /// Whether an operator has asked to stop the service.
     pub stop_asked: bool,
     stopped_since: Option<u64>,
+    /// When an operator asked for a start last.
+    start_asked: u64,
     epochs: BTreeMap<u64, Epoch>,
     /// The highest epoch acknowledged so far, and by whom.
     acked: (u64, usize),
@@ -102,6 +104,7 @@ impl Checks {
             counters: Counters::default(),
             stop_asked: false,
             stopped_since: None,
+            start_asked: 0,
             epochs: BTreeMap::new(),
             acked: (0, 0),
             acked_generation: BTreeMap::new(),
@@ -140,9 +143,16 @@ impl Checks {
     pub fn loss_accepted(&mut self) {
         self.mount_forced = true;
     }
-    /// An operator's stop or start was carried out.
-    pub fn intent(&mut self, now: u64, stopped: bool) {
-        self.stopped_since = stopped.then_some(now);
+    /// An operator asks to start the service.
+    pub fn start_asked(&mut self, now: u64) {
+        (self.stopped_since, self.start_asked) = (None, now);
+    }
+    /// An operator, who asked at `asked`, was told whether the service is stopped.
+    pub fn stop_told(&mut self, now: u64, asked: u64, stopped: bool) {
+        // The answer may come behind a later order to start.
+        if asked >= self.start_asked {
+            self.stopped_since = stopped.then_some(now);
+        }
     }
 
     /// An operator was told that the service is stopped: nothing of these epochs may be lost any more.

@@ -51,6 +51,8 @@ counters! {
     torn_tails,
     /// Files torn by a loss of power.
     torn_files,
+    /// Members that lost each other when one had just heard that the other one wants no lease.
+    cuts_at_no_lease,
     /// Messages queued again by hubs.
     redeliveries,
     /// Answers with an old epoch that a hub did not count.

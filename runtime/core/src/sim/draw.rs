@@ -33,6 +33,8 @@ mod odds {
     pub const BEHIND_ONLINE: u64 = 20;
     /// A node that is alone with its clients while the one that promised it to stay away is killed.
     pub const ALONE: u64 = 15;
+    /// A service that is online in part, and whose member is cut off from the other one between two attempts to mount the rest.
+    pub const CUT_AT_NO_LEASE: u64 = 4;
     /// Orders of an operator, whatever the state.
     pub const ORDERS: u64 = 20;
     /// Daemons that are told to end and started again, as by an upgrade.
@@ -247,6 +249,24 @@ impl Plan {
                 let who = *rng.pick(&[Who::Active, Who::Active, Who::Passive, Who::Hub(0)]);
                 self.add(&mut rng, What::RestartInOrder(who));
             }
+        }
+        if let (true, mut rng) = part(rng, odds::CUT_AT_NO_LEASE) {
+            // So quick that the other one may take over while a lease that was given up would still be good.
+            self.times = Times::draw(&mut rng);
+            self.times.heartbeat = *rng.pick(&[100, 200]);
+            self.groups = self.groups.max(2);
+            // Nothing else: whatever moves the service or the lead meanwhile takes the moment away.
+            self.steps.clear();
+            let at = WINDOW_US.0 + rng.range(0, 10_000_000);
+            let mut then = |after_us, for_us, what| {
+                let at_us = at + after_us;
+                self.steps.push(Step { at_us, for_us, what });
+            };
+            then(0, 60_000_000, What::NoRoom(Who::Member(0)));
+            then(0, 60_000_000, What::NoRoom(Who::Member(1)));
+            then(500_000, 2_000_000, What::BothOff);
+            then(18_000_000, 1_000_000, What::MoveCluster);
+            then(20_000_000, 35_000_000, What::CutAtNoLease);
         }
         self.steps.sort_by_key(|s| s.at_us);
         // A damaged file and a seed of the copy that still has it whole: nothing could bring that back.

@@ -97,10 +97,10 @@ pub fn hunt(seed: u64, planted: Option<Bug>, off: Option<&'static str>) -> Outco
     run_world(seed, plan, planted, off, false)
 }
 
-/// Runs the history of a seed and keeps its timeline.
-pub fn trace(seed: u64) -> Outcome {
+/// Runs the history of a seed, on nodes that play a planted bug where one is named, and keeps its timeline.
+pub fn trace(seed: u64, planted: Option<Bug>) -> Outcome {
     let plan = Plan::draw(&mut Rng::new(seed));
-    run_plan(seed, plan, true)
+    run_world(seed, plan, planted, None, true)
 }
 
 /// Runs a plan with the environment's choices of a seed.

@@ -102,6 +102,10 @@ pub enum What {
     BehindOnline(Then),
     /// The daemon is told to end, and started again soon after it has.
     RestartInOrder(Who),
+    /// The second group's volume has no room for its reserve logs: it is not mounted, and tried again and again.
+    NoRoom(Who),
+    /// The members lose each other at the moment in which one of them hears that the other one wants no lease.
+    CutAtNoLease,
 }
 
 /// What follows right behind a service that came online.

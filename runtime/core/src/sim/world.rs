@@ -437,6 +437,7 @@ impl World {
             self.checks.heartbeat(self.now, i, bytes);
             self.last[i] = Some(input.clone());
             self.heard(i);
+            self.hears_of_no_lease(i, &input);
         }
         let m = &mut self.machines[i];
         if m.paused.is_some() {
