@@ -22,6 +22,7 @@ pub const TRIALS: &[(&str, Test)] = &[
     ("bare_down_leaves_nothing", down),
     ("bare_comes_back_instead_of_booting", warm),
     ("bare_an_interrupted_up_leaves_nothing", interrupted),
+    ("bare_a_request_that_ends_ends_nobody_elses", others_go_on),
 ];
 
 fn up(tool: &Tool) -> Result<(), String> {
@@ -509,4 +510,41 @@ fn interrupted(tool: &Tool) -> Result<(), String> {
             left => Err(left.join(", ")),
         }
     })
+}
+
+/// A second `up` waits behind the first one, and an early `status` is asked beside it: neither the end of that `status` nor the
+/// interruption of the first `up` ends the supervisor under the second.
+fn others_go_on(tool: &Tool) -> Result<(), String> {
+    let begin = |args: &[&str]| tool.command(args).spawn().map_err(|e| e.to_string());
+    let first = begin(&["up", "bare", "--cold"])?;
+    wait_for("see the supervisor", Duration::from_secs(60), || {
+        supervisor_of(tool, "bare").map(drop)
+    })?;
+    // Whatever it says at this moment.
+    tool.run(&["status", "bare"])?;
+    wait_for("a machine to start", Duration::from_secs(60), || {
+        match tool.machines() {
+            0 => Err("no QEMU process".into()),
+            _ => Ok(()),
+        }
+    })?;
+    let second = begin(&["up", "bare"])?;
+    wait_for("see the second one ask", Duration::from_secs(60), || {
+        let asks = failoverlab::process::runs(second.id()) && connected(second.id())?;
+        asks.then_some(()).ok_or_else(|| "it has no connection".to_owned())
+    })?;
+    interrupt(first)?;
+    let ended = second.wait_with_output().map_err(|e| e.to_string())?;
+    same("exit code of the second one", ended.status.code(), Some(0))?;
+    let status = tool.json(&["status", "bare"])?;
+    same("machines", status["machines"].as_array().map(Vec::len), Some(3))?;
+    tool.ok(&["down", "bare"])?;
+    same("leftovers", tool.leftovers(&[]), Vec::new())
+}
+
+/// Whether a process has a socket open.
+fn connected(pid: u32) -> Result<bool, String> {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).map_err(|e| e.to_string())?;
+    let names = open.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+    Ok(names.into_iter().any(|to| to.to_string_lossy().starts_with("socket:")))
 }

@@ -60,7 +60,7 @@ async fn a_race_has_one_winner() {
 async fn a_killed_server_ends_the_hold() {
     let mut samba = samba_or_return!();
     let mut a = SmbWitness::new(samba.share(), FILE);
-    a.open(SOON).await.unwrap();
+    samba.opened(&mut a).await;
     samba.kill();
     assert!(matches!(a.write(b"beat", SOON).await, Err(Fault::Lost(_))));
     assert!(!a.is_held());
@@ -87,7 +87,7 @@ async fn an_abandoned_open_leaves_nothing_behind() {
 async fn a_stopped_server_is_noticed_in_time() {
     let samba = samba_or_return!();
     let mut a = SmbWitness::new(samba.share(), FILE);
-    a.open(SOON).await.unwrap();
+    samba.opened(&mut a).await;
     samba.stop();
     let given_up = ends_within(200, a.write(b"beat", Duration::from_millis(400))).await;
     assert!(matches!(given_up, Some(Err(Fault::Lost(_)))), "{given_up:?}");
@@ -115,7 +115,7 @@ async fn a_wrong_password_says_so() {
 async fn a_probe_has_its_own_file() {
     let samba = samba_or_return!();
     let mut holder = SmbWitness::new(samba.share(), FILE);
-    holder.open(SOON).await.unwrap();
+    samba.opened(&mut holder).await;
     let mut prober = SmbWitness::passing(samba.share(), "probe-node2");
     probe(&mut prober, SOON).await.unwrap();
     assert!(!prober.is_held() && holder.is_held());
@@ -162,6 +162,6 @@ async fn a_full_disk_fails_the_probe_but_not_the_holder() {
     samba.fill();
     assert!(probe(&mut prober, SOON).await.is_err());
     // It has its room since the first good probe.
-    a.open(SOON).await.unwrap();
+    samba.opened(&mut a).await;
     a.write(b"epoch 1", SOON).await.unwrap();
 }
