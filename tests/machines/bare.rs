@@ -533,7 +533,10 @@ fn others_go_on(tool: &Tool) -> Result<(), String> {
         let asks = failoverlab::process::runs(second.id()) && connected(second.id())?;
         asks.then_some(()).ok_or_else(|| "it has no connection".to_owned())
     })?;
-    interrupt(first)?;
+    let pid = rustix::process::Pid::from_child(&first);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).map_err(|e| e.to_string())?;
+    let ended = first.wait_with_output().map_err(|e| e.to_string())?;
+    same("exit code of the first one", ended.status.code(), Some(130))?;
     let ended = second.wait_with_output().map_err(|e| e.to_string())?;
     same("exit code of the second one", ended.status.code(), Some(0))?;
     let status = tool.json(&["status", "bare"])?;

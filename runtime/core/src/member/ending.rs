@@ -5,7 +5,7 @@
 use super::Member;
 use super::operator::Asker;
 use super::service::Stage;
-use crate::io::{Effect, GroupName};
+use crate::io::{Effect, GroupName, Reply};
 use ccr_contract::event::{Severity, kind};
 use ccr_contract::status::ServiceState;
 
@@ -49,6 +49,11 @@ impl Member {
         }
         match self.service.stage {
             Stage::Online => {
+                // Nothing is verified first: whatever that finds, the other one is to serve when this one is gone.
+                if let Some(waits) = self.service.verifying.take() {
+                    let why = "the daemon ends, and gives the service away by itself".to_owned();
+                    self.answer(waits.asker, Reply::Denied(why));
+                }
                 let to = self.cluster.peer_name().to_owned();
                 let comment = format!("ccrd ends on {}", self.config.node);
                 let data = [("to", to.into()), ("comment", comment.into())];

@@ -307,6 +307,13 @@ impl World {
         }
     }
 
+    /// The daemon is told to end.
+    pub fn end_in_order(&mut self, i: usize) {
+        let life = self.machines[i].life;
+        self.trouble();
+        self.at(100, Happening::Input(i, life, Input::End));
+    }
+
     /// The daemon is killed and started again.
     fn kill_for(&mut self, i: usize, us: u64) {
         self.stop_daemon(i, false);

@@ -557,13 +557,6 @@ impl World {
         self.look();
     }
 
-    /// The daemon is told to end.
-    pub fn end_in_order(&mut self, i: usize) {
-        let life = self.machines[i].life;
-        self.trouble();
-        self.at(100, Happening::Input(i, life, Input::End));
-    }
-
     /// Stops a machine or a daemon without ending it.
     pub fn pause(&mut self, i: usize, kind: Pause) {
         let m = &mut self.machines[i];
