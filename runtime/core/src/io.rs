@@ -575,6 +575,21 @@ pub trait Node: std::fmt::Debug {
     fn step(&mut self, now: Now, input: Input) -> Vec<Effect>;
     /// The boot-time instant, in microseconds, at which [`Input::Tick`] is due at the latest.
     fn next_deadline(&self) -> Option<u64>;
+    /// What it holds in memory, for whoever checks that it is bounded.
+    fn held(&self) -> Held {
+        Held::default()
+    }
+}
+
+/// What a node holds in memory that grows with what is asked of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Bodies of messages that a hub read to deliver them.
+    pub bodies: usize,
+    /// Requests of clients without an answer.
+    pub waiting: usize,
+    /// Deliveries that are remembered so that none is stored twice, of all groups.
+    pub remembered: usize,
 }
 
 /// Makes the node that the configuration describes.

@@ -51,11 +51,13 @@ pub enum Bug {
     KeepLease,
     /// Believe a datagram of an earlier life of the other member.
     BelieveEarlierLife,
+    /// Read the bodies of a whole queue at once.
+    LoadEveryBody,
 }
 
 impl Bug {
     /// All of them, with the invariants of which one must break.
-    pub const ALL: [(Bug, &'static [&'static str]); 22] = [
+    pub const ALL: [(Bug, &'static [&'static str]); 23] = [
         (Bug::AckBeforeFlush, &["I3"]),
         (Bug::SkipChainCheck, &["I5", "I6"]),
         (Bug::LeaseByBootClock, &["I1"]),
@@ -78,5 +80,6 @@ impl Bug {
         (Bug::HealthyUncompared, &["I9"]),
         (Bug::KeepLease, &["I1"]),
         (Bug::BelieveEarlierLife, &["I13"]),
+        (Bug::LoadEveryBody, &["I14"]),
     ];
 }

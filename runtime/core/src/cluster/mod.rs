@@ -325,13 +325,9 @@ impl Cluster {
             self.force_refused("a regular cluster was formed meanwhile");
         }
         let same = |r: &Report| (r.service, r.service_epoch, r.wants_lease, r.released, r.redelivered);
-        let inspected = |r: &Report| {
-            r.groups
-                .iter()
-                .map(|g| (g.inspected, g.status, g.mounted, g.open))
-                .collect::<Vec<_>>()
-        };
-        if same(&report) != same(&self.report) || inspected(&report) != inspected(&self.report) {
+        let state = |g: &GroupView| (g.inspected, g.status, g.mounted, g.open);
+        let groups = report.groups.iter().map(state);
+        if same(&report) != same(&self.report) || !groups.eq(self.report.groups.iter().map(state)) {
             self.beat_now = true;
         }
         if self.report.wants_lease && !report.wants_lease && !ctx.plays(Bug::KeepLease) {

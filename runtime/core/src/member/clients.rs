@@ -44,6 +44,10 @@ pub struct Clients {
 }
 
 impl Clients {
+    /// Requests that have no answer yet.
+    pub fn waiting(&self) -> usize {
+        self.txns.len() + self.answers.len()
+    }
     /// The conversations are over.
     pub fn forget(&mut self) {
         self.txns.clear();
@@ -109,8 +113,7 @@ impl Member {
         if !self.service.serves() {
             return self.ctx.reply(req, refused("the service is not online here"));
         }
-        let full = self.clients.txns.len() + self.clients.answers.len() >= MAX_WAITING;
-        if full {
+        if self.clients.waiting() >= MAX_WAITING {
             return self.ctx.reply(req, refused("too many requests are waiting"));
         }
         match request {

@@ -21,7 +21,7 @@ pub(crate) use links::{End, Links};
 
 use crate::cluster::{CLUSTER_FILE, Cluster, Report, arbitration};
 use crate::ctx::Ctx;
-use crate::io::{AddressKind, Boot, ConnId, DiskAction, DiskResult, Effect, Input, Node, Now};
+use crate::io::{AddressKind, Boot, ConnId, DiskAction, DiskResult, Effect, Held, Input, Node, Now};
 use crate::replication::copy::{Copy, Role, Step};
 use crate::replication::repair::Repair;
 use crate::replication::source;
@@ -561,6 +561,13 @@ impl Node for Member {
             self.settle();
         }
         self.ctx.take_effects()
+    }
+    fn held(&self) -> Held {
+        Held {
+            waiting: self.clients.waiting(),
+            remembered: self.stores.iter().map(|s| s.index.remembered()).sum(),
+            ..Held::default()
+        }
     }
     fn next_deadline(&self) -> Option<u64> {
         if self.halted { None } else { self.ctx.wake() }

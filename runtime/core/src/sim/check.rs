@@ -19,8 +19,8 @@ const MOUNT_US: u64 = 1_500_000;
 const CALM_US: u64 = 5_000_000;
 
 /// Names of the checks.
-pub const CHECKS: [&str; 14] = [
-    "I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "I11", "I12", "I13", "contract",
+pub const CHECKS: [&str; 15] = [
+    "I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "I11", "I12", "I13", "I14", "contract",
 ];
 
 /// What was seen of an epoch.

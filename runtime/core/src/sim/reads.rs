@@ -7,6 +7,9 @@ use ccr_contract::dump::{Dump, Group};
 use ccr_contract::status::{CopyStatus, ServiceState, Status};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Bodies that a hub may hold: those of eight deliveries at once, and four that come next.
+const MOST_BODIES: usize = 12;
+
 /// An invariant, and how it was broken.
 type Broken = (&'static str, String);
 
@@ -45,8 +48,26 @@ impl World {
         found
     }
 
-    /// I5 and I9: what status says.
+    /// I14: what a node holds in memory is bounded: a few bodies, and what was ever delivered. In the end no request waits that nobody
+    /// waits for: until then a client may have given up one that waits for a lease.
+    fn check_memory(&mut self, end: bool) {
+        let sent: usize = self.workload.ops.iter().map(|o| o.to.len()).sum();
+        for (i, m) in self.machines.iter().enumerate() {
+            let Some(held) = m.node.as_ref().map(|n| n.held()) else {
+                continue;
+            };
+            let open = self.waiters.keys().filter(|(at, _)| *at == i).count();
+            if held.bodies > MOST_BODIES || held.remembered > sent || (end && held.waiting > open) {
+                let how =
+                    format!("node {i} holds {held:?}; {open} requests are open, {sent} deliveries were asked for");
+                return self.checks.broke("I14", how);
+            }
+        }
+    }
+
+    /// I5, I9 and I14: what status says, and what is held.
     pub fn check_status(&mut self) {
+        self.check_memory(false);
         let says = [0, 1].map(|i| self.ask_status(i));
         self.check_online(&says);
         for (i, status) in says.into_iter().enumerate() {
@@ -103,8 +124,9 @@ impl World {
         Ok(())
     }
 
-    /// The final reads: I3, I4, I5, I6, I11.
+    /// The final reads: I3, I4, I5, I6, I11, I14.
     pub fn check_end(&mut self) {
+        self.check_memory(true);
         let dumps: Vec<Dump> = (0..2).filter_map(|i| self.ask_dump(i)).collect();
         let [a, b] = dumps.as_slice() else {
             return self.checks.broke("I11", "a member does not answer at the end".into());

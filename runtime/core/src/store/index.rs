@@ -146,6 +146,10 @@ impl Index {
         }
         format!("{hash:016x}")
     }
+    /// How many deliveries are remembered.
+    pub fn remembered(&self) -> usize {
+        self.order.len()
+    }
     /// Every message, in order.
     pub fn dump(&self, stream: &str) -> Vec<dump::Message> {
         let some = |s: &String| (!s.is_empty()).then(|| s.clone());

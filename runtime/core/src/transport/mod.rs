@@ -15,8 +15,8 @@ mod queue;
 use crate::ctx::Ctx;
 use crate::durable::{self, NotUnderstood};
 use crate::io::{
-    Boot, ClientRequest, Command, ConnId, DiskAction, DiskResult, Effect, Input, LmtpReply, Node, Now, OpId, Reply,
-    ReqId,
+    Boot, ClientRequest, Command, ConnId, DiskAction, DiskResult, Effect, Held, Input, LmtpReply, Node, Now, OpId,
+    Reply, ReqId,
 };
 use crate::member::clients::message_key;
 use crate::member::{End, Links};
@@ -121,7 +121,7 @@ impl Hub {
         Self {
             version: boot.version,
             links: Links::new(&config),
-            queue: Queue::default(),
+            queue: Queue::new(boot.planted == Some(Bug::LoadEveryBody)),
             saved: Saved::default(),
             started_us: 0,
             noted_us: 0,
@@ -565,6 +565,12 @@ impl Node for Hub {
             self.settle();
         }
         self.ctx.take_effects()
+    }
+    fn held(&self) -> Held {
+        Held {
+            bodies: self.queue.bodies(),
+            ..Held::default()
+        }
     }
     fn next_deadline(&self) -> Option<u64> {
         if self.halted { None } else { self.ctx.wake() }

@@ -147,11 +147,20 @@ pub struct Queue {
     held: usize,
     sent: usize,
     now: u64,
+    /// A planted bug: every body is read at once.
+    unbounded: bool,
 }
 
 const NEW: State = State::Waiting { at: 0, tries: 0 };
 
 impl Queue {
+    /// An empty one; `unbounded` as a planted bug.
+    pub fn new(unbounded: bool) -> Self {
+        Self {
+            unbounded,
+            ..Self::default()
+        }
+    }
     /// A message whose file is being written.
     pub fn arriving(&mut self, head: Head) {
         let states = vec![NEW; head.recipients.len()];
@@ -297,7 +306,13 @@ impl Queue {
         let loads = self.unread.iter().filter_map(mail);
         let loads = loads.map(|m| Work::Load(m.head.id.clone()));
         let sends = sends.take(PARALLEL.saturating_sub(self.sent));
-        sends.chain(loads.take(HELD.saturating_sub(self.held))).collect()
+        let room = HELD.saturating_sub(self.held);
+        let room = if self.unbounded { usize::MAX } else { room };
+        sends.chain(loads.take(room)).collect()
+    }
+    /// Bodies in memory and on their way there.
+    pub fn bodies(&self) -> usize {
+        self.held
     }
     fn is_due(&self, state: &State) -> bool {
         matches!(state, State::Waiting { at, .. } if *at <= self.now)
