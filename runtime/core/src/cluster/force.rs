@@ -36,7 +36,7 @@ impl Cluster {
             Phase::Evicted => return Err("this node was evicted: the other member must take it back".into()),
             Phase::Forming => {}
         }
-        if !self.peer_lost(ctx) {
+        if self.peer_is_there(ctx) {
             return Err(format!(
                 "{} is heard: the two of them form a cluster by themselves",
                 self.peer.name

@@ -75,10 +75,14 @@ impl Cluster {
             return "the cluster service restarts, for new heartbeat settings".into();
         }
         let tolerance = self.node_tolerance_us();
-        if self.peer.mutual_at.is_some_and(|at| now.boot_us < at + tolerance) {
+        let evicted = self.peer.view.as_ref().is_some_and(|v| v.phase == Phase::Evicted);
+        let heard = self.peer.mutual_at.is_some_and(|at| now.boot_us < at + tolerance);
+        if heard && !evicted {
             return format!("{peer} is heard, and there is no record yet on which both agree");
         }
-        let alone = if self.peer.paths.iter().any(|p| p.heard.is_some()) {
+        let alone = if heard {
+            format!("{peer} was evicted")
+        } else if self.peer.paths.iter().any(|p| p.heard.is_some()) {
             format!("{peer} is heard, and does not hear this node")
         } else {
             format!("{peer} is not heard")

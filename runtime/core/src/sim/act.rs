@@ -138,8 +138,8 @@ impl World {
                 let i = self.who(who);
                 self.machines[i].rtc_offset_us += if ahead { 3_600_000_000 } else { -3_600_000_000 };
             }
-            What::Flip(who) => self.hurt_log(who, false),
-            What::LoseLog(who) => self.hurt_log(who, true),
+            What::Flip(who) => self.hurt_log(self.who(who), false),
+            What::LoseLog(who) => self.hurt_log(self.who(who), true),
             What::Throttle => self.throttled = true,
             What::Move => {
                 let to = 1 - self.workload.service_at;
@@ -432,26 +432,6 @@ impl World {
         // Long enough for the other one to take over, short enough for the hub to wait.
         let us = self.rng.range(8_700_000, 9_700_000);
         self.at(us, Happening::Undo(n));
-    }
-
-    fn hurt_log(&mut self, who: Who, delete: bool) {
-        let i = self.who(who);
-        // A log that the other one does not have would be lost for good: no cluster can bring that back.
-        let other = &self.machines[1 - i].disk;
-        let disk = &self.machines[i].disk;
-        let shared = |n: &&String| n.len() == 19 && n.ends_with(".log") && disk.file(n) == other.file(n);
-        let logs: Vec<String> = disk.names().filter(shared).cloned().collect();
-        let Some(name) = logs.last().cloned() else { return };
-        if delete {
-            self.machines[i].disk.remove(&name);
-        } else {
-            self.machines[i].disk.flip(&name, 100);
-        }
-        self.checks.counters.hurt_logs += 1;
-        let group = usize::from_str_radix(&name[1..3], 16).unwrap_or(0);
-        let group = self.checks.groups[group].clone();
-        self.checks.hurt(i, &group);
-        self.note(|| format!("hurt {name} on {i}"));
     }
 
     pub(super) fn undo_step(&mut self, n: usize) {

@@ -7,7 +7,7 @@ use crate::cluster::record::Saved;
 use crate::durable;
 use crate::store::log;
 use crate::wire;
-use ccr_contract::status::CopyStatus;
+use ccr_contract::status::{ClusterState, CopyStatus};
 use std::collections::BTreeMap;
 
 /// Whose copy of what was hurt in this run: the other one's is spared until the end.
@@ -66,29 +66,39 @@ impl World {
         true
     }
 
-    /// An operator takes away a file that keeps a daemon from starting: a hub's, or a member's while the other one runs.
+    /// An operator takes away a file that keeps a daemon from starting: a hub's, or a member's where the other one is in a cluster,
+    /// or was evicted and can neither serve nor take this one back.
     pub(super) fn take_away_what_is_not_understood(&mut self) {
         for i in 0..self.machines.len() {
-            let (file, alone) = match i {
-                0 | 1 => (CLUSTER_FILE, !self.truths.serves(1 - i)),
-                _ => ("hub.json", false),
-            };
-            let disk = &mut self.machines[i].disk;
+            let file = if i < 2 { CLUSTER_FILE } else { "hub.json" };
             let bad = |b: &[u8]| durable::decode::<serde_json::Value>(u64::MAX, b).is_err();
-            if !alone && disk.file(file).is_some_and(bad) {
-                disk.remove(file);
+            if !self.machines[i].disk.file(file).is_some_and(bad) {
+                continue;
+            }
+            if i > 1 || self.cluster_state(1 - i) == Some(ClusterState::Up) || self.is_evicted(1 - i) {
+                self.machines[i].disk.remove(file);
                 self.note(|| format!("an operator removes {file} of {i}"));
             }
         }
     }
 
-    /// A member that may not form a cluster alone, because what the witness voted for last is in the record of the other one, whose
-    /// daemon does not start with it.
-    pub(super) fn kept_out_by_a_damaged_record(&mut self) -> Option<usize> {
+    /// A member that goes on by an operator's force only, its cluster's record being lost: what the witness voted for last is in that
+    /// of the other one, whose daemon does not start with it; or its own is gone, and the other one was evicted.
+    pub(super) fn needs_force(&mut self) -> Option<usize> {
         let bad = |b: &[u8]| Saved::decode(b).is_err();
-        let i = (0..2).find(|i| self.machines[1 - i].disk.file(CLUSTER_FILE).is_some_and(bad))?;
-        let cluster = self.ask_status(i)?.cluster?;
-        cluster.cause?.contains("voted for a newer cluster").then_some(i)
+        (0..2).find(|i| {
+            let cause = self.ask_status(*i).and_then(|s| s.cluster?.cause).unwrap_or_default();
+            let other_is_bad = self.machines[1 - i].disk.file(CLUSTER_FILE).is_some_and(bad);
+            (cause.contains("voted for a newer cluster") && other_is_bad)
+                || (cause.contains("cluster.json is gone") && self.is_evicted(1 - i))
+        })
+    }
+
+    fn cluster_state(&mut self, i: usize) -> Option<ClusterState> {
+        Some(self.ask_status(i)?.cluster?.state)
+    }
+    fn is_evicted(&mut self, i: usize) -> bool {
+        self.cluster_state(i) == Some(ClusterState::Stopped)
     }
 
     /// What the checks must know.
@@ -151,8 +161,9 @@ impl World {
             .any(|c| c.status == CopyStatus::Healthy && c.copy_queue == 0)
     }
 
-    /// Whether what this member's record says is not lost with the file: the witness knows it, or the other member, whose file is
-    /// spared from then on. Of an older copy, which looks like a good one, only the witness can tell.
+    /// Whether what this member's record says is not lost with the file: the other member, whose file is spared from then on, has
+    /// it, or the witness knows which one counts. Of an older copy, which looks like a good one, only the witness can tell; and a file
+    /// that is gone tells nobody that there was one.
     fn cluster_known_elsewhere(&self, i: usize, how: How) -> bool {
         let record = |i: usize| {
             let file = self.machines[i].disk.file(CLUSTER_FILE)?;
@@ -164,7 +175,31 @@ impl World {
         };
         let contents = self.share.contents();
         let mut known = contents.filter_map(|c| wire::decode_witness(c).ok().flatten());
-        known.any(|w| w.id == ours) || (how != How::Older && record(1 - i).is_some_and(|theirs| theirs == ours))
+        let voted = known.any(|w| w.id == ours);
+        let other = record(1 - i).is_some_and(|theirs| theirs == ours);
+        (voted && how != How::Delete) || (other && how != How::Older)
+    }
+
+    /// A closed log of a member is hurt, one that the other one has as well: otherwise no cluster could bring it back.
+    pub(super) fn hurt_log(&mut self, i: usize, delete: bool) {
+        let (disk, other) = (&self.machines[i].disk, &self.machines[1 - i].disk);
+        let shared = |n: &&String| n.len() == 19 && n.ends_with(".log") && disk.file(n) == other.file(n);
+        let Some(name) = disk.names().filter(shared).last().cloned() else {
+            return;
+        };
+        let g = group_of(&name);
+        if self.atlas.groups.get(&g).is_some_and(|victim| *victim != i) {
+            self.checks.counters.spared += 1;
+            return;
+        }
+        if delete {
+            self.machines[i].disk.remove(&name);
+        } else {
+            self.machines[i].disk.flip(&name, 100);
+        }
+        self.checks.counters.hurt_logs += 1;
+        self.hurt(i, Kind::Closed, &name);
+        self.note(|| format!("hurt {name} on {i}"));
     }
 }
 

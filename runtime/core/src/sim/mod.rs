@@ -274,8 +274,8 @@ impl World {
         use crate::io::Command;
         let group = None;
         self.take_away_what_is_not_understood();
-        if let Some(i) = self.kept_out_by_a_damaged_record() {
-            // What the node with the damaged file did alone is given up, and comes back from the dumpster.
+        if let Some(i) = self.needs_force() {
+            // What the other one did alone, or this one's record said, is given up; mail comes back from the dumpster.
             return self.order(usize::MAX, i, Command::ForceQuorum);
         }
         if why.contains("Failed") {
