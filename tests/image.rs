@@ -8,7 +8,6 @@ use failoverlab::image::{ImageKey, Manifest, Recipe, Store};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 /// A file of the image's file system, read without mounting it.
 fn debugfs(raw: &std::path::Path, command: &str) -> String {
