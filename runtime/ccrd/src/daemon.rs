@@ -205,6 +205,7 @@ pub async fn run(options: Options) -> Result<(), Ended> {
         // Once means in order; the core knows what that is, and how long it may take. Twice means now.
         None => {
             ending.stopping();
+            // Where the core is gone already, `end` says so.
             let _ = to_core.send(Input::End);
             tokio::select! {
                 outcome = end => outcome.unwrap_or_else(|_| Err("the core's thread panicked".to_owned())),

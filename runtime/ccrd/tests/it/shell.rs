@@ -155,6 +155,18 @@ async fn talk(at: SocketAddr, script: &str) -> String {
     exchange(TcpStream::connect(at).await.unwrap(), script.as_bytes()).await
 }
 
+/// An event with this number.
+fn online(seq: u64) -> NodeEvent {
+    NodeEvent {
+        seq,
+        node_t_us: 1,
+        kind: "service.online".into(),
+        id: None,
+        severity: Severity::Info,
+        data: Default::default(),
+    }
+}
+
 #[tokio::test]
 async fn sessions_reach_the_core_and_its_words_reach_the_client() {
     let w = world(true);
@@ -337,16 +349,7 @@ async fn operators_and_garbage_at_the_control_socket() {
         let said = ask(&socket, bad).await;
         assert!(said.starts_with("{\"denied\":"), "{said}");
     }
-    let push = |seq| {
-        events.push(NodeEvent {
-            seq,
-            node_t_us: 1,
-            kind: "service.online".into(),
-            id: None,
-            severity: Severity::Info,
-            data: Default::default(),
-        })
-    };
+    let push = |seq| events.push(online(seq));
     push(1);
     push(2);
     assert_eq!(
@@ -379,14 +382,7 @@ async fn events_are_read_from_a_number_with_gaps_told() {
     let listener = ctl::server::listen(&socket).unwrap();
     tokio::spawn(ctl::server::serve(listener, w.core.clone(), events.clone()));
     for seq in [3, 4, 7] {
-        events.push(NodeEvent {
-            seq,
-            node_t_us: 1,
-            kind: "service.online".into(),
-            id: None,
-            severity: Severity::Info,
-            data: Default::default(),
-        });
+        events.push(online(seq));
     }
     let from = |n: Option<u64>| {
         let socket = socket.clone();

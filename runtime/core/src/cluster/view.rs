@@ -87,7 +87,7 @@ impl Cluster {
         } else {
             format!("{peer} is not heard")
         };
-        if self.has_lost_its_record() {
+        if self.has_lost_its_record() && self.report.history.is_some() {
             return format!(
                 "{alone}, and {CLUSTER_FILE} is gone while there are logs of a cluster: this node forms none alone without \
                  `force-quorum`"
