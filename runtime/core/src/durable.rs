@@ -6,8 +6,9 @@
 //! A file without a schema is of the first one: files were written so before there was one. Fields that are not known are
 //! left alone. A file that cannot be understood is never taken for one that is not there, and nobody writes over it.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 /// Why a file cannot be used. It is there, and it was read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,33 +46,60 @@ fn sum(schema: u64, rest: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(schema.to_string().as_bytes()), rest)
 }
 
+/// What says of which form a file is.
+#[derive(Deserialize)]
+struct Stamp {
+    #[serde(default, deserialize_with = "present")]
+    schema: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    crc: Option<Value>,
+}
+
+/// A `null` is there: it is no schema and no checksum, and not the lack of one.
+fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(field).map(Some)
+}
+
+impl Stamp {
+    fn of(bytes: &[u8]) -> Result<Self, NotUnderstood> {
+        // serde takes an array for a structure as well.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(NotUnderstood::Damaged("no object".into()));
+        }
+        parse(bytes)
+    }
+
+    fn schema(&self) -> Result<u64, NotUnderstood> {
+        match &self.schema {
+            None => Ok(1),
+            Some(n) => n
+                .as_u64()
+                .filter(|n| *n > 0)
+                .ok_or_else(|| NotUnderstood::Damaged(format!("`{n}` is no schema"))),
+        }
+    }
+}
+
 /// The schema of a file.
 pub fn schema(bytes: &[u8]) -> Result<u64, NotUnderstood> {
-    let value: serde_json::Value = parse(bytes)?;
-    match value.get("schema") {
-        _ if !value.is_object() => Err(NotUnderstood::Damaged("no object".into())),
-        None => Ok(1),
-        Some(n) => n
-            .as_u64()
-            .filter(|n| *n > 0)
-            .ok_or_else(|| NotUnderstood::Damaged(format!("`{n}` is no schema"))),
-    }
+    Stamp::of(bytes)?.schema()
 }
 
 /// Reads a file of a schema up to `known`.
 pub fn decode<T: DeserializeOwned>(known: u64, bytes: &[u8]) -> Result<T, NotUnderstood> {
-    let found = schema(bytes)?;
+    let stamp = Stamp::of(bytes)?;
+    let found = stamp.schema()?;
     if found > known {
         return Err(NotUnderstood::Newer { found, known });
     }
-    check(found, bytes)?;
+    if let Some(stated) = &stamp.crc {
+        check(found, stated, bytes)?;
+    }
     parse(bytes)
 }
 
 /// Whether the content is what the checksum was made of. A file without one is as old as one without a schema.
-fn check(schema: u64, bytes: &[u8]) -> Result<(), NotUnderstood> {
-    let value: serde_json::Value = parse(bytes)?;
-    let Some(stated) = value.get("crc") else { return Ok(()) };
+fn check(schema: u64, stated: &Value, bytes: &[u8]) -> Result<(), NotUnderstood> {
     let head = format!("{SCHEMA}{schema}{CRC}");
     let rest = bytes.strip_prefix(head.as_bytes()).and_then(|b| b.get(8..));
     let rest = rest.and_then(|b| b.strip_prefix(b"\","));
@@ -102,7 +130,6 @@ pub(crate) fn written(value: &serde_json::Value) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde::Deserialize;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Content {
@@ -158,8 +185,11 @@ mod tests {
             b"7",
             br#"{"schema":0,"name":"x","count":1}"#,
             br#"{"schema":"2","name":"x","count":1}"#,
+            br#"{"schema":null,"name":"x","count":1}"#,
         ] {
             assert!(matches!(schema(bad), Err(NotUnderstood::Damaged(_))));
         }
+        let null = br#"{"schema":1,"crc":null,"name":"x","count":1}"#;
+        assert!(matches!(decode::<Content>(1, null), Err(NotUnderstood::Damaged(_))));
     }
 }

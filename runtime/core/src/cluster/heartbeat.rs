@@ -265,6 +265,9 @@ impl Cluster {
                 path.heard_by_peer == Some(true)
             };
             let was = std::mem::replace(&mut path.told, (in_, out));
+            if was == (in_, out) {
+                continue;
+            }
             let network = path.name.clone();
             let (me, peer) = (self.me.clone(), self.peer.name.clone());
             for (was, is, from, to) in [(was.0, in_, &peer, &me), (was.1, out, &me, &peer)] {

@@ -311,6 +311,9 @@ impl Member {
     }
 
     fn tell_source(&mut self, out: Vec<Msg>) {
+        if out.is_empty() {
+            return;
+        }
         let peer = self.cluster.peer_name().to_owned();
         for msg in out {
             self.links.send(&mut self.ctx, &peer, &msg);

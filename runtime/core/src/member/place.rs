@@ -2,6 +2,7 @@
 
 use super::Member;
 use super::service::Stage;
+use crate::cluster::record::Record;
 use ccr_contract::status::{Intent, ServiceState};
 
 impl Member {
@@ -10,12 +11,11 @@ impl Member {
         if !self.cluster.is_leader() || !self.cluster.committed() {
             return;
         }
-        let record = self.cluster.record().clone();
-        let me = self.config.node.clone();
-        let peer = self.cluster.peer_name().to_owned();
-        let maker = self.cluster.maker().clone();
-        let next = || record.next(&maker);
-        let appoint = |owner: &str, clean| Some(next().appoint(&maker, owner, clean));
+        let record = self.cluster.record();
+        let (me, peer) = (self.config.node.as_str(), self.cluster.peer_name());
+        let maker = self.cluster.maker();
+        let next = || record.next(maker);
+        let appoint = |owner: &str, clean| Some(next().appoint(maker, owner, clean));
         let mine = record.owner == me;
         let started = record.intent == Intent::Started;
         let view = self.cluster.peer_view().filter(|v| v.id == record.id);
@@ -23,10 +23,10 @@ impl Member {
             // Stopped in order, and the copy has everything: either of them may serve next.
             _ if mine && self.service.stage == Stage::Shipped && record.holder.is_some() => Some(next().shipped()),
             Some(v) if !mine && v.released && !started => record.holder.is_some().then(|| next().shipped()),
-            _ if mine && self.service.is_released() && self.cluster.peer_up() => appoint(&peer, true),
+            _ if mine && self.service.is_released() && self.cluster.peer_up() => appoint(peer, true),
             _ if mine && self.service.is_released() => None,
             Some(v) if mine && self.service.stage == Stage::Failed && v.service != ServiceState::Failed => {
-                appoint(&peer, false)
+                appoint(peer, false)
             }
             _ if mine
                 && started
@@ -35,15 +35,15 @@ impl Member {
                 && record.owner_epoch <= self.service.used
                 && self.service.stage == Stage::Off =>
             {
-                appoint(&me, false)
+                appoint(me, false)
             }
-            _ if !mine && !self.cluster.peer_up() => appoint(&me, false),
-            Some(v) if !mine && v.released => appoint(&me, true),
+            _ if !mine && !self.cluster.peer_up() => appoint(me, false),
+            Some(v) if !mine && v.released => appoint(me, true),
             Some(v) if !mine && v.service == ServiceState::Failed && self.service.stage != Stage::Failed => {
-                appoint(&me, false)
+                appoint(me, false)
             }
             Some(v) if !mine && started && v.service_epoch == 0 && v.service == ServiceState::Offline => {
-                appoint(&peer, false)
+                appoint(peer, false)
             }
             _ => None,
         };
@@ -57,14 +57,18 @@ impl Member {
                 let view = view.filter(|v| v.service_epoch == record.owner_epoch)?;
                 (view.groups.iter().map(|g| g.mounted).collect(), view.redelivered)
             };
-            let mut r = next();
-            r.served.resize(mounted.len(), 0);
-            for (served, _) in r.served.iter_mut().zip(mounted).filter(|(_, mounted)| *mounted) {
+            let mut served = record.served.clone();
+            served.resize(mounted.len(), 0);
+            for (served, _) in served.iter_mut().zip(mounted).filter(|(_, mounted)| *mounted) {
                 *served = record.owner_epoch;
             }
-            r.redeliver &= !redelivered;
-            let mounts = r.served != record.served && r.served.contains(&record.owner_epoch);
-            (mounts || r.redeliver != record.redeliver).then_some(r)
+            let redeliver = record.redeliver && !redelivered;
+            let mounts = served != record.served && served.contains(&record.owner_epoch);
+            (mounts || redeliver != record.redeliver).then(|| Record {
+                served,
+                redeliver,
+                ..next()
+            })
         });
         if let Some(record) = proposal {
             // The only refusal is that a change is under way: the next round tries again.

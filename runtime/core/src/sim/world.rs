@@ -116,7 +116,7 @@ pub enum Happening {
 }
 
 #[derive(Debug)]
-struct At(u64, u64, Happening);
+struct At(u64, u64, Box<Happening>);
 impl PartialEq for At {
     fn eq(&self, o: &Self) -> bool {
         (self.0, self.1) == (o.0, o.1)
@@ -294,7 +294,7 @@ impl World {
     /// Something happens `us` after now.
     pub fn at(&mut self, us: u64, what: Happening) {
         self.order += 1;
-        self.queue.push(Reverse(At(self.now + us, self.order, what)));
+        self.queue.push(Reverse(At(self.now + us, self.order, Box::new(what))));
     }
 
     /// A node's clocks now.
@@ -357,7 +357,7 @@ impl World {
                 break;
             };
             self.now = time;
-            self.happen(what);
+            self.happen(*what);
         }
         self.now = self.now.max(end_us);
     }
