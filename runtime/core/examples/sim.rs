@@ -178,17 +178,25 @@ fn sabotage(args: &Args) -> ExitCode {
             .clone()
             .find(|seed| sim::hunt(*seed, Some(bug), off).broken.is_some())
     };
-    for check in sim::CHECKS {
-        let mut bugs = Bug::ALL
-            .iter()
-            .filter(|(_, by)| by.contains(&check))
-            .map(|(bug, _)| *bug);
-        let unfound = bugs.find(|bug| finds(*bug, None).is_some() && finds(*bug, Some(check)).is_none());
-        match unfound {
-            Some(bug) => println!("{check}: without it {bug:?} is not found"),
-            None => println!("{check}: superfluous, every planted bug is found without it"),
+    let todo = Mutex::new(sim::CHECKS.to_vec());
+    let work = || {
+        while let Some(check) = todo.lock().ok().and_then(|mut todo| todo.pop()) {
+            let mut bugs = Bug::ALL
+                .iter()
+                .filter(|(_, by)| by.contains(&check))
+                .map(|(bug, _)| *bug);
+            let unfound = bugs.find(|bug| finds(*bug, None).is_some() && finds(*bug, Some(check)).is_none());
+            match unfound {
+                Some(bug) => println!("{check}: without it {bug:?} is not found"),
+                None => println!("{check}: superfluous, every planted bug is found without it"),
+            }
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..args.threads {
+            scope.spawn(work);
+        }
+    });
     ExitCode::SUCCESS
 }
 

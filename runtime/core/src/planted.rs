@@ -53,11 +53,19 @@ pub enum Bug {
     BelieveEarlierLife,
     /// Read the bodies of a whole queue at once.
     LoadEveryBody,
+    /// Say that the copy has everything without a look at what it has inspected.
+    GiveUninspected,
+    /// Serve, or go on serving, although an operator has stopped the service.
+    ServeThoughStopped,
+    /// Wait three times as long as agreed until a member that is silent counts as gone.
+    NoticeLate,
+    /// Leave the epoch out of what is told of a path.
+    TellNoEpoch,
 }
 
 impl Bug {
     /// All of them, with the invariants of which one must break.
-    pub const ALL: [(Bug, &'static [&'static str]); 23] = [
+    pub const ALL: [(Bug, &'static [&'static str]); 27] = [
         (Bug::AckBeforeFlush, &["I3"]),
         (Bug::SkipChainCheck, &["I5", "I6"]),
         (Bug::LeaseByBootClock, &["I1"]),
@@ -81,5 +89,9 @@ impl Bug {
         (Bug::KeepLease, &["I1"]),
         (Bug::BelieveEarlierLife, &["I13"]),
         (Bug::LoadEveryBody, &["I14"]),
+        (Bug::GiveUninspected, &["I2"]),
+        (Bug::ServeThoughStopped, &["I10"]),
+        (Bug::NoticeLate, &["I8"]),
+        (Bug::TellNoEpoch, &["contract"]),
     ];
 }

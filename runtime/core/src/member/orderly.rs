@@ -8,6 +8,7 @@ use super::handoff::HANDOFF_US;
 use super::operator::Asker;
 use super::service::Stage;
 use crate::io::{AddressKind, Effect, Reply};
+use crate::planted::Bug;
 use ccr_contract::status::{CopyStatus, Intent, ServiceState};
 
 /// How long the disk may take to close what is open, in microseconds.
@@ -99,6 +100,7 @@ impl Member {
         let mounted = || self.stores.iter().zip(&view.groups).filter(|(s, _)| s.mounted());
         let healthy = mounted().all(|(_, g)| g.status == CopyStatus::Healthy);
         let inspected = mounted().all(|(s, g)| g.inspected >= s.last().generation);
+        let inspected = inspected || self.ctx.plays(Bug::GiveUninspected);
         (healthy, healthy && inspected)
     }
 

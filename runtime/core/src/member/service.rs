@@ -210,17 +210,18 @@ impl Member {
         self.place();
         self.drive_ending();
         let record = self.cluster.record();
+        let started = record.intent == Intent::Started || self.ctx.plays(Bug::ServeThoughStopped);
         let appointed = self.ending.is_none()
             && self.cluster.is_up()
             && self.cluster.committed()
             && record.owner == self.config.node
-            && record.intent == Intent::Started
+            && started
             && record.owner_epoch > self.service.used;
         let epoch = record.owner_epoch;
         let still = self.cluster.is_up()
             && record.owner == self.config.node
             && record.owner_epoch == self.service.epoch
-            && record.intent == Intent::Started;
+            && started;
         if self.service.is_engaged() && !still {
             self.leave();
         }
