@@ -14,9 +14,9 @@ pub struct Problem {
     /// On what it was tried: a node, a file, a network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on: Option<String>,
-    /// What was seen last: libvirt's or QEMU's own words, the last answer of a probe.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seen: Option<String>,
+    /// What was observed last: libvirt's or QEMU's own words, the last answer of a probe.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "seen")]
+    pub observed: Option<String>,
     /// What the person can do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
@@ -31,7 +31,7 @@ impl Problem {
         Self {
             what: what.into(),
             on: None,
-            seen: None,
+            observed: None,
             remedy: None,
             rollback: Vec::new(),
         }
@@ -42,10 +42,10 @@ impl Problem {
         self.on = Some(on.to_string());
         self
     }
-    /// Keeps the last thing seen, in its own words.
+    /// Keeps what was observed last, in its own words.
     #[must_use]
-    pub fn seen(mut self, seen: impl fmt::Display) -> Self {
-        self.seen = Some(seen.to_string());
+    pub fn observed(mut self, observed: impl fmt::Display) -> Self {
+        self.observed = Some(observed.to_string());
         self
     }
     /// Says what to do about it.
@@ -62,8 +62,8 @@ impl fmt::Display for Problem {
         if let Some(on) = &self.on {
             write!(f, " ({on})")?;
         }
-        if let Some(seen) = &self.seen {
-            write!(f, ": {seen}")?;
+        if let Some(observed) = &self.observed {
+            write!(f, ": {observed}")?;
         }
         Ok(())
     }
@@ -142,7 +142,7 @@ pub trait IoContext<T> {
 
 impl<T, E: fmt::Display> IoContext<T> for std::result::Result<T, E> {
     fn tried(self, what: &str, on: impl fmt::Display) -> Result<T> {
-        self.map_err(|e| Error::Operation(Problem::new(what).on(on).seen(e)))
+        self.map_err(|e| Error::Operation(Problem::new(what).on(on).observed(e)))
     }
 }
 
@@ -152,8 +152,18 @@ mod tests {
 
     #[test]
     fn a_problem_reads_as_one_sentence() {
-        let p = Problem::new("start the machine").on("node1").seen("qemu: no memory");
+        let p = Problem::new("start the machine")
+            .on("node1")
+            .observed("qemu: no memory");
         assert_eq!(p.to_string(), "could not start the machine (node1): qemu: no memory");
+    }
+
+    /// Supervisors of other builds and `--json` have it under this name.
+    #[test]
+    fn what_was_observed_is_named_seen_in_json() {
+        let p = Problem::new("start the machine").observed("no memory");
+        let json = serde_json::json!({"what": "start the machine", "seen": "no memory"});
+        assert_eq!(serde_json::to_value(&p).unwrap(), json);
     }
 
     #[test]

@@ -289,7 +289,7 @@ impl Journal {
         match &self.0.path {
             Some(path) => Reader::open(path, from),
             None => Err(Error::Bug(
-                Problem::new("read the journal").seen("it is in memory only"),
+                Problem::new("read the journal").observed("it is in memory only"),
             )),
         }
     }

@@ -124,7 +124,7 @@ impl Home {
             return Err(Error::Host(
                 Problem::new("use the folder")
                     .on(path.display())
-                    .seen("it is a link or belongs to another user")
+                    .observed("it is a link or belongs to another user")
                     .remedy("remove it, or set FAILOVERLAB_HOME to a folder of your own"),
             ));
         }
@@ -155,12 +155,12 @@ pub struct LabFiles {
 }
 
 impl LabFiles {
-    /// The resolved lab and everything chosen for it: [`crate::lab::record::Record`].
+    /// The resolved lab and everything chosen for it: [`crate::lab::record::LabRecord`].
     pub fn record(&self) -> PathBuf {
         self.state.join("lab.json")
     }
-    /// Faults in force and the fabric's rules: `lab::standing`.
-    pub fn standing(&self) -> PathBuf {
+    /// Faults in force and the fabric's rules: `lab::active_faults`.
+    pub fn active_faults(&self) -> PathBuf {
         self.state.join("standing.json")
     }
     /// The initramfs from which the machines get the runtime's programs at their first boot; there until the lab is complete.
@@ -240,7 +240,7 @@ impl LabFiles {
                     return Err(Error::Host(
                         Problem::new("use so long a path for sockets")
                             .on(path.display())
-                            .seen(format!("{len} bytes, Linux takes {SOCKET_PATH_MAX}"))
+                            .observed(format!("{len} bytes, Linux takes {SOCKET_PATH_MAX}"))
                             .remedy("set FAILOVERLAB_HOME (or XDG_RUNTIME_DIR) to a shorter path"),
                     ));
                 }

@@ -88,7 +88,7 @@ pub fn wait_until<T>(what: &str, deadline: Deadline, mut probe: impl FnMut() -> 
             Probe::Ready(v) => return Ok(v),
             Probe::NotYet(seen) if deadline.passed() => {
                 let seen = format!("time ran out; last seen: {seen}");
-                return Err(Error::Operation(Problem::new(what).seen(seen)));
+                return Err(Error::Operation(Problem::new(what).observed(seen)));
             }
             Probe::NotYet(_) => {}
         }

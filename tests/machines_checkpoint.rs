@@ -15,7 +15,7 @@ use failoverlab::hypervisor::{
     Accel, DiskFormat, Embedded, Hypervisor, Machine, Mgmt, Port, become_subreaper, log_environment,
 };
 use failoverlab::image::qemu_img::QemuImg;
-use failoverlab::lab::checkpoint::{About, Live, Return, Returned, Store, bring_back, create, unpack};
+use failoverlab::lab::checkpoint::{About, Live, RestoreRequest, Restored, Store, create, restore, unpack};
 use failoverlab::lab::disks;
 use failoverlab::spec::{Context, Lab, Source, load};
 use failoverlab::wait::{Deadline, Probe, Slowness, wait_until};
@@ -150,14 +150,14 @@ impl Running {
         }
     }
 
-    fn back(&self, store: &Store, name: &str) -> Returned {
+    fn back(&self, store: &Store, name: &str) -> Restored {
         let c = store.get(&name.parse().unwrap()).unwrap();
         timed("unpack", || unpack(&c, &self.files, &self.qemu_img)).unwrap();
         let machines = self.machines();
         let back = timed("bring back", || {
-            bring_back(
+            restore(
                 &c,
-                Return {
+                RestoreRequest {
                     hypervisor: self.hypervisor.clone(),
                     fabric: &self.fabric,
                     machines,
@@ -292,7 +292,7 @@ fn a_lab_is_one_value() {
         seed: 7,
         parent: None,
         record: serde_json::Value::Null,
-        standing: serde_json::Value::Null,
+        active_faults: serde_json::Value::Null,
     };
     let c = timed("checkpoint", || create(&w.live(), &store, about("then"))).unwrap();
     eprintln!("pause {} us, skew {} us", c.meta.pause_us, c.meta.skew_us);

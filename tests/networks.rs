@@ -50,7 +50,7 @@ impl Lab {
         let home = tempfile::Builder::new().prefix("fln").tempdir().unwrap();
         let free = || UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = |s: &UdpSocket| s.local_addr().unwrap().port();
-        let nodes = on_disk::lab(home.path(), "bare", Vec::new()).wish.lab.nodes;
+        let nodes = on_disk::lab(home.path(), "bare", Vec::new()).desired.lab.nodes;
         let (mut ports, mut machines, mut fabrics) = (Vec::new(), Vec::new(), Vec::new());
         for node in &nodes {
             for nic in &node.nics {

@@ -11,8 +11,8 @@ use failoverlab::guest::ssh::{Ssh, Target};
 use failoverlab::guest::{Command, Remote, credentials, wait_ready};
 use failoverlab::hypervisor::{Disk, DiskFormat, Embedded, Hypervisor, Machine, Mgmt, Port};
 use failoverlab::image::qemu_img::QemuImg;
-use failoverlab::lab::record::Wish;
-use failoverlab::lab::wish;
+use failoverlab::lab::desired;
+use failoverlab::lab::record::DesiredState;
 use failoverlab::spec::{Lab, Node, Source};
 use failoverlab::wait::{Deadline, Slowness};
 use std::error::Error;
@@ -89,8 +89,8 @@ impl Guests {
         };
         let source = Source::Folder(dir.path().to_owned());
         let (journal, cancel) = (Journal::in_memory(), AtomicBool::new(false));
-        let wish = wish::decide(&home, &source, wish::read(&source)?.lab, None, 1, &journal, &cancel)?;
-        let lab = wish.lab.clone();
+        let desired = desired::decide(&home, &source, desired::read(&source)?.lab, None, 1, &journal, &cancel)?;
+        let lab = desired.lab.clone();
         let files = home.lab("bench");
         for folder in [&files.state, &files.run, &files.root()] {
             Home::private_dir(folder)?;
@@ -118,13 +118,13 @@ impl Guests {
         let keys = Keys::ensure(&files, lab.nodes.iter().map(|n| n.name.as_str()))?;
         let mut targets = Vec::new();
         for (node, cables) in lab.nodes.iter().zip(cables) {
-            let machine = machine(&wish, &files, node, &keys, cables)?;
+            let machine = machine(&desired, &files, node, &keys, cables)?;
             hypervisor.create(&machine.to_xml()?, false)?;
             targets.push(Target::new(&files, &node.name, machine.mgmt.ssh));
         }
         let mut ready = Vec::new();
         for target in &targets {
-            let deadline = Deadline::scaled(Duration::from_secs(120), wish.slowness);
+            let deadline = Deadline::scaled(Duration::from_secs(120), desired.slowness);
             ready.push(wait_ready(target, deadline, &mut |_| Ok(()))?.0);
         }
         let background = format!("setsid -f perl -MIO::Socket::INET -e \"$0\" {PORT} </dev/null >/dev/null 2>&1");
@@ -196,10 +196,10 @@ fn networks(lab: &Lab, ring: &Path) -> FabricConfig {
     }
 }
 
-fn machine(wish: &Wish, files: &LabFiles, node: &Node, keys: &Keys, cables: [Cable; 3]) -> Tried<Machine> {
+fn machine(desired: &DesiredState, files: &LabFiles, node: &Node, keys: &Keys, cables: [Cable; 3]) -> Tried<Machine> {
     let nf = files.node(&node.name);
     Home::private_dir(&nf.dir)?;
-    let image = &wish.image;
+    let image = &desired.image;
     QemuImg::default().create_overlay(&nf.root_overlay(), &image.disk, image.format)?;
     let ports = node.nics.iter().zip(cables).map(|(nic, cable)| Port {
         network: nic.network.to_string(),
@@ -216,7 +216,7 @@ fn machine(wish: &Wish, files: &LabFiles, node: &Node, keys: &Keys, cables: [Cab
         label: "bench".into(),
         memory: node.memory,
         vcpus: node.vcpus,
-        accel: wish.accel,
+        accel: desired.accel,
         kernel: image.kernel.clone(),
         initrd: image.initrd.clone(),
         cmdline: format!("{} systemd.hostname={}", image.cmdline, node.name),
@@ -232,7 +232,7 @@ fn machine(wish: &Wish, files: &LabFiles, node: &Node, keys: &Keys, cables: [Cab
             mac: node.mgmt_mac,
             ssh,
         },
-        credentials: credentials::write(&wish.lab, node, keys, &nf)?,
+        credentials: credentials::write(&desired.lab, node, keys, &nf)?,
         console: nf.console(),
         console_log: nf.console_log(),
         clock: nf.clock(),

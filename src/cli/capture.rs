@@ -33,7 +33,7 @@ pub fn run(home: &Home, args: Args) -> Ended {
     if args.output.is_none() && stdout.is_terminal() {
         return Err(Error::Usage(
             Problem::new("write a capture")
-                .seen("stdout is a terminal")
+                .observed("stdout is a terminal")
                 .remedy("give a file with -o, or a reader: | wireshark -k -i -"),
         ));
     }

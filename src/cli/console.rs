@@ -24,7 +24,7 @@ pub fn run(home: &Home, args: Args) -> Ended {
         return Err(Error::Usage(
             Problem::new("attach to the console")
                 .on(&node)
-                .seen("stdin is no terminal")
+                .observed("stdin is no terminal")
                 .remedy("failoverlab logs --node NODE --console"),
         ));
     }

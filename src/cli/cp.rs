@@ -25,7 +25,7 @@ pub struct Args {
     lab: Option<String>,
 }
 
-enum Place {
+enum Location {
     Here(PathBuf),
     There(String, PathBuf),
 }
@@ -33,8 +33,8 @@ enum Place {
 pub fn run(home: &Home, args: Args) -> Ended {
     let lab = running(home, &LabArg { lab: args.lab.clone() })?;
     let deadline = Deadline::after(COPY);
-    match (place(&lab, &args.from)?, place(&lab, &args.to)?) {
-        (Place::Here(from), Place::There(node, to)) => {
+    match (location(&lab, &args.from)?, location(&lab, &args.to)?) {
+        (Location::Here(from), Location::There(node, to)) => {
             let content = fs_err::read(&from).tried("read the file", from.display())?;
             let mode = fs_err::metadata(&from)
                 .tried("read the file", from.display())?
@@ -54,7 +54,7 @@ pub fn run(home: &Home, args: Args) -> Ended {
                 content.len()
             ))?;
         }
-        (Place::There(node, from), Place::Here(to)) => {
+        (Location::There(node, from), Location::Here(to)) => {
             let content = Ssh::connect(&lab.way(home, &node)?, deadline)?.download(&from, deadline)?;
             let to = if to.is_dir() {
                 to.join(from.file_name().unwrap_or_default())
@@ -73,7 +73,7 @@ pub fn run(home: &Home, args: Args) -> Ended {
             return Err(Error::Usage(
                 Problem::new("copy")
                     .on(format!("{} {}", args.from, args.to))
-                    .seen("exactly one of the two must be NODE:PATH"),
+                    .observed("exactly one of the two must be NODE:PATH"),
             ));
         }
     }
@@ -81,12 +81,12 @@ pub fn run(home: &Home, args: Args) -> Ended {
 }
 
 /// `NODE:PATH` where NODE is a node of the lab; a path of this host otherwise (`./a:b` always is one).
-fn place(lab: &Running, word: &str) -> Result<Place> {
+fn location(lab: &Running, word: &str) -> Result<Location> {
     match word.split_once(':') {
         Some((node, path)) if !node.contains('/') => {
             lab.node(node)?;
-            Ok(Place::There(node.to_owned(), Path::new(path).to_owned()))
+            Ok(Location::There(node.to_owned(), Path::new(path).to_owned()))
         }
-        _ => Ok(Place::Here(word.into())),
+        _ => Ok(Location::Here(word.into())),
     }
 }

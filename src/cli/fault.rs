@@ -40,7 +40,7 @@ pub struct HealArgs {
 pub fn fault(home: &Home, args: FaultArgs) -> Ended {
     let words = Words::from_arguments(&args.kind, args.on, &args.parameters)?;
     let lab = running(home, &LabArg { lab: Some(args.lab) })?;
-    let spec = &lab.record.wish.lab;
+    let spec = &lab.record.desired.lab;
     let known = Roles::of(spec);
     // A role is whoever has it now; a node is itself and needs no look, and an unknown word none at all.
     let roles = words.names().into_iter().any(|n| spec.node(n).is_none() && is_role(n));

@@ -5,7 +5,7 @@ use super::target::{self, LabArg};
 use super::{Ended, down, output};
 use crate::error::Result;
 use crate::files::Home;
-use crate::lab::checkpoint::{Returned, Store};
+use crate::lab::checkpoint::{Restored, Store};
 use crate::lab::fork;
 use crate::lab::protocol::{RestoreArgs, Verb};
 use crate::units::Name;
@@ -62,14 +62,14 @@ fn now(home: &Home, lab: &LabArg) -> Result<Name> {
 }
 
 /// All forks or none.
-fn all(home: &Home, restore: &RestoreArgs, count: u16) -> Result<Vec<String>> {
-    let checkpoint = Store::of(home, &restore.lab).get(&restore.checkpoint)?;
+fn all(home: &Home, args: &RestoreArgs, count: u16) -> Result<Vec<String>> {
+    let checkpoint = Store::of(home, &args.lab).get(&args.checkpoint)?;
     crate::lab::admission::forks(home, &checkpoint, count)?;
     let mut made = Vec::new();
     for _ in 0..count {
-        let instance = fork::claim(home, &restore.lab)?;
+        let instance = fork::claim(home, &args.lab)?;
         made.push(instance.clone());
-        if let Err(e) = bring_back(home, &instance, restore) {
+        if let Err(e) = restore(home, &instance, args) {
             let failures = made
                 .iter()
                 .filter_map(|i| down::down(home, i).err().map(|e| e.to_string()));
@@ -80,7 +80,7 @@ fn all(home: &Home, restore: &RestoreArgs, count: u16) -> Result<Vec<String>> {
 }
 
 /// Brings a lab or fork back from a checkpoint and shows how it goes.
-pub fn bring_back(home: &Home, instance: &str, from: &RestoreArgs) -> Result<Returned> {
+pub fn restore(home: &Home, instance: &str, from: &RestoreArgs) -> Result<Restored> {
     let mut terminal = Terminal::new();
-    fork::bring_back(home, instance, from, |e| terminal.show(e))
+    fork::restore(home, instance, from, |e| terminal.show(e))
 }

@@ -51,7 +51,7 @@ impl std::str::FromStr for Spec {
 
 pub fn run(home: &Home, args: Args) -> Ended {
     let lab = running(home, &LabArg { lab: Some(args.lab) })?;
-    let spec = &lab.record.wish.lab;
+    let spec = &lab.record.desired.lab;
     let to = |f: &Spec| Ok(SocketAddrV4::new(address(spec, &f.name)?, f.port));
     let targets: Vec<SocketAddrV4> = args.forwards.iter().map(to).collect::<Result<_>>()?;
     let mut open = Vec::new();
@@ -95,7 +95,7 @@ fn address(lab: &Lab, name: &str) -> Result<Ipv4Addr> {
         return Err(Error::Usage(
             Problem::new("forward a port")
                 .on(address)
-                .seen("it is on none of the lab's networks")
+                .observed("it is on none of the lab's networks")
                 .remedy(format!("networks: {}", subnets.collect::<Vec<_>>().join(", "))),
         ));
     }

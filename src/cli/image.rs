@@ -6,8 +6,8 @@ use super::{Ended, interruptible, output};
 use crate::event::Journal;
 use crate::files::Home;
 use crate::image::{Store, short};
-use crate::lab::record::Record;
-use crate::lab::wish;
+use crate::lab::desired;
+use crate::lab::record::LabRecord;
 use std::sync::{Arc, Mutex};
 
 #[derive(Debug, clap::Args)]
@@ -51,8 +51,8 @@ pub fn run(home: &Home, args: Args) -> Ended {
 }
 
 fn build(home: &Home, lab: &LabArg, json: bool) -> Ended {
-    let lab = wish::read(&source(home, lab)?)?.lab;
-    let (store, key) = wish::image_key(home, &lab)?;
+    let lab = desired::read(&source(home, lab)?)?.lab;
+    let (store, key) = desired::image_key(home, &lab)?;
     let interrupted = interruptible()?;
     Home::private_dir(&home.cache)?;
     let journal = Journal::in_memory();
@@ -96,9 +96,9 @@ fn ls(home: &Home, json: bool) -> Ended {
 fn rm(home: &Home, image: &str, json: bool) -> Ended {
     let user = |digest: &str| {
         let uses = |name: &String| {
-            let record = Record::load(&home.lab(name).record()).ok().flatten();
+            let record = LabRecord::load(&home.lab(name).record()).ok().flatten();
             // A record that cannot be read may well use it.
-            record.is_none_or(|r| r.wish.image.digest == digest)
+            record.is_none_or(|r| r.desired.image.digest == digest)
         };
         names(home).into_iter().find(uses)
     };

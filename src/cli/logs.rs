@@ -5,7 +5,7 @@ use super::{Ended, output};
 use crate::error::IoContext;
 use crate::event::{Event, Severity};
 use crate::files::Home;
-use crate::lab::client::Heard;
+use crate::lab::client::StreamItem;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -48,9 +48,9 @@ pub fn run(home: &Home, args: Args) -> Ended {
         show(&args, &event)?;
     }
     if args.follow {
-        let on = |heard: Heard<'_>| match heard {
-            Heard::Event(e) => show(&args, e).is_ok(),
-            Heard::Gap { from, to } => {
+        let on = |item: StreamItem<'_>| match item {
+            StreamItem::Event(e) => show(&args, e).is_ok(),
+            StreamItem::Gap { from, to } => {
                 output::remark(&format!("events {from} to {to} are missing"));
                 true
             }

@@ -4,7 +4,7 @@ use super::target::names;
 use super::{Ended, output};
 use crate::files::Home;
 use crate::lab::client::Client;
-use crate::lab::record::Record;
+use crate::lab::record::LabRecord;
 use serde::Serialize;
 
 #[derive(Debug, clap::Args)]
@@ -52,13 +52,13 @@ pub fn run(home: &Home, args: Args) -> Ended {
 fn row(home: &Home, name: &str) -> Option<Row> {
     let files = home.lab(name);
     let supervisor = Client::find(&files).ok().flatten().map(|c| c.greeting().pid);
-    let record = Record::load(&files.record()).ok().flatten()?;
+    let record = LabRecord::load(&files.record()).ok().flatten()?;
     Some(Row {
         lab: name.to_owned(),
-        title: record.wish.lab.title,
+        title: record.desired.lab.title,
         machines: record.machines.len(),
         complete: record.complete,
         supervisor,
-        source: record.wish.source,
+        source: record.desired.source,
     })
 }

@@ -221,7 +221,7 @@ fn unknown(what: &str, name: &str, known: impl IntoIterator<Item = String>) -> E
     Error::Usage(
         Problem::new(format!("find the {what}"))
             .on(name.escape_debug())
-            .seen(if known.is_empty() {
+            .observed(if known.is_empty() {
                 "there is none".into()
             } else {
                 format!("known: {}", known.join(", "))

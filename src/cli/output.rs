@@ -45,7 +45,7 @@ fn render(e: &Error) -> String {
     if let Some(on) = p.on.as_deref().filter(|s| !s.is_empty()) {
         line("on", on);
     }
-    if let Some(seen) = &p.seen {
+    if let Some(seen) = &p.observed {
         line("seen", seen);
     }
     if let Some(remedy) = &p.remedy {
@@ -70,7 +70,7 @@ mod tests {
         let e = Error::Operation(
             Problem::new("start the machine")
                 .on("node1")
-                .seen("qemu: line one\nline two")
+                .observed("qemu: line one\nline two")
                 .remedy("try again"),
         );
         let e = e.with_rollback(["could not remove x: busy".to_owned()]);

@@ -28,11 +28,11 @@ pub fn run(home: &Home, args: Args) -> Ended {
     // Before a supervisor is started for nothing.
     Store::of(home, &restore.lab).get(&restore.checkpoint)?;
     let began = std::time::Instant::now();
-    let returned = super::fork::bring_back(home, &instance, &restore)?;
+    let restored = super::fork::restore(home, &instance, &restore)?;
     let seconds = began.elapsed().as_secs_f64();
     if args.json {
         output::json(
-            &serde_json::json!({"lab": instance, "checkpoint": restore.checkpoint, "seconds": seconds, "returned": returned}),
+            &serde_json::json!({"lab": instance, "checkpoint": restore.checkpoint, "seconds": seconds, "returned": restored}),
         )?;
     } else {
         output::text_out(&format!(

@@ -28,7 +28,7 @@ pub fn run(home: &Home, args: Args) -> Ended {
         if args.json {
             output::json(&state)?;
         } else {
-            let text = fabric::picture(&lab.record.wish.lab, &state.rules, &state.counters);
+            let text = fabric::picture(&lab.record.desired.lab, &state.rules, &state.counters);
             output::text_out(text.trim_end())?;
         }
         return Ok(0);
@@ -102,7 +102,7 @@ fn render(s: &LabStatus) -> String {
             let _ = writeln!(out, "{:<6} {:<11} {}", f.id, f.kind, f.target);
         }
     }
-    for (from, to) in &s.dark {
+    for (from, to) in &s.network_outages {
         let _ = writeln!(
             out,
             "\nnetworks were dark from {:.1} s to {:.1} s: the supervisor had died",
@@ -209,7 +209,7 @@ mod tests {
             t_us: 0,
             machines,
             faults: Vec::new(),
-            dark: Vec::new(),
+            network_outages: Vec::new(),
             unhealthy: None,
         })
     }

@@ -3,8 +3,8 @@
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::files::{Home, is_instance};
 use crate::lab::client::Client;
-use crate::lab::record::Record;
-use crate::lab::wish;
+use crate::lab::desired;
+use crate::lab::record::LabRecord;
 use crate::spec;
 use crate::units::Name;
 
@@ -31,7 +31,7 @@ pub struct Running {
     /// Its name, or `NAME@N`.
     pub instance: String,
     /// What was chosen for it.
-    pub record: Record,
+    pub record: LabRecord,
 }
 
 impl Running {
@@ -47,7 +47,7 @@ impl Running {
 
     /// Refuses a node that the lab does not have.
     pub fn node(&self, name: &str) -> Result<&spec::Node> {
-        let lab = &self.record.wish.lab;
+        let lab = &self.record.desired.lab;
         lab.node(name)
             .ok_or_else(|| super::unknown("node", name, lab.nodes.iter().map(|n| n.name.to_string())))
     }
@@ -64,7 +64,7 @@ pub fn instance(home: &Home, arg: &LabArg) -> Result<String> {
         return Ok(name.to_owned());
     }
     let source = source(home, arg)?;
-    Ok(wish::read(&source)?.lab.name.to_string())
+    Ok(desired::read(&source)?.lab.name.to_string())
 }
 
 /// The name of the lab that `arg` means, for what belongs to a lab and its forks together: `ccr` for `ccr@2`.
@@ -72,7 +72,7 @@ pub fn lab_name(home: &Home, arg: &LabArg) -> Result<Name> {
     let instance = instance(home, arg)?;
     let name = instance.split('@').next().unwrap_or_default();
     name.parse()
-        .map_err(|seen: String| Error::Usage(Problem::new("find the lab").on(name.escape_debug()).seen(seen)))
+        .map_err(|seen: String| Error::Usage(Problem::new("find the lab").on(name.escape_debug()).observed(seen)))
 }
 
 /// The lab's folder that `arg` means. A lab that is up is found by its name from anywhere.
@@ -84,9 +84,9 @@ pub fn source(home: &Home, arg: &LabArg) -> Result<spec::Source> {
         .as_deref()
         .filter(|n| found.is_err() && is_instance(n))
         .map(|n| home.lab(n).record());
-    match up.map(|path| Record::load(&path)).transpose()?.flatten() {
+    match up.map(|path| LabRecord::load(&path)).transpose()?.flatten() {
         Some(record) => Ok(spec::Source::Folder(
-            std::path::Path::new(&record.wish.source)
+            std::path::Path::new(&record.desired.source)
                 .parent()
                 .unwrap_or(&here)
                 .to_owned(),
@@ -98,12 +98,12 @@ pub fn source(home: &Home, arg: &LabArg) -> Result<spec::Source> {
 /// The lab that `arg` means; an error where it is not up.
 pub fn running(home: &Home, arg: &LabArg) -> Result<Running> {
     let instance = instance(home, arg)?;
-    match Record::load(&home.lab(&instance).record())? {
+    match LabRecord::load(&home.lab(&instance).record())? {
         Some(record) => Ok(Running { instance, record }),
         None => Err(Error::Usage(
             Problem::new("find the running lab")
                 .on(&instance)
-                .seen(match names(home).as_slice() {
+                .observed(match names(home).as_slice() {
                     [] => "no lab is up".to_owned(),
                     up => format!("up: {}", up.join(", ")),
                 })

@@ -9,8 +9,8 @@ use crate::files::Home;
 use crate::hypervisor::Accel;
 use crate::lab::client::Client;
 use crate::lab::protocol::{UpArgs, Verb};
-use crate::lab::record::Wish;
-use crate::lab::{observe, wish};
+use crate::lab::record::DesiredState;
+use crate::lab::{desired, observe};
 use crate::spec::{self, Source};
 use serde_json::Value;
 use std::sync::atomic::AtomicBool;
@@ -79,11 +79,11 @@ pub fn run(home: &Home, args: Args) -> Ended {
 
 /// The lab's file, which must fit this host unless the lab is up.
 pub fn read(home: &Home, source: &Source) -> Result<spec::Loaded> {
-    let known = wish::read(source)?;
+    let known = desired::read(source)?;
     if home.lab(&known.lab.name).record().is_file() {
         Ok(known)
     } else {
-        wish::load(source)
+        desired::load(source)
     }
 }
 
@@ -103,7 +103,7 @@ pub struct Options {
 /// What was decided before the supervisor is asked, and what shows how it goes.
 pub struct Decided {
     /// What is asked for.
-    pub wish: Wish,
+    pub desired: DesiredState,
     terminal: Arc<Mutex<Terminal>>,
     interrupted: Arc<AtomicBool>,
 }
@@ -121,9 +121,9 @@ pub fn decide(home: &Home, source: &Source, lab: spec::Lab, options: &Options) -
             true
         }
     });
-    let wish = wish::decide(home, source, lab, options.accel, options.seed, &journal, &interrupted)?;
+    let desired = desired::decide(home, source, lab, options.accel, options.seed, &journal, &interrupted)?;
     Ok(Decided {
-        wish,
+        desired,
         terminal,
         interrupted,
     })
@@ -136,15 +136,15 @@ fn show(terminal: &Mutex<Terminal>, e: &crate::event::Event) {
 /// Brings the lab up and shows how it goes; what `--json` prints.
 pub fn carry_out(home: &Home, decided: Decided, options: &Options) -> Result<Value> {
     let Decided {
-        wish,
+        desired,
         terminal,
         interrupted,
     } = decided;
-    let instance = wish.lab.name.to_string();
+    let instance = desired.lab.name.to_string();
     let mut client = Client::find_or_start(home, &instance)?;
     let watch = super::Watch::over(interrupted, client.hang_up()?)?;
     let args = UpArgs {
-        wish,
+        desired,
         keep: options.keep,
         cold: options.cold,
     };

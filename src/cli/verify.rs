@@ -9,7 +9,7 @@ use crate::files::Home;
 use crate::hypervisor::Accel;
 use crate::lab::checkpoint::Store;
 use crate::lab::protocol::RestoreArgs;
-use crate::lab::record::Record;
+use crate::lab::record::LabRecord;
 use crate::lab::world::MachineWorlds;
 use crate::lab::{admission, observe};
 use crate::report;
@@ -71,7 +71,7 @@ pub fn run(home: &Home, args: Args) -> Ended {
         return Err(Error::Usage(
             Problem::new("find a scenario to run")
                 .on(&lab.name)
-                .seen("there is none"),
+                .observed("there is none"),
         ));
     }
     scenario::distinct(&scenarios, args.repeat)?;
@@ -96,7 +96,7 @@ pub fn run(home: &Home, args: Args) -> Ended {
 /// this is taken down again.
 fn healthy(home: &Home, source: &Source, lab: Lab, args: &Args) -> Result<RestoreArgs> {
     let name = lab.name.clone();
-    let was_up = Record::load(&home.lab(&name).record())?.is_some();
+    let was_up = LabRecord::load(&home.lab(&name).record())?.is_some();
     let options = up::Options {
         accel: args.accel,
         // The lab's own: scenarios with another seed begin with the same lab.
@@ -105,7 +105,7 @@ fn healthy(home: &Home, source: &Source, lab: Lab, args: &Args) -> Result<Restor
         cold: false,
     };
     let decided = up::decide(home, source, lab, &options)?;
-    let checkpoint = observe::warm_name(&decided.wish.input_key);
+    let checkpoint = observe::warm_name(&decided.desired.input_key);
     let store = Store::of(home, &name);
     let fit = || store.get(&checkpoint).and_then(|c| c.verify());
     if fit().is_err() {
@@ -113,7 +113,9 @@ fn healthy(home: &Home, source: &Source, lab: Lab, args: &Args) -> Result<Restor
             return Err(Error::Usage(
                 Problem::new("fork the lab")
                     .on(&name)
-                    .seen("it is up, but what went into it has changed since, or nothing was kept when it was healthy")
+                    .observed(
+                        "it is up, but what went into it has changed since, or nothing was kept when it was healthy",
+                    )
                     .remedy(format!("failoverlab down {name}, then verify again")),
             ));
         }
@@ -143,13 +145,13 @@ fn judge(
     let record = worlds.record();
     let options = scenario::Options {
         seed: args.seed,
-        accel: format!("{:?}", record.wish.accel).to_lowercase(),
+        accel: format!("{:?}", record.desired.accel).to_lowercase(),
         on: "machines".into(),
         repeat: args.repeat,
         folder: folder.to_owned(),
         jobs,
     };
-    scenario::run_all(&worlds, &record.wish.lab, scenarios, &options)
+    scenario::run_all(&worlds, &record.desired.lab, scenarios, &options)
 }
 
 /// Sorts by time: `20261120T120000-ccr`.

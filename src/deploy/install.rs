@@ -51,7 +51,7 @@ fn no_program(name: &str, path: &Path) -> Error {
     Error::Host(
         Problem::new(format!("find the runtime's program {name}"))
             .on(path.display())
-            .seen("there is no such file")
+            .observed("there is no such file")
             .remedy("`make build` makes it beside failoverlab"),
     )
 }
@@ -186,7 +186,7 @@ fn look(remote: &mut dyn Remote, node: &Node, deadline: Deadline) -> Result<Ther
             return Err(Error::Operation(
                 Problem::new("find the machine's network ports")
                     .on(&node.name)
-                    .seen(seen),
+                    .observed(seen),
             ));
         }
     }
@@ -328,11 +328,9 @@ impl Payload {
             .and_then(|n| self.steps.get(n.checked_sub(1)?));
         let step = failed.map_or_else(|| "writing the files".to_owned(), |s| format!("`{}`", s.run.join(" ")));
         let said = [output.stderr, output.stdout].concat();
-        Err(Error::Operation(Problem::new("deploy").on(&node.name).seen(format!(
-            "{step} ended with status {}: {}",
-            output.status,
-            excerpt(&said)
-        ))))
+        Err(Error::Operation(Problem::new("deploy").on(&node.name).observed(
+            format!("{step} ended with status {}: {}", output.status, excerpt(&said)),
+        )))
     }
 }
 
@@ -383,7 +381,7 @@ fn program(spec: &ProgramSpec, artifacts: &Artifacts) -> Result<Vec<u8>> {
         return Err(Error::Host(
             Problem::new("send the program")
                 .on(path.display())
-                .seen(format!("{length} bytes, at most {PROGRAM_MAX} are sent")),
+                .observed(format!("{length} bytes, at most {PROGRAM_MAX} are sent")),
         ));
     }
     fs_err::read(path).tried("read the program", path.display())

@@ -63,7 +63,7 @@ pub fn operate(
     let orders = &pack.runtime.contract.orders;
     let order = orders.get(word).ok_or_else(|| {
         let hint = known(word, orders.keys().map(String::as_str));
-        Error::Usage(Problem::new("give the order").on(word.escape_debug()).seen(hint))
+        Error::Usage(Problem::new("give the order").on(word.escape_debug()).observed(hint))
     })?;
     let argv: Vec<String> = order.iter().chain(args).cloned().collect();
     let what = format!("give the order `{word}`");
@@ -74,17 +74,19 @@ pub fn operate(
             seen: output.complaint(),
         });
     }
-    let said = printed(output, &what, &argv, ANSWER_MAX)?;
-    if said.trim_ascii().is_empty() {
+    let answer = printed(output, &what, &argv, ANSWER_MAX)?;
+    if answer.trim_ascii().is_empty() {
         return Ok(Answer {
             done: true,
             seen: String::new(),
         });
     }
-    let said: Value = parse(&what, &argv, &said)?;
+    let answer: Value = parse(&what, &argv, &answer)?;
     Ok(Answer {
         done: true,
-        seen: said["done"].as_str().map_or_else(|| said.to_string(), str::to_owned),
+        seen: answer["done"]
+            .as_str()
+            .map_or_else(|| answer.to_string(), str::to_owned),
     })
 }
 
@@ -120,21 +122,21 @@ fn ask<T: DeserializeOwned>(
 }
 
 fn printed(output: Output, what: &str, argv: &[String], most: Size) -> Result<Vec<u8>> {
-    let said = output.check_ok(what, argv.join(" "))?;
-    if said.len() as u64 > most.bytes() {
-        let seen = format!("{} bytes, at most {most} are read", said.len());
-        return Err(Error::Operation(Problem::new(what).on(argv.join(" ")).seen(seen)));
+    let answer = output.check_ok(what, argv.join(" "))?;
+    if answer.len() as u64 > most.bytes() {
+        let seen = format!("{} bytes, at most {most} are read", answer.len());
+        return Err(Error::Operation(Problem::new(what).on(argv.join(" ")).observed(seen)));
     }
-    Ok(said)
+    Ok(answer)
 }
 
-fn parse<T: DeserializeOwned>(what: &str, argv: &[String], said: &[u8]) -> Result<T> {
-    serde_json::from_slice(said).map_err(|e| {
+fn parse<T: DeserializeOwned>(what: &str, argv: &[String], answer: &[u8]) -> Result<T> {
+    serde_json::from_slice(answer).map_err(|e| {
         let seen = format!(
             "no such JSON as the contract has ({e}): {}",
-            excerpt(&said[..said.len().min(600)])
+            excerpt(&answer[..answer.len().min(600)])
         );
-        Error::Operation(Problem::new(what).on(argv.join(" ")).seen(seen))
+        Error::Operation(Problem::new(what).on(argv.join(" ")).observed(seen))
     })
 }
 
@@ -144,7 +146,7 @@ fn check_schema(what: &str, schema: u32) -> Result<()> {
     }
     Err(Error::Operation(
         Problem::new(what)
-            .seen(format!("schema {schema}, this tool knows {SCHEMA}"))
+            .observed(format!("schema {schema}, this tool knows {SCHEMA}"))
             .remedy("deploy the runtime that was built with this tool: `down`, then `up`"),
     ))
 }

@@ -166,7 +166,11 @@ impl Pack {
         let all = names();
         let name = all.iter().find(|n| n.as_str() == name).cloned().ok_or_else(|| {
             let hint = known(name, all.iter().map(Name::as_str));
-            Error::Usage(Problem::new("find the runtime pack").on(name.escape_debug()).seen(hint))
+            Error::Usage(
+                Problem::new("find the runtime pack")
+                    .on(name.escape_debug())
+                    .observed(hint),
+            )
         })?;
         let read = |file: &str| template::read(&format!("{name}/{file}"));
         Self::parse(name.clone(), &read(RUNTIME)?, &read(SETTINGS)?, read)
@@ -183,7 +187,7 @@ impl Pack {
             Error::Operation(
                 Problem::new("read the runtime pack")
                     .on(format!("{name}/{file}"))
-                    .seen(seen.trim_end()),
+                    .observed(seen.trim_end()),
             )
         };
         let runtime: Runtime = toml::from_str(runtime).map_err(|e| broken(RUNTIME, e.to_string()))?;

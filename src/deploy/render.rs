@@ -175,7 +175,7 @@ fn view<'a>(lab: &'a Lab, node: &'a Node, secrets: &'a Secrets, slowness: f64) -
         Error::Bug(
             Problem::new("render a runtime pack")
                 .on(&lab.name)
-                .seen("the lab has no runtime"),
+                .observed("the lab has no runtime"),
         )
     })?;
     let end = |e: &'a crate::spec::Endpoint| {
@@ -270,7 +270,7 @@ fn share<'a>(lab: &'a Lab, node: &Node, share: &'a Share) -> Result<ShareView<'a
         Error::Operation(
             Problem::new("find a way to the share")
                 .on(format!("{} on {} from {}", share.name, share.host, node.name))
-                .seen("no network joins the two")
+                .observed("no network joins the two")
                 .remedy("put both on one network in the lab file"),
         )
     })?;

@@ -48,7 +48,7 @@ fn one(folder: &Path, name: &str) -> Result<String> {
     Err(Error::Operation(
         Problem::new("read the secret")
             .on(path.display())
-            .seen("it is not one that failoverlab made")
+            .observed("it is not one that failoverlab made")
             .remedy("take the lab down and up again: `down` removes its secrets, `up` makes new ones"),
     ))
 }

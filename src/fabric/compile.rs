@@ -1,7 +1,7 @@
-//! A rule set, checked against the lab's names and sorted by the places where it is judged. Pure.
+//! A rule set, checked against the lab's names and sorted by the hooks at which it is judged. Pure.
 
 use super::frame::Summary;
-use super::impair::{self, Drop, Fate, Way};
+use super::impair::{self, Decision, Drop, FlowState};
 use super::rules::{ANY, Rule};
 use super::{PortId, RuleCounters};
 use crate::error::{Error, Problem, Result};
@@ -58,7 +58,7 @@ fn refused(rule: &Rule, seen: String, remedy: impl std::fmt::Display) -> Error {
     Error::Usage(
         Problem::new("set the network rules")
             .on(format!("rule `{}`", rule.id))
-            .seen(seen)
+            .observed(seen)
             .remedy(remedy),
     )
 }
@@ -68,31 +68,31 @@ fn refused(rule: &Rule, seen: String, remedy: impl std::fmt::Display) -> Error {
 pub struct Compiled {
     /// The rules, in order, each with its counters.
     pub rules: Vec<(Rule, RuleCounters)>,
-    ways: Vec<RuleWay>,
-    sender: Vec<Vec<usize>>,
-    pair: Vec<Vec<(PortId, usize)>>,
-    receiver: Vec<Vec<usize>>,
+    flows: Vec<RuleFlow>,
+    ingress: Vec<Vec<usize>>,
+    forward: Vec<Vec<(PortId, usize)>>,
+    egress: Vec<Vec<usize>>,
     /// For each network: whether any rule is about it.
     pub active: Vec<bool>,
 }
 
 #[derive(Debug)]
-struct RuleWay {
+struct RuleFlow {
     rule: usize,
     from: Option<PortId>,
     to: Option<PortId>,
-    way: Way,
+    state: FlowState,
 }
 
-/// The place in the switch where rules are judged.
+/// The point in the switch at which rules are judged.
 #[derive(Debug, Clone, Copy)]
-pub enum Place {
-    /// On the sender's cable, before the switch.
-    Sender(PortId),
-    /// Between the two.
-    Pair(PortId, PortId),
-    /// On the receiver's cable.
-    Receiver(PortId),
+pub enum Hook {
+    /// On the cable of the sender, before the switch.
+    Ingress(PortId),
+    /// Between a sender and a receiver.
+    Forward(PortId, PortId),
+    /// On the cable of the receiver, behind the switch.
+    Egress(PortId),
 }
 
 impl Compiled {
@@ -103,9 +103,9 @@ impl Compiled {
         Self::check(&rules, names)?;
         let ports = names.ports.len();
         let mut c = Compiled {
-            sender: vec![Vec::new(); ports],
-            pair: vec![Vec::new(); ports],
-            receiver: vec![Vec::new(); ports],
+            ingress: vec![Vec::new(); ports],
+            forward: vec![Vec::new(); ports],
+            egress: vec![Vec::new(); ports],
             active: vec![false; names.networks.len()],
             ..Compiled::default()
         };
@@ -115,38 +115,38 @@ impl Compiled {
             let to = names.port(&rule, network, &rule.to)?;
             c.active[network] = true;
             let kept = old.rules.iter().position(|(r, _)| *r == rule);
-            let mut way = |from: Option<PortId>, to: Option<PortId>| {
+            let mut flow = |from: Option<PortId>, to: Option<PortId>| {
                 let again = old
-                    .ways
+                    .flows
                     .iter()
                     .find(|w| Some(w.rule) == kept && w.from == from && w.to == to);
                 let name = |p: Option<PortId>| p.map_or(ANY, |p| names.ports[p].1.as_str());
-                let way = again.map_or_else(|| Way::new(&rule, name(from), name(to), now), |w| w.way.clone());
-                c.ways.push(RuleWay {
+                let state = again.map_or_else(|| FlowState::new(&rule, name(from), name(to), now), |w| w.state.clone());
+                c.flows.push(RuleFlow {
                     rule: index,
                     from,
                     to,
-                    way,
+                    state,
                 });
-                c.ways.len() - 1
+                c.flows.len() - 1
             };
             match (from, to) {
                 (Some(f), Some(t)) => {
-                    let w = way(from, to);
-                    c.pair[f].push((t, w));
+                    let w = flow(from, to);
+                    c.forward[f].push((t, w));
                 }
                 (Some(f), None) => {
-                    let w = way(from, None);
-                    c.sender[f].push(w);
+                    let w = flow(from, None);
+                    c.ingress[f].push(w);
                 }
                 (None, Some(t)) => {
-                    let w = way(None, to);
-                    c.receiver[t].push(w);
+                    let w = flow(None, to);
+                    c.egress[t].push(w);
                 }
                 (None, None) => {
                     for p in (0..ports).filter(|p| names.ports[*p].0 == network) {
-                        let w = way(Some(p), None);
-                        c.sender[p].push(w);
+                        let w = flow(Some(p), None);
+                        c.ingress[p].push(w);
                     }
                 }
             }
@@ -191,26 +191,41 @@ impl Compiled {
         Ok(())
     }
 
-    /// Judges a frame at one place; the rule that drops it, if any.
-    pub fn judge(&mut self, place: Place, len: usize, s: &Summary, now: u64, fate: &mut Fate) -> Option<(usize, Drop)> {
-        match place {
-            Place::Sender(p) => judge(&self.sender[p], &mut self.ways, &mut self.rules, len, s, now, fate),
-            Place::Receiver(p) => judge(&self.receiver[p], &mut self.ways, &mut self.rules, len, s, now, fate),
-            Place::Pair(from, to) => {
-                let list = self.pair[from].iter().filter(|(t, _)| *t == to).map(|(_, w)| w);
-                judge(list, &mut self.ways, &mut self.rules, len, s, now, fate)
+    /// Judges a frame at one hook; the rule that drops it, if any.
+    pub fn judge(
+        &mut self,
+        hook: Hook,
+        len: usize,
+        s: &Summary,
+        now: u64,
+        decision: &mut Decision,
+    ) -> Option<(usize, Drop)> {
+        match hook {
+            Hook::Ingress(p) => judge(
+                &self.ingress[p],
+                &mut self.flows,
+                &mut self.rules,
+                len,
+                s,
+                now,
+                decision,
+            ),
+            Hook::Egress(p) => judge(&self.egress[p], &mut self.flows, &mut self.rules, len, s, now, decision),
+            Hook::Forward(from, to) => {
+                let list = self.forward[from].iter().filter(|(t, _)| *t == to).map(|(_, w)| w);
+                judge(list, &mut self.flows, &mut self.rules, len, s, now, decision)
             }
         }
     }
 
-    /// The rule that cuts the whole way of a frame that was judged before and is still under way.
+    /// The rule that cuts the whole flow of a frame that was judged before and is still under way.
     pub fn cut(&mut self, from: PortId, to: PortId, s: &Summary) -> Option<usize> {
-        let pair = self.pair[from].iter().filter(|(t, _)| *t == to).map(|(_, w)| w);
-        let hit = self.sender[from]
+        let pair = self.forward[from].iter().filter(|(t, _)| *t == to).map(|(_, w)| w);
+        let hit = self.ingress[from]
             .iter()
             .chain(pair)
-            .chain(&self.receiver[to])
-            .map(|w| self.ways[*w].rule)
+            .chain(&self.egress[to])
+            .map(|w| self.flows[*w].rule)
             .find(|r| {
                 let rule = &self.rules[*r].0;
                 rule.effect.cut && impair::matches(&rule.matches, s)
@@ -224,29 +239,29 @@ impl Compiled {
 
 fn judge<'a>(
     list: impl IntoIterator<Item = &'a usize>,
-    ways: &mut [RuleWay],
+    flows: &mut [RuleFlow],
     rules: &mut [(Rule, RuleCounters)],
     len: usize,
     s: &Summary,
     now: u64,
-    fate: &mut Fate,
+    decision: &mut Decision,
 ) -> Option<(usize, Drop)> {
     for &w in list {
-        let way = &mut ways[w];
-        let (rule, counters) = &mut rules[way.rule];
+        let flow = &mut flows[w];
+        let (rule, counters) = &mut rules[flow.rule];
         if !impair::matches(&rule.matches, s) {
             continue;
         }
         counters.matched += 1;
-        let (delay, extra, damage) = (fate.delay, fate.extra, fate.damage.len());
-        if let Some(drop) = way.way.apply(&rule.effect, len, s, now, fate) {
+        let (delay, extra, damage) = (decision.delay, decision.extra, decision.damage.len());
+        if let Some(drop) = flow.state.apply(&rule.effect, len, s, now, decision) {
             counters.dropped += 1;
-            return Some((way.rule, drop));
+            return Some((flow.rule, drop));
         }
-        counters.delayed += u64::from(fate.delay > delay);
-        counters.duplicated += u64::from(fate.extra > extra);
-        for d in &mut fate.damage[damage..] {
-            d.rule = way.rule;
+        counters.delayed += u64::from(decision.delay > delay);
+        counters.duplicated += u64::from(decision.extra > extra);
+        for d in &mut decision.damage[damage..] {
+            d.rule = flow.rule;
         }
     }
     None
@@ -309,7 +324,7 @@ mod tests {
             let e = Compiled::check(&[rule], &names()).unwrap_err();
             assert_eq!(e.exit_code(), 2);
             let p = e.problem().unwrap();
-            assert!(p.seen.as_deref().unwrap().contains(seen), "{p:?}");
+            assert!(p.observed.as_deref().unwrap().contains(seen), "{p:?}");
             assert!(p.remedy.as_deref().unwrap().contains(remedy), "{p:?}");
         }
         let twice = [rule("a", "public", "*", "*"), rule("a", "private", "*", "*")];
@@ -321,8 +336,8 @@ mod tests {
         let keep = rule("a", "public", "node1", "*");
         let mut c = Compiled::new(vec![keep.clone()], &names(), 0, &mut Compiled::default()).unwrap();
         let s = Summary::default();
-        assert!(c.judge(Place::Sender(0), 60, &s, 0, &mut Fate::default()).is_some());
-        assert!(c.judge(Place::Sender(1), 60, &s, 0, &mut Fate::default()).is_none());
+        assert!(c.judge(Hook::Ingress(0), 60, &s, 0, &mut Decision::default()).is_some());
+        assert!(c.judge(Hook::Ingress(1), 60, &s, 0, &mut Decision::default()).is_none());
         let set = vec![rule("b", "public", "*", "*"), keep.clone()];
         let mut c = Compiled::new(set, &names(), 0, &mut c).unwrap();
         let matched = |c: &Compiled| c.rules.iter().map(|r| r.1.matched).collect::<Vec<_>>();

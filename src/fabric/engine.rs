@@ -1,8 +1,8 @@
 //! The switches of a lab without any I/O: a frame goes in, a list of who gets it comes out.
 
-use super::compile::{Compiled, Names, Place};
+use super::compile::{Compiled, Hook, Names};
 use super::frame::{self, Summary};
-use super::impair::{Drop, Fate};
+use super::impair::{Decision, Drop};
 use super::mactable::MacTable;
 use super::rules::{Revision, Rule};
 use super::{Counters, PortCounters, PortId, RuleCounters};
@@ -20,7 +20,7 @@ const FLOOD_BURST: u64 = 4_000;
 /// Counters of rules that are no longer in force: the last so many are kept for evidence.
 const RETIRED: usize = 256;
 
-/// Which way a frame passes a port.
+/// In which direction a frame passes a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// From the machine.
@@ -106,7 +106,7 @@ impl Ord for Waiting {
 }
 
 #[derive(Default)]
-struct Held {
+struct HeldFrames {
     frames: VecDeque<(PortId, Box<[u8]>)>,
     bytes: usize,
     since: u64,
@@ -140,7 +140,7 @@ pub struct Engine<T = ()> {
     retired: VecDeque<RuleCounters>,
     revision: Revision,
     waiting: BinaryHeap<Reverse<Waiting>>,
-    held: Option<Held>,
+    held: Option<HeldFrames>,
     seq: u64,
     tap: T,
 }
@@ -220,7 +220,7 @@ impl<T: Tap> Engine<T> {
         Ok(self.revision)
     }
 
-    /// Drops what is under way on a way that is cut now.
+    /// Drops what is under way where the new set cuts.
     fn sweep(&mut self, now: u64) {
         for Reverse(w) in std::mem::take(&mut self.waiting).into_vec() {
             match self.rules.cut(w.from, w.to, &frame::summary(&w.bytes)) {
@@ -293,8 +293,12 @@ impl<T: Tap> Engine<T> {
         } else {
             Summary::default()
         };
-        let mut fate = Fate::default();
-        if judged && let Some(why) = self.rules.judge(Place::Sender(from), bytes.len(), &s, now, &mut fate) {
+        let mut decision = Decision::default();
+        if judged
+            && let Some(why) = self
+                .rules
+                .judge(Hook::Ingress(from), bytes.len(), &s, now, &mut decision)
+        {
             self.dropped(from, Direction::In, bytes, now, why);
             return;
         }
@@ -307,7 +311,7 @@ impl<T: Tap> Engine<T> {
             .flatten();
         match known {
             Some(to) if to == from => {}
-            Some(to) => self.deliver(from, to, bytes, judged.then_some(&s), fate, now, out),
+            Some(to) => self.deliver(from, to, bytes, judged.then_some(&s), decision, now, out),
             None => {
                 if !self.ports[from].flood.take(now) {
                     self.ports[from].counters.storm += 1;
@@ -317,7 +321,7 @@ impl<T: Tap> Engine<T> {
                 for i in 0..self.nets[net].ports.len() {
                     let to = self.nets[net].ports[i];
                     if to != from {
-                        self.deliver(from, to, bytes, judged.then_some(&s), fate.clone(), now, out);
+                        self.deliver(from, to, bytes, judged.then_some(&s), decision.clone(), now, out);
                     }
                 }
             }
@@ -334,7 +338,7 @@ impl<T: Tap> Engine<T> {
         to: PortId,
         bytes: &[u8],
         s: Option<&Summary>,
-        mut fate: Fate,
+        mut decision: Decision,
         now: u64,
         out: &mut Vec<Egress>,
     ) {
@@ -342,15 +346,15 @@ impl<T: Tap> Engine<T> {
             return;
         }
         if let Some(s) = s {
-            for place in [Place::Pair(from, to), Place::Receiver(to)] {
-                if let Some(why) = self.rules.judge(place, bytes.len(), s, now, &mut fate) {
+            for hook in [Hook::Forward(from, to), Hook::Egress(to)] {
+                if let Some(why) = self.rules.judge(hook, bytes.len(), s, now, &mut decision) {
                     self.dropped(to, Direction::Out, bytes, now, why);
                     return;
                 }
             }
         }
-        let copies = usize::from(fate.extra) + 1;
-        if fate.delay == 0 && fate.damage.is_empty() {
+        let copies = usize::from(decision.extra) + 1;
+        if decision.delay == 0 && decision.damage.is_empty() {
             for _ in 0..copies {
                 self.leaves(to, bytes, now);
                 out.push(Egress { to, bytes: None });
@@ -358,12 +362,12 @@ impl<T: Tap> Engine<T> {
             return;
         }
         let mut copy: Box<[u8]> = bytes.into();
-        for d in &fate.damage {
+        for d in &decision.damage {
             let hit = frame::corrupt(&mut copy, d.place, d.xor, d.mend);
             self.rules.rules[d.rule].1.corrupted += u64::from(hit);
         }
         for _ in 0..copies {
-            if fate.delay == 0 {
+            if decision.delay == 0 {
                 self.leaves(to, &copy, now);
                 out.push(Egress {
                     to,
@@ -377,7 +381,7 @@ impl<T: Tap> Engine<T> {
                 self.seq += 1;
                 let bytes = copy.clone();
                 self.waiting.push(Reverse(Waiting {
-                    due: now + fate.delay,
+                    due: now + decision.delay,
                     seq: self.seq,
                     from,
                     to,
@@ -415,9 +419,9 @@ impl<T: Tap> Engine<T> {
 
     /// Keeps frames from now on.
     pub fn hold(&mut self, now: u64) {
-        self.held.get_or_insert(Held {
+        self.held.get_or_insert(HeldFrames {
             since: now,
-            ..Held::default()
+            ..HeldFrames::default()
         });
     }
 

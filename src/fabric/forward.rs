@@ -34,7 +34,7 @@ impl Forward {
             Error::Operation(
                 Problem::new("listen for connections into the lab")
                     .on(format!("127.0.0.1:{listen}"))
-                    .seen(e)
+                    .observed(e)
                     .remedy("choose another port"),
             )
         };

@@ -16,7 +16,7 @@ pub struct Topology {
 
 /// One direction between two nodes, or between a node and everybody (`*`), on one network.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Path {
+pub struct Flow {
     /// The network.
     pub network: String,
     /// Sender.
@@ -25,10 +25,10 @@ pub struct Path {
     pub to: String,
 }
 
-/// Which way a fault works, seen from the first node named.
+/// In which direction a fault works, seen from the first node named.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Ways {
+pub enum Direction {
     /// Both.
     #[default]
     Both,
@@ -59,16 +59,16 @@ impl Topology {
     }
 
     /// `node` apart from everybody, the workstation included.
-    pub fn isolate(&self, node: &str, ways: Ways, on: &[&str]) -> Result<Vec<Path>> {
+    pub fn isolate(&self, node: &str, direction: Direction, on: &[&str]) -> Result<Vec<Flow>> {
         const WHAT: &str = "isolate a node";
         self.known(WHAT, node)?;
         self.collect(WHAT, on, |nodes| {
-            nodes.iter().any(|n| n == node).then(|| both(node, ANY, ways))
+            nodes.iter().any(|n| n == node).then(|| both(node, ANY, direction))
         })
     }
 
     /// `a` apart from `b`.
-    pub fn between(&self, a: &str, b: &str, ways: Ways, on: &[&str]) -> Result<Vec<Path>> {
+    pub fn between(&self, a: &str, b: &str, direction: Direction, on: &[&str]) -> Result<Vec<Flow>> {
         const WHAT: &str = "part two nodes";
         self.known(WHAT, a)?;
         self.known(WHAT, b)?;
@@ -81,12 +81,12 @@ impl Topology {
             ));
         }
         self.collect(WHAT, on, |nodes| {
-            (nodes.iter().any(|n| n == a) && nodes.iter().any(|n| n == b)).then(|| both(a, b, ways))
+            (nodes.iter().any(|n| n == a) && nodes.iter().any(|n| n == b)).then(|| both(a, b, direction))
         })
     }
 
     /// Every node of one side apart from every node of the others. Nodes (and the workstation) on no side reach all.
-    pub fn partition(&self, sides: &[Vec<String>], on: &[&str]) -> Result<Vec<Path>> {
+    pub fn partition(&self, sides: &[Vec<String>], on: &[&str]) -> Result<Vec<Flow>> {
         const WHAT: &str = "partition the lab";
         let wrong = |why: &str| {
             usage(
@@ -109,30 +109,30 @@ impl Topology {
         self.collect(WHAT, on, |nodes| {
             let here =
                 |side: &Vec<String>| -> Vec<String> { side.iter().filter(|n| nodes.contains(n)).cloned().collect() };
-            let mut paths = Vec::new();
+            let mut flows = Vec::new();
             for (i, side) in sides.iter().enumerate() {
                 for a in here(side) {
                     for b in sides[i + 1..].iter().flat_map(here) {
-                        paths.extend(both(&a, &b, Ways::Both));
+                        flows.extend(both(&a, &b, Direction::Both));
                     }
                 }
             }
-            (!paths.is_empty()).then_some(paths)
+            (!flows.is_empty()).then_some(flows)
         })
     }
 
     /// Everybody apart from everybody.
-    pub fn switch_dead(&self, on: &[&str]) -> Result<Vec<Path>> {
+    pub fn switch_dead(&self, on: &[&str]) -> Result<Vec<Flow>> {
         self.collect("kill a switch", on, |_| Some(vec![(ANY.to_owned(), ANY.to_owned())]))
     }
 
-    /// The paths of every network in question that `f` has something for; none at all is an error.
+    /// The flows of every network in question that `f` has something for; none at all is an error.
     fn collect(
         &self,
         what: &str,
         on: &[&str],
         f: impl Fn(&[String]) -> Option<Vec<(String, String)>>,
-    ) -> Result<Vec<Path>> {
+    ) -> Result<Vec<Flow>> {
         if let Some(unknown) = on.iter().find(|on| !self.networks.iter().any(|(n, _)| n == *on)) {
             let known: Vec<&str> = self.networks.iter().map(|(n, _)| n.as_str()).collect();
             return Err(usage(
@@ -142,7 +142,7 @@ impl Topology {
                 format!("the networks are {}", known.join(", ")),
             ));
         }
-        let mut paths = Vec::new();
+        let mut flows = Vec::new();
         for (network, nodes) in &self.networks {
             let named = on.contains(&network.as_str());
             let found = f(nodes).unwrap_or_default();
@@ -150,17 +150,17 @@ impl Topology {
                 return Err(self.apart(what, network));
             }
             if named || on.is_empty() {
-                paths.extend(found.into_iter().map(|(from, to)| Path {
+                flows.extend(found.into_iter().map(|(from, to)| Flow {
                     network: network.clone(),
                     from,
                     to,
                 }));
             }
         }
-        if paths.is_empty() {
+        if flows.is_empty() {
             return Err(self.apart(what, "any network"));
         }
-        Ok(paths)
+        Ok(flows)
     }
 
     /// The error for machines that are not, or not all, on a network.
@@ -194,12 +194,12 @@ impl Topology {
     }
 }
 
-fn both(a: &str, b: &str, ways: Ways) -> Vec<(String, String)> {
+fn both(a: &str, b: &str, direction: Direction) -> Vec<(String, String)> {
     let (out, back) = ((a.to_owned(), b.to_owned()), (b.to_owned(), a.to_owned()));
-    match ways {
-        Ways::Both => vec![out, back],
-        Ways::Out => vec![out],
-        Ways::In => vec![back],
+    match direction {
+        Direction::Both => vec![out, back],
+        Direction::Out => vec![out],
+        Direction::In => vec![back],
     }
 }
 
@@ -208,7 +208,7 @@ fn describe(sides: &[Vec<String>]) -> String {
 }
 
 fn usage(what: &str, on: &str, seen: String, remedy: String) -> Error {
-    Error::Usage(Problem::new(what).on(on.escape_debug()).seen(seen).remedy(remedy))
+    Error::Usage(Problem::new(what).on(on.escape_debug()).observed(seen).remedy(remedy))
 }
 
 /// What the witness is reached by: leave everything else between a node and the witness's host alone.
@@ -220,9 +220,9 @@ pub fn witness() -> Match {
     }
 }
 
-/// One rule for each path; their ids begin with `id` and a colon.
-pub fn rules(id: &str, paths: &[Path], matches: &Match, effect: &Effect, seed: u64) -> Vec<Rule> {
-    let rule = |p: &Path| Rule {
+/// One rule for each flow; their ids begin with `id` and a colon.
+pub fn rules(id: &str, flows: &[Flow], matches: &Match, effect: &Effect, seed: u64) -> Vec<Rule> {
+    let rule = |p: &Flow| Rule {
         id: rule_id(id, p),
         network: p.network.clone(),
         from: p.from.clone(),
@@ -231,11 +231,11 @@ pub fn rules(id: &str, paths: &[Path], matches: &Match, effect: &Effect, seed: u
         effect: effect.clone(),
         seed,
     };
-    paths.iter().map(rule).collect()
+    flows.iter().map(rule).collect()
 }
 
-/// The id that [`rules`] gives the rule of a path.
-pub fn rule_id(id: &str, p: &Path) -> String {
+/// The id that [`rules`] gives the rule of a flow.
+pub fn rule_id(id: &str, p: &Flow) -> String {
     format!("{id}:{}:{}>{}", p.network, p.from, p.to)
 }
 
@@ -252,8 +252,8 @@ mod tests {
         ])
     }
 
-    fn text(paths: &[Path]) -> Vec<String> {
-        paths
+    fn text(flows: &[Flow]) -> Vec<String> {
+        flows
             .iter()
             .map(|p| format!("{}:{}>{}", p.network, p.from, p.to))
             .collect()
@@ -263,12 +263,12 @@ mod tests {
     fn situations() {
         let t = topology();
         assert_eq!(
-            text(&t.isolate("node1", Ways::Both, &[]).unwrap()),
+            text(&t.isolate("node1", Direction::Both, &[]).unwrap()),
             ["public:node1>*", "public:*>node1", "private:node1>*", "private:*>node1"]
         );
-        assert_eq!(text(&t.isolate("hub", Ways::In, &[]).unwrap()), ["public:*>hub"]);
+        assert_eq!(text(&t.isolate("hub", Direction::In, &[]).unwrap()), ["public:*>hub"]);
         assert_eq!(
-            text(&t.between("node1", "node2", Ways::Out, &["private"]).unwrap()),
+            text(&t.between("node1", "node2", Direction::Out, &["private"]).unwrap()),
             ["private:node1>node2"]
         );
         assert_eq!(text(&t.switch_dead(&["public"]).unwrap()), ["public:*>*"]);
@@ -297,14 +297,14 @@ mod tests {
         };
         let mut all = rules(
             "iso",
-            &t.isolate("node1", Ways::Both, &[]).unwrap(),
+            &t.isolate("node1", Direction::Both, &[]).unwrap(),
             &Match::default(),
             &Effect::cut(),
             1,
         );
         all.extend(rules(
             "w",
-            &t.between("node1", "hub", Ways::Both, &[]).unwrap(),
+            &t.between("node1", "hub", Direction::Both, &[]).unwrap(),
             &witness(),
             &Effect::cut(),
             1,
@@ -328,15 +328,15 @@ mod tests {
                 .collect::<Vec<Vec<String>>>()
         };
         let cases = [
-            (t.isolate("node9", Ways::Both, &[]), "node1, node2"),
+            (t.isolate("node9", Direction::Both, &[]), "node1, node2"),
             (
-                t.isolate("node1", Ways::Both, &["pubic"]),
+                t.isolate("node1", Direction::Both, &["pubic"]),
                 "the networks are public, private",
             ),
-            (t.isolate("hub", Ways::Both, &["private"]), "private: node1 node2"),
-            (t.between("node1", "node1", Ways::Both, &[]), "two nodes"),
+            (t.isolate("hub", Direction::Both, &["private"]), "private: node1 node2"),
+            (t.between("node1", "node1", Direction::Both, &[]), "two nodes"),
             (
-                t.between("hub", "node1", Ways::Both, &["private"]),
+                t.between("hub", "node1", Direction::Both, &["private"]),
                 "private: node1 node2",
             ),
             (t.partition(&s(&[&["node1"]]), &[]), "two sides"),

@@ -67,7 +67,7 @@ pub enum ConnectError {
 
 impl From<ConnectError> for Error {
     fn from(e: ConnectError) -> Self {
-        let problem = Problem::new("connect into the lab").seen(&e);
+        let problem = Problem::new("connect into the lab").observed(&e);
         match e {
             ConnectError::NoRoute { .. } => Error::Usage(problem),
             _ => Error::Operation(problem),
@@ -140,10 +140,10 @@ impl LabHost {
     }
 
     /// Takes an address that belongs to somebody else: announces it and answers for it until the guard is dropped.
-    pub fn squat(self: &Arc<Self>, ip: Ipv4Addr) -> Result<Squatter, ConnectError> {
-        self.send(Job::Squat(ip, true))?;
+    pub fn claim(self: &Arc<Self>, ip: Ipv4Addr) -> Result<AddressConflict, ConnectError> {
+        self.send(Job::Claim(ip, true))?;
         self.announce(ip)?;
-        Ok(Squatter { host: self.clone(), ip })
+        Ok(AddressConflict { host: self.clone(), ip })
     }
 
     /// Ends its connections, also those that are being made: who waits for one hears it at once.
@@ -202,14 +202,14 @@ impl Drop for LabHost {
 
 /// An address that the workstation holds although it is somebody else's.
 #[derive(Debug)]
-pub struct Squatter {
+pub struct AddressConflict {
     host: Arc<LabHost>,
     ip: Ipv4Addr,
 }
 
-impl Drop for Squatter {
+impl Drop for AddressConflict {
     fn drop(&mut self) {
         // A host that is gone answers for nothing any more.
-        let _ = self.host.send(Job::Squat(self.ip, false));
+        let _ = self.host.send(Job::Claim(self.ip, false));
     }
 }

@@ -1,4 +1,4 @@
-//! What one rule does to one frame on one way. Pure: the same seed and the same frames give the same decisions.
+//! What one rule does to one frame in one flow. Pure: the same seed and the same frames give the same decisions.
 
 use super::frame::{self, Summary};
 use super::rules::{Distribution, Effect, Match, Proto, Rule};
@@ -8,10 +8,10 @@ use rand_chacha::ChaCha8Rng;
 /// Bound of a rate's queue where the rule has none.
 pub const DEFAULT_QUEUE: u64 = 64 << 10;
 
-/// What will become of a frame so far.
+/// What was decided for a frame so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fate {
-    /// Nanoseconds that it will be on the way.
+pub struct Decision {
+    /// Nanoseconds that it will be delayed.
     pub delay: u64,
     /// How many more copies arrive.
     pub extra: u8,
@@ -28,7 +28,7 @@ pub struct Damage {
     pub xor: u8,
     /// Whether checksums are mended.
     pub mend: bool,
-    /// The rule that asked for it, by its place in the set.
+    /// The rule that asked for it, by its index in the set.
     pub rule: usize,
 }
 
@@ -48,21 +48,21 @@ pub enum Drop {
 /// Most copies of one frame, however many rules duplicate it.
 const MAX_EXTRA: u8 = 7;
 
-/// What a rule remembers on one way (one sender, one receiver or one pair).
+/// What a rule remembers of one flow (of one sender, to one receiver, or of one pair).
 #[derive(Debug, Clone)]
-pub struct Way {
+pub struct FlowState {
     rng: ChaCha8Rng,
     /// In a burst of losses.
     bad: bool,
     /// When the rate's wire is free again.
     free_at: u64,
-    /// When the last frame on this way is due: what comes later arrives later.
+    /// When the last frame of this flow is due: what comes later arrives later.
     last_due: u64,
     since: u64,
 }
 
-impl Way {
-    /// The way of `rule` from `from` to `to` (either may be `*`), at `now`. Its random choices come from the seed, the way
+impl FlowState {
+    /// The state of `rule` for the flow from `from` to `to` (either may be `*`), at `now`. Its random choices come from the seed, the flow
     /// and which frames it is about; not from its id, which counts the faults of a lab's life.
     pub fn new(rule: &Rule, from: &str, to: &str, now: u64) -> Self {
         let mut h = blake3::Hasher::new();
@@ -82,7 +82,14 @@ impl Way {
     /// Applies `effect` to a frame that matched. `len` is the frame's length in bytes, `s` its summary.
     ///
     /// Each random effect draws the same number of values for every matching frame, whatever the outcome.
-    pub fn apply(&mut self, effect: &Effect, len: usize, s: &Summary, now: u64, fate: &mut Fate) -> Option<Drop> {
+    pub fn apply(
+        &mut self,
+        effect: &Effect,
+        len: usize,
+        s: &Summary,
+        now: u64,
+        decision: &mut Decision,
+    ) -> Option<Drop> {
         if effect.cut {
             return Some(Drop::Cut);
         }
@@ -105,11 +112,11 @@ impl Way {
         if lost {
             return Some(Drop::Loss);
         }
-        fate.damage.extend(damage);
+        decision.damage.extend(damage);
         if twice {
-            fate.extra = (fate.extra * 2 + 1).min(MAX_EXTRA);
+            decision.extra = (decision.extra * 2 + 1).min(MAX_EXTRA);
         }
-        let arrival = now + fate.delay;
+        let arrival = now + decision.delay;
         let mut due = arrival;
         if let Some(rate) = effect.rate {
             let begin = self.free_at.max(arrival);
@@ -125,7 +132,7 @@ impl Way {
             due = (due + extra).max(self.last_due);
             self.last_due = due;
         }
-        fate.delay = due - now;
+        decision.delay = due - now;
         None
     }
 

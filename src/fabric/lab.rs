@@ -214,7 +214,7 @@ impl Fabric {
             Error::Host(
                 Problem::new("plug the workstation into the network")
                     .on(network)
-                    .seen(e),
+                    .observed(e),
             )
         };
         let (ours, theirs) = Inside::pair().map_err(plug)?;
@@ -257,7 +257,7 @@ impl Fabric {
             return Err(Error::Usage(
                 Problem::new("capture")
                     .on(asked.collect::<Vec<_>>().join(" on "))
-                    .seen("there is no such port")
+                    .observed("there is no such port")
                     .remedy(format!("there are: {}", known.collect::<Vec<_>>().join(", "))),
             ));
         }
@@ -282,7 +282,7 @@ impl Fabric {
             return Err(Error::Operation(
                 Problem::new("copy the last minutes of the networks")
                     .on(to.display())
-                    .seen("none are kept, or the disk is too slow"),
+                    .observed("none are kept, or the disk is too slow"),
             ));
         }
         let ended = || std::io::Error::other("its writer ended");
@@ -401,7 +401,7 @@ fn alive<T>(answer: Result<T>) -> T {
 
 /// Names of every port: the machines' in the order of the configuration, then the workstation's.
 fn names(config: &FabricConfig) -> Result<Names> {
-    let wrong = |on: String, seen: &str| Error::Usage(Problem::new("build the networks").on(on).seen(seen));
+    let wrong = |on: String, seen: &str| Error::Usage(Problem::new("build the networks").on(on).observed(seen));
     let networks: Vec<String> = config.networks.iter().map(|n| n.name.clone()).collect();
     let mut ports: Vec<(usize, String)> = Vec::new();
     for p in &config.ports {
@@ -477,7 +477,7 @@ fn bind_given(p: &PortConfig, port: u16) -> Result<UdpSocket> {
         Error::Operation(
             Problem::new("bind the network port that a running machine sends to")
                 .on(format!("{} on {}: udp 127.0.0.1:{port}", p.node, p.network))
-                .seen(e)
+                .observed(e)
                 .remedy(format!(
                     "end the process that holds it (`ss -ulpn sport = :{port}`), or `down` and `up` again"
                 )),

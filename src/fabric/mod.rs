@@ -23,7 +23,7 @@ pub mod transport;
 
 pub use capture::{Capture, CaptureFilter, RingConfig};
 pub use forward::Forward;
-pub use host::{ClientNet, ConnectError, LabHost, Squatter};
+pub use host::{AddressConflict, ClientNet, ConnectError, LabHost};
 pub use impair::nonsense;
 pub use lab::{Cable, Fabric, FabricConfig, NetworkConfig, PortAssignment, PortConfig};
 pub use picture::picture;

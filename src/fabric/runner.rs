@@ -34,7 +34,7 @@ pub(super) struct Runner {
 impl Runner {
     /// Starts the thread. `died` is called on it should it panic: the networks are dark from then on.
     pub fn start(engine: Engine<Recorder>, longest: usize, died: impl FnOnce() + Send + 'static) -> Result<Self> {
-        let trying = |e: rustix::io::Errno| Error::Host(Problem::new("start the frame thread").seen(e));
+        let trying = |e: rustix::io::Errno| Error::Host(Problem::new("start the frame thread").observed(e));
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(trying)?);
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(trying)?;
         epoll::add(&poll, &*wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN).map_err(trying)?;
@@ -69,7 +69,7 @@ impl Runner {
         let dead = || {
             Error::Bug(
                 Problem::new("reach the frame thread")
-                    .seen("it ended")
+                    .observed("it ended")
                     .remedy("`down` and `up` again"),
             )
         };

@@ -103,14 +103,14 @@ impl Batch {
 
 const FOREIGN: usize = usize::MAX;
 
-/// What `receive` does on a socket whose senders are told apart by `own`.
+/// What `receive` does on a socket whose senders are told apart by `is_sender`.
 fn receive<S: SockaddrLike + Copy>(
     fd: BorrowedFd<'_>,
     headers: &mut MultiHeaders<S>,
     buffers: &mut [u8],
     room: usize,
     lens: &mut Vec<usize>,
-    own: impl Fn(Option<S>) -> bool,
+    is_sender: impl Fn(Option<S>) -> bool,
 ) -> io::Result<u64> {
     lens.clear();
     let mut slices: Vec<[IoSliceMut<'_>; 1]> = buffers.chunks_mut(room).map(|b| [IoSliceMut::new(b)]).collect();
@@ -121,7 +121,7 @@ fn receive<S: SockaddrLike + Copy>(
     };
     let mut foreign = 0;
     for m in got {
-        let mine = own(m.address);
+        let mine = is_sender(m.address);
         foreign += u64::from(!mine);
         lens.push(if mine { m.bytes } else { FOREIGN });
     }

@@ -1,6 +1,6 @@
 //! Processes in a machine, found by name in the guest's own process table.
 
-use super::{Process, Signal, Site};
+use super::{FaultContext, Process, Signal};
 use crate::error::{Error, Problem, Result};
 use crate::guest::{Command, Output, Remote};
 use crate::process::Stat;
@@ -12,15 +12,15 @@ use std::time::Duration;
 /// Finding, signalling and looking again are a few commands in the guest.
 const ACT: Duration = Duration::from_secs(20);
 
-pub(super) fn send(site: &dyn Site, p: &Process, record: &mut FaultRecord) -> Result<()> {
-    let deadline = Deadline::scaled(ACT, site.slowness());
-    let mut guest = site.remote(&p.on.node, deadline)?;
+pub(super) fn send(context: &dyn FaultContext, p: &Process, record: &mut FaultRecord) -> Result<()> {
+    let deadline = Deadline::scaled(ACT, context.slowness());
+    let mut guest = context.remote(&p.on.node, deadline)?;
     let victims = find(&mut *guest, &p.process, deadline)?;
     if victims.is_empty() {
         return Err(Error::Usage(
             Problem::new("find the process")
                 .on(format!("{} on {}", p.process, p.on.node))
-                .seen("no process has this name"),
+                .observed("no process has this name"),
         ));
     }
     let units: Vec<String> = victims
@@ -30,7 +30,7 @@ pub(super) fn send(site: &dyn Site, p: &Process, record: &mut FaultRecord) -> Re
     // Known before the signal goes: whoever takes it back needs them.
     record.proof = json!({ "units": &units });
     signal(&mut *guest, &victims, p.signal.word(), deadline)?;
-    record.begin_us = site.journal().now_us();
+    record.begin_us = context.journal().now_us();
     let mut unseen = true;
     let hit = wait_until("see the signal work", deadline, || {
         unseen = true;
@@ -60,9 +60,9 @@ pub(super) fn send(site: &dyn Site, p: &Process, record: &mut FaultRecord) -> Re
 }
 
 /// Lets stopped processes go on, and starts the service of killed ones again. Both may be done twice.
-pub(super) fn back(site: &dyn Site, p: &Process, record: &FaultRecord) -> Result<()> {
-    let deadline = Deadline::scaled(ACT, site.slowness());
-    let mut guest = match site.remote(&p.on.node, deadline) {
+pub(super) fn back(context: &dyn FaultContext, p: &Process, record: &FaultRecord) -> Result<()> {
+    let deadline = Deadline::scaled(ACT, context.slowness());
+    let mut guest = match context.remote(&p.on.node, deadline) {
         Ok(guest) => guest,
         // Whether it was sent at all is not known: that must be looked at.
         Err(e) if record.pending => return Err(e),
@@ -163,7 +163,7 @@ fn succeeded(out: Output, what: &str, on: &str) -> Result<()> {
         return Ok(());
     }
     let seen = String::from_utf8_lossy(&out.stderr);
-    Err(Error::Operation(Problem::new(what).on(on).seen(format!(
+    Err(Error::Operation(Problem::new(what).on(on).observed(format!(
         "status {}: {}",
         out.status,
         seen.trim()

@@ -253,7 +253,7 @@ impl std::str::FromStr for Kind {
             Error::Usage(
                 Problem::new("find the fault")
                     .on(format!("`{}`", s.escape_debug()))
-                    .seen("there is no such fault")
+                    .observed("there is no such fault")
                     .remedy(format!("the faults are {known}")),
             )
         })

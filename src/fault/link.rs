@@ -1,6 +1,6 @@
 //! The carrier of a machine's cables, as the guest sees it.
 
-use super::{Cable, Site};
+use super::{Cable, FaultContext};
 use crate::error::{Error, Problem, Result};
 use crate::guest::Command;
 use crate::hypervisor::Described;
@@ -12,27 +12,27 @@ use std::time::Duration;
 
 const LOOK: Duration = Duration::from_secs(5);
 
-pub(super) fn set(site: &dyn Site, cable: &Cable, up: bool, record: &mut FaultRecord) -> Result<()> {
+pub(super) fn set(context: &dyn FaultContext, cable: &Cable, up: bool, record: &mut FaultRecord) -> Result<()> {
     let node = &cable.on.node;
-    let nics = nics(site, cable)?;
+    let nics = nics(context, cable)?;
     for (done, nic) in nics.iter().enumerate() {
-        if let Err(e) = site.hypervisor().set_link(node, &nic.mac.to_string(), up) {
+        if let Err(e) = context.hypervisor().set_link(node, &nic.mac.to_string(), up) {
             let undo = nics[..done]
                 .iter()
-                .filter_map(|n| site.hypervisor().set_link(node, &n.mac.to_string(), !up).err());
+                .filter_map(|n| context.hypervisor().set_link(node, &n.mac.to_string(), !up).err());
             return Err(e.with_rollback(undo.map(|e| e.to_string()).collect::<Vec<_>>()));
         }
     }
-    record.begin_us = site.journal().now_us();
+    record.begin_us = context.journal().now_us();
     // What is looked up now proves, or proves nothing: the carrier is set.
-    let xml = site.hypervisor().xml(node).ok();
+    let xml = context.hypervisor().xml(node).ok();
     let mut proof = Vec::new();
     let mut effective = Some(true);
     for nic in nics {
         let described = xml
             .as_deref()
             .and_then(|x| link_state(x, &nic.mac.to_string()).ok().flatten());
-        let carrier = carrier(site, node, &nic.interface);
+        let carrier = carrier(context, node, &nic.interface);
         // The guest's own view counts; libvirt's where the guest does not answer.
         effective = match (effective, carrier.or(described)) {
             (Some(false), _) => Some(false),
@@ -53,19 +53,21 @@ pub(super) fn set(site: &dyn Site, cable: &Cable, up: bool, record: &mut FaultRe
     Ok(())
 }
 
-pub(super) fn back_up(site: &dyn Site, cable: &Cable) -> Result<()> {
+pub(super) fn back_up(context: &dyn FaultContext, cable: &Cable) -> Result<()> {
     // A machine that is off comes back with its carrier up.
-    if site.hypervisor().lookup(&cable.on.node)?.is_none() {
+    if context.hypervisor().lookup(&cable.on.node)?.is_none() {
         return Ok(());
     }
-    for nic in nics(site, cable)? {
-        site.hypervisor().set_link(&cable.on.node, &nic.mac.to_string(), true)?;
+    for nic in nics(context, cable)? {
+        context
+            .hypervisor()
+            .set_link(&cable.on.node, &nic.mac.to_string(), true)?;
     }
     Ok(())
 }
 
-fn nics<'a>(site: &'a dyn Site, cable: &Cable) -> Result<Vec<&'a Nic>> {
-    let node = site.lab().node(&cable.on.node);
+fn nics<'a>(context: &'a dyn FaultContext, cable: &Cable) -> Result<Vec<&'a Nic>> {
+    let node = context.lab().node(&cable.on.node);
     cable
         .networks
         .iter()
@@ -75,7 +77,7 @@ fn nics<'a>(site: &'a dyn Site, cable: &Cable) -> Result<Vec<&'a Nic>> {
                     Error::Usage(
                         Problem::new("find the cable")
                             .on(format!("{} on {network}", cable.on.node))
-                            .seen("the lab has no such cable"),
+                            .observed("the lab has no such cable"),
                     )
                 })
         })
@@ -83,10 +85,10 @@ fn nics<'a>(site: &'a dyn Site, cable: &Cable) -> Result<Vec<&'a Nic>> {
 }
 
 /// What the guest's kernel says; none where it did not answer.
-fn carrier(site: &dyn Site, node: &str, interface: &str) -> Option<bool> {
-    let deadline = Deadline::scaled(LOOK, site.slowness());
+fn carrier(context: &dyn FaultContext, node: &str, interface: &str) -> Option<bool> {
+    let deadline = Deadline::scaled(LOOK, context.slowness());
     let path = format!("/sys/class/net/{interface}/carrier");
-    let out = site
+    let out = context
         .remote(node, deadline)
         .ok()?
         .exec(&Command::new(["cat", &path]), deadline);

@@ -2,7 +2,7 @@
 //!
 //! A fault has one word, the same in a scenario file, on the command line (`failoverlab fault LAB KIND [--on T]
 //! [key=value]…`) and in the report. [`Words`] is what a person says, [`Fault`] is what was understood: every role is a
-//! node by then. [`inject`] and [`undo`] act through a [`Site`], which the supervisor is.
+//! node by then. [`inject`] and [`undo`] act through a [`FaultContext`], which the supervisor is.
 
 mod kill;
 mod kind;
@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 /// What an injector needs of the process that runs the lab.
-pub trait Site {
+pub trait FaultContext {
     /// The resolved lab.
     fn lab(&self) -> &Lab;
     /// Its machines.
@@ -223,7 +223,7 @@ impl Fault {
             Error::Operation(
                 Problem::new("read the record of a fault")
                     .on(format!("fault {} ({})", record.id, record.kind))
-                    .seen(e),
+                    .observed(e),
             )
         })
     }
@@ -251,67 +251,69 @@ impl Fault {
 /// What is looked up behind the act belongs to the proof: a look that fails proves nothing, it undoes nothing.
 ///
 /// The caller gives the record to [`undo`]. Two calls at once are not allowed: the rule set of the fabric is read, changed and set.
-pub fn inject(site: &dyn Site, fault: &Fault) -> Result<FaultRecord> {
-    let mut record = fault.record(site.next_fault(), site.journal().now_us());
-    if let Err(e) = site.keep(&record) {
-        let failure = site.forget(record.id).err();
+pub fn inject(context: &dyn FaultContext, fault: &Fault) -> Result<FaultRecord> {
+    let mut record = fault.record(context.next_fault(), context.journal().now_us());
+    if let Err(e) = context.keep(&record) {
+        let failure = context.forget(record.id).err();
         return Err(e.with_rollback(failure.map(|f| f.to_string())));
     }
-    if let Err(e) = act(site, fault, &mut record) {
+    if let Err(e) = act(context, fault, &mut record) {
         // What was refused was not begun.
         let taken_back = match &e {
             Error::Usage(_) => Ok(()),
-            _ => restore(site, fault, &mut record),
+            _ => restore(context, fault, &mut record),
         };
-        let failure = taken_back.and_then(|()| site.forget(record.id)).err();
+        let failure = taken_back.and_then(|()| context.forget(record.id)).err();
         return Err(e.with_rollback(failure.map(|f| f.to_string())));
     }
     record.pending = false;
-    site.keep(&record)?;
-    journal(site, "fault.begin", &record, record.begin_us);
+    context.keep(&record)?;
+    journal(context, "fault.begin", &record, record.begin_us);
     Ok(record)
 }
 
-fn act(site: &dyn Site, fault: &Fault, record: &mut FaultRecord) -> Result<()> {
+fn act(context: &dyn FaultContext, fault: &Fault, record: &mut FaultRecord) -> Result<()> {
     match fault {
-        Fault::PowerOff(t) => power::off(site, t, record),
-        Fault::PowerOn(t) => power::on(site, t, record),
-        Fault::Freeze(t) => power::freeze(site, t, record),
-        Fault::Resume(t) => power::resume(site, t, record),
-        Fault::LinkDown(c) => link::set(site, c, false, record),
-        Fault::LinkUp(c) => link::set(site, c, true, record),
-        Fault::Kill(p) => kill::send(site, p, record),
+        Fault::PowerOff(t) => power::off(context, t, record),
+        Fault::PowerOn(t) => power::on(context, t, record),
+        Fault::Freeze(t) => power::freeze(context, t, record),
+        Fault::Resume(t) => power::resume(context, t, record),
+        Fault::LinkDown(c) => link::set(context, c, false, record),
+        Fault::LinkUp(c) => link::set(context, c, true, record),
+        Fault::Kill(p) => kill::send(context, p, record),
         _ => match fault.traffic() {
-            Some(t) => traffic::set(site, t, record),
+            Some(t) => traffic::set(context, t, record),
             None => Ok(()),
         },
     }
 }
 
 /// Undoes a fault and closes its record; what is undone already is left alone.
-pub fn undo(site: &dyn Site, record: &mut FaultRecord) -> Result<()> {
+pub fn undo(context: &dyn FaultContext, record: &mut FaultRecord) -> Result<()> {
     let fault = Fault::of(record)?;
     let first = record.end_us.is_none();
-    restore(site, &fault, record)?;
+    restore(context, &fault, record)?;
     if first {
-        let now = site.journal().now_us();
+        let now = context.journal().now_us();
         record.end_us = Some(now);
-        journal(site, "fault.end", record, now);
+        journal(context, "fault.end", record, now);
     }
     Ok(())
 }
 
 /// Brings back what the fault took, whole or in part.
-fn restore(site: &dyn Site, fault: &Fault, record: &mut FaultRecord) -> Result<()> {
+fn restore(context: &dyn FaultContext, fault: &Fault, record: &mut FaultRecord) -> Result<()> {
     match fault {
         // Cut short, it left the machine suspended.
-        Fault::PowerOff(t) if record.pending => power::go_on(site, t, record).and_then(|()| power::back_on(site, t)),
-        Fault::PowerOff(t) => power::back_on(site, t),
-        Fault::Freeze(t) => power::go_on(site, t, record),
-        Fault::LinkDown(c) => link::back_up(site, c),
-        Fault::Kill(p) => kill::back(site, p, record),
+        Fault::PowerOff(t) if record.pending => {
+            power::go_on(context, t, record).and_then(|()| power::back_on(context, t))
+        }
+        Fault::PowerOff(t) => power::back_on(context, t),
+        Fault::Freeze(t) => power::go_on(context, t, record),
+        Fault::LinkDown(c) => link::back_up(context, c),
+        Fault::Kill(p) => kill::back(context, p, record),
         _ => match fault.traffic() {
-            Some(t) => traffic::clear(site, fault.kind(), t, record),
+            Some(t) => traffic::clear(context, fault.kind(), t, record),
             // It mended something: there is nothing to take back.
             None => Ok(()),
         },
@@ -319,19 +321,19 @@ fn restore(site: &dyn Site, fault: &Fault, record: &mut FaultRecord) -> Result<(
 }
 
 /// Looks at the evidence of a fault that lasts, and brings its record up to date.
-pub fn evidence(site: &dyn Site, record: &mut FaultRecord) -> Result<()> {
+pub fn evidence(context: &dyn FaultContext, record: &mut FaultRecord) -> Result<()> {
     let fault = Fault::of(record)?;
     if let (Some(t), None) = (fault.traffic(), record.end_us) {
-        traffic::count(site, fault.kind(), t, record);
+        traffic::count(context, fault.kind(), t, record);
     }
     Ok(())
 }
 
-fn journal(site: &dyn Site, kind: &str, record: &FaultRecord, t_us: u64) {
+fn journal(context: &dyn FaultContext, kind: &str, record: &FaultRecord, t_us: u64) {
     let mut draft = Draft::new(Source::Tool, kind)
         .severity(Severity::Warning)
         .data(serde_json::to_value(record).expect("a record is plain data"));
     draft.t_us = Some(t_us);
     draft.node = record.target.get("node").and_then(|n| n.as_str()).map(str::to_owned);
-    site.journal().emit(draft);
+    context.journal().emit(draft);
 }

@@ -1,6 +1,6 @@
 //! Machines: power and processors.
 
-use super::{Site, Target};
+use super::{FaultContext, Target};
 use crate::error::{Error, Problem, Result};
 use crate::guest::Command;
 use crate::hypervisor::DomainState;
@@ -16,31 +16,35 @@ const GONE: Duration = Duration::from_secs(40);
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Suspends, takes that instant, then destroys: libvirt's destroy asks the process to end and waits, a power cut does not.
-pub(super) fn off(site: &dyn Site, t: &Target, record: &mut FaultRecord) -> Result<()> {
-    let hypervisor = site.hypervisor();
-    let pid = running(site, &t.node, "power off the machine")?;
+pub(super) fn off(context: &dyn FaultContext, t: &Target, record: &mut FaultRecord) -> Result<()> {
+    let hypervisor = context.hypervisor();
+    let pid = running(context, &t.node, "power off the machine")?;
     hypervisor.suspend(&t.node)?;
-    record.begin_us = site.journal().now_us();
+    record.begin_us = context.journal().now_us();
     if let Err(e) = hypervisor.destroy(&t.node) {
         let undo = hypervisor.resume(&t.node).err();
         return Err(e.with_rollback(undo.map(|e| e.to_string())));
     }
     let mut unseen = true;
-    let gone = wait_until("see the machine gone", Deadline::scaled(GONE, site.slowness()), || {
-        unseen = true;
-        let state = hypervisor.lookup(&t.node)?.map(|d| d.state);
-        unseen = false;
-        let process = pid.is_some_and(exists);
-        Ok(match (state, process) {
-            (None | Some(DomainState::Off), false) => Probe::Ready(()),
-            (state, process) => Probe::NotYet(format!("domain {state:?}, process there: {process}")),
-        })
-    });
+    let gone = wait_until(
+        "see the machine gone",
+        Deadline::scaled(GONE, context.slowness()),
+        || {
+            unseen = true;
+            let state = hypervisor.lookup(&t.node)?.map(|d| d.state);
+            unseen = false;
+            let process = pid.is_some_and(exists);
+            Ok(match (state, process) {
+                (None | Some(DomainState::Off), false) => Probe::Ready(()),
+                (state, process) => Probe::NotYet(format!("domain {state:?}, process there: {process}")),
+            })
+        },
+    );
     record.effective = if unseen { None } else { Some(gone.is_ok()) };
     record.proof = json!({"suspended_us": record.begin_us, "pid": pid});
     match gone {
         Ok(()) => {
-            record.proof["gone_us"] = json!(site.journal().now_us());
+            record.proof["gone_us"] = json!(context.journal().now_us());
             record.proof["domain"] = json!("gone");
         }
         Err(e) => record.proof["domain"] = json!(e.to_string()),
@@ -48,8 +52,8 @@ pub(super) fn off(site: &dyn Site, t: &Target, record: &mut FaultRecord) -> Resu
     Ok(())
 }
 
-pub(super) fn on(site: &dyn Site, t: &Target, record: &mut FaultRecord) -> Result<()> {
-    if let Some(domain) = site.hypervisor().lookup(&t.node)?
+pub(super) fn on(context: &dyn FaultContext, t: &Target, record: &mut FaultRecord) -> Result<()> {
+    if let Some(domain) = context.hypervisor().lookup(&t.node)?
         && domain.state != DomainState::Off
     {
         return Err(not_that(
@@ -58,41 +62,41 @@ pub(super) fn on(site: &dyn Site, t: &Target, record: &mut FaultRecord) -> Resul
             &format!("it is {:?} already", domain.state),
         ));
     }
-    site.restart_machine(&t.node)?;
-    let (effective, domain) = looked(site, &t.node, DomainState::Running, "running");
-    let pid = site.hypervisor().lookup(&t.node).ok().flatten().and_then(|d| d.pid);
+    context.restart_machine(&t.node)?;
+    let (effective, domain) = looked(context, &t.node, DomainState::Running, "running");
+    let pid = context.hypervisor().lookup(&t.node).ok().flatten().and_then(|d| d.pid);
     record.proof = json!({ "domain": domain, "pid": pid });
     record.effective = effective;
-    record.end_us = Some(site.journal().now_us());
+    record.end_us = Some(context.journal().now_us());
     Ok(())
 }
 
-pub(super) fn back_on(site: &dyn Site, t: &Target) -> Result<()> {
-    match site.hypervisor().lookup(&t.node)?.map(|d| d.state) {
-        None | Some(DomainState::Off) => site.restart_machine(&t.node),
+pub(super) fn back_on(context: &dyn FaultContext, t: &Target) -> Result<()> {
+    match context.hypervisor().lookup(&t.node)?.map(|d| d.state) {
+        None | Some(DomainState::Off) => context.restart_machine(&t.node),
         Some(_) => Ok(()),
     }
 }
 
-pub(super) fn freeze(site: &dyn Site, t: &Target, record: &mut FaultRecord) -> Result<()> {
-    running(site, &t.node, "freeze the machine")?;
-    let before = guest_clock(site, &t.node);
-    site.hypervisor().suspend(&t.node)?;
-    record.begin_us = site.journal().now_us();
-    let (effective, domain) = looked(site, &t.node, DomainState::Paused, "paused");
+pub(super) fn freeze(context: &dyn FaultContext, t: &Target, record: &mut FaultRecord) -> Result<()> {
+    running(context, &t.node, "freeze the machine")?;
+    let before = guest_clock(context, &t.node);
+    context.hypervisor().suspend(&t.node)?;
+    record.begin_us = context.journal().now_us();
+    let (effective, domain) = looked(context, &t.node, DomainState::Paused, "paused");
     record.proof = json!({ "domain": domain, "boot_clock_before": before });
     record.effective = effective;
     Ok(())
 }
 
-pub(super) fn resume(site: &dyn Site, t: &Target, record: &mut FaultRecord) -> Result<()> {
-    let state = site.hypervisor().lookup(&t.node)?.map(|d| d.state);
+pub(super) fn resume(context: &dyn FaultContext, t: &Target, record: &mut FaultRecord) -> Result<()> {
+    let state = context.hypervisor().lookup(&t.node)?.map(|d| d.state);
     if state != Some(DomainState::Paused) {
         return Err(not_that(&t.node, "resume the machine", &describe(state)));
     }
-    site.hypervisor().resume(&t.node)?;
-    record.begin_us = site.journal().now_us();
-    let (effective, domain) = looked(site, &t.node, DomainState::Running, "running");
+    context.hypervisor().resume(&t.node)?;
+    record.begin_us = context.journal().now_us();
+    let (effective, domain) = looked(context, &t.node, DomainState::Running, "running");
     record.proof = json!({ "domain": domain });
     record.effective = effective;
     record.end_us = Some(record.begin_us);
@@ -100,13 +104,13 @@ pub(super) fn resume(site: &dyn Site, t: &Target, record: &mut FaultRecord) -> R
 }
 
 /// Ends a freeze. The guest's own clock is the second witness: it must have stood still.
-pub(super) fn go_on(site: &dyn Site, t: &Target, record: &mut FaultRecord) -> Result<()> {
-    if site.hypervisor().lookup(&t.node)?.map(|d| d.state) != Some(DomainState::Paused) {
+pub(super) fn go_on(context: &dyn FaultContext, t: &Target, record: &mut FaultRecord) -> Result<()> {
+    if context.hypervisor().lookup(&t.node)?.map(|d| d.state) != Some(DomainState::Paused) {
         return Ok(());
     }
-    let frozen_us = site.journal().now_us().saturating_sub(record.begin_us);
-    site.hypervisor().resume(&t.node)?;
-    let after = guest_clock(site, &t.node);
+    let frozen_us = context.journal().now_us().saturating_sub(record.begin_us);
+    context.hypervisor().resume(&t.node)?;
+    let after = guest_clock(context, &t.node);
     if let Some(stood_still) = stood_still(&record.proof["boot_clock_before"], &after, frozen_us) {
         record.effective = Some(record.effective == Some(true) && stood_still);
     }
@@ -124,9 +128,9 @@ fn stood_still(before: &Value, after: &Value, frozen_us: u64) -> Option<bool> {
 }
 
 /// The guest's boot-time clock beside the host's; null where the guest did not answer.
-fn guest_clock(site: &dyn Site, node: &str) -> Value {
-    let deadline = Deadline::scaled(LOOK, site.slowness());
-    let uptime = site
+fn guest_clock(context: &dyn FaultContext, node: &str) -> Value {
+    let deadline = Deadline::scaled(LOOK, context.slowness());
+    let uptime = context
         .remote(node, deadline)
         .and_then(|mut r| r.exec(&Command::new(["cat", "/proc/uptime"]), deadline));
     let seconds = uptime.ok().filter(|o| o.status == 0).and_then(|o| {
@@ -135,15 +139,15 @@ fn guest_clock(site: &dyn Site, node: &str) -> Value {
     });
     match seconds {
         Some(s) if s.is_finite() && s >= 0.0 => {
-            json!({"host_us": site.journal().now_us(), "boot_us": (s * 1e6) as u64})
+            json!({"host_us": context.journal().now_us(), "boot_us": (s * 1e6) as u64})
         }
         _ => Value::Null,
     }
 }
 
 /// Whether the machine is in this state behind the act, and in words; unknown where nobody can say.
-fn looked(site: &dyn Site, node: &str, wanted: DomainState, word: &str) -> (Option<bool>, String) {
-    match site.hypervisor().lookup(node) {
+fn looked(context: &dyn FaultContext, node: &str, wanted: DomainState, word: &str) -> (Option<bool>, String) {
+    match context.hypervisor().lookup(node) {
         Ok(Some(d)) if d.state == wanted => (Some(true), word.to_owned()),
         Ok(_) => (Some(false), format!("not {word}")),
         Err(e) => (None, format!("unknown: {e}")),
@@ -151,8 +155,8 @@ fn looked(site: &dyn Site, node: &str, wanted: DomainState, word: &str) -> (Opti
 }
 
 /// The process of a machine that runs; a usage error where it does not.
-fn running(site: &dyn Site, node: &str, what: &str) -> Result<Option<u32>> {
-    let domain = site.hypervisor().lookup(node)?;
+fn running(context: &dyn FaultContext, node: &str, what: &str) -> Result<Option<u32>> {
+    let domain = context.hypervisor().lookup(node)?;
     match domain {
         Some(d) if d.state == DomainState::Running => Ok(d.pid),
         other => Err(not_that(node, what, &describe(other.map(|d| d.state)))),
@@ -169,7 +173,7 @@ fn describe(state: Option<DomainState>) -> String {
 }
 
 fn not_that(node: &str, what: &str, seen: &str) -> Error {
-    Error::Usage(Problem::new(what).on(node).seen(seen))
+    Error::Usage(Problem::new(what).on(node).observed(seen))
 }
 
 fn exists(pid: u32) -> bool {

@@ -225,7 +225,7 @@ impl Bench {
     }
 }
 
-impl Site for Bench {
+impl FaultContext for Bench {
     fn lab(&self) -> &Lab {
         &self.lab
     }

@@ -1,9 +1,9 @@
 //! What the fabric does to frames on purpose: rules of its own for each fault. The proof is in the rules' counters, so it is
 //! complete only at the end.
 
-use super::{Kind, Site, Target};
+use super::{FaultContext, Kind, Target};
 use crate::error::Result;
-use crate::fabric::groups::{self, Path, Ways};
+use crate::fabric::groups::{self, Direction, Flow};
 use crate::fabric::{ANY, Counters, Effect, Match, PortCounters, RuleCounters};
 use crate::verify::FaultRecord;
 use serde::{Deserialize, Serialize};
@@ -21,9 +21,9 @@ pub struct Traffic {
     /// The sides of a partition.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sides: Vec<Vec<Target>>,
-    /// Which way, seen from `on`, or from the first of `between`.
+    /// The direction, seen from `on`, or from the first of `between`.
     #[serde(default)]
-    pub direction: Ways,
+    pub direction: Direction,
     /// Which frames; all where absent.
     #[serde(default, rename = "match")]
     pub matches: Match,
@@ -33,8 +33,9 @@ pub struct Traffic {
     /// Seed of its random choices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// The ways that are concerned, one rule each.
-    pub paths: Vec<Path>,
+    /// The flows that are concerned, one rule each.
+    #[serde(rename = "paths")]
+    pub flows: Vec<Flow>,
 }
 
 fn is_cut(effect: &Effect) -> bool {
@@ -57,55 +58,55 @@ fn name(record: &FaultRecord) -> String {
     format!("fault-{}", record.id)
 }
 
-pub(super) fn set(site: &dyn Site, traffic: &Traffic, record: &mut FaultRecord) -> Result<()> {
-    let (_, mut rules) = site.fabric().rules();
+pub(super) fn set(context: &dyn FaultContext, traffic: &Traffic, record: &mut FaultRecord) -> Result<()> {
+    let (_, mut rules) = context.fabric().rules();
     let Traffic {
-        paths, matches, effect, ..
+        flows, matches, effect, ..
     } = traffic;
     rules.extend(groups::rules(
         &name(record),
-        paths,
+        flows,
         matches,
         effect,
         traffic.seed.unwrap_or(0),
     ));
-    let revision = site.fabric().set(rules)?;
-    record.begin_us = site.journal().now_us();
+    let revision = context.fabric().set(rules)?;
+    record.begin_us = context.journal().now_us();
     record.proof = json!({"revision": revision.0});
     // Told only where there are some: most hosts never drop a frame.
-    let before = host_drops(&site.fabric().counters(), paths);
+    let before = host_drops(&context.fabric().counters(), flows);
     if before > 0 {
         record.proof["host_drops_before"] = json!(before);
     }
     Ok(())
 }
 
-/// Frames that the host's kernel dropped on the cables of `paths`: losses that are no part of the fault.
-fn host_drops(counters: &Counters, paths: &[Path]) -> u64 {
+/// Frames that the host's kernel dropped on the cables of `flows`: losses that are no part of the fault.
+fn host_drops(counters: &Counters, flows: &[Flow]) -> u64 {
     let concerned = |p: &&PortCounters| {
-        let on = |path: &Path| {
-            path.network == p.network && [&path.from, &path.to].iter().any(|n| *n == ANY || **n == p.node)
+        let on = |flow: &Flow| {
+            flow.network == p.network && [&flow.from, &flow.to].iter().any(|n| *n == ANY || **n == p.node)
         };
-        paths.iter().any(on)
+        flows.iter().any(on)
     };
     let drops = |p: &PortCounters| p.host_drops_in + p.host_drops_out;
     counters.ports.iter().filter(concerned).map(drops).sum()
 }
 
 /// Reads the counters: an impairment that changed no frame's fate has proved nothing.
-pub(super) fn count(site: &dyn Site, kind: Kind, traffic: &Traffic, record: &mut FaultRecord) {
-    let counters = site.fabric().counters();
-    let ways: Vec<(&Path, Option<&RuleCounters>)> = traffic
-        .paths
+pub(super) fn count(context: &dyn FaultContext, kind: Kind, traffic: &Traffic, record: &mut FaultRecord) {
+    let counters = context.fabric().counters();
+    let counted: Vec<(&Flow, Option<&RuleCounters>)> = traffic
+        .flows
         .iter()
-        .map(|path| (path, counters.rule(&groups::rule_id(&name(record), path))))
+        .map(|flow| (flow, counters.rule(&groups::rule_id(&name(record), flow))))
         .collect();
     // Gone with a supervisor that died: what an earlier look saw stands.
-    if ways.iter().all(|(_, counted)| counted.is_none()) {
+    if counted.iter().all(|(_, counted)| counted.is_none()) {
         return;
     }
     let mut all = RuleCounters::default();
-    for (_, c) in &ways {
+    for (_, c) in &counted {
         let Some(c) = c else { continue };
         all.matched += c.matched;
         all.dropped += c.dropped;
@@ -113,13 +114,13 @@ pub(super) fn count(site: &dyn Site, kind: Kind, traffic: &Traffic, record: &mut
         all.duplicated += c.duplicated;
         all.corrupted += c.corrupted;
     }
-    let shown = ways.iter().map(|(path, c)| {
-        let mut way =
-            json!({"network": path.network, "from": path.from, "to": path.to, "dropped": c.map(|c| c.dropped)});
-        if let (Value::Object(way), Some(c)) = (&mut way, c) {
-            tell(way, c);
+    let shown = counted.iter().map(|(flow, c)| {
+        let mut shown =
+            json!({"network": flow.network, "from": flow.from, "to": flow.to, "dropped": c.map(|c| c.dropped)});
+        if let (Value::Object(flow), Some(c)) = (&mut shown, c) {
+            tell(flow, c);
         }
-        way
+        shown
     });
     record.proof["ways"] = shown.collect();
     record.proof["dropped"] = json!(all.dropped);
@@ -127,7 +128,7 @@ pub(super) fn count(site: &dyn Site, kind: Kind, traffic: &Traffic, record: &mut
         tell(proof, &all);
     }
     let before = record.proof["host_drops_before"].as_u64().unwrap_or(0);
-    match host_drops(&counters, &traffic.paths).saturating_sub(before) {
+    match host_drops(&counters, &traffic.flows).saturating_sub(before) {
         0 => {}
         n => record.proof["host_drops"] = json!(n),
     }
@@ -161,9 +162,9 @@ fn effective(kind: Kind, c: &RuleCounters) -> bool {
     }
 }
 
-pub(super) fn clear(site: &dyn Site, kind: Kind, traffic: &Traffic, record: &mut FaultRecord) -> Result<()> {
+pub(super) fn clear(context: &dyn FaultContext, kind: Kind, traffic: &Traffic, record: &mut FaultRecord) -> Result<()> {
     let prefix = format!("{}:", name(record));
-    let (_, rules) = site.fabric().rules();
+    let (_, rules) = context.fabric().rules();
     let (ours, rest): (Vec<_>, Vec<_>) = rules.into_iter().partition(|r| r.id.starts_with(&prefix));
     if ours.is_empty() {
         if record.end_us.is_none() && record.effective.is_none() {
@@ -172,8 +173,8 @@ pub(super) fn clear(site: &dyn Site, kind: Kind, traffic: &Traffic, record: &mut
         }
         return Ok(());
     }
-    site.fabric().set(rest)?;
+    context.fabric().set(rest)?;
     // After the rules went, so that the last frame is counted: the fabric remembers what they had counted.
-    count(site, kind, traffic, record);
+    count(context, kind, traffic, record);
     Ok(())
 }

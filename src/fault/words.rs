@@ -62,7 +62,7 @@ impl Words {
                 Error::Usage(
                     Problem::new("read a parameter of the fault")
                         .on(format!("`{}`", argument.escape_debug()))
-                        .seen(seen)
+                        .observed(seen)
                         .remedy("write it as key=value"),
                 )
             };
@@ -194,7 +194,7 @@ impl Words {
         Error::Usage(
             Problem::new("understand the fault")
                 .on(format!("`{}`", self.kind))
-                .seen(seen)
+                .observed(seen)
                 .remedy(remedy),
         )
     }

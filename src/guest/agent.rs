@@ -108,7 +108,7 @@ impl Agent {
             Error::Operation(
                 Problem::new(format!("ask the guest agent ({execute})"))
                     .on(&self.node)
-                    .seen(seen),
+                    .observed(seen),
             )
         };
         let parsed: Answer<T> = serde_json::from_str(&answer)
@@ -135,7 +135,7 @@ impl Agent {
             deadline,
             || match self.ping(deadline) {
                 Ok(()) => Ok(Probe::Ready(())),
-                Err(Error::Operation(p)) => Ok(Probe::NotYet(p.seen.unwrap_or(p.what))),
+                Err(Error::Operation(p)) => Ok(Probe::NotYet(p.observed.unwrap_or(p.what))),
                 Err(e) => Err(e),
             },
         )
@@ -150,7 +150,7 @@ impl Agent {
             Ok(id)
         } else {
             Err(Error::Operation(
-                Problem::new(WHAT).on(&self.node).seen(excerpt(&content)),
+                Problem::new(WHAT).on(&self.node).observed(excerpt(&content)),
             ))
         }
     }
@@ -166,7 +166,7 @@ impl Agent {
             Error::Operation(
                 Problem::new("run a command through the guest agent")
                     .on(&self.node)
-                    .seen(seen),
+                    .observed(seen),
             )
         };
         if status.out_truncated || status.err_truncated {
@@ -195,7 +195,7 @@ impl Agent {
                 Error::Operation(
                     Problem::new("read a file through the guest agent")
                         .on(&self.node)
-                        .seen(format!("no Base64: {e}")),
+                        .observed(format!("no Base64: {e}")),
                 )
             })?;
             let empty = bytes.is_empty();
@@ -207,7 +207,7 @@ impl Agent {
                 return Err(Error::Operation(
                     Problem::new("read a file through the guest agent")
                         .on(&self.node)
-                        .seen(format!("{} bytes and no end", content.len())),
+                        .observed(format!("{} bytes and no end", content.len())),
                 ));
             }
         }
@@ -219,7 +219,9 @@ impl Remote for Agent {
     fn exec(&mut self, command: &Command, deadline: Deadline) -> Result<Output> {
         let Some((program, arguments)) = command.argv.split_first() else {
             return Err(Error::Bug(
-                Problem::new("run a command").on(&self.node).seen("it names no program"),
+                Problem::new("run a command")
+                    .on(&self.node)
+                    .observed("it names no program"),
             ));
         };
         let mut request = json!({"path": program, "arg": arguments, "capture-output": true});
@@ -262,7 +264,7 @@ impl Remote for Agent {
         Err(Error::Operation(
             Problem::new("follow a command through the guest agent")
                 .on(format!("{}: {}", self.node, command.argv.join(" ")))
-                .seen("the agent hands out nothing before a command has ended")
+                .observed("the agent hands out nothing before a command has ended")
                 .remedy("follow it over SSH"),
         ))
     }

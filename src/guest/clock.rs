@@ -100,7 +100,7 @@ impl Clock {
     }
 
     fn failed(&self, seen: String) -> Error {
-        let problem = Problem::new("ask the machine's clock").on(&self.node).seen(seen);
+        let problem = Problem::new("ask the machine's clock").on(&self.node).observed(seen);
         Error::Operation(problem.remedy("see whether it runs in the machine: systemctl status failoverlab-clock"))
     }
 }

@@ -192,7 +192,7 @@ fn tmpfiles(node: impl fmt::Display, files: &[BootFile]) -> Result<String> {
         return Err(Error::Operation(
             Problem::new("give the machine its files at boot")
                 .on(node)
-                .seen(format!("{} bytes, at most {LIMIT} are given", text.len()))
+                .observed(format!("{} bytes, at most {LIMIT} are given", text.len()))
                 .remedy("make `files` smaller, or copy large files with `failoverlab cp`"),
         ));
     }
@@ -205,7 +205,7 @@ fn quoted_path(path: &str) -> Result<String> {
         Err(Error::Operation(
             Problem::new("write the file at boot")
                 .on(path.escape_debug())
-                .seen(seen.to_owned()),
+                .observed(seen.to_owned()),
         ))
     };
     if !path.starts_with('/') || path.ends_with('/') {

@@ -82,7 +82,8 @@ impl FakeRemote {
 impl Remote for FakeRemote {
     fn exec(&mut self, command: &Command, _: Deadline) -> Result<Output> {
         self.commands.push(command.clone());
-        let failed = |seen: &str| Error::Operation(Problem::new("run a command").on(command.argv.join(" ")).seen(seen));
+        let failed =
+            |seen: &str| Error::Operation(Problem::new("run a command").on(command.argv.join(" ")).observed(seen));
         let (_, queue) = self
             .answers
             .iter_mut()
@@ -111,7 +112,7 @@ impl Remote for FakeRemote {
             None => Err(Error::Operation(
                 Problem::new("read the file")
                     .on(from.display())
-                    .seen("No such file or directory"),
+                    .observed("No such file or directory"),
             )),
         }
     }

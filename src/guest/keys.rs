@@ -97,7 +97,7 @@ fn broken(path: &Path, seen: &str) -> Error {
     Error::Operation(
         Problem::new("read the key")
             .on(path.display())
-            .seen(seen)
+            .observed(seen)
             .remedy("take the lab down and up again: `down` removes its keys, `up` makes new ones"),
     )
 }

@@ -62,7 +62,7 @@ impl Output {
             "" => format!("status {}, not a word", self.status),
             text => format!("status {}: {text}", self.status),
         };
-        Err(Error::Operation(Problem::new(what).on(on).seen(seen)))
+        Err(Error::Operation(Problem::new(what).on(on).observed(seen)))
     }
 
     /// The same, as text.
@@ -71,7 +71,7 @@ impl Output {
             Error::Operation(
                 Problem::new(what)
                     .on(on)
-                    .seen(format!("no UTF-8: {}", excerpt(e.as_bytes()))),
+                    .observed(format!("no UTF-8: {}", excerpt(e.as_bytes()))),
             )
         })
     }

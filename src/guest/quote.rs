@@ -10,7 +10,7 @@ pub fn quote(argv: &[String]) -> Result<String> {
         Err(Error::Bug(
             Problem::new("pass an argument vector to a shell")
                 .on(format!("{argv:?}"))
-                .seen(seen),
+                .observed(seen),
         ))
     };
     if argv.first().is_none_or(String::is_empty) {

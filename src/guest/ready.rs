@@ -58,7 +58,7 @@ pub fn wait_ready(
         match Ssh::connect_if_heard(target, patience, deadline.at_most(patience * HANDSHAKE)) {
             Ok(ssh) => Ok(Probe::Ready(ssh)),
             Err(Error::Operation(p)) if p.remedy.is_none() => {
-                let cause = p.seen.unwrap_or(p.what);
+                let cause = p.observed.unwrap_or(p.what);
                 seen(&cause)?;
                 patience += PATIENCE;
                 Ok(Probe::NotYet(cause))
@@ -82,7 +82,7 @@ fn wait_booted(
         let text = remote
             .exec(&Command::new(["sh", "-c", LOOK]), deadline)?
             .check_text(&what, "")?;
-        let found = parse(&text).map_err(|seen| Error::Operation(Problem::new(&what).seen(seen)))?;
+        let found = parse(&text).map_err(|seen| Error::Operation(Problem::new(&what).observed(seen)))?;
         if let Probe::NotYet(cause) = &found {
             seen(cause)?;
         }

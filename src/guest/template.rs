@@ -26,7 +26,7 @@ pub(crate) fn read(path: &str) -> Result<String> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => {
             return Err(Error::Operation(
-                Problem::new("read the template").on(own.display()).seen(e),
+                Problem::new("read the template").on(own.display()).observed(e),
             ));
         }
     }
@@ -111,7 +111,7 @@ fn failed(what: &str, place: &str, e: &minijinja::Error) -> Error {
     let seen = e
         .detail()
         .map_or_else(|| e.kind().to_string(), |d| format!("{}: {d}", e.kind()));
-    Error::Operation(Problem::new(what).on(place).seen(seen))
+    Error::Operation(Problem::new(what).on(place).observed(seen))
 }
 
 fn environment() -> Result<Environment<'static>> {
@@ -120,7 +120,7 @@ fn environment() -> Result<Environment<'static>> {
         .trim_blocks(true)
         .lstrip_blocks(true)
         .build();
-    let syntax = syntax.map_err(|e| Error::Bug(Problem::new("set up the template engine").seen(e)))?;
+    let syntax = syntax.map_err(|e| Error::Bug(Problem::new("set up the template engine").observed(e)))?;
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Strict);
     env.set_auto_escape_callback(|name| {

@@ -52,7 +52,7 @@ pub(super) fn text_path(path: &Path) -> Result<String> {
             Error::Usage(
                 Problem::new("name the file in the machine")
                     .on(path.display())
-                    .seen("it is no absolute path in UTF-8"),
+                    .observed("it is no absolute path in UTF-8"),
             )
         })
 }

@@ -67,8 +67,9 @@ pub enum Boot {
     },
     /// It did not.
     Failed {
-        /// What was seen instead.
-        seen: String,
+        /// What was observed instead.
+        #[serde(rename = "seen")]
+        observed: String,
     },
 }
 
@@ -172,10 +173,13 @@ impl Prober {
         };
         let why = match kvm {
             Ok(boot) => return Ok(verdict(Accel::Kvm, boot, "a guest booted")),
-            Err(seen) if force == Some(Accel::Kvm) => {
+            Err(observed) if force == Some(Accel::Kvm) => {
                 let remedy = "use `--accel tcg` or `auto`; if KVM should work, see `failoverlab doctor`";
                 return Err(Error::Host(
-                    Problem::new(what).on(self.device.display()).seen(seen).remedy(remedy),
+                    Problem::new(what)
+                        .on(self.device.display())
+                        .observed(observed)
+                        .remedy(remedy),
                 ));
             }
             Err(why) => why,
@@ -187,10 +191,10 @@ impl Prober {
         known.tcg = Some(boot.clone());
         match boot {
             Boot::Booted { wall_ms, cpu_ms } => Ok(verdict(Accel::Tcg, (wall_ms, cpu_ms), &format!("since {why}; a guest booted"))),
-            Boot::Failed { seen } => Err(Error::Host(
+            Boot::Failed { observed } => Err(Error::Host(
                 Problem::new("boot a machine with either KVM or emulation")
                     .on(&image.name)
-                    .seen(format!("KVM: {why}. Emulation: {seen}"))
+                    .observed(format!("KVM: {why}. Emulation: {observed}"))
                     .remedy("see `failoverlab doctor`; if it finds nothing, build the image again: `failoverlab image rm`, `image build`"),
             )),
         }
@@ -217,8 +221,8 @@ impl Prober {
         *known = Some(boot.clone());
         match boot {
             Boot::Booted { wall_ms, cpu_ms } => Ok((wall_ms, cpu_ms)),
-            Boot::Failed { seen } => Err(format!(
-                "{} opens but no guest boots with it: {seen}",
+            Boot::Failed { observed } => Err(format!(
+                "{} opens but no guest boots with it: {observed}",
                 self.device.display()
             )),
         }
@@ -324,7 +328,7 @@ fn watch(child: &mut Child, begin: Instant, patience: Patience) -> Boot {
             Ok((false, line)) => qemu = line,
             Err(RecvTimeoutError::Timeout) => {
                 return Boot::Failed {
-                    seen: format!(
+                    observed: format!(
                         "it hung for {:.0?}: {}",
                         patience.silent.min(begin.elapsed()),
                         last(&guest, &qemu)
@@ -334,7 +338,7 @@ fn watch(child: &mut Child, begin: Instant, patience: Patience) -> Boot {
             Err(RecvTimeoutError::Disconnected) => {
                 let status = child.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
                 return Boot::Failed {
-                    seen: format!("QEMU ended ({status}): {}", last(&guest, &qemu)),
+                    observed: format!("QEMU ended ({status}): {}", last(&guest, &qemu)),
                 };
             }
         }

@@ -42,7 +42,7 @@ impl Described {
     /// Reads a domain's XML; what it does not know is passed over.
     pub fn parse(xml: &str) -> Result<Self> {
         quick_xml::de::from_str(xml)
-            .map_err(|e| Error::Operation(Problem::new("read the machine's description").seen(e)))
+            .map_err(|e| Error::Operation(Problem::new("read the machine's description").observed(e)))
     }
 
     /// The label of the lab that the domain belongs to; none where failoverlab did not make it.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 /// The `<interface>` of `mac` in a domain's live XML, with its carrier set; `None` where no interface has that MAC.
 pub(super) fn interface_with_link(domain: &str, mac: &str, up: bool) -> Result<Option<String>> {
-    let failed = |e: &dyn std::fmt::Display| Error::Operation(Problem::new("read the machine's ports").seen(e));
+    let failed = |e: &dyn std::fmt::Display| Error::Operation(Problem::new("read the machine's ports").observed(e));
     let mut reader = Reader::from_str(domain);
     let mut found = false;
     let mut piece: Option<Writer<Vec<u8>>> = None;
@@ -56,7 +56,7 @@ pub(super) fn interface_with_link(domain: &str, mac: &str, up: bool) -> Result<O
 
 /// What to snapshot: each local disk onto its new overlay, shared disks and memory left out.
 pub(super) fn snapshot(domain: &Described, disks: &[(String, PathBuf)]) -> Result<String> {
-    let refuse = |seen: String| Error::Operation(Problem::new("describe the snapshot").on(&domain.name).seen(seen));
+    let refuse = |seen: String| Error::Operation(Problem::new("describe the snapshot").on(&domain.name).observed(seen));
     for (target, _) in disks {
         if domain.disk(target).is_none() {
             return Err(refuse(format!("there is no disk {target}")));

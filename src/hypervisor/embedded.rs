@@ -2,7 +2,7 @@
 
 use super::memory::Image;
 use super::{
-    Described, Domain, DomainEvent, DomainState, Hypervisor, Listener, edit, ffi, lifecycle, power_cut, strays,
+    Described, Domain, DomainEvent, DomainState, Hypervisor, Listener, edit, ffi, lifecycle, orphans, power_cut,
 };
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::lock::lock;
@@ -65,7 +65,7 @@ impl Embedded {
         let refuse = |seen: &str, remedy: &str| {
             let problem = Problem::new("open libvirt's embedded driver")
                 .on(root.display())
-                .seen(seen);
+                .observed(seen);
             Error::Operation(problem.remedy(remedy))
         };
         // An attempt that fails leaves the driver unusable for the rest of the process: what can be known before is asked before.
@@ -80,7 +80,7 @@ impl Embedded {
         }
         copy_missing(capabilities, &root.join(CAPABILITIES))
             .tried("copy libvirt's knowledge of QEMU", root.display())?;
-        strays::forget_unfinished(root)?;
+        orphans::forget_unfinished(root)?;
         virt::error::clear_error_callback();
         start_event_loop()?;
         *opened = true;
@@ -90,7 +90,7 @@ impl Embedded {
             } else {
                 "what libvirt logged says more"
             };
-            refuse(&said(&e), remedy)
+            refuse(&error_text(&e), remedy)
         })?;
         let listeners = Listeners::default();
         let hear = listeners.clone();
@@ -117,7 +117,7 @@ impl Embedded {
             listeners,
         };
         this.keep_capabilities();
-        strays::end(root, &this.known()?)?;
+        orphans::end(root, &this.known()?)?;
         this.end_saves()?;
         Ok(this)
     }
@@ -140,23 +140,23 @@ impl Embedded {
             Error::Operation(
                 Problem::new("find the machine")
                     .on(name)
-                    .seen("libvirt has no such domain"),
+                    .observed("libvirt has no such domain"),
             )
         })
     }
 
     /// The process id in libvirt's pid file, where that process lives.
     fn pid(&self, name: &str) -> Option<u32> {
-        strays::pid_file(&self.root, name)
+        orphans::pid_file(&self.root, name)
             .ok()
             .filter(|&pid| process::runs(pid))
     }
 
-    /// The processes of libvirt's machines: every other one of this root is a stray. One whose process id cannot be told is none.
+    /// The processes of libvirt's machines: every other one of this root is an orphan. One whose process id cannot be told is none.
     fn known(&self) -> Result<Vec<u32>> {
         let mut known = Vec::new();
         for domain in self.list()? {
-            match strays::pid_file(&self.root, &domain.name) {
+            match orphans::pid_file(&self.root, &domain.name) {
                 Ok(pid) => known.push(pid),
                 // It ended since, and its file went with it.
                 Err(_) if self.find(&domain.name)?.is_none() => {}
@@ -188,7 +188,7 @@ impl Embedded {
                 Some("completed") => Ok(Probe::Ready(())),
                 Some("failed" | "cancelled") => {
                     let seen = answer["error-desc"].as_str().unwrap_or("QEMU does not say why");
-                    Err(Error::Operation(Problem::new(WHAT).on(name).seen(seen)))
+                    Err(Error::Operation(Problem::new(WHAT).on(name).observed(seen)))
                 }
                 _ => Ok(Probe::NotYet(answer.to_string())),
             }
@@ -321,7 +321,7 @@ impl Hypervisor for Embedded {
         let described = Described::parse(&xml)?;
         let Some(id) = described.unmanaged_nic(mac) else {
             return Err(Error::Operation(
-                Problem::new("set the carrier").on(on).seen("no port has this MAC"),
+                Problem::new("set the carrier").on(on).observed("no port has this MAC"),
             ));
         };
         let command = serde_json::json!({"execute": "set_link", "arguments": {"name": id, "up": up}});
@@ -365,7 +365,7 @@ impl Hypervisor for Embedded {
     fn restore(&self, memory: &Path, xml: &str) -> Result<()> {
         let name = Described::parse(xml)?.name;
         let file = super::template::path(memory)
-            .map_err(|seen| Error::Operation(Problem::new("restore the machine").on(&name).seen(seen)))?;
+            .map_err(|seen| Error::Operation(Problem::new("restore the machine").on(&name).observed(seen)))?;
         niced(|| {
             self.conn
                 .restore_domain_flags(file, Some(xml), sys::VIR_DOMAIN_SAVE_PAUSED)
@@ -394,7 +394,7 @@ fn niced<T: Send>(f: impl FnOnce() -> T + Send) -> T {
 pub(super) fn start_event_loop() -> Result<()> {
     static LOOP: OnceLock<Result<(), String>> = OnceLock::new();
     LOOP.get_or_init(|| {
-        virt::event::event_register_default_impl().map_err(|e| said(&e))?;
+        virt::event::event_register_default_impl().map_err(|e| error_text(&e))?;
         std::thread::Builder::new()
             .name("libvirt-events".into())
             .spawn(|| {
@@ -407,7 +407,7 @@ pub(super) fn start_event_loop() -> Result<()> {
             .map_err(|e| e.to_string())
     })
     .clone()
-    .map_err(|seen| Error::Operation(Problem::new("start libvirt's event loop").seen(seen)))
+    .map_err(|seen| Error::Operation(Problem::new("start libvirt's event loop").observed(seen)))
 }
 
 /// Where a root keeps what libvirt learnt of QEMU.
@@ -499,12 +499,12 @@ fn is(e: &virt::error::Error, code: ErrorNumber) -> bool {
 }
 
 /// libvirt's own words and code.
-fn said(e: &virt::error::Error) -> String {
+fn error_text(e: &virt::error::Error) -> String {
     format!("{} (libvirt error {}: {})", e.message(), e.code().to_raw(), e.code())
 }
 
 fn failed(what: &'static str, on: impl std::fmt::Display) -> impl FnOnce(virt::error::Error) -> Error {
-    move |e| Error::Operation(Problem::new(what).on(on).seen(said(&e)))
+    move |e| Error::Operation(Problem::new(what).on(on).observed(error_text(&e)))
 }
 
 #[cfg(test)]
@@ -537,7 +537,7 @@ mod tests {
     fn errors_keep_libvirts_words_and_code() {
         let e = Connect::open(Some("test:///no/such/file")).unwrap_err();
         let ours = failed("open", "here")(e.clone());
-        let seen = ours.problem().unwrap().seen.clone().unwrap();
+        let seen = ours.problem().unwrap().observed.clone().unwrap();
         assert!(
             seen.starts_with(e.message()) && seen.contains(&e.code().to_raw().to_string()),
             "{seen}"

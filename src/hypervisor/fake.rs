@@ -208,7 +208,7 @@ impl State {
 }
 
 fn failed(kind: Kind, name: &str, seen: impl std::fmt::Display) -> Error {
-    Error::Operation(Problem::new(format!("{kind:?}").to_lowercase()).on(name).seen(seen))
+    Error::Operation(Problem::new(format!("{kind:?}").to_lowercase()).on(name).observed(seen))
 }
 
 impl FakeDomain {

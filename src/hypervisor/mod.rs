@@ -12,9 +12,9 @@ mod ffi;
 mod lifecycle;
 mod machine;
 mod memory;
+mod orphans;
 mod power_cut;
 mod reaper;
-mod strays;
 mod template;
 mod tsc;
 
@@ -134,12 +134,12 @@ fn refused(what: &str, on: &str, answer: &str) -> Result<()> {
         Error::Operation(
             Problem::new(what)
                 .on(on)
-                .seen(format!("an answer that is no JSON: {e}")),
+                .observed(format!("an answer that is no JSON: {e}")),
         )
     })?;
     let Some(error) = json.get("error") else { return Ok(()) };
     let word = |key| error.get(key).and_then(serde_json::Value::as_str).unwrap_or("?");
-    Err(Error::Operation(Problem::new(what).on(on).seen(format!(
+    Err(Error::Operation(Problem::new(what).on(on).observed(format!(
         "{} ({})",
         word("desc"),
         word("class")

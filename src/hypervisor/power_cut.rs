@@ -4,7 +4,7 @@
 //! moment before the process is gone. So we hold the process's ends of its sockets until nothing is left of it: libvirt then finds that
 //! there is nothing to wait for.
 
-use super::strays;
+use super::orphans;
 use crate::process::Stat;
 use crate::wait::{Deadline, Probe, wait_until};
 use rustix::fd::OwnedFd;
@@ -27,7 +27,7 @@ pub(super) struct Sockets(#[expect(dead_code, reason = "held open, not used")] V
 pub(super) fn kill(root: &Path, pid: u32) -> Option<Sockets> {
     let process = pidfd_open(Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok()?;
     // The id is looked at while it cannot become another process's.
-    if !strays::is_of(root, pid) {
+    if !orphans::is_of(root, pid) {
         return None;
     }
     let mut sockets = Vec::new();
@@ -66,7 +66,7 @@ fn hold(process: &OwnedFd, number: i32) -> rustix::io::Result<Option<OwnedFd>> {
 
 #[cfg(test)]
 mod tests {
-    use super::strays::tests::pretends;
+    use super::orphans::tests::pretends;
     use super::*;
     use std::io::Read;
     use std::os::unix::net::UnixStream;

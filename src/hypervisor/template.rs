@@ -32,7 +32,7 @@ impl Machine {
                 Error::Operation(
                     Problem::new("describe the machine")
                         .on(self.name.escape_debug())
-                        .seen(seen),
+                        .observed(seen),
                 )
             })
     }
@@ -312,7 +312,7 @@ mod tests {
             change(&mut m);
             let e = m.to_xml().unwrap_err();
             assert_eq!(e.exit_code(), 5);
-            let said = e.problem().unwrap().seen.clone().unwrap();
+            let said = e.problem().unwrap().observed.clone().unwrap();
             assert!(said.contains(seen), "{said}");
         };
         bad(|m| m.console = "/run/a\nb".into(), "U+000A");

@@ -72,7 +72,7 @@ pub fn check_host(key: &ImageKey, dir: &Path) -> Result<()> {
     if !keyring.exists() {
         let problem = Problem::new(what)
             .on(&key.recipe.name)
-            .seen(format!("there is no {}", keyring.display()));
+            .observed(format!("there is no {}", keyring.display()));
         return Err(Error::Host(
             problem.remedy("sudo apt-get install debian-archive-keyring"),
         ));
@@ -82,7 +82,7 @@ pub fn check_host(key: &ImageKey, dir: &Path) -> Result<()> {
         return Err(Error::Host(
             Problem::new(what)
                 .on(dir.display())
-                .seen(format!(
+                .observed(format!(
                     "{} MiB of disk space are free, {} are needed",
                     free >> 20,
                     FREE >> 20

@@ -63,7 +63,7 @@ pub fn make(tree: &Path, release: &str, modules: &[String]) -> Result<Vec<u8>> {
         Error::Operation(
             Problem::new(what)
                 .on(release)
-                .seen(m)
+                .observed(m)
                 .remedy("correct kernel.modules in the recipe"),
         )
     })?;

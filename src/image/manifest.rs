@@ -33,8 +33,13 @@ impl ImageKey {
     pub fn new<'a>(recipe: &Recipe, packages: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let mut all = recipe.debian.packages.clone();
         for package in packages {
-            check_package(package)
-                .map_err(|e| Error::Usage(Problem::new("install the package").on(package.escape_debug()).seen(e)))?;
+            check_package(package).map_err(|e| {
+                Error::Usage(
+                    Problem::new("install the package")
+                        .on(package.escape_debug())
+                        .observed(e),
+                )
+            })?;
             all.insert(package.to_owned());
         }
         let clock = blake3::hash(clock::PROGRAM).to_hex();

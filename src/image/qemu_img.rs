@@ -163,7 +163,7 @@ impl QemuImg {
         serde_json::from_slice(&out).map_err(|e| {
             let text: String = String::from_utf8_lossy(&out).chars().take(200).collect();
             let seen = format!("qemu-img's answer is no JSON as expected ({e}): {text}");
-            Error::Operation(Problem::new(call.what).on(call.disks[0].display()).seen(seen))
+            Error::Operation(Problem::new(call.what).on(call.disks[0].display()).observed(seen))
         })
     }
 

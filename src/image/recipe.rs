@@ -113,7 +113,7 @@ impl Recipe {
             None => Err(Error::Usage(
                 Problem::new("find the image")
                     .on(name)
-                    .seen(format!("known images: {}", Self::known_in(folder).join(", ")))
+                    .observed(format!("known images: {}", Self::known_in(folder).join(", ")))
                     .remedy(format!("choose one of them, or write images/{file}")),
             )),
         }
@@ -142,7 +142,7 @@ impl Recipe {
     }
 
     fn parse(text: &str, origin: &str, name: &Name) -> Result<Self> {
-        let bad = |seen: String| Error::Usage(Problem::new("read the recipe").on(origin).seen(seen));
+        let bad = |seen: String| Error::Usage(Problem::new("read the recipe").on(origin).observed(seen));
         let recipe: Self = toml::from_str(text).map_err(|e| bad(e.to_string().trim_end().to_owned()))?;
         if recipe.name != *name {
             return Err(bad(format!("its name is `{}`, its file says `{name}`", recipe.name)));

@@ -60,7 +60,7 @@ pub struct Run<'a> {
     pub cancel: &'a AtomicBool,
 }
 
-enum Heard {
+enum StderrItem {
     Line(String),
     StderrClosed,
 }
@@ -108,8 +108,8 @@ impl Run<'_> {
             bytes
         });
         std::thread::spawn(move || {
-            for_each_line(stderr, |l| tell.send(Heard::Line(l)).is_ok());
-            let _ = tell.send(Heard::StderrClosed);
+            for_each_line(stderr, |l| tell.send(StderrItem::Line(l)).is_ok());
+            let _ = tell.send(StderrItem::StderrClosed);
         });
         let mut last = VecDeque::new();
         let ended = self.follow(&mut child, &hear, &mut last, line);
@@ -118,7 +118,7 @@ impl Run<'_> {
         }
         let status = match ended {
             Err(Error::Operation(p)) => {
-                let seen = p.seen.unwrap_or_default();
+                let seen = p.observed.unwrap_or_default();
                 return Err(self.failed(with_last_words(&seen, &last)));
             }
             other => other?,
@@ -136,7 +136,7 @@ impl Run<'_> {
     fn follow(
         &self,
         child: &mut Child,
-        hear: &Receiver<Heard>,
+        hear: &Receiver<StderrItem>,
         last: &mut VecDeque<String>,
         line: &mut dyn FnMut(&str),
     ) -> Result<ExitStatus> {
@@ -150,18 +150,18 @@ impl Run<'_> {
             }
             if open {
                 match hear.recv_timeout(LOOK) {
-                    Ok(Heard::Line(text)) => {
+                    Ok(StderrItem::Line(text)) => {
                         line(&text);
                         keep(last, text);
                         continue;
                     }
-                    Ok(Heard::StderrClosed) | Err(RecvTimeoutError::Disconnected) => open = false,
+                    Ok(StderrItem::StderrClosed) | Err(RecvTimeoutError::Disconnected) => open = false,
                     Err(RecvTimeoutError::Timeout) => {}
                 }
             }
             // A grandchild may hold stderr for longer than the program lives: its end is what counts.
             if let Some(status) = child.try_wait().tried(self.what, self.on)? {
-                while let Ok(Heard::Line(text)) = hear.try_recv() {
+                while let Ok(StderrItem::Line(text)) = hear.try_recv() {
                     line(&text);
                     keep(last, text);
                 }
@@ -174,7 +174,7 @@ impl Run<'_> {
     }
 
     fn failed(&self, seen: String) -> Error {
-        let problem = Problem::new(self.what).on(self.on).seen(&seen);
+        let problem = Problem::new(self.what).on(self.on).observed(&seen);
         Error::Operation(match remedy(&seen) {
             Some(r) => problem.remedy(r),
             None => problem,
@@ -218,7 +218,7 @@ fn remedy(seen: &str) -> Option<&'static str> {
 pub fn missing(what: &str, program: &Path, package: &str) -> Error {
     Error::Host(
         Problem::new(what)
-            .seen(format!("there is no `{}`", program.display()))
+            .observed(format!("there is no `{}`", program.display()))
             .remedy(format!("sudo apt-get install {package}")),
     )
 }
@@ -303,7 +303,7 @@ mod tests {
         let script = "for i in $(seq 50); do echo line $i >&2; done; echo 'x: No space left on device' >&2; exit 3";
         let e = r.output(sh(&r, script), &mut |_| {}).unwrap_err();
         let p = e.problem().unwrap();
-        let seen = p.seen.as_deref().unwrap();
+        let seen = p.observed.as_deref().unwrap();
         assert_eq!(e.exit_code(), 5);
         assert!(
             seen.starts_with("sh: exit status: 3") && seen.contains("line 50") && !seen.contains("line 30"),

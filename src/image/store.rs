@@ -142,7 +142,7 @@ impl Store {
                 return Err(Error::Usage(
                     Problem::new(what)
                         .on(on)
-                        .seen(seen)
+                        .observed(seen)
                         .remedy("see `failoverlab image ls`"),
                 ));
             }
@@ -152,14 +152,14 @@ impl Store {
         };
         for digest in &chosen {
             if let Some(user) = user(digest) {
-                let problem = Problem::new(what).on(short(digest)).seen(format!("{user} uses it"));
+                let problem = Problem::new(what).on(short(digest)).observed(format!("{user} uses it"));
                 return Err(Error::Operation(problem.remedy(format!("failoverlab down {user}"))));
             }
         }
         for digest in &chosen {
             let Some(_lock) = self.try_lock(digest)? else {
                 return Err(Error::Operation(
-                    Problem::new(what).on(short(digest)).seen("it is being built"),
+                    Problem::new(what).on(short(digest)).observed("it is being built"),
                 ));
             };
             // Out of sight at once, whatever happens to the removal.
@@ -193,7 +193,7 @@ impl Store {
             Error::Operation(
                 Problem::new("use the image")
                     .on(dir.display())
-                    .seen(seen)
+                    .observed(seen)
                     .remedy(remedy),
             )
         };
@@ -348,7 +348,7 @@ mod tests {
         let e = store
             .ensure_with(&key, &Journal::in_memory(), &GO, |d| {
                 fake(&key, d)?;
-                Err(Error::Operation(Problem::new("build").seen("no")))
+                Err(Error::Operation(Problem::new("build").observed("no")))
             })
             .unwrap_err();
         assert!(e.to_string().contains("no"));

@@ -131,7 +131,7 @@ impl Tree {
         if !self.exists(&format!("{file}/{unit}")) {
             let problem = Problem::new("enable the unit")
                 .on(unit)
-                .seen("no installed package has it");
+                .observed("no installed package has it");
             return Err(Error::Operation(problem.remedy("correct system.enable in the recipe")));
         }
         self.link(
@@ -154,7 +154,7 @@ impl Tree {
             [one] => Ok(one.to_string_lossy().into_owned()),
             other => Err(Error::Operation(
                 Problem::new("find the kernel of the image")
-                    .seen(format!("{} kernels are installed: {other:?}", other.len()))
+                    .observed(format!("{} kernels are installed: {other:?}", other.len()))
                     .remedy("exactly one package of recipe, packs and nodes may bring a kernel"),
             )),
         }

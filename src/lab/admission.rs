@@ -10,7 +10,7 @@ use crate::units::Size;
 /// Refuses forks that do not fit beside what runs.
 pub fn forks(home: &Home, checkpoint: &Checkpoint, count: u16) -> Result<()> {
     let record = super::saved::record(checkpoint)?;
-    let lab = &record.wish.lab;
+    let lab = &record.desired.lab;
     let what = || format!("{count} forks of {}", lab.name);
     if let Some(free) = capacity::memory() {
         fits(
@@ -65,7 +65,7 @@ fn fits(what: &'static str, whose: &str, wanted: Size, free: Size) -> Result<()>
     Err(Error::Host(
         Problem::new(format!("find the {what}"))
             .on(whose)
-            .seen(format!(
+            .observed(format!(
                 "{} MiB are needed, this host can give {} MiB",
                 mib(wanted),
                 mib(free)

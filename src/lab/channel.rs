@@ -1,8 +1,8 @@
 //! The supervisor's ways into the machines: one session for questions and one that follows events, for each node.
 
-use super::asking::{Asked, Asking};
 use super::follow::{self, Follower};
-use super::record::Record;
+use super::queries::{Queries, Query};
+use super::record::LabRecord;
 use crate::deploy::{self, Answer, Pack};
 use crate::error::{Error, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source};
@@ -34,7 +34,7 @@ pub struct Channels {
     journal: Journal,
     questions: Mutex<BTreeMap<String, Session>>,
     followers: Mutex<BTreeMap<String, Arc<Follower>>>,
-    asking: Asking,
+    queries: Queries,
 }
 
 impl std::fmt::Debug for Channels {
@@ -53,19 +53,19 @@ impl Channels {
             journal,
             questions: Mutex::default(),
             followers: Mutex::default(),
-            asking: Asking::default(),
+            queries: Queries::default(),
         }
     }
 
     /// A new session with `node`.
-    pub fn connect(&self, record: &Record, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>> {
+    pub fn connect(&self, record: &LabRecord, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>> {
         Ok(Box::new(Ssh::connect(&way(&self.files, record, node)?, deadline)?))
     }
 
     /// Asks `node` over its standing session; a session that broke is replaced once.
     fn ask_within<T>(
         &self,
-        record: &Record,
+        record: &LabRecord,
         node: &str,
         within: Duration,
         question: impl Fn(&mut dyn Remote, Deadline) -> Result<T>,
@@ -75,7 +75,7 @@ impl Channels {
     }
 
     /// The standing session with `node`, a new one where there is none that works. It is the caller's; [`Channels::keep`] gives it back.
-    pub fn take(&self, record: &Record, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>> {
+    pub fn take(&self, record: &LabRecord, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>> {
         working(&mut lock(&self.slot(node)), deadline, || {
             self.connect(record, node, deadline)
         })
@@ -91,13 +91,13 @@ impl Channels {
     }
 
     /// Opens the standing sessions with all nodes that will be asked, in the background: who asks one waits for its own only.
-    pub fn prepare(&self, record: &Record) {
-        for node in record.wish.lab.nodes.iter().filter(|n| n.role.is_some()) {
+    pub fn prepare(&self, record: &LabRecord) {
+        for node in record.desired.lab.nodes.iter().filter(|n| n.role.is_some()) {
             let Ok(way) = way(&self.files, record, &node.name) else {
                 continue;
             };
             let slot = self.slot(&node.name);
-            let deadline = Deadline::scaled(QUESTION, record.wish.slowness);
+            let deadline = Deadline::scaled(QUESTION, record.desired.slowness);
             let (begun, has_begun) = std::sync::mpsc::channel();
             let open = move || {
                 let mut session = lock(&slot);
@@ -115,26 +115,28 @@ impl Channels {
     }
 
     /// What every node's runtime says, asked at once; `None` for a node without a runtime.
-    pub fn statuses(&self, record: &Record, domains: &[Domain], within: Duration) -> Vec<Option<Result<Status>>> {
+    pub fn statuses(&self, record: &LabRecord, domains: &[Domain], within: Duration) -> Vec<Option<Result<Status>>> {
         let pack = match pack(record) {
             Ok(Some(pack)) => pack,
-            Ok(None) => return record.wish.lab.nodes.iter().map(|_| None).collect(),
+            Ok(None) => return record.desired.lab.nodes.iter().map(|_| None).collect(),
             Err(e) => {
                 let seen = e.to_string();
-                let failed = || Error::Operation(Problem::new("load the runtime's pack").seen(&seen));
-                return record.wish.lab.nodes.iter().map(|_| Some(Err(failed()))).collect();
+                let failed = || Error::Operation(Problem::new("load the runtime's pack").observed(&seen));
+                return record.desired.lab.nodes.iter().map(|_| Some(Err(failed()))).collect();
             }
         };
         // A machine that is only slow answers behind the look, and keeps its session: the next look needs no handshake.
-        let longest = record.wish.slowness.scale(QUESTION).max(within);
-        let begin = |node: &Node| -> Result<Asked<Status>> {
+        let longest = record.desired.slowness.scale(QUESTION).max(within);
+        let begin = |node: &Node| -> Result<Query<Status>> {
             let name = node.name.as_str();
             // A machine that does not run cannot answer: asking would only wait.
             match power(domains, name) {
                 DomainState::Running => {}
                 state => {
                     let seen = format!("the machine is {state:?}").to_lowercase();
-                    return Err(Error::Operation(Problem::new("ask the runtime").on(name).seen(seen)));
+                    return Err(Error::Operation(
+                        Problem::new("ask the runtime").on(name).observed(seen),
+                    ));
                 }
             }
             let (slot, way, pack) = (self.slot(name), way(&self.files, record, name)?, pack.clone());
@@ -143,24 +145,24 @@ impl Channels {
                     deploy::status(r, &pack, d)
                 })
             };
-            Ok(self.asking.ask(name, question))
+            Ok(self.queries.ask(name, question))
         };
-        let nodes = record.wish.lab.nodes.iter();
+        let nodes = record.desired.lab.nodes.iter();
         // All are asked before the first is waited for.
-        let asked: Vec<_> = nodes.map(|n| n.role.map(|_| begin(n))).collect();
+        let queries: Vec<_> = nodes.map(|n| n.role.map(|_| begin(n))).collect();
         let until = Instant::now() + within;
-        asked
+        queries
             .into_iter()
             .map(|a| a.map(|a| a.and_then(|a| a.wait(until))))
             .collect()
     }
 
     /// What every node's store holds; `None` for a node that does not answer.
-    pub fn dumps(&self, record: &Record) -> Vec<Option<Dump>> {
+    pub fn dumps(&self, record: &LabRecord) -> Vec<Option<Dump>> {
         let Ok(Some(pack)) = pack(record) else {
             return Vec::new();
         };
-        let within = record.wish.slowness.scale(QUESTION * 4);
+        let within = record.desired.slowness.scale(QUESTION * 4);
         self.of_each(record, |node| {
             node.role?;
             self.ask_within(record, &node.name, within, |r, d| deploy::dump(r, &pack, d))
@@ -168,17 +170,17 @@ impl Channels {
         })
     }
 
-    fn of_each<T: Send>(&self, record: &Record, ask: impl Fn(&crate::spec::Node) -> T + Sync) -> Vec<T> {
+    fn of_each<T: Send>(&self, record: &LabRecord, ask: impl Fn(&crate::spec::Node) -> T + Sync) -> Vec<T> {
         let ask = &ask;
         std::thread::scope(|scope| {
-            let asked: Vec<_> = record
-                .wish
+            let queries: Vec<_> = record
+                .desired
                 .lab
                 .nodes
                 .iter()
                 .map(|node| scope.spawn(move || ask(node)))
                 .collect();
-            asked
+            queries
                 .into_iter()
                 .map(|t| t.join().expect("a question does not panic"))
                 .collect()
@@ -186,13 +188,15 @@ impl Channels {
     }
 
     /// Gives `node` an order of the pack's contract.
-    pub fn operate(&self, record: &Record, node: &str, word: &str, args: &[String]) -> Result<Answer> {
+    pub fn operate(&self, record: &LabRecord, node: &str, word: &str, args: &[String]) -> Result<Answer> {
         let Some(pack) = pack(record)? else {
             return Err(Error::Usage(
-                Problem::new("give the order").on(word).seen("the lab has no runtime"),
+                Problem::new("give the order")
+                    .on(word)
+                    .observed("the lab has no runtime"),
             ));
         };
-        let deadline = Deadline::scaled(QUESTION * 4, record.wish.slowness);
+        let deadline = Deadline::scaled(QUESTION * 4, record.desired.slowness);
         let slot = self.slot(node);
         once(
             &mut lock(&slot),
@@ -203,10 +207,10 @@ impl Channels {
     }
 
     /// Follows the events of every node that runs the runtime. Nodes that are followed already are left alone.
-    pub fn follow(self: &Channels, record: &Arc<Record>) {
+    pub fn follow(self: &Channels, record: &Arc<LabRecord>) {
         let Ok(Some(pack)) = pack(record) else { return };
         let mut followers = lock(&self.followers);
-        for node in record.wish.lab.nodes.iter().filter(|n| n.role.is_some()) {
+        for node in record.desired.lab.nodes.iter().filter(|n| n.role.is_some()) {
             let name = node.name.to_string();
             if followers.contains_key(&name) {
                 continue;
@@ -222,7 +226,7 @@ impl Channels {
                 journal: self.journal.clone(),
                 before: self.files.events(),
                 follower,
-                slowness: record.wish.slowness,
+                slowness: record.desired.slowness,
             });
             if let Err(e) = spawned {
                 self.journal.emit(
@@ -235,7 +239,7 @@ impl Channels {
         }
     }
 
-    /// The machine's boot-time clock stood still or began anew: events of before and after are placed apart.
+    /// The machine's boot-time clock stood still or began anew: events of before and after are aligned apart.
     pub fn clock_jumped(&self, node: &str) {
         if let Some(f) = lock(&self.followers).get(node) {
             f.clock_jumped();
@@ -245,13 +249,13 @@ impl Channels {
     /// Waits until the journal has every event that the nodes had when they were asked here; what is missing in the end, in words.
     ///
     /// A node that does not answer yet is asked again: it may be coming back.
-    pub fn catch_up(&self, record: &Record, domains: impl Fn() -> Result<Vec<Domain>>) -> Result<Vec<String>> {
-        let deadline = Deadline::scaled(CATCH_UP, record.wish.slowness);
+    pub fn catch_up(&self, record: &LabRecord, domains: impl Fn() -> Result<Vec<Domain>>) -> Result<Vec<String>> {
+        let deadline = Deadline::scaled(CATCH_UP, record.desired.slowness);
         let mut marks: BTreeMap<String, Option<EventsMark>> = BTreeMap::new();
         let mut behind = Vec::new();
         let caught = wait_until("hear all of the nodes", deadline, || {
             if record
-                .wish
+                .desired
                 .lab
                 .nodes
                 .iter()
@@ -259,7 +263,7 @@ impl Channels {
                 .any(|n| !marks.contains_key(n.name.as_str()))
             {
                 for status in self
-                    .statuses(record, &domains()?, record.wish.slowness.scale(QUESTION))
+                    .statuses(record, &domains()?, record.desired.slowness.scale(QUESTION))
                     .into_iter()
                     .flatten()
                     .flatten()
@@ -281,12 +285,12 @@ impl Channels {
     }
 
     /// Which nodes' events are not all in the journal, by what they said.
-    fn behind(&self, record: &Record, marks: &BTreeMap<String, Option<EventsMark>>) -> Vec<String> {
-        if record.wish.lab.runtime.is_none() {
+    fn behind(&self, record: &LabRecord, marks: &BTreeMap<String, Option<EventsMark>>) -> Vec<String> {
+        if record.desired.lab.runtime.is_none() {
             return Vec::new();
         }
         let followers = lock(&self.followers);
-        let nodes = record.wish.lab.nodes.iter().filter(|n| n.role.is_some());
+        let nodes = record.desired.lab.nodes.iter().filter(|n| n.role.is_some());
         let behind = nodes.filter_map(|node| {
             let name = node.name.as_str();
             Some(match (marks.get(name), followers.get(name)) {
@@ -294,7 +298,7 @@ impl Channels {
                 (_, None) => format!("the events of {name} are not followed"),
                 (Some(None), _) => format!("{name} does not say how many events it had"),
                 (Some(Some(mark)), Some(f)) if f.has(mark) => return None,
-                (Some(Some(mark)), Some(_)) => format!("not all {} events of {name} were heard", mark.next),
+                (Some(Some(mark)), Some(_)) => format!("not all {} events of {name} were received", mark.next),
             })
         });
         behind.collect()
@@ -306,15 +310,19 @@ impl Channels {
             f.stop();
         }
         lock(&self.questions).clear();
-        self.asking.forget();
+        self.queries.forget();
     }
 }
 
 /// How SSH reaches `node`.
-pub fn way(files: &LabFiles, record: &Record, node: &str) -> Result<Target> {
-    let machine = record
-        .machine(node)
-        .ok_or_else(|| Error::Usage(Problem::new("find the node").on(node).seen("the lab has no such node")))?;
+pub fn way(files: &LabFiles, record: &LabRecord, node: &str) -> Result<Target> {
+    let machine = record.machine(node).ok_or_else(|| {
+        Error::Usage(
+            Problem::new("find the node")
+                .on(node)
+                .observed("the lab has no such node"),
+        )
+    })?;
     Ok(Target::new(files, node, machine.ssh_port))
 }
 
@@ -371,13 +379,13 @@ fn once<T>(
 }
 
 /// The pack of the lab's runtime; `None` for a lab of bare machines.
-pub fn pack(record: &Record) -> Result<Option<Pack>> {
+pub fn pack(record: &LabRecord) -> Result<Option<Pack>> {
     record
-        .wish
+        .desired
         .lab
         .runtime
         .as_ref()
-        .map(|r| Ok(Pack::load(&r.kind)?.on_host(record.wish.slowness)))
+        .map(|r| Ok(Pack::load(&r.kind)?.on_host(record.desired.slowness)))
         .transpose()
 }
 
@@ -412,7 +420,7 @@ mod tests {
         let mut session: Option<Box<dyn Remote>> = Some(Box::new(alive().die(&order, "reset")));
         let e = given(&mut session, Some(refusing())).unwrap_err();
         assert!(
-            matches!(&e, Error::Operation(p) if p.seen.as_deref() == Some("reset")),
+            matches!(&e, Error::Operation(p) if p.observed.as_deref() == Some("reset")),
             "{e}"
         );
         assert!(session.is_none());

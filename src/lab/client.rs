@@ -20,7 +20,7 @@ const START: Duration = Duration::from_secs(20);
 
 /// What comes of following a lab's events.
 #[derive(Debug, Clone, Copy)]
-pub enum Heard<'a> {
+pub enum StreamItem<'a> {
     /// Something happened.
     Event(&'a Event),
     /// These cannot be told any more: the first and the last number.
@@ -86,7 +86,7 @@ impl Client {
                 Ok(Some(status)) => Err(Error::Operation(
                     Problem::new("start the lab's supervisor")
                         .on(instance)
-                        .seen(format!("it ended with {status}: {}", last_line(&files)))
+                        .observed(format!("it ended with {status}: {}", last_line(&files)))
                         .remedy(format!("see {}", files.supervisor_log().display())),
                 )),
                 _ => Ok(Probe::NotYet("its socket is not there yet".into())),
@@ -105,13 +105,13 @@ impl Client {
         }
         let line = read_line(&mut read)?;
         let greeting: Greeting = serde_json::from_str(&line).map_err(|e| {
-            Error::Operation(Problem::new("understand the supervisor's greeting").seen(format!("{e}: {line:.200}")))
+            Error::Operation(Problem::new("understand the supervisor's greeting").observed(format!("{e}: {line:.200}")))
         })?;
         if greeting.proto != PROTO {
             return Err(Error::Operation(
                 Problem::new("talk to the lab's supervisor")
                     .on(&greeting.lab)
-                    .seen(format!("it is failoverlab {} (protocol {}), this is {} (protocol {PROTO})", greeting.failoverlab, greeting.proto, build()))
+                    .observed(format!("it is failoverlab {} (protocol {}), this is {} (protocol {PROTO})", greeting.failoverlab, greeting.proto, build()))
                     .remedy(format!("take the lab down with that build, or end process {}: the machines live on and this build adopts them", greeting.pid)),
             ));
         }
@@ -151,19 +151,19 @@ impl Client {
         let word = verb.word();
         let value = self.ask(verb, on_event)?;
         serde_json::from_value(value)
-            .map_err(|e| Error::Bug(Problem::new("understand the supervisor's answer").on(word).seen(e)))
+            .map_err(|e| Error::Bug(Problem::new("understand the supervisor's answer").on(word).observed(e)))
     }
 
     /// Hears the events from the number `from` on, until `on` has enough (`false`) or the supervisor ends.
     ///
     /// # Errors
     /// Where the supervisor cannot read its journal.
-    pub fn follow(mut self, from: Option<u64>, mut on: impl FnMut(Heard<'_>) -> bool) -> Result<()> {
+    pub fn follow(mut self, from: Option<u64>, mut on: impl FnMut(StreamItem<'_>) -> bool) -> Result<()> {
         self.send(Verb::Events(Some(Since { from })))?;
         while let Ok(reply) = self.next_reply() {
             let more = match &reply {
-                Reply::Event(e) => on(Heard::Event(e)),
-                Reply::Gap { from, to } => on(Heard::Gap { from: *from, to: *to }),
+                Reply::Event(e) => on(StreamItem::Event(e)),
+                Reply::Gap { from, to } => on(StreamItem::Gap { from: *from, to: *to }),
                 Reply::Error { code, problem, .. } => return Err(error_of(*code, problem.clone())),
                 Reply::Ok { .. } => true,
             };
@@ -221,15 +221,16 @@ impl Client {
 
     fn next_reply(&mut self) -> Result<Reply> {
         let line = read_line(&mut self.read).map_err(|e| self.lost(&e.to_string()))?;
-        serde_json::from_str(&line)
-            .map_err(|e| Error::Operation(Problem::new("understand the supervisor").seen(format!("{e}: {line:.200}"))))
+        serde_json::from_str(&line).map_err(|e| {
+            Error::Operation(Problem::new("understand the supervisor").observed(format!("{e}: {line:.200}")))
+        })
     }
 
     fn lost(&self, seen: &str) -> Error {
         Error::Operation(
             Problem::new("hear from the lab's supervisor")
                 .on(&self.greeting.lab)
-                .seen(seen)
+                .observed(seen)
                 .remedy("run the command again: a new supervisor adopts the machines"),
         )
     }
@@ -281,7 +282,7 @@ fn read_line(read: &mut BufReader<UnixStream>) -> Result<String> {
         .tried("read from the supervisor", "")?;
     if n == 0 {
         return Err(Error::Operation(
-            Problem::new("read from the supervisor").seen("it closed the connection"),
+            Problem::new("read from the supervisor").observed("it closed the connection"),
         ));
     }
     String::from_utf8(line).tried("read from the supervisor", "")
@@ -359,7 +360,7 @@ mod tests {
         assert!(String::from_utf8_lossy(&other.stdout).contains("/lock"));
     }
 
-    /// Ends well twice without a socket, as one does that finds the seat taken; the third one is there for a moment, and the fourth greets.
+    /// Ends well twice without a socket, as one does that finds the lock taken; the third one is there for a moment, and the fourth greets.
     const FOURTH: &str = r#"printf '%s\n' '#!/bin/sh' 'echo once >>"$0.times"' '[ $(wc -l <"$0.times") -lt 3 ] || touch "$0.go"' >"$0" && chmod 755 "$0""#;
 
     #[test]

@@ -45,7 +45,7 @@ impl Engine {
         Err(Error::Operation(
             Problem::new("end all machines")
                 .on(&self.instance)
-                .seen(failures.join("; "))
+                .observed(failures.join("; "))
                 .remedy("run `failoverlab down` again"),
         ))
     }

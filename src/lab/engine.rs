@@ -1,16 +1,16 @@
 //! What a supervisor keeps: the hypervisor, the networks, the ways into the machines, the faults in force.
 
+use super::active_faults::ActiveFaults;
 use super::channel::Channels;
 use super::machines;
 use super::protocol::{CaughtUp, LabStatus, MachineStatus, Networks, Verb};
-use super::record::Record;
-use super::standing::Standing;
+use super::record::LabRecord;
 use super::supervisor::Cancel;
 use crate::deploy;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source, kind};
 use crate::fabric::{self, CaptureFilter, ClientNet, Control, Fabric, FabricConfig, RingConfig};
-use crate::fault::{self, Fault, Site};
+use crate::fault::{self, Fault, FaultContext};
 use crate::files::{Home, LabFiles};
 use crate::guest::keys::Keys;
 use crate::guest::{self, Remote};
@@ -39,7 +39,7 @@ pub struct Engine {
     journal: Journal,
     /// A process can open one root, once.
     hypervisor: Mutex<Option<Arc<dyn Hypervisor>>>,
-    kept: Mutex<Kept>,
+    state: Mutex<EngineState>,
     /// Work that changes the lab excludes other such work.
     change: Mutex<()>,
     pub(super) channels: Channels,
@@ -47,14 +47,14 @@ pub struct Engine {
 
 /// What changes while the lab lives.
 #[derive(Debug, Default)]
-struct Kept {
-    record: Option<Arc<Record>>,
+struct EngineState {
+    record: Option<Arc<LabRecord>>,
     fabric: Option<Arc<Fabric>>,
-    standing: Standing,
+    active_faults: ActiveFaults,
     /// A restore is going on.
-    returning: bool,
-    /// When networks were dark: the supervisor had died.
-    dark: Vec<(u64, u64)>,
+    restoring: bool,
+    /// When networks were network_outages: the supervisor had died.
+    network_outages: Vec<(u64, u64)>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -76,27 +76,27 @@ impl Engine {
             files,
             journal,
             hypervisor: Mutex::default(),
-            kept: Mutex::default(),
+            state: Mutex::default(),
             change: Mutex::default(),
         };
-        if let Some(record) = Record::load(&engine.files.record())? {
+        if let Some(record) = LabRecord::load(&engine.files.record())? {
             engine.adopt(record)?;
         }
         Ok(engine)
     }
 
-    fn adopt(&self, record: Record) -> Result<()> {
+    fn adopt(&self, record: LabRecord) -> Result<()> {
         let record = Arc::new(record);
-        let (since, mut dark) = super::standing::darkness(&self.files.events(), &self.journal);
-        let standing = Standing::load(&self.files)?;
-        let fabric = self.start_fabric(&record, standing.rules.clone())?;
+        let (since, mut outages) = super::active_faults::network_outages(&self.files.events(), &self.journal);
+        let active_faults = ActiveFaults::load(&self.files)?;
+        let fabric = self.start_fabric(&record, active_faults.rules.clone())?;
         {
-            let mut kept = self.kept();
-            kept.standing = standing;
-            kept.fabric = Some(Arc::new(fabric));
-            kept.record = Some(record.clone());
-            dark.push((since, self.journal.now_us()));
-            kept.dark = dark;
+            let mut state = self.state();
+            state.active_faults = active_faults;
+            state.fabric = Some(Arc::new(fabric));
+            state.record = Some(record.clone());
+            outages.push((since, self.journal.now_us()));
+            state.network_outages = outages;
         }
         let running = self.hypervisor()?.list()?.len();
         self.journal.emit(
@@ -121,7 +121,7 @@ impl Engine {
 
     /// Whether there is a lab to keep.
     pub fn keeps_anything(&self) -> bool {
-        self.kept().record.is_some()
+        self.state().record.is_some()
     }
 
     /// Carries out one request. Blocks.
@@ -131,13 +131,13 @@ impl Engine {
             Verb::Checkpoint { name } => self.changing(|| self.checkpoint(&name, None)).map(|c| plain(c.meta)),
             Verb::Restore(args) => self
                 .changing(|| {
-                    let returned = self.restore(&args, cancel)?;
+                    let restored = self.restore(&args, cancel)?;
                     let record = self.record()?;
                     // A lab with a machine that was suspended or off comes back like that: there is no health to wait for.
-                    if returned.nodes.len() == record.wish.lab.nodes.len() {
+                    if restored.nodes.len() == record.desired.lab.nodes.len() {
                         self.wait_healthy(&record, cancel)?;
                     }
-                    Ok(returned)
+                    Ok(restored)
                 })
                 .map(plain),
             Verb::Down => self.changing(|| self.down().map(|()| Value::Null)),
@@ -153,7 +153,7 @@ impl Engine {
             Verb::KeepRing { to } => self.fabric()?.keep_ring(&to).map(|()| Value::Null),
             Verb::CatchUp => self.catch_up().map(plain),
             Verb::Dial { .. } | Verb::Capture(_) | Verb::Events(_) => Err(Error::Bug(
-                Problem::new("carry out the request").seen("it is a stream, not a request"),
+                Problem::new("carry out the request").observed("it is a stream, not a request"),
             )),
         }
     }
@@ -181,35 +181,35 @@ impl Engine {
     }
 
     /// The lab's record; an error where the lab is not up.
-    pub(super) fn record(&self) -> Result<Arc<Record>> {
-        self.kept().record.clone().ok_or_else(|| self.not_up())
+    pub(super) fn record(&self) -> Result<Arc<LabRecord>> {
+        self.state().record.clone().ok_or_else(|| self.not_up())
     }
 
-    pub(super) fn try_record(&self) -> Option<Arc<Record>> {
-        self.kept().record.clone()
+    pub(super) fn try_record(&self) -> Option<Arc<LabRecord>> {
+        self.state().record.clone()
     }
 
     /// Keeps a new state of the record, on disk first.
-    pub(super) fn keep(&self, record: Record) -> Result<Arc<Record>> {
+    pub(super) fn keep(&self, record: LabRecord) -> Result<Arc<LabRecord>> {
         record.save(&self.files.record())?;
         let record = Arc::new(record);
-        self.kept().record = Some(record.clone());
+        self.state().record = Some(record.clone());
         Ok(record)
     }
 
     pub(super) fn fabric(&self) -> Result<Arc<Fabric>> {
-        self.kept().fabric.clone().ok_or_else(|| self.not_up())
+        self.state().fabric.clone().ok_or_else(|| self.not_up())
     }
 
     pub(super) fn keep_fabric(&self, fabric: Fabric) -> Arc<Fabric> {
         let fabric = Arc::new(fabric);
-        self.kept().fabric = Some(fabric.clone());
+        self.state().fabric = Some(fabric.clone());
         fabric
     }
 
     /// Ends the networks: no machine is there any more. When this returns their ports are free.
-    pub(super) fn darken(&self) -> Result<()> {
-        let mut ours = self.kept().fabric.take();
+    pub(super) fn stop_networks(&self) -> Result<()> {
+        let mut ours = self.state().fabric.take();
         wait_until("take the networks down", Deadline::after(DARK), || {
             let Some(fabric) = ours.take() else {
                 return Ok(Probe::Ready(()));
@@ -230,22 +230,22 @@ impl Engine {
     }
 
     /// Notes whether a restore is going on.
-    pub(super) fn returning(&self, going_on: bool) {
-        self.kept().returning = going_on;
+    pub(super) fn set_restoring(&self, going_on: bool) {
+        self.state().restoring = going_on;
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        self.kept().standing.clone()
+    pub(super) fn active_faults(&self) -> ActiveFaults {
+        self.state().active_faults.clone()
     }
 
-    pub(super) fn keep_standing(&self, standing: Standing) {
-        self.kept().standing = standing;
+    pub(super) fn set_active_faults(&self, active_faults: ActiveFaults) {
+        self.state().active_faults = active_faults;
     }
 
     /// Forgets everything: the lab is gone.
     pub(super) fn forget(&self) {
         self.channels.stop();
-        *self.kept() = Kept::default();
+        *self.state() = EngineState::default();
     }
 
     /// libvirt, opened when it is first needed.
@@ -268,15 +268,15 @@ impl Engine {
         Ok(slot.insert(embedded).clone())
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        lock(&self.kept)
+    fn state(&self) -> MutexGuard<'_, EngineState> {
+        lock(&self.state)
     }
 
     fn not_up(&self) -> Error {
         Error::Usage(
             Problem::new("use the lab")
                 .on(&self.instance)
-                .seen("it is not up")
+                .observed("it is not up")
                 .remedy(format!("failoverlab up {}", self.instance)),
         )
     }
@@ -287,8 +287,8 @@ impl Engine {
         let domains = hypervisor.list()?;
         let runtimes = self
             .channels
-            .statuses(&record, &domains, record.wish.slowness.scale(STATUS));
-        let lab = &record.wish.lab;
+            .statuses(&record, &domains, record.desired.slowness.scale(STATUS));
+        let lab = &record.desired.lab;
         let machines: Vec<MachineStatus> = lab
             .nodes
             .iter()
@@ -298,20 +298,20 @@ impl Engine {
                 MachineStatus::of(node, ssh_port, &domains, runtime)
             })
             .collect();
-        let kept = self.kept();
+        let state = self.state();
         Ok(LabStatus {
             lab: self.instance.clone(),
             title: lab.title.clone(),
-            accel: record.wish.accel,
-            slowness: record.wish.slowness.factor(),
+            accel: record.desired.accel,
+            slowness: record.desired.slowness.factor(),
             t_us: self.journal.now_us(),
             unhealthy: match &record.restoring {
-                Some(from) => Some(super::saved::between(&self.instance, from, kept.returning)),
+                Some(from) => Some(super::saved::between(&self.instance, from, state.restoring)),
                 None => super::health::unhealthy(lab, &machines),
             },
             machines,
-            faults: kept.standing.faults.clone(),
-            dark: kept.dark.clone(),
+            faults: state.active_faults.faults.clone(),
+            network_outages: state.network_outages.clone(),
         })
     }
 
@@ -346,11 +346,11 @@ impl Engine {
     /// Undoes one fault or all, the last one first; those that are undone are no longer in force.
     fn heal(&self, id: Option<u64>) -> Result<Vec<FaultRecord>> {
         let view = self.view()?;
-        let mut faults = self.kept().standing.faults.clone();
+        let mut faults = self.state().active_faults.faults.clone();
         if let Some(id) = id
             && !faults.iter().any(|f| f.id == id)
         {
-            return Err(Error::Usage(Problem::new("find the fault").on(id).seen(
+            return Err(Error::Usage(Problem::new("find the fault").on(id).observed(
                 match faults.as_slice() {
                     [] => "no fault is in force".to_owned(),
                     some => format!(
@@ -372,18 +372,21 @@ impl Engine {
                 Err(e) => failed = Some(e),
             }
         }
-        let mut kept = self.kept();
-        kept.standing.faults.retain(|f| !healed.iter().any(|h| h.id == f.id));
-        kept.standing.rules = view.fabric.rules().1;
-        kept.standing.save(&self.files)?;
+        let mut state = self.state();
+        state
+            .active_faults
+            .faults
+            .retain(|f| !healed.iter().any(|h| h.id == f.id));
+        state.active_faults.rules = view.fabric.rules().1;
+        state.active_faults.save(&self.files)?;
         failed.map_or(Ok(healed), Err)
     }
 
     fn rules(&self, rules: Vec<fabric::Rule>) -> Result<u64> {
         let revision = self.fabric()?.set(rules.clone())?;
-        let mut kept = self.kept();
-        kept.standing.rules = rules;
-        kept.standing.save(&self.files)?;
+        let mut state = self.state();
+        state.active_faults.rules = rules;
+        state.active_faults.save(&self.files)?;
         Ok(revision.0)
     }
 
@@ -407,7 +410,7 @@ impl Engine {
                 super::health::active(&status.machines)
                     .or_else(|| super::health::any_member(&status.machines))
                     .ok_or_else(|| {
-                        Error::Operation(Problem::new("give the order").on(word).seen("no member answers"))
+                        Error::Operation(Problem::new("give the order").on(word).observed("no member answers"))
                     })?
             }
         };
@@ -440,19 +443,19 @@ impl Engine {
     }
 
     /// Lights the networks, on the ports that the record names where it names some.
-    pub(super) fn start_fabric(&self, record: &Record, rules: Vec<fabric::Rule>) -> Result<Fabric> {
+    pub(super) fn start_fabric(&self, record: &LabRecord, rules: Vec<fabric::Rule>) -> Result<Fabric> {
         let config = FabricConfig {
             rules,
             ring: Some(RingConfig::at(self.files.ring())),
-            ..FabricConfig::of(&record.wish.lab, &record.ports)
+            ..FabricConfig::of(&record.desired.lab, &record.ports)
         };
         Fabric::start(config, self.journal.clone())
     }
 
     /// Creates a machine from the record, on the disks that it has.
-    pub(super) fn create_machine(&self, record: &Record, node: &str) -> Result<()> {
+    pub(super) fn create_machine(&self, record: &LabRecord, node: &str) -> Result<()> {
         let unknown = || Error::Bug(Problem::new("find the machine's record").on(node));
-        let spec = record.wish.lab.node(node).ok_or_else(unknown)?;
+        let spec = record.desired.lab.node(node).ok_or_else(unknown)?;
         let credentials = self.credentials(record, spec)?;
         let mut machine = machines::machine(record, &self.files, spec, credentials).ok_or_else(unknown)?;
         let seed = self.files.seed();
@@ -463,8 +466,8 @@ impl Engine {
     }
 
     /// Writes the boot credentials of `node`; keys that are there stay.
-    pub(super) fn credentials(&self, record: &Record, node: &Node) -> Result<Vec<Credential>> {
-        let lab = &record.wish.lab;
+    pub(super) fn credentials(&self, record: &LabRecord, node: &Node) -> Result<Vec<Credential>> {
+        let lab = &record.desired.lab;
         let keys = Keys::ensure(&self.files, lab.nodes.iter().map(|n| n.name.as_str()))?;
         guest::credentials::write(lab, node, &keys, &self.files.node(&node.name))
     }
@@ -502,14 +505,14 @@ fn plain(value: impl serde::Serialize) -> Value {
 /// The supervisor, as an injector sees it.
 struct View<'a> {
     engine: &'a Engine,
-    record: Arc<Record>,
+    record: Arc<LabRecord>,
     fabric: Arc<Fabric>,
     hypervisor: Arc<dyn Hypervisor>,
 }
 
-impl Site for View<'_> {
+impl FaultContext for View<'_> {
     fn lab(&self) -> &Lab {
-        &self.record.wish.lab
+        &self.record.desired.lab
     }
     fn hypervisor(&self) -> &dyn Hypervisor {
         &*self.hypervisor
@@ -528,23 +531,23 @@ impl Site for View<'_> {
         &self.engine.journal
     }
     fn slowness(&self) -> Slowness {
-        self.record.wish.slowness
+        self.record.desired.slowness
     }
     fn next_fault(&self) -> u64 {
-        let mut kept = self.engine.kept();
-        kept.standing.next += 1;
-        kept.standing.next
+        let mut state = self.engine.state();
+        state.active_faults.next += 1;
+        state.active_faults.next
     }
     fn keep(&self, record: &FaultRecord) -> Result<()> {
         let rules = self.fabric.rules().1;
-        let mut kept = self.engine.kept();
-        kept.standing.keep(record.clone(), rules);
-        kept.standing.save(&self.engine.files)
+        let mut state = self.engine.state();
+        state.active_faults.keep(record.clone(), rules);
+        state.active_faults.save(&self.engine.files)
     }
     fn forget(&self, id: u64) -> Result<()> {
         let rules = self.fabric.rules().1;
-        let mut kept = self.engine.kept();
-        kept.standing.forget(id, rules);
-        kept.standing.save(&self.engine.files)
+        let mut state = self.engine.state();
+        state.active_faults.forget(id, rules);
+        state.active_faults.save(&self.engine.files)
     }
 }

@@ -1,7 +1,7 @@
-//! Followers: each hears the events of one node's runtime and puts them into the lab's journal, once each, for as long as the lab lives.
+//! Followers: each receives the events of one node's runtime and puts them into the lab's journal, once each, for as long as the lab lives.
 //!
 //! A follower goes on from where the journal ends: one of a supervisor that adopted the lab knows by the journal what its predecessor had
-//! heard. A number that is missing is an event [`kind::GAP`].
+//! received. A number that is missing is an event [`kind::GAP`].
 
 use crate::deploy::{self, Pack};
 use crate::error::{IoContext, Result};
@@ -38,21 +38,21 @@ pub(super) struct Follower {
     stop: AtomicBool,
     wake: (Mutex<()>, Condvar),
     clock: Clock,
-    seen: Mutex<Seen>,
+    journaled: Mutex<Journaled>,
 }
 
 impl Follower {
-    /// The machine's boot-time clock stood still or began anew: events of before and after are placed apart.
+    /// The machine's boot-time clock stood still or began anew: events of before and after are aligned apart.
     pub fn clock_jumped(&self) {
         self.clock.jumps.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether the journal has every event up to here.
     pub fn has(&self, mark: &EventsMark) -> bool {
-        lock(&self.seen).has(mark)
+        lock(&self.journaled).has(mark)
     }
 
-    /// Ends the thread as soon as it hears of it.
+    /// Ends the thread as soon as it sees the flag.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
         drop(lock(&self.wake.0));
@@ -69,11 +69,11 @@ impl Follower {
 struct Clock {
     /// Counts the times that the machine's clock stood still or began anew: the offset of before is void.
     jumps: AtomicU64,
-    placed: Mutex<Option<Placed>>,
+    alignment: Mutex<Option<ClockAlignment>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Placed {
+struct ClockAlignment {
     offset_us: i64,
     skew_us: u64,
     jumps: u64,
@@ -84,7 +84,7 @@ pub(super) struct Thread {
     pub way: Target,
     pub pack: Pack,
     pub journal: Journal,
-    /// The journal's file: what was heard before this follower.
+    /// The journal's file: what was received before this follower.
     pub before: PathBuf,
     pub follower: Arc<Follower>,
     pub slowness: Slowness,
@@ -101,9 +101,9 @@ pub(super) fn begin(thread: Thread) -> std::io::Result<()> {
 
 impl Thread {
     fn run(self) {
-        match Seen::in_journal(&self.before, &self.way.node) {
+        match Journaled::in_journal(&self.before, &self.way.node) {
             // Events that are in the journal are not journalled again.
-            Ok(seen) => *lock(&self.follower.seen) = seen,
+            Ok(journaled) => *lock(&self.follower.journaled) = journaled,
             Err(e) => self.tell("follow.failed", Severity::Error, &e.to_string()),
         }
         self.wait(SETTLE);
@@ -129,25 +129,25 @@ impl Thread {
 
     fn once(&self) -> Result<()> {
         let mut remote = Ssh::connect(&self.way, Deadline::scaled(CONNECT, self.slowness))?;
-        self.place(&mut remote)?;
+        self.align_clock(&mut remote)?;
         deploy::follow_events(&mut remote, &self.pack, &mut |event| {
-            // Kept until the journal has it: what was heard is there.
-            let mut seen = lock(&self.follower.seen);
-            let heard = seen.hear(event.seq, event.node_t_us);
-            if let Heard::New { missing } = heard {
+            // Kept until the journal has it: what was received is there.
+            let mut journaled = lock(&self.follower.journaled);
+            let dedup = journaled.note(event.seq, event.node_t_us);
+            if let Dedup::New { missing } = dedup {
                 let draft = self.draft(event);
                 if let Some((from, to)) = missing {
                     self.journal.emit(gap(&self.way.node, from, to, draft.t_us));
                 }
                 self.journal.emit(draft);
             }
-            drop(seen);
+            drop(journaled);
             !self.follower.stopped()
         })
     }
 
     /// Measures where the node's boot-time clock lies: it was read between two readings of ours.
-    fn place(&self, remote: &mut dyn Remote) -> Result<()> {
+    fn align_clock(&self, remote: &mut dyn Remote) -> Result<()> {
         let jumps = self.follower.clock.jumps.load(Ordering::Relaxed);
         let deadline = Deadline::scaled(CONNECT, self.slowness);
         let before = self.journal.now_us();
@@ -161,30 +161,30 @@ impl Thread {
             .parse()
             .tried("read the node's clock", &self.way.node)?;
         let node_us = (uptime * 1e6) as i64;
-        let placed = Placed {
+        let alignment = ClockAlignment {
             offset_us: (before + (after - before) / 2) as i64 - node_us,
             // The kernel counts hundredths.
             skew_us: (after - before) / 2 + 10_000,
             jumps,
         };
-        *lock(&self.follower.clock.placed) = Some(placed);
+        *lock(&self.follower.clock.alignment) = Some(alignment);
         Ok(())
     }
 
     fn draft(&self, event: NodeEvent) -> Draft {
-        // Nothing is heard before it happened: the node's clock lies no later than this on the journal's.
+        // No event is received before it happened: the node's clock lies no later than this on the journal's.
         let latest_us = self.journal.now_us() as i64 - event.node_t_us as i64;
         let clock = &self.follower.clock;
         let jumps = clock.jumps.load(Ordering::Relaxed);
-        let mut placed = lock(&clock.placed);
-        let p = placed.get_or_insert(Placed {
+        let mut alignment = lock(&clock.alignment);
+        let p = alignment.get_or_insert(ClockAlignment {
             offset_us: latest_us,
             skew_us: 1_000_000,
             jumps,
         });
         if p.jumps != jumps {
             // The first event after a jump came at once: its delay is the new skew's bound.
-            *p = Placed {
+            *p = ClockAlignment {
                 offset_us: latest_us,
                 skew_us: p.skew_us.max(500_000),
                 jumps,
@@ -220,40 +220,40 @@ fn gap(node: &str, from: u64, to: u64, t_us: Option<u64>) -> Draft {
 
 /// Which events of a node are in the journal: number → the node's clock. A daemon that began anew counts from 0, on another clock.
 #[derive(Debug, Default)]
-struct Seen(BTreeMap<u64, u64>);
+struct Journaled(BTreeMap<u64, u64>);
 
 /// What an event is to the journal.
 #[derive(Debug, PartialEq, Eq)]
-enum Heard {
+enum Dedup {
     /// It is there already.
     Again,
     /// It is new; and the first and last number between it and the one before, where there are some.
     New { missing: Option<(u64, u64)> },
 }
 
-impl Seen {
+impl Journaled {
     /// What the journal at `path` has of `node`.
     fn in_journal(path: &Path, node: &str) -> Result<Self> {
-        let mut seen = Self::default();
+        let mut journaled = Self::default();
         let mut journal = Reader::open(path, 0)?;
         while let Some(read) = journal.read()? {
             if let Read::Event(event) = read {
-                seen.remember(&event, node);
+                journaled.remember(&event, node);
             }
         }
-        Ok(seen)
+        Ok(journaled)
     }
 
     fn remember(&mut self, event: &Event, node: &str) {
         let ours = event.src == Source::Node && event.node.as_deref() == Some(node);
         if let (true, Some(seq), Some(t)) = (ours, event.node_seq, event.node_t_us) {
-            self.hear(seq, t);
+            self.note(seq, t);
         }
     }
 
-    fn hear(&mut self, seq: u64, node_t_us: u64) -> Heard {
+    fn note(&mut self, seq: u64, node_t_us: u64) -> Dedup {
         match self.0.get(&seq) {
-            Some(t) if *t == node_t_us => return Heard::Again,
+            Some(t) if *t == node_t_us => return Dedup::Again,
             // The same number on another clock: a daemon that began anew, or a machine that came back to an earlier instant.
             Some(_) => drop(self.0.split_off(&seq)),
             // Below everything that is remembered: it began anew.
@@ -265,7 +265,7 @@ impl Seen {
         while self.0.len() > REMEMBERED {
             self.0.pop_first();
         }
-        Heard::New {
+        Dedup::New {
             missing: (seq > next).then(|| (next, seq - 1)),
         }
     }
@@ -283,37 +283,43 @@ impl Seen {
 mod tests {
     use super::*;
 
-    const NEW: Heard = Heard::New { missing: None };
+    const NEW: Dedup = Dedup::New { missing: None };
 
     #[test]
-    fn an_event_that_comes_again_is_known_and_a_new_daemon_is_heard() {
-        let mut seen = Seen::default();
-        assert_eq!([seen.hear(0, 10), seen.hear(1, 20)], [NEW, NEW]);
-        assert_eq!([seen.hear(0, 10), seen.hear(1, 20)], [Heard::Again, Heard::Again]);
-        assert_eq!(seen.hear(2, 20), NEW);
+    fn an_event_that_comes_again_is_known_and_a_new_daemon_is_followed() {
+        let mut journaled = Journaled::default();
+        assert_eq!([journaled.note(0, 10), journaled.note(1, 20)], [NEW, NEW]);
+        assert_eq!(
+            [journaled.note(0, 10), journaled.note(1, 20)],
+            [Dedup::Again, Dedup::Again]
+        );
+        assert_eq!(journaled.note(2, 20), NEW);
         // The machine booted again: its clock and its numbers begin anew.
-        assert_eq!([seen.hear(0, 5), seen.hear(1, 6)], [NEW, NEW]);
+        assert_eq!([journaled.note(0, 5), journaled.note(1, 6)], [NEW, NEW]);
         // A machine that came back to an earlier instant goes on from there; what it had before is still known.
-        assert_eq!([seen.hear(2, 30), seen.hear(1, 40)], [NEW, NEW]);
-        assert_eq!(seen.hear(0, 5), Heard::Again);
+        assert_eq!([journaled.note(2, 30), journaled.note(1, 40)], [NEW, NEW]);
+        assert_eq!(journaled.note(0, 5), Dedup::Again);
     }
 
     #[test]
     fn a_number_that_is_left_out_is_missed() {
-        let mut seen = Seen::default();
-        let heard: Vec<Heard> = [0, 1, 9000, 9001].iter().map(|n| seen.hear(*n, 1000 + n)).collect();
-        let gap = Heard::New {
+        let mut journaled = Journaled::default();
+        let found: Vec<Dedup> = [0, 1, 9000, 9001]
+            .iter()
+            .map(|n| journaled.note(*n, 1000 + n))
+            .collect();
+        let gap = Dedup::New {
             missing: Some((2, 8999)),
         };
-        assert_eq!(heard, [NEW, NEW, gap, NEW]);
+        assert_eq!(found, [NEW, NEW, gap, NEW]);
         // So is the beginning of a stream, of the first daemon and of a later one.
-        let late = Heard::New { missing: Some((0, 6)) };
-        assert_eq!(Seen::default().hear(7, 1), late);
+        let late = Dedup::New { missing: Some((0, 6)) };
+        assert_eq!(Journaled::default().note(7, 1), late);
         assert_eq!(
-            [seen.hear(0, 1), seen.hear(9000, 2)],
+            [journaled.note(0, 1), journaled.note(9000, 2)],
             [
                 NEW,
-                Heard::New {
+                Dedup::New {
                     missing: Some((1, 8999))
                 }
             ]
@@ -322,13 +328,17 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let mut seen = Seen::default();
+        let mut journaled = Journaled::default();
         for n in 0..3 * REMEMBERED as u64 {
-            assert_eq!(seen.hear(n, n), NEW);
+            assert_eq!(journaled.note(n, n), NEW);
         }
-        assert_eq!(seen.0.len(), REMEMBERED);
-        assert_eq!(seen.hear(0, 1), NEW, "a new daemon, though the number was forgotten");
-        assert_eq!(seen.0.len(), 1);
+        assert_eq!(journaled.0.len(), REMEMBERED);
+        assert_eq!(
+            journaled.note(0, 1),
+            NEW,
+            "a new daemon, though the number was forgotten"
+        );
+        assert_eq!(journaled.0.len(), 1);
     }
 
     #[test]
@@ -336,7 +346,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
         let journal = Journal::open(&path, 7).unwrap();
-        let heard = |node: &str, seq, t| {
+        let emit = |node: &str, seq, t| {
             let draft = Draft::new(Source::Node, "x").node(node);
             journal.emit(Draft {
                 node_seq: Some(seq),
@@ -344,27 +354,30 @@ mod tests {
                 ..draft
             });
         };
-        heard("node1", 0, 10);
-        heard("node2", 0, 11);
-        heard("node1", 1, 20);
+        emit("node1", 0, 10);
+        emit("node2", 0, 11);
+        emit("node1", 1, 20);
         journal.emit(Draft::new(Source::Tool, kind::ADOPTED));
-        let mut seen = Seen::in_journal(&path, "node1").unwrap();
-        assert_eq!([seen.hear(0, 10), seen.hear(1, 20)], [Heard::Again, Heard::Again]);
-        // What the node lost while nobody followed is told.
-        assert_eq!(seen.hear(3, 40), Heard::New { missing: Some((2, 2)) });
-        assert!(Seen::in_journal(&dir.path().join("none"), "node1").is_err());
+        let mut journaled = Journaled::in_journal(&path, "node1").unwrap();
+        assert_eq!(
+            [journaled.note(0, 10), journaled.note(1, 20)],
+            [Dedup::Again, Dedup::Again]
+        );
+        // What the node lost while no follower ran is reported.
+        assert_eq!(journaled.note(3, 40), Dedup::New { missing: Some((2, 2)) });
+        assert!(Journaled::in_journal(&dir.path().join("none"), "node1").is_err());
     }
 
     #[test]
     fn a_mark_is_reached_with_its_last_event_and_in_the_same_life() {
-        let mut seen = Seen::default();
+        let mut journaled = Journaled::default();
         let mark = |next, last_us| EventsMark { next, last_us };
-        assert!(seen.has(&mark(0, None)));
-        assert!(!seen.has(&mark(1, Some(10))));
-        seen.hear(0, 10);
-        seen.hear(1, 20);
-        assert!(seen.has(&mark(1, Some(10))) && seen.has(&mark(2, Some(20))));
-        // A daemon that began anew has fewer events than were heard of the one before.
-        assert!(!seen.has(&mark(1, Some(3))) && !seen.has(&mark(2, None)));
+        assert!(journaled.has(&mark(0, None)));
+        assert!(!journaled.has(&mark(1, Some(10))));
+        journaled.note(0, 10);
+        journaled.note(1, 20);
+        assert!(journaled.has(&mark(1, Some(10))) && journaled.has(&mark(2, Some(20))));
+        // A daemon that began anew has fewer events than were received of the one before.
+        assert!(!journaled.has(&mark(1, Some(3))) && !journaled.has(&mark(2, None)));
     }
 }

@@ -1,6 +1,6 @@
 //! Labs and forks as wholes, from outside: their names (`ccr@1`, `ccr@2`, …), bringing one back from a checkpoint, taking one down.
 
-use super::checkpoint::Returned;
+use super::checkpoint::Restored;
 use super::client::{Client, wait_gone};
 use super::protocol::{RestoreArgs, Verb};
 use crate::error::{Error, IoContext, Problem, Result};
@@ -33,12 +33,12 @@ pub fn claim(home: &Home, lab: &Name) -> Result<String> {
     Err(Error::Usage(
         Problem::new("name the fork")
             .on(lab)
-            .seen(format!("{MOST} forks are there")),
+            .observed(format!("{MOST} forks are there")),
     ))
 }
 
 /// Brings `instance`, a lab or a fork whose name was claimed, back from a checkpoint; returns when it is healthy.
-pub fn bring_back(home: &Home, instance: &str, from: &RestoreArgs, on_event: impl FnMut(&Event)) -> Result<Returned> {
+pub fn restore(home: &Home, instance: &str, from: &RestoreArgs, on_event: impl FnMut(&Event)) -> Result<Restored> {
     let mut client = Client::find_or_start(home, instance)?;
     client.get_hearing(Verb::Restore(from.clone()), on_event)
 }

@@ -1,7 +1,7 @@
 //! Copies a lab's events into a run's journal, from the first on, over supervisors that die: each next one is asked from where the copy
 //! ends. That a supervisor died, and what could not be told, become events of the run.
 
-use super::client::{Client, Heard};
+use super::client::{Client, StreamItem};
 use crate::error::{Error, IoContext, Result};
 use crate::event::{Draft, Event, Journal, Severity, Source, kind};
 use crate::files::{Home, LabFiles};
@@ -110,10 +110,10 @@ impl Shared {
         if self.stopped() {
             return Ok(());
         }
-        client.follow(Some(self.next.load(Ordering::Acquire)), |heard| {
-            match heard {
-                Heard::Event(event) => self.take(event),
-                Heard::Gap { from, to } => self.missing(from, to),
+        client.follow(Some(self.next.load(Ordering::Acquire)), |item| {
+            match item {
+                StreamItem::Event(event) => self.take(event),
+                StreamItem::Gap { from, to } => self.missing(from, to),
             }
             !self.stopped()
         })

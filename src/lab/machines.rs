@@ -1,7 +1,7 @@
 //! From the lab's record to machines, files and ports: what was chosen becomes what QEMU runs.
 
 use super::checkpoint::{local_disks, top_layer};
-use super::record::{MachineRecord, Record, Wish};
+use super::record::{DesiredState, LabRecord, MachineRecord};
 use crate::error::{IoContext, Result};
 use crate::fabric::PortAssignment;
 use crate::files::LabFiles;
@@ -10,22 +10,23 @@ use crate::spec::{Lab, Node};
 use std::net::{Ipv4Addr, TcpListener};
 
 /// What is chosen for a lab's machines before they are made.
-pub fn choose(wish: &Wish) -> Result<Vec<MachineRecord>> {
+pub fn choose(desired: &DesiredState) -> Result<Vec<MachineRecord>> {
     // All listeners are open at once, so that no two machines get one port.
-    let held: Vec<TcpListener> = wish
+    let held: Vec<TcpListener> = desired
         .lab
         .nodes
         .iter()
         .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).tried("find a free port for SSH", "127.0.0.1"))
         .collect::<Result<_>>()?;
-    wish.lab
+    desired
+        .lab
         .nodes
         .iter()
         .zip(&held)
         .map(|(node, port)| {
             Ok(MachineRecord {
                 node: node.name.to_string(),
-                uuid: uuid(&wish.lab.name, &node.name),
+                uuid: uuid(&desired.lab.name, &node.name),
                 ssh_port: port.local_addr().tried("find a free port for SSH", &node.name)?.port(),
             })
         })
@@ -81,10 +82,10 @@ pub fn disks(lab: &Lab, files: &LabFiles, node: &Node) -> Vec<Disk> {
 }
 
 /// The machine of `node`, as QEMU shall run it.
-pub fn machine(record: &Record, files: &LabFiles, node: &Node, credentials: Vec<Credential>) -> Option<Machine> {
+pub fn machine(record: &LabRecord, files: &LabFiles, node: &Node, credentials: Vec<Credential>) -> Option<Machine> {
     let chosen = record.machine(&node.name)?;
     let nf = files.node(&node.name);
-    let image = &record.wish.image;
+    let image = &record.desired.image;
     let port_of = |network: &str| -> Option<&PortAssignment> {
         record
             .ports
@@ -102,7 +103,7 @@ pub fn machine(record: &Record, files: &LabFiles, node: &Node, credentials: Vec<
                 local: assigned.local,
                 fabric: assigned.fabric,
                 link_up: true,
-                mtu: record.wish.lab.network(&nic.network)?.mtu,
+                mtu: record.desired.lab.network(&nic.network)?.mtu,
             })
         })
         .collect::<Option<Vec<_>>>()?;
@@ -112,12 +113,12 @@ pub fn machine(record: &Record, files: &LabFiles, node: &Node, credentials: Vec<
         label: record.instance.clone(),
         memory: node.memory,
         vcpus: node.vcpus,
-        accel: record.wish.accel,
+        accel: record.desired.accel,
         kernel: image.kernel.clone(),
         initrd: image.initrd.clone(),
         // The name is there before any unit runs.
         cmdline: format!("{} systemd.hostname={}", image.cmdline, node.name),
-        disks: disks(&record.wish.lab, files, node),
+        disks: disks(&record.desired.lab, files, node),
         ports,
         mgmt: Mgmt {
             mac: node.mgmt_mac,

@@ -2,9 +2,9 @@
 
 use super::checkpoint::Store;
 use super::client::Client;
+use super::desired;
 use super::protocol::{LabStatus, Verb};
-use super::record::Record;
-use super::wish;
+use super::record::LabRecord;
 use crate::error::{Error, Problem, Result};
 use crate::files::{Home, LabFiles};
 use crate::hypervisor::{self, DomainState};
@@ -16,8 +16,8 @@ use crate::units::Name;
 pub fn plan(home: &Home, lab: &Lab, seed: u64, cold: bool) -> Result<Plan> {
     same_lab(home, lab)?;
     let files = home.lab(&lab.name);
-    let (store, key) = wish::image_key(home, lab)?;
-    let mut observed = match (Record::load(&files.record())?, Client::find(&files)?) {
+    let (store, key) = desired::image_key(home, lab)?;
+    let mut observed = match (LabRecord::load(&files.record())?, Client::find(&files)?) {
         (Some(record), Some(mut client)) => of(&record, &client.get(Verb::Status)?, &files),
         (Some(record), None) => Observed {
             supervisor: false,
@@ -28,7 +28,7 @@ pub fn plan(home: &Home, lab: &Lab, seed: u64, cold: bool) -> Result<Plan> {
     };
     observed.image = store.find(&key)?.is_some();
     if let Some(accel) = hypervisor::accel::remembered(&home.accel()).and_then(|r| r.accel()) {
-        let key = wish::input_key(home, lab, &key.digest, &wish::programs(home, lab)?, accel, seed)?;
+        let key = desired::input_key(home, lab, &key.digest, &desired::programs(home, lab)?, accel, seed)?;
         warm(home, lab, &key, cold, &mut observed);
     }
     Ok(plan::up(lab, &observed))
@@ -65,13 +65,13 @@ const WARM_DIGITS: usize = 12;
 
 /// Refuses a lab whose name is taken by one that is up from another file.
 pub fn same_lab(home: &Home, lab: &Lab) -> Result<()> {
-    match Record::load(&home.lab(&lab.name).record())? {
-        Some(record) if record.wish.lab.digest != lab.digest => Err(Error::Usage(
+    match LabRecord::load(&home.lab(&lab.name).record())? {
+        Some(record) if record.desired.lab.digest != lab.digest => Err(Error::Usage(
             Problem::new("bring the lab up")
                 .on(&lab.name)
-                .seen(format!(
+                .observed(format!(
                     "it is up from another lab file, or that file has changed: {}",
-                    record.wish.source
+                    record.desired.source
                 ))
                 .remedy(format!("failoverlab down {}", lab.name)),
         )),
@@ -80,7 +80,7 @@ pub fn same_lab(home: &Home, lab: &Lab) -> Result<()> {
 }
 
 /// What the supervisor knows.
-pub(super) fn of(record: &Record, status: &LabStatus, files: &LabFiles) -> Observed {
+pub(super) fn of(record: &LabRecord, status: &LabStatus, files: &LabFiles) -> Observed {
     let mut observed = on_disk(record, files);
     observed.healthy = status.unhealthy.is_none();
     for m in &status.machines {
@@ -95,8 +95,8 @@ pub(super) fn of(record: &Record, status: &LabStatus, files: &LabFiles) -> Obser
 }
 
 /// What the files say by themselves.
-fn on_disk(record: &Record, files: &LabFiles) -> Observed {
-    let lab = &record.wish.lab;
+fn on_disk(record: &LabRecord, files: &LabFiles) -> Observed {
+    let lab = &record.desired.lab;
     let nodes = || lab.nodes.iter().map(|n| n.name.clone());
     Observed {
         image: true,

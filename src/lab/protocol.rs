@@ -168,7 +168,8 @@ pub struct CaughtUp {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UpArgs {
     /// The lab and its image, acceleration, seed.
-    pub wish: super::record::Wish,
+    #[serde(rename = "wish")]
+    pub desired: super::record::DesiredState,
     /// Leave what was made when `up` fails, for a look.
     pub keep: bool,
     /// Boot, even where a checkpoint could be brought back.
@@ -237,9 +238,9 @@ pub fn error_of(code: u8, problem: Option<Problem>) -> Error {
         (5, Some(p)) => Error::Operation(p),
         (130, _) => Error::Interrupted,
         (_, Some(p)) => Error::Bug(p),
-        (code, None) => {
-            Error::Bug(Problem::new("understand the supervisor").seen(format!("an error of code {code} without words")))
-        }
+        (code, None) => Error::Bug(
+            Problem::new("understand the supervisor").observed(format!("an error of code {code} without words")),
+        ),
     }
 }
 
@@ -272,7 +273,8 @@ pub struct LabStatus {
     /// Faults in force.
     pub faults: Vec<crate::verify::FaultRecord>,
     /// Since when the networks were dark, and until when, in microseconds since the journal began: the supervisor had died.
-    pub dark: Vec<(u64, u64)>,
+    #[serde(rename = "dark")]
+    pub network_outages: Vec<(u64, u64)>,
     /// Why the lab is not healthy; absent where it is.
     pub unhealthy: Option<String>,
 }
@@ -291,7 +293,7 @@ impl From<LabStatus> for Observation {
         Observation {
             t_us: status.t_us,
             nodes: status.machines.into_iter().map(view).collect(),
-            dark: status.dark,
+            network_outages: status.network_outages,
         }
     }
 }
@@ -367,7 +369,7 @@ mod tests {
 
     #[test]
     fn an_error_survives_the_socket() {
-        let e = Error::Host(Problem::new("fit the lab").seen("1 GiB free"));
+        let e = Error::Host(Problem::new("fit the lab").observed("1 GiB free"));
         let Reply::Error { code, problem, .. } = Reply::of(1, Err(e)) else {
             panic!()
         };

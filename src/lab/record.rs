@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// A lab as it was asked for, before anything is chosen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Wish {
+pub struct DesiredState {
     /// The lab.
     pub lab: Lab,
     /// Where its file is, for people.
@@ -27,7 +27,7 @@ pub struct Wish {
     pub seed: u64,
     /// blake3 of the tool and of each program of the pack.
     pub programs: BTreeMap<String, String>,
-    /// Digest of everything that goes into the lab: see [`super::wish::input_key`].
+    /// Digest of everything that goes into the lab: see [`super::desired::input_key`].
     pub input_key: String,
 }
 
@@ -50,13 +50,14 @@ pub struct ImageRef {
 
 /// A lab that is up or on its way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct LabRecord {
     /// Version of this shape: 1.
     pub schema: u32,
     /// The lab's or fork's name, also the label of all that was made for it.
     pub instance: String,
     /// What was asked for.
-    pub wish: Wish,
+    #[serde(rename = "wish")]
+    pub desired: DesiredState,
     /// What was chosen for each machine.
     pub machines: Vec<MachineRecord>,
     /// UDP ports of the networks.
@@ -82,7 +83,7 @@ pub struct MachineRecord {
     pub ssh_port: u16,
 }
 
-impl Record {
+impl LabRecord {
     /// The record at `path`; `None` where there is none.
     pub fn load(path: &Path) -> Result<Option<Self>> {
         match fs_err::read(path) {
@@ -90,7 +91,7 @@ impl Record {
                 Error::Operation(
                     Problem::new("read the lab's record")
                         .on(path.display())
-                        .seen(e)
+                        .observed(e)
                         .remedy("take the lab down: `failoverlab down` removes what it can still find"),
                 )
             }),

@@ -1,14 +1,14 @@
 //! The supervisor's side of checkpoints: makes them of its lab, and comes back from one, in place or as a fork.
 
-use super::checkpoint::{self, About, Checkpoint, Live, Return, Returned, Store};
+use super::active_faults::ActiveFaults;
+use super::checkpoint::{self, About, Checkpoint, Live, RestoreRequest, Restored, Store};
+use super::desired;
 use super::engine::Engine;
 use super::machines;
 use super::observe::is_warm;
 use super::protocol::{RestoreArgs, build};
-use super::record::Record;
-use super::standing::Standing;
+use super::record::LabRecord;
 use super::supervisor::Cancel;
-use super::wish;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Severity, Source, Step};
 use crate::fabric::Control;
@@ -29,7 +29,7 @@ impl Engine {
         if let Some(from) = &record.restoring {
             return Err(half_restored(&record.instance, from));
         }
-        let lab = &record.wish.lab;
+        let lab = &record.desired.lab;
         super::admission::checkpoint(&self.home, lab)?;
         let step = Step::begin(self.journal(), "checkpoint", None, "saving all machines at one instant");
         let fabric = self.fabric()?;
@@ -39,17 +39,17 @@ impl Engine {
             lab,
             files: &self.files,
             qemu_img: &QemuImg::default(),
-            slowness: record.wish.slowness,
+            slowness: record.desired.slowness,
         };
         let about = About {
             name: name.clone(),
             input_key,
-            tool: format!("{} {}", build(), record.wish.programs[wish::TOOL]),
-            ccrd: record.wish.programs.get("ccrd").cloned(),
-            seed: record.wish.seed,
+            tool: format!("{} {}", build(), record.desired.programs[desired::TOOL]),
+            ccrd: record.desired.programs.get("ccrd").cloned(),
+            seed: record.desired.seed,
             parent: record.restored_from.as_ref().map(ToString::to_string),
             record: serde_json::to_value(&*record).expect("a record is plain data"),
-            standing: serde_json::to_value(self.standing()).expect("faults are plain data"),
+            active_faults: serde_json::to_value(self.active_faults()).expect("faults are plain data"),
         };
         let made = checkpoint::create(&live, &Store::of(&self.home, &lab.name), about);
         // They stood still for a moment, whatever came of it.
@@ -65,19 +65,19 @@ impl Engine {
     }
 
     /// Keeps a healthy lab for the next `up`, and makes room. The lab is up: what fails here is told, no more.
-    pub(super) fn keep_warm(&self, record: &Record, name: &Name) {
-        let store = Store::of(&self.home, &record.wish.lab.name);
+    pub(super) fn keep_warm(&self, record: &LabRecord, name: &Name) {
+        let store = Store::of(&self.home, &record.desired.lab.name);
         let keep = || -> Result<()> {
             // One that is there and was not found fit to come back from.
             if store.find(name).map_or(true, |found| found.is_some()) {
                 store.rm(name, |_| None)?;
             }
             // Healthy is whole: whoever comes back from it, or adopts this lab, has nothing left to do but to follow it.
-            self.keep(Record {
+            self.keep(LabRecord {
                 complete: true,
                 ..(*self.record()?).clone()
             })?;
-            self.checkpoint(name, Some(record.wish.input_key.clone()))?;
+            self.checkpoint(name, Some(record.desired.input_key.clone()))?;
             self.prune_warm(&store, name)
         };
         if let Err(e) = keep() {
@@ -90,7 +90,7 @@ impl Engine {
     }
 
     fn prune_warm(&self, store: &Store, newest: &Name) -> Result<()> {
-        let lab = self.record()?.wish.lab.name.clone();
+        let lab = self.record()?.desired.lab.name.clone();
         let users = users(&self.home, &lab);
         let needed = |name: &Name| (name == newest).then(|| lab.to_string()).or_else(|| users(name));
         store.prune(WARM_BUDGET, is_warm, needed)?;
@@ -101,7 +101,7 @@ impl Engine {
     ///
     /// The checkpoint is compared with its digests before anything is touched. A new lab that cannot come back goes away again; one
     /// that was there is marked, so that the same can be tried again.
-    pub(super) fn restore(&self, args: &RestoreArgs, cancel: &Cancel) -> Result<Returned> {
+    pub(super) fn restore(&self, args: &RestoreArgs, cancel: &Cancel) -> Result<Restored> {
         let step = Step::begin(
             self.journal(),
             "restore",
@@ -113,10 +113,10 @@ impl Engine {
         cancel.check()?;
         let before = self.try_record();
         let fresh = before.is_none();
-        self.returning(true);
-        let returned = self.come_back(&checkpoint, before, &step);
-        self.returning(false);
-        let returned = returned.map_err(|e| {
+        self.set_restoring(true);
+        let restored = self.come_back(&checkpoint, before, &step);
+        self.set_restoring(false);
+        let restored = restored.map_err(|e| {
             if fresh {
                 let failures = self.down().err().map(|e| e.to_string());
                 e.with_rollback(failures)
@@ -127,25 +127,25 @@ impl Engine {
         step.done(&format!(
             "machines go on as of {}; the networks kept frames for {:.2} s",
             args.checkpoint,
-            returned.held_us as f64 / 1e6
+            restored.held_us as f64 / 1e6
         ));
-        Ok(returned)
+        Ok(restored)
     }
 
-    fn come_back(&self, checkpoint: &Checkpoint, before: Option<Arc<Record>>, step: &Step) -> Result<Returned> {
+    fn come_back(&self, checkpoint: &Checkpoint, before: Option<Arc<LabRecord>>, step: &Step) -> Result<Restored> {
         let name = &checkpoint.meta.name;
         let mut record = self.record_of(checkpoint, before.as_deref())?;
         self.files
-            .check_socket_paths(record.wish.lab.nodes.iter().map(|n| n.name.as_str()))?;
+            .check_socket_paths(record.desired.lab.nodes.iter().map(|n| n.name.as_str()))?;
         // From here on there is no way back to what ran, only forward.
-        self.keep(Record {
+        self.keep(LabRecord {
             restoring: Some(name.clone()),
             ..before.as_deref().unwrap_or(&record).clone()
         })?;
         if before.is_some() {
             step.say("ending the machines");
             self.end_machines()?;
-            self.darken()?;
+            self.stop_networks()?;
         }
         step.say("putting disks and keys in place");
         checkpoint::unpack(checkpoint, &self.files, &QemuImg::default())?;
@@ -154,11 +154,11 @@ impl Engine {
         // A client that knocks before the machines are there shall be answered when they are.
         fabric.hold();
         let fabric = self.keep_fabric(fabric);
-        let standing: Standing = serde_json::from_value(checkpoint.meta.standing.clone())
-            .map_err(|e| Error::Operation(Problem::new("read the faults in force").on(name).seen(e)))?;
-        standing.save(&self.files)?;
-        self.keep_standing(standing);
-        let machines = record.wish.lab.nodes.iter().map(|node| {
+        let active_faults: ActiveFaults = serde_json::from_value(checkpoint.meta.active_faults.clone())
+            .map_err(|e| Error::Operation(Problem::new("read the faults in force").on(name).observed(e)))?;
+        active_faults.save(&self.files)?;
+        self.set_active_faults(active_faults);
+        let machines = record.desired.lab.nodes.iter().map(|node| {
             let credentials = self.credentials(&record, node)?;
             machines::machine(&record, &self.files, node, credentials)
                 .ok_or_else(|| Error::Bug(Problem::new("find the machine's record").on(&node.name)))
@@ -166,35 +166,35 @@ impl Engine {
         let machines = machines.collect::<Result<Vec<_>>>()?;
         let record = Arc::new(record);
         step.say("restoring the machines' memory");
-        let returned = checkpoint::bring_back(
+        let restored = checkpoint::restore(
             checkpoint,
-            Return {
+            RestoreRequest {
                 hypervisor: self.hypervisor()?,
                 fabric: &*fabric,
                 machines,
-                slowness: record.wish.slowness,
+                slowness: record.desired.slowness,
                 // Handshakes cost most of what is left: they begin at once.
                 resumed: &|| self.channels.prepare(&record),
             },
         )?;
-        self.keep(Record::clone(&record))?;
+        self.keep(LabRecord::clone(&record))?;
         self.journal()
-            .emit(Draft::new(Source::Tool, "lab.restored").data(json!({"from": name, "returned": returned})));
-        Ok(returned)
+            .emit(Draft::new(Source::Tool, "lab.restored").data(json!({"from": name, "returned": restored})));
+        Ok(restored)
     }
 
     /// The record of a lab that is brought back: what was asked for then, on this host's ports as they are now.
-    fn record_of(&self, checkpoint: &Checkpoint, before: Option<&Record>) -> Result<Record> {
+    fn record_of(&self, checkpoint: &Checkpoint, before: Option<&LabRecord>) -> Result<LabRecord> {
         let mut record = record(checkpoint)?;
         record.instance = self.instance.clone();
         record.restored_from = Some(checkpoint.meta.name.clone());
         record.restoring = None;
         record.machines = match before {
             Some(b) => b.machines.clone(),
-            None => machines::choose(&record.wish)?,
+            None => machines::choose(&record.desired)?,
         };
         record.ports = before.map(|b| b.ports.clone()).unwrap_or_default();
-        for path in [&record.wish.image.disk, &record.wish.image.kernel] {
+        for path in [&record.desired.image.disk, &record.desired.image.kernel] {
             fs_err::metadata(path).tried("find the image that the checkpoint stands on", path.display())?;
         }
         Ok(record)
@@ -202,12 +202,12 @@ impl Engine {
 }
 
 /// The record of the lab that a checkpoint is of, as it was then.
-pub fn record(checkpoint: &Checkpoint) -> Result<Record> {
-    let mut record: Record = serde_json::from_value(checkpoint.meta.record.clone()).map_err(|e| {
+pub fn record(checkpoint: &Checkpoint) -> Result<LabRecord> {
+    let mut record: LabRecord = serde_json::from_value(checkpoint.meta.record.clone()).map_err(|e| {
         Error::Operation(
             Problem::new("read the checkpoint's record")
                 .on(&checkpoint.meta.name)
-                .seen(e),
+                .observed(e),
         )
     })?;
     // `up` kept it of a healthy lab, before it had reached its own end.
@@ -220,9 +220,9 @@ pub fn users<'a>(home: &'a crate::files::Home, lab: &'a Name) -> impl Fn(&Name) 
     move |name| {
         let instances = instances(&home.labs());
         instances.into_iter().find(|i| {
-            let record = Record::load(&home.lab(i).record()).ok().flatten();
+            let record = LabRecord::load(&home.lab(i).record()).ok().flatten();
             record.is_some_and(|r| {
-                r.wish.lab.name == *lab
+                r.desired.lab.name == *lab
                     && [&r.restored_from, &r.restoring]
                         .into_iter()
                         .flatten()
@@ -255,7 +255,7 @@ pub(super) fn half_restored(instance: &str, from: &Name) -> Error {
     Error::Operation(
         Problem::new("use the lab")
             .on(instance)
-            .seen(format!("it was being brought back from {from} when that was cut short"))
+            .observed(format!("it was being brought back from {from} when that was cut short"))
             .remedy(format!(
                 "failoverlab up {instance} (tries again) or failoverlab down {instance}"
             )),
@@ -269,12 +269,12 @@ mod tests {
     use crate::files::CheckpointFiles;
     use crate::hypervisor::{Accel, DiskFormat};
     use crate::lab::checkpoint::Meta;
-    use crate::lab::record::{ImageRef, Wish};
+    use crate::lab::record::{DesiredState, ImageRef};
     use crate::wait::Slowness;
 
-    fn of_ccr(complete: bool) -> Record {
+    fn of_ccr(complete: bool) -> LabRecord {
         let lab = crate::spec::example("ccr");
-        Record {
+        LabRecord {
             schema: 1,
             instance: "ccr".into(),
             machines: Vec::new(),
@@ -282,7 +282,7 @@ mod tests {
             complete,
             restored_from: None,
             restoring: None,
-            wish: Wish {
+            desired: DesiredState {
                 lab,
                 source: "labs/ccr/lab.toml".into(),
                 accel: Accel::Tcg,
@@ -302,12 +302,12 @@ mod tests {
         }
     }
 
-    fn checkpoint(record: &Record, input_key: Option<&str>) -> Checkpoint {
+    fn checkpoint(record: &LabRecord, input_key: Option<&str>) -> Checkpoint {
         let name: Name = "warm-0123456789ab".parse().unwrap();
         let meta = Meta {
             schema: 1,
-            lab: record.wish.lab.name.clone(),
-            lab_digest: record.wish.lab.digest.clone(),
+            lab: record.desired.lab.name.clone(),
+            lab_digest: record.desired.lab.digest.clone(),
             input_key: input_key.map(str::to_owned),
             tool: "x".into(),
             ccrd: None,
@@ -321,7 +321,7 @@ mod tests {
             nodes: Vec::new(),
             parts: Vec::new(),
             record: serde_json::to_value(record).unwrap(),
-            standing: json!({}),
+            active_faults: json!({}),
             name,
         };
         let files = CheckpointFiles { dir: "/c".into() };
@@ -336,6 +336,16 @@ mod tests {
         // One that a person kept of a lab whose `up` had failed is not.
         assert!(!super::record(&checkpoint(&of_ccr(false), None)).unwrap().complete);
         assert!(super::record(&checkpoint(&of_ccr(true), None)).unwrap().complete);
+    }
+
+    /// Labs that are up and checkpoints that exist are read by every later build.
+    #[test]
+    fn names_in_files_are_those_of_schema_1() {
+        let record = of_ccr(true);
+        let lab_json = serde_json::to_value(&record).unwrap();
+        assert!(lab_json["wish"]["lab"].is_object(), "{lab_json}");
+        let meta = serde_json::to_value(checkpoint(&record, None).meta).unwrap();
+        assert!(meta["standing"].is_object(), "{meta}");
     }
 
     #[test]

@@ -4,10 +4,10 @@
 //! Started on demand by [`super::client`], found again by its socket. If it dies the machines live on with dark networks,
 //! and the next one adopts them.
 
-use super::busy::{Busy, OneMore};
 use super::engine::Engine;
+use super::in_flight::{InFlight, InFlightGuard};
 use super::protocol::{Greeting, LINE_MAX, PROTO, Reply, Request, Since, Verb, build};
-use super::seat;
+use super::supervisor_lock;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Event, Journal, Read};
 use crate::fabric::CaptureFilter;
@@ -64,11 +64,11 @@ pub fn run(home: &Home, instance: &str) -> Result<()> {
         return Err(Error::Usage(
             Problem::new("keep the lab")
                 .on(format!("`{}`", instance.escape_debug()))
-                .seen("it is no name of a lab or fork: NAME or NAME@N"),
+                .observed("it is no name of a lab or fork: NAME or NAME@N"),
         ));
     }
     let files = home.lab(instance);
-    let Some(lock) = seat::take(home, &files)? else {
+    let Some(lock) = supervisor_lock::take(home, &files)? else {
         // Another supervisor was faster: the client finds its socket.
         return Ok(());
     };
@@ -91,7 +91,7 @@ pub fn run(home: &Home, instance: &str) -> Result<()> {
     // Threads that still wait for a guest must not keep the process.
     runtime.shutdown_background();
     match ended? {
-        End::Down => seat::leave(&files, lock),
+        End::Down => supervisor_lock::leave(&files, lock),
         End::Told => Ok(()),
     }
 }
@@ -119,7 +119,7 @@ fn bind(files: &LabFiles) -> Result<UnixListener> {
 async fn serve(listener: UnixListener, engine: Arc<Engine>, instance: &str, idle: Duration) -> Result<End> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .tried("listen for signals", instance)?;
-    let (requests, answers) = (Busy::new(), Busy::new());
+    let (requests, answers) = (InFlight::new(), InFlight::new());
     let mut going_on = requests.watch();
     let mut met_anybody = false;
     loop {
@@ -158,16 +158,16 @@ async fn serve(listener: UnixListener, engine: Arc<Engine>, instance: &str, idle
 struct Client {
     engine: Arc<Engine>,
     /// Requests that are carried out, and clients that have come and not asked yet.
-    requests: Busy,
+    requests: InFlight,
     /// Requests that are not answered yet.
-    answers: Busy,
+    answers: InFlight,
     instance: String,
     /// How long it counts as one that is about to ask.
     idle: Duration,
 }
 
 impl Client {
-    async fn converse(self, stream: UnixStream, coming: OneMore) -> std::io::Result<()> {
+    async fn converse(self, stream: UnixStream, coming: InFlightGuard) -> std::io::Result<()> {
         let (read, mut write) = stream.into_split();
         let mut read = BufReader::new(read);
         let greeting = Greeting {
@@ -194,7 +194,9 @@ impl Client {
             let request: Request = match serde_json::from_str(&line) {
                 Ok(r) => r,
                 Err(e) => {
-                    let p = Problem::new("understand the request").on("supervisor socket").seen(e);
+                    let p = Problem::new("understand the request")
+                        .on("supervisor socket")
+                        .observed(e);
                     return send(&mut write, &Reply::of(0, Err(Error::Usage(p)))).await;
                 }
             };
@@ -220,7 +222,7 @@ impl Client {
         &self,
         id: u64,
         verb: Verb,
-        begun: OneMore,
+        begun: InFlightGuard,
         read: &mut BufReader<OwnedReadHalf>,
         write: &mut OwnedWriteHalf,
     ) -> std::io::Result<()> {
@@ -245,7 +247,8 @@ impl Client {
                 () = gone(read), if !cancelled(&cancel) => cancel.cancel(),
             }
         };
-        let result = result.unwrap_or_else(|panic| Err(Error::Bug(Problem::new("carry out the request").seen(panic))));
+        let result =
+            result.unwrap_or_else(|panic| Err(Error::Bug(Problem::new("carry out the request").observed(panic))));
         while let Ok(event) = events.try_recv() {
             send(write, &Reply::Event(event)).await?;
         }
@@ -314,7 +317,7 @@ impl Client {
         let engine = self.engine.clone();
         let within = std::time::Duration::from_millis(within_ms);
         let stream = tokio::task::spawn_blocking(move || engine.dial(to, within)).await;
-        let stream = match stream.unwrap_or_else(|e| Err(Error::Bug(Problem::new("dial").seen(e)))) {
+        let stream = match stream.unwrap_or_else(|e| Err(Error::Bug(Problem::new("dial").observed(e)))) {
             Ok(s) => s,
             Err(e) => return send(&mut write, &Reply::of(id, Err(e))).await,
         };

@@ -4,7 +4,7 @@ use super::checkpoint::Store;
 use super::engine::Engine;
 use super::machines;
 use super::protocol::{RestoreArgs, UpArgs};
-use super::record::{Record, Wish};
+use super::record::{DesiredState, LabRecord};
 use super::supervisor::Cancel;
 use crate::deploy;
 use crate::error::{Error, IoContext, Problem, Result};
@@ -32,20 +32,20 @@ const LISTEN: Duration = Duration::from_secs(8);
 impl Engine {
     /// Makes what is missing until the lab is healthy.
     pub(super) fn up(&self, args: UpArgs, cancel: &Cancel) -> Result<Value> {
-        super::observe::same_lab(&self.home, &args.wish.lab)?;
+        super::observe::same_lab(&self.home, &args.desired.lab)?;
         let before = self.try_record();
         let begun = std::time::Instant::now();
         let mut observed = self.observed(before.as_deref())?;
         self.consider_warm(&args, &mut observed);
-        let plan = plan::up(&args.wish.lab, &observed);
+        let plan = plan::up(&args.desired.lab, &observed);
         if plan.steps.is_empty() {
             return Ok(json!({"steps": 0, "seconds": 0.0}));
         }
         let made = if observed.restore.is_some() {
-            self.carry_out(&args.wish.lab, &plan, cancel)
+            self.carry_out(&args.desired.lab, &plan, cancel)
         } else {
-            self.prepare(before, args.wish)
-                .and_then(|record| self.carry_out(&record.wish.lab, &plan, cancel))
+            self.prepare(before, args.desired)
+                .and_then(|record| self.carry_out(&record.desired.lab, &plan, cancel))
         };
         match made {
             Ok(()) => {
@@ -68,7 +68,7 @@ impl Engine {
     }
 
     /// What there is of the lab, as the plan wants to know it.
-    fn observed(&self, record: Option<&Record>) -> Result<Observed> {
+    fn observed(&self, record: Option<&LabRecord>) -> Result<Observed> {
         let Some(record) = record else {
             return Ok(Observed::nothing_but_image());
         };
@@ -80,7 +80,7 @@ impl Engine {
         if observed.files {
             return;
         }
-        let (lab, key) = (&args.wish.lab, &args.wish.input_key);
+        let (lab, key) = (&args.desired.lab, &args.desired.input_key);
         super::observe::warm(&self.home, lab, key, args.cold, observed);
         let Some(name) = observed.restore.clone() else { return };
         if let Err(e) = Store::of(&self.home, &lab.name).get(&name).and_then(|c| c.verify()) {
@@ -93,14 +93,14 @@ impl Engine {
     }
 
     /// Chooses ports and names for a lab that is new; lights its networks.
-    fn prepare(&self, before: Option<Arc<Record>>, wish: Wish) -> Result<Arc<Record>> {
+    fn prepare(&self, before: Option<Arc<LabRecord>>, desired: DesiredState) -> Result<Arc<LabRecord>> {
         if let Some(record) = before {
             return Ok(record);
         }
         self.files
-            .check_socket_paths(wish.lab.nodes.iter().map(|n| n.name.as_str()))?;
-        let machines = machines::choose(&wish)?;
-        let mut record = Record {
+            .check_socket_paths(desired.lab.nodes.iter().map(|n| n.name.as_str()))?;
+        let machines = machines::choose(&desired)?;
+        let mut record = LabRecord {
             schema: 1,
             instance: self.instance.clone(),
             machines,
@@ -108,7 +108,7 @@ impl Engine {
             complete: false,
             restored_from: None,
             restoring: None,
-            wish,
+            desired,
         };
         let fabric = self.start_fabric(&record, Vec::new())?;
         record.ports = fabric.ports();
@@ -118,12 +118,12 @@ impl Engine {
     }
 
     /// What brings the runtime's programs into new machines.
-    fn make_seed(&self, record: &Record) -> Result<()> {
+    fn make_seed(&self, record: &LabRecord) -> Result<()> {
         let Some(pack) = super::channel::pack(record)? else {
             return Ok(());
         };
         let artifacts = deploy::Artifacts::beside_executable(Some(&pack), self.files.keys())?;
-        let base = &record.wish.image.initrd;
+        let base = &record.desired.image.initrd;
         let base = fs_err::read(base).tried("read the image's initramfs", base.display())?;
         let seed = self.files.seed();
         fs_err::write(&seed, deploy::boot_with_programs(base, &pack, &artifacts)?)
@@ -173,7 +173,7 @@ impl Engine {
             Some(e) => Err(e),
             None if waiting.is_empty() => Ok(()),
             None => cancel.check().and(Err(Error::Bug(
-                Problem::new("carry out the plan").seen(format!("{} steps wait for each other", waiting.len())),
+                Problem::new("carry out the plan").observed(format!("{} steps wait for each other", waiting.len())),
             ))),
         }
     }
@@ -207,11 +207,11 @@ impl Engine {
         }
     }
 
-    fn make_disks(&self, record: &Record, node: &Node) -> Result<()> {
+    fn make_disks(&self, record: &LabRecord, node: &Node) -> Result<()> {
         let files = self.files.node(&node.name);
         fs_err::create_dir_all(&files.dir).tried("make the node's folder", files.dir.display())?;
         let qemu_img = QemuImg::default();
-        let image = &record.wish.image;
+        let image = &record.desired.image;
         qemu_img.create_overlay(&files.root_overlay(), &image.disk, image.format)?;
         for disk in &node.disks {
             qemu_img.create(&files.disk(&disk.name), DiskFormat::Qcow2, disk.size)?;
@@ -219,9 +219,9 @@ impl Engine {
         Ok(())
     }
 
-    fn make_shared_disk(&self, record: &Record, name: &str) -> Result<()> {
+    fn make_shared_disk(&self, record: &LabRecord, name: &str) -> Result<()> {
         let path = self.files.shared_disk(name);
-        let Some(disk) = record.wish.lab.shared_disks.iter().find(|d| d.name.as_str() == name) else {
+        let Some(disk) = record.desired.lab.shared_disks.iter().find(|d| d.name.as_str() == name) else {
             return Err(Error::Bug(Problem::new("find the shared disk").on(name)));
         };
         let folder = path.parent().expect("a file in a folder");
@@ -231,11 +231,11 @@ impl Engine {
             .tried("make the shared disk", path.display())
     }
 
-    fn start_machine(&self, record: &Record, node: &Node) -> Result<()> {
+    fn start_machine(&self, record: &LabRecord, node: &Node) -> Result<()> {
         let step = Step::begin(self.journal(), "start", Some(&node.name), "creating the machine");
         let mut created = self.create_machine(record, &node.name);
         if let Err(Error::Operation(p)) = &created
-            && p.seen
+            && p.observed
                 .as_deref()
                 .is_some_and(|s| s.contains("Could not set up host forwarding rule"))
         {
@@ -255,11 +255,11 @@ impl Engine {
         Ok(())
     }
 
-    fn wait_ready(&self, record: &Record, node: &Node, cancel: &Cancel) -> Result<()> {
+    fn wait_ready(&self, record: &LabRecord, node: &Node, cancel: &Cancel) -> Result<()> {
         let step = Step::begin(self.journal(), "boot", Some(&node.name), "waiting for SSH");
         let way = super::channel::way(&self.files, record, &node.name)?;
         self.wait_port(record, node, cancel)?;
-        let deadline = Deadline::scaled(BOOT, record.wish.slowness);
+        let deadline = Deadline::scaled(BOOT, record.desired.slowness);
         let (ssh, ready) = guest::wait_ready(&way, deadline, &mut |seen| {
             step.say(seen);
             self.alive(&node.name)?;
@@ -275,9 +275,9 @@ impl Engine {
 
     /// A connection that comes too early is kept by QEMU and handed to the machine when it hears: each of them then costs it the
     /// beginning of a handshake with nobody. So nobody knocks before its port is up, or half of the time that it may take has passed.
-    fn wait_port(&self, record: &Record, node: &Node, cancel: &Cancel) -> Result<()> {
+    fn wait_port(&self, record: &LabRecord, node: &Node, cancel: &Cancel) -> Result<()> {
         let hypervisor = self.hypervisor()?;
-        let patience = Deadline::scaled(BOOT / 2, record.wish.slowness);
+        let patience = Deadline::scaled(BOOT / 2, record.desired.slowness);
         wait_until("see the machine's port come up", patience, || {
             cancel.check()?;
             self.alive(&node.name)?;
@@ -296,7 +296,7 @@ impl Engine {
             _ => Err(Error::Operation(
                 Problem::new("boot the machine")
                     .on(node)
-                    .seen(format!(
+                    .observed(format!(
                         "it is gone; its console ends with: {}",
                         self.console_tail(node)
                     ))
@@ -316,15 +316,15 @@ impl Engine {
             .to_owned()
     }
 
-    fn deploy(&self, record: &Record, node: &Node, cancel: &Cancel) -> Result<()> {
+    fn deploy(&self, record: &LabRecord, node: &Node, cancel: &Cancel) -> Result<()> {
         let step = Step::begin(self.journal(), "deploy", Some(&node.name), "installing");
         let pack = super::channel::pack(record)?;
-        let deadline = Deadline::scaled(DEPLOY, record.wish.slowness);
+        let deadline = Deadline::scaled(DEPLOY, record.desired.slowness);
         let mut remote = self.channels.take(record, &node.name, deadline)?;
         let artifacts = deploy::Artifacts::beside_executable(pack.as_ref(), self.files.keys())?;
         let report = deploy::deploy(
             &mut *remote,
-            &record.wish.lab,
+            &record.desired.lab,
             node,
             pack.as_ref(),
             &artifacts,
@@ -343,18 +343,18 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn wait_healthy(&self, record: &Record, cancel: &Cancel) -> Result<()> {
-        if record.wish.lab.runtime.is_none() {
+    pub(super) fn wait_healthy(&self, record: &LabRecord, cancel: &Cancel) -> Result<()> {
+        if record.desired.lab.runtime.is_none() {
             return Ok(());
         }
         let record = self.record()?;
         // What the runtime says from its beginning on is of interest where it takes long. Else it is heard later, all of it: a cluster is
         // healthy sooner without further handshakes on its processors.
-        let patience = Deadline::scaled(LISTEN, record.wish.slowness);
+        let patience = Deadline::scaled(LISTEN, record.desired.slowness);
         let step = Step::begin(self.journal(), "form", None, "waiting for the cluster");
         wait_until(
             "see the cluster healthy",
-            Deadline::scaled(FORM, record.wish.slowness),
+            Deadline::scaled(FORM, record.desired.slowness),
             || {
                 cancel.check()?;
                 Ok(match self.status()?.unhealthy {

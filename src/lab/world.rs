@@ -5,7 +5,7 @@ use super::client::{Client, LabStream};
 use super::fork;
 use super::forward::Forward;
 use super::protocol::{CaughtUp, LabStatus, RestoreArgs, Verb};
-use super::record::Record;
+use super::record::LabRecord;
 use crate::busy::Gauge;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Event, Journal, JournalHead, Severity, Source, Step};
@@ -37,7 +37,7 @@ const LAST_EVENTS: Duration = Duration::from_secs(10);
 pub struct MachineWorlds {
     home: Home,
     from: RestoreArgs,
-    record: Record,
+    record: LabRecord,
     interrupted: Arc<AtomicBool>,
     journal: Journal,
     keep: bool,
@@ -73,7 +73,7 @@ impl MachineWorlds {
     }
 
     /// The record of the lab that is forked.
-    pub fn record(&self) -> &Record {
+    pub fn record(&self) -> &LabRecord {
         &self.record
     }
 }
@@ -85,10 +85,10 @@ impl Worlds for MachineWorlds {
         }
         let instance = fork::claim(&self.home, &self.from.lab)?;
         let step = Step::begin(&self.journal, &scenario.id, None, &format!("bringing back {instance}"));
-        fork::bring_back(&self.home, &instance, &self.from, |_| {})?;
+        fork::restore(&self.home, &instance, &self.from, |_| {})?;
         step.done(&format!("{instance} is healthy"));
         let enter = || {
-            let record = Record::load(&self.home.lab(&instance).record())?.unwrap_or_else(|| self.record.clone());
+            let record = LabRecord::load(&self.home.lab(&instance).record())?.unwrap_or_else(|| self.record.clone());
             MachineWorld::enter(
                 &self.home,
                 &instance,
@@ -120,7 +120,7 @@ impl Worlds for MachineWorlds {
 pub struct MachineWorld {
     home: Home,
     instance: String,
-    record: Record,
+    record: LabRecord,
     client: Client,
     journal: Journal,
     ops: OpJournal,
@@ -142,7 +142,7 @@ impl MachineWorld {
     fn enter(
         home: &Home,
         instance: &str,
-        record: Record,
+        record: LabRecord,
         folder: &Path,
         interrupted: Arc<AtomicBool>,
         keep: bool,
@@ -196,7 +196,7 @@ impl MachineWorld {
     fn seen(&self, status: LabStatus) -> Observation {
         let mut seen: Observation = status.into();
         seen.t_us = self.now_us();
-        for (from, to) in &mut seen.dark {
+        for (from, to) in &mut seen.network_outages {
             (*from, *to) = (self.on_our_clock(*from), self.on_our_clock(*to));
         }
         seen
@@ -214,20 +214,20 @@ impl MachineWorld {
     }
 
     /// A record with its times on the run's clock.
-    fn placed(&self, mut record: FaultRecord) -> FaultRecord {
+    fn on_run_clock(&self, mut record: FaultRecord) -> FaultRecord {
         record.begin_us = self.on_our_clock(record.begin_us);
         record.end_us = record.end_us.map(|t| self.on_our_clock(t));
         record
     }
 
     fn endpoints(&self) -> Result<Endpoints> {
-        let lab = &self.record.wish.lab;
+        let lab = &self.record.desired.lab;
         let pack = super::channel::pack(&self.record)?;
         let (Some(runtime), Some(pack)) = (&lab.runtime, pack) else {
             return Err(Error::Usage(
                 Problem::new("start the workload")
                     .on(&lab.name)
-                    .seen("the lab has no runtime"),
+                    .observed("the lab has no runtime"),
             ));
         };
         let service = runtime.service.address;
@@ -245,7 +245,7 @@ impl MachineWorld {
     }
 
     /// What is there and was not before the scenario: faults in force, rules, strange or missing machines.
-    fn leftovers(&mut self, status: &LabStatus) -> Result<Vec<String>> {
+    fn leaks(&mut self, status: &LabStatus) -> Result<Vec<String>> {
         let counters: Value = self.get(Verb::Counters)?;
         let mut left: Vec<String> = status
             .faults
@@ -269,11 +269,11 @@ impl MachineWorld {
 
 impl World for MachineWorld {
     fn lab(&self) -> &Lab {
-        &self.record.wish.lab
+        &self.record.desired.lab
     }
 
     fn slowness(&self) -> Slowness {
-        self.record.wish.slowness
+        self.record.desired.slowness
     }
 
     fn busy(&self) -> f64 {
@@ -304,7 +304,7 @@ impl World for MachineWorld {
 
     fn inject(&mut self, fault: &Fault) -> Result<FaultRecord> {
         let record = self.get(Verb::Fault(Box::new(fault.clone())))?;
-        Ok(self.placed(record))
+        Ok(self.on_run_clock(record))
     }
 
     fn heal(&mut self, which: &Heal) -> Result<Vec<FaultRecord>> {
@@ -312,7 +312,7 @@ impl World for MachineWorld {
         let mut healed = Vec::new();
         for fault in status.faults.iter().rev().filter(|f| which.covers(f)) {
             let records: Vec<FaultRecord> = self.get(Verb::Heal { id: Some(fault.id) })?;
-            healed.extend(records.into_iter().map(|r| self.placed(r)));
+            healed.extend(records.into_iter().map(|r| self.on_run_clock(r)));
         }
         Ok(healed)
     }
@@ -377,14 +377,14 @@ impl World for MachineWorld {
         let missing = self.caught_up()?;
         // The last look: whether the networks were dark since the one before.
         let status: LabStatus = self.get(Verb::Status)?;
-        let leftovers = self.leftovers(&status)?;
+        let leaks = self.leaks(&status)?;
         let mut events = self.events.lock().expect("no listener panics").clone();
         events.sort_by_key(|e| e.t_us);
         Ok(History {
             ops: self.ops.lines(),
             dumps: dumps.into_iter().flatten().collect(),
             events,
-            leftovers: Some(leftovers),
+            leaks: Some(leaks),
             missing,
             observations: vec![self.seen(status)],
             ..History::default()

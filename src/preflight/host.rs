@@ -52,8 +52,9 @@ pub struct Check {
     pub id: String,
     /// How it came out.
     pub state: State,
-    /// What was seen.
-    pub seen: String,
+    /// What was observed.
+    #[serde(rename = "seen")]
+    pub observed: String,
     /// What to do about it; absent where there is nothing to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
@@ -76,7 +77,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.host)?;
         for c in &self.checks {
-            writeln!(f, "{:8} {:16} {}", c.state, c.id, c.seen.replace('\n', "; "))?;
+            writeln!(f, "{:8} {:16} {}", c.state, c.id, c.observed.replace('\n', "; "))?;
             if let Some(remedy) = &c.remedy {
                 writeln!(f, "{:25} -> {remedy}", "")?;
             }
@@ -122,26 +123,26 @@ pub fn evaluate(facts: &Facts) -> Report {
     }
 }
 
-fn ok(id: &str, seen: impl Into<String>) -> Check {
+fn ok(id: &str, observed: impl Into<String>) -> Check {
     Check {
         id: id.into(),
         state: State::Ok,
-        seen: seen.into(),
+        observed: observed.into(),
         remedy: None,
     }
 }
-fn warning(id: &str, seen: impl Into<String>, remedy: impl Into<String>) -> Check {
+fn warning(id: &str, observed: impl Into<String>, remedy: impl Into<String>) -> Check {
     Check {
         state: State::Warning,
         remedy: Some(remedy.into()),
-        ..ok(id, seen)
+        ..ok(id, observed)
     }
 }
-fn missing(id: &str, seen: impl Into<String>, remedy: impl Into<String>) -> Check {
+fn missing(id: &str, observed: impl Into<String>, remedy: impl Into<String>) -> Check {
     Check {
         state: State::Missing,
         remedy: Some(remedy.into()),
-        ..ok(id, seen)
+        ..ok(id, observed)
     }
 }
 
@@ -238,9 +239,9 @@ fn id_ranges(facts: &Facts) -> Check {
     if tools.state != State::Ok {
         return tools;
     }
-    let seen = format!("{} user ids, {} group ids", facts.subuids, facts.subgids);
+    let observed = format!("{} user ids, {} group ids", facts.subuids, facts.subgids);
     if facts.subuids.min(facts.subgids) >= IDS {
-        return ok(id, seen);
+        return ok(id, observed);
     }
     let user = &facts.user;
     let remedy = facts.sudo(&format!(
@@ -248,14 +249,14 @@ fn id_ranges(facts: &Facts) -> Check {
     ));
     missing(
         id,
-        format!("{seen} in /etc/subuid and /etc/subgid, {IDS} are needed"),
+        format!("{observed} in /etc/subuid and /etc/subgid, {IDS} are needed"),
         format!("{remedy} (a range that nobody else has)"),
     )
 }
 
 fn namespaces(facts: &Facts) -> Check {
     let id = "user-namespaces";
-    let Err(seen) = &facts.namespaces else {
+    let Err(observed) = &facts.namespaces else {
         return ok(
             id,
             if facts.root() {
@@ -284,7 +285,7 @@ fn namespaces(facts: &Facts) -> Check {
     } else {
         "a container must be allowed to make name spaces (CAP_SYS_ADMIN); else run on the host itself".to_owned()
     };
-    missing(id, seen.clone(), remedy)
+    missing(id, observed.clone(), remedy)
 }
 
 fn keyring(facts: &Facts) -> Check {
@@ -303,19 +304,19 @@ fn kvm(facts: &Facts) -> Check {
     let id = "kvm";
     let slower = "labs run under emulation, several times slower";
     match (&facts.kvm, &facts.kvm_boot) {
-        (Err(seen), _) if seen.contains("ermission denied") => warning(
+        (Err(observed), _) if observed.contains("ermission denied") => warning(
             id,
-            format!("{seen}: {slower}"),
+            format!("{observed}: {slower}"),
             facts.sudo(&format!("adduser {} kvm", facts.user)) + ", then log in again",
         ),
-        (Err(seen), _) => warning(
+        (Err(observed), _) => warning(
             id,
-            format!("{seen}: {slower}"),
+            format!("{observed}: {slower}"),
             "switch on virtualisation in the firmware, or in the settings of the machine that hosts this one",
         ),
-        (Ok(()), Some(Boot::Failed { seen })) => warning(
+        (Ok(()), Some(Boot::Failed { observed })) => warning(
             id,
-            format!("/dev/kvm opens but no guest booted ({seen}): {slower}"),
+            format!("/dev/kvm opens but no guest booted ({observed}): {slower}"),
             "this host's own hypervisor does not pass it on properly: nothing to do here; `up --accel kvm` tries again",
         ),
         (Ok(()), Some(Boot::Booted { wall_ms, .. })) => ok(id, format!("a guest booted in {wall_ms} ms")),
@@ -324,13 +325,13 @@ fn kvm(facts: &Facts) -> Check {
 }
 
 fn memory(facts: &Facts) -> Check {
-    let seen = format!("{} MiB can be used", facts.memory >> 20);
+    let observed = format!("{} MiB can be used", facts.memory >> 20);
     let remedy = "close programs, or give the lab's nodes less memory";
-    let lab = format!("{seen}; the lab ccr takes {} MiB", MEMORY_NEEDED.bytes() >> 20);
+    let lab = format!("{observed}; the lab ccr takes {} MiB", MEMORY_NEEDED.bytes() >> 20);
     match facts.memory {
         m if m < MEMORY_NEEDED.bytes() => missing("memory", lab, remedy),
         m if m < MEMORY_GOOD.bytes() => warning("memory", lab, remedy),
-        _ => ok("memory", seen),
+        _ => ok("memory", observed),
     }
 }
 
@@ -339,12 +340,12 @@ fn disk(facts: &Facts) -> Check {
     let Some((path, free)) = facts.disks.iter().min_by_key(|(_, free)| *free) else {
         return warning(id, "free disk space could not be found out", "see `df`");
     };
-    let seen = format!("{} MiB are free at {}", free >> 20, path.display());
+    let observed = format!("{} MiB are free at {}", free >> 20, path.display());
     let remedy = "free disk space, or set FAILOVERLAB_HOME to a folder on a larger disk";
     match *free {
-        f if f < DISK_NEEDED.bytes() => missing(id, seen, remedy),
-        f if f < DISK_GOOD.bytes() => warning(id, seen, remedy),
-        _ => ok(id, seen),
+        f if f < DISK_NEEDED.bytes() => missing(id, observed, remedy),
+        f if f < DISK_GOOD.bytes() => warning(id, observed, remedy),
+        _ => ok(id, observed),
     }
 }
 
@@ -352,9 +353,9 @@ fn socket_paths(facts: &Facts) -> Check {
     let id = "socket-paths";
     match &facts.socket_paths {
         Ok(()) => ok(id, "the longest names fit"),
-        Err(seen) => missing(
+        Err(observed) => missing(
             id,
-            seen.clone(),
+            observed.clone(),
             "set FAILOVERLAB_HOME (or XDG_RUNTIME_DIR) to a shorter path",
         ),
     }
@@ -365,8 +366,8 @@ fn rust(facts: &Facts) -> Check {
     let needed = env!("CARGO_PKG_RUST_VERSION");
     let remedy = format!("only to build failoverlab itself: rustup toolchain install {needed} (https://rustup.rs)");
     match &facts.rustc {
-        Some(seen) if version(seen) >= version(needed) => ok(id, seen.clone()),
-        Some(seen) => warning(id, format!("{seen}; {needed} is needed"), remedy),
+        Some(observed) if version(observed) >= version(needed) => ok(id, observed.clone()),
+        Some(observed) => warning(id, format!("{observed}; {needed} is needed"), remedy),
         None => warning(id, format!("there is no rustc; {needed} is needed"), remedy),
     }
 }

@@ -34,9 +34,9 @@ impl Role {
     }
 }
 
-/// A stretch of time, microseconds since the journal began.
+/// An interval, microseconds since the journal began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stretch {
+pub(super) struct RoleInterval {
     pub from_us: u64,
     pub to_us: u64,
     pub role: Role,
@@ -71,7 +71,7 @@ fn told(e: &Event) -> Option<Role> {
 }
 
 /// The bars of one node from `from_us` to `to_us`. Looks say what it was; events and faults say exactly when that changed.
-pub(super) fn stretches(history: &History, node: &str, from_us: u64, to_us: u64) -> Vec<Stretch> {
+pub(super) fn role_intervals(history: &History, node: &str, from_us: u64, to_us: u64) -> Vec<RoleInterval> {
     let looks = history
         .observations
         .iter()
@@ -92,20 +92,20 @@ pub(super) fn stretches(history: &History, node: &str, from_us: u64, to_us: u64)
         .filter_map(|e| Some((e.t_us, told(e)?)));
     let mut marks: Vec<(u64, Role)> = looks.chain(faults).chain(events).collect();
     marks.sort_by_key(|(t, _)| *t);
-    let mut out: Vec<Stretch> = Vec::new();
+    let mut out: Vec<RoleInterval> = Vec::new();
     for (t, role) in marks {
         let t = t.clamp(from_us, to_us);
         match out.last_mut() {
             Some(last) if last.role == role => {}
             Some(last) => {
                 last.to_us = t;
-                out.push(Stretch {
+                out.push(RoleInterval {
                     from_us: t,
                     to_us,
                     role,
                 });
             }
-            None => out.push(Stretch { from_us, to_us, role }),
+            None => out.push(RoleInterval { from_us, to_us, role }),
         }
     }
     out.retain(|s| s.to_us > s.from_us);
@@ -121,13 +121,13 @@ mod tests {
     fn a_failover_is_seen_in_the_bars() {
         let h = history(&Plan::new(&[Change::PowerOff]));
         let roles = |node| {
-            let bars = stretches(&h, node, 0, 60_000_000);
+            let bars = role_intervals(&h, node, 0, 60_000_000);
             assert!(bars.windows(2).all(|w| w[0].to_us == w[1].from_us), "{bars:?}");
             bars.iter().map(|s| s.role).collect::<Vec<_>>()
         };
         assert_eq!(roles("node1"), [Role::Active, Role::Off, Role::Passive]);
         assert_eq!(roles("node2"), [Role::Passive, Role::Active]);
-        let off = stretches(&h, "node1", 0, 60_000_000)[1];
+        let off = role_intervals(&h, "node1", 0, 60_000_000)[1];
         assert_eq!(off.from_us, h.faults[0].begin_us);
     }
 }

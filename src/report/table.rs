@@ -66,8 +66,8 @@ pub fn table(run: &RunReport, colours: bool) -> String {
         if let Some(why) = &s.why {
             writeln!(out, "{:ids$}  {}", "", paint(s.verdict, why)).expect("a string takes all");
         }
-        if let Some(told) = s.host.and_then(HostSpeed::told) {
-            writeln!(out, "{:ids$}  {told}", "").expect("a string takes all");
+        if let Some(summary) = s.host.and_then(HostSpeed::summary) {
+            writeln!(out, "{:ids$}  {summary}", "").expect("a string takes all");
         }
     }
     out

@@ -1,6 +1,6 @@
 //! The timeline as geometry: what the template draws. One clock for clients, nodes and faults.
 
-use super::roles::stretches;
+use super::roles::role_intervals;
 use crate::spec::Lab;
 use crate::verify::{History, Observation, OpKind, Outcome, ScenarioReport, takeovers};
 use serde::Serialize;
@@ -22,7 +22,7 @@ pub(super) struct Timeline {
     pub height: f64,
     pub rects: Vec<Rect>,
     pub lines: Vec<Line>,
-    pub paths: Vec<Path>,
+    pub paths: Vec<SvgPath>,
     pub texts: Vec<Text>,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Line {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Path {
+pub(super) struct SvgPath {
     d: String,
     class: String,
 }
@@ -171,7 +171,7 @@ fn faults(t: &mut Timeline, scale: Scale, history: &History, mut y: f64) -> f64 
 
 fn nodes(t: &mut Timeline, scale: Scale, lab: &Lab, history: &History, mut y: f64) -> f64 {
     for node in &lab.nodes {
-        let bars = stretches(history, &node.name, scale.from_us, scale.to_us);
+        let bars = role_intervals(history, &node.name, scale.from_us, scale.to_us);
         if bars.is_empty() {
             continue;
         }
@@ -270,7 +270,7 @@ fn operations(t: &mut Timeline, scale: Scale, history: &History, mut y: f64) -> 
                 });
             }
             if !d.is_empty() {
-                t.paths.push(Path {
+                t.paths.push(SvgPath {
                     d,
                     class: format!("op {word}"),
                 });
@@ -359,7 +359,7 @@ fn queues(t: &mut Timeline, scale: Scale, history: &History, y: f64) -> f64 {
             d.push_str(&format!("H{}V{}", scale.x(*t_us), at(*v)));
         }
         d.push_str(&format!("V{}z", round(y + HEIGHT)));
-        t.paths.push(Path {
+        t.paths.push(SvgPath {
             d,
             class: format!("area {class}"),
         });

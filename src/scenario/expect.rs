@@ -117,7 +117,7 @@ impl Expectation {
             (What::Copy(status), on) => copies(seen, status, on.as_deref()),
             (What::Off, None) => {
                 return Err(Error::Usage(
-                    Problem::new("see a machine off").seen("the step does not say which"),
+                    Problem::new("see a machine off").observed("the step does not say which"),
                 ));
             }
         })

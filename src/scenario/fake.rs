@@ -57,7 +57,7 @@ impl Fake {
             gone: 0..0,
             finished: false,
             history: History {
-                leftovers: Some(Vec::new()),
+                leaks: Some(Vec::new()),
                 ..History::default()
             },
             slowness: Slowness::NONE,
@@ -147,7 +147,9 @@ impl World for Fake {
     fn operate(&mut self, order: &Order) -> Result<Answer> {
         self.orders.push(order.clone());
         if self.lost {
-            return Err(Error::Operation(Problem::new("reach node1 over SSH").seen("no route")));
+            return Err(Error::Operation(
+                Problem::new("reach node1 over SSH").observed("no route"),
+            ));
         }
         if !self.refuses {
             self.active = None;
@@ -195,6 +197,6 @@ impl World for Fake {
         Ok(self.history.clone())
     }
     fn keep_networks(&mut self, to: &Path) -> Result<()> {
-        std::fs::write(to, "frames").map_err(|e| Error::Operation(Problem::new("keep the networks").seen(e)))
+        std::fs::write(to, "frames").map_err(|e| Error::Operation(Problem::new("keep the networks").observed(e)))
     }
 }

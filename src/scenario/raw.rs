@@ -191,35 +191,35 @@ impl RawStep {
         Verb::ALL.into_iter().filter(has).collect()
     }
 
-    /// Keys that it has and that do not belong to `verb`, with their place where it is known.
+    /// Keys that it has and that do not belong to `verb`, with their span where it is known.
     pub fn others(&self, verb: Verb) -> Vec<(&'static str, Range<usize>)> {
-        fn place<T>(at: &Option<At<T>>) -> Option<Range<usize>> {
+        fn span<T>(at: &Option<At<T>>) -> Option<Range<usize>> {
             at.as_ref().map(|a| a.span.clone())
         }
         let whole = |is: bool| is.then(|| self.anywhere());
         let there = [
-            ("on", place(&self.on)),
+            ("on", span(&self.on)),
             ("within", whole(self.within.is_some())),
             ("size", whole(self.size.is_some())),
             ("clients", whole(self.clients.is_some())),
             ("deadline", whole(self.deadline.is_some())),
             ("mix", whole(self.mix.is_some())),
-            ("to", place(&self.to)),
+            ("to", span(&self.to)),
             ("comment", whole(self.comment.is_some())),
-            ("group", place(&self.group)),
+            ("group", span(&self.group)),
             ("set", whole(!self.set.is_empty())),
             ("refused", whole(self.refused.is_some())),
         ];
-        let parameters = self.plain().into_iter().map(|(key, value)| (key, place(value)));
+        let parameters = self.plain().into_iter().map(|(key, value)| (key, span(value)));
         there
             .into_iter()
             .chain(parameters)
             .filter(|(key, _)| !verb.keys().contains(key))
-            .filter_map(|(key, place)| Some((key, place?)))
+            .filter_map(|(key, span)| Some((key, span?)))
             .collect()
     }
 
-    /// The place of the verb: where a key has none of its own.
+    /// The span of the verb: where a key has none of its own.
     fn anywhere(&self) -> Range<usize> {
         let texts = [
             &self.workload,

@@ -89,7 +89,7 @@ impl Roles {
     /// # Errors
     /// [`Error::Usage`] where there is no such role or node; [`Error::Operation`] where nobody has the role now.
     pub fn resolve(&self, word: &str, seen: &Observation) -> Result<Target> {
-        let nobody = |seen: &str| Error::Operation(Problem::new("find the node of a role").on(word).seen(seen));
+        let nobody = |seen: &str| Error::Operation(Problem::new("find the node of a role").on(word).observed(seen));
         let node = match word {
             "active" => seen.active().ok_or_else(|| nobody(&who_serves(seen)))?.to_owned(),
             "passive" => self.other(seen.active().ok_or_else(|| nobody(&who_serves(seen)))?)?,
@@ -130,7 +130,7 @@ impl Roles {
                 return Err(Error::Usage(
                     Problem::new("find the node")
                         .on(format!("`{}`", other.escape_debug()))
-                        .seen("it is neither a role nor a node")
+                        .observed("it is neither a role nor a node")
                         .remedy(known(other, names)),
                 ));
             }
@@ -148,7 +148,7 @@ impl Roles {
             _ => Err(Error::Operation(
                 Problem::new("find the other member")
                     .on(than)
-                    .seen("the lab does not have exactly two"),
+                    .observed("the lab does not have exactly two"),
             )),
         }
     }

@@ -382,7 +382,7 @@ impl Runner<'_> {
 
 /// The problem of a scenario that could not be run at all.
 pub(super) fn not_run(scenario: &Scenario, why: &Error) -> ScenarioReport {
-    let problem = Problem::new("run the scenario").on(&scenario.id).seen(why);
+    let problem = Problem::new("run the scenario").on(&scenario.id).observed(why);
     ScenarioReport {
         why: Some(problem.to_string()),
         ..ScenarioReport::empty(&scenario.id, &scenario.title, Verdict::Unknown)

@@ -88,7 +88,7 @@ fn a_host_that_becomes_busy_has_more_time_and_the_report_says_so() {
     assert_eq!(report.verdict, Verdict::Pass, "{:?}", report.why);
     let host = report.host.unwrap();
     assert_eq!((host.slowness, host.busy), (1.0, 3.0));
-    assert_eq!(host.told().unwrap(), "host: slowness 1.0, busy 3.0: limits × 3.0");
+    assert_eq!(host.summary().unwrap(), "host: slowness 1.0, busy 3.0: limits × 3.0");
     // Never more than five times, whatever the host does.
     let mut world = Fake::new();
     world.takes = Some(Duration::from_secs(170));
@@ -96,7 +96,7 @@ fn a_host_that_becomes_busy_has_more_time_and_the_report_says_so() {
     let report = ran(&mut world, FAILOVER);
     assert_eq!(report.verdict, Verdict::Fail);
     assert!(report.why.unwrap().contains("not within 150 s"));
-    assert_eq!(ran(&mut Fake::new(), FAILOVER).host.unwrap().told(), None);
+    assert_eq!(ran(&mut Fake::new(), FAILOVER).host.unwrap().summary(), None);
 }
 
 #[test]
@@ -237,7 +237,7 @@ impl Worlds for Fakes {
         let mut worlds = self.0.lock().unwrap();
         if worlds.is_empty() {
             return Err(Error::Host(
-                crate::error::Problem::new("start the lab").seen("no memory"),
+                crate::error::Problem::new("start the lab").observed("no memory"),
             ));
         }
         Ok(Box::new(worlds.remove(0)))

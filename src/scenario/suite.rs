@@ -82,7 +82,7 @@ pub fn distinct(scenarios: &[Scenario], repeat: u32) -> Result<()> {
             return Err(Error::Usage(
                 Problem::new("name what is run")
                     .on(format!("`{name}`"))
-                    .seen("it is the name of two things in the run's folder")
+                    .observed("it is the name of two things in the run's folder")
                     .remedy("name each scenario once (--repeat runs it several times), and give it another id than `NAME.2`"),
             ));
         }
@@ -128,7 +128,7 @@ pub fn select(source: &Source, lab: &Lab, ids: &[String]) -> Result<Vec<Scenario
             return Err(Error::Usage(
                 Problem::new("read the scenarios")
                     .on(name)
-                    .seen(format!("`{}` is there twice", scenario.id)),
+                    .observed(format!("`{}` is there twice", scenario.id)),
             ));
         }
         all.push(scenario);
@@ -137,16 +137,16 @@ pub fn select(source: &Source, lab: &Lab, ids: &[String]) -> Result<Vec<Scenario
         return Ok(all);
     }
     ids.iter()
-        .map(|id| own(id, lab).unwrap_or_else(|| named(id, &all)))
+        .map(|id| from_path(id, lab).unwrap_or_else(|| named(id, &all)))
         .collect()
 }
 
 /// A person's own file, named by its path.
-fn own(path: &str, lab: &Lab) -> Option<Result<Scenario>> {
+fn from_path(path: &str, lab: &Lab) -> Option<Result<Scenario>> {
     let is_path = path.ends_with(".toml") || path.contains('/');
     is_path.then(|| {
-        let text =
-            fs::read_to_string(path).map_err(|e| Error::Usage(Problem::new("read the scenario").on(path).seen(e)))?;
+        let text = fs::read_to_string(path)
+            .map_err(|e| Error::Usage(Problem::new("read the scenario").on(path).observed(e)))?;
         parse(path, &text, Rules { host_names: true, lab })
     })
 }
@@ -159,7 +159,7 @@ fn named(id: &str, all: &[Scenario]) -> Result<Scenario> {
             Error::Usage(
                 Problem::new("find the scenario")
                     .on(format!("`{}`", id.escape_debug()))
-                    .seen("the lab has no such scenario")
+                    .observed("the lab has no such scenario")
                     .remedy(known(id, all.iter().map(|s| s.id.as_str()))),
             )
         })
@@ -174,7 +174,7 @@ pub fn run_all(worlds: &dyn Worlds, lab: &Lab, scenarios: &[Scenario], options: 
         return Err(Error::Usage(
             Problem::new("make the run's folder")
                 .on(options.folder.display())
-                .seen("it is there already"),
+                .observed("it is there already"),
         ));
     }
     distinct(scenarios, options.repeat)?;

@@ -28,8 +28,8 @@ pub struct Finding {
     pub message: String,
     /// What to do about it.
     pub help: Option<String>,
-    /// Places in the file, in bytes, with a word for each; the first is the culprit.
-    pub places: Vec<(Range<usize>, String)>,
+    /// Spans in the file, in bytes, each with its label; the first is the culprit.
+    pub labels: Vec<(Range<usize>, String)>,
 }
 
 impl Finding {
@@ -40,13 +40,13 @@ impl Finding {
             severity: Severity::Error,
             message: message.into(),
             help: None,
-            places: Vec::new(),
+            labels: Vec::new(),
         }
     }
     /// With a place and what is to be said of it.
     #[must_use]
     pub fn at(mut self, span: Range<usize>, label: impl Into<String>) -> Self {
-        self.places.push((span, label.into()));
+        self.labels.push((span, label.into()));
         self
     }
     /// At a value.
@@ -62,11 +62,11 @@ impl Finding {
     }
     /// Where it begins in the file.
     pub fn start(&self) -> usize {
-        self.places.first().map_or(0, |(span, _)| span.start)
+        self.labels.first().map_or(0, |(span, _)| span.start)
     }
 }
 
-/// A finding as `--json` shows it; byte offsets become those of the first place.
+/// A finding as `--json` shows it; byte offsets become those of the first label.
 impl Serialize for Finding {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let mut out = s.serialize_struct("Finding", 5)?;
@@ -74,7 +74,7 @@ impl Serialize for Finding {
         out.serialize_field("severity", &self.severity)?;
         out.serialize_field("message", &self.message)?;
         out.serialize_field("help", &self.help)?;
-        out.serialize_field("bytes", &self.places.first().map(|(r, _)| [r.start, r.end]))?;
+        out.serialize_field("bytes", &self.labels.first().map(|(r, _)| [r.start, r.end]))?;
         out.end()
     }
 }
@@ -208,7 +208,7 @@ impl Diagnostic for Shown<'_> {
         Some(Box::new(help))
     }
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        (!self.finding.places.is_empty()).then_some(self.source as &dyn SourceCode)
+        (!self.finding.labels.is_empty()).then_some(self.source as &dyn SourceCode)
     }
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let place = |(i, (span, label)): (usize, &(Range<usize>, String))| {
@@ -219,7 +219,7 @@ impl Diagnostic for Shown<'_> {
                 _ => LabeledSpan::new_with_span(label, span),
             }
         };
-        Some(Box::new(self.finding.places.iter().enumerate().map(place)))
+        Some(Box::new(self.finding.labels.iter().enumerate().map(place)))
     }
 }
 

@@ -76,7 +76,7 @@ pub fn parse(file_name: &str, text: &str, context: &Context) -> Result<Loaded> {
             remedy: only.help.clone(),
             ..Problem::new("run the lab on this host")
                 .on(file_name)
-                .seen(&only.message)
+                .observed(&only.message)
         })),
         _ => Err(invalid(errors.into_iter().chain(warnings).collect())),
     }

@@ -76,7 +76,7 @@ pub fn find(arg: Option<&str>, here: &Path) -> Result<Source> {
 fn no_lab(on: impl std::fmt::Display, remedy: &str, here: &Path) -> Error {
     let names: Vec<String> = names(here).iter().map(Name::to_string).collect();
     let seen = format!("no {LAB_FILE} there; labs by name: {}", names.join(", "));
-    Error::Usage(Problem::new("find the lab").on(on).seen(seen).remedy(remedy))
+    Error::Usage(Problem::new("find the lab").on(on).observed(seen).remedy(remedy))
 }
 
 /// Labs that can be named from the folder `here`.
@@ -111,7 +111,7 @@ impl Source {
     pub fn read(&self, path: &Path) -> Result<String> {
         let refuse = |seen: &str| {
             let file = self.file_name().replace(LAB_FILE, &path.display().to_string());
-            Error::Usage(Problem::new("read the file").on(file).seen(seen))
+            Error::Usage(Problem::new("read the file").on(file).observed(seen))
         };
         let bytes = match self {
             Source::Embedded(name) => {

@@ -188,7 +188,7 @@ pub fn measure(history: &History, context: &Context) -> (Timings, Loss) {
 pub fn judge(scenario: Judged<'_>, history: &History, context: &Context, steps: Vec<Check>) -> ScenarioReport {
     let (timings, loss) = measure(history, context);
     let mut checks = steps;
-    checks.extend(presence::dark(history));
+    checks.extend(presence::network_outages(history));
     checks.extend(presence::events(history));
     if let Ok(evidence) = Evidence::of(history, context) {
         checks.extend(presence::served(&evidence));
@@ -201,7 +201,7 @@ pub fn judge(scenario: Judged<'_>, history: &History, context: &Context, steps: 
         .iter()
         .map(|i| check(*i, history, context))
         .collect();
-    if presence::dark(history).is_some() {
+    if presence::network_outages(history).is_some() {
         presence::not_theirs(&mut checks, &mut invariants);
     }
     let parts = checks

@@ -26,8 +26,8 @@ pub struct History {
     /// Every look at the lab, in order.
     pub observations: Vec<Observation>,
     /// What `down` and the heals left behind that was not there before; null where nobody looked.
-    #[serde(default)]
-    pub leftovers: Option<Vec<String>>,
+    #[serde(default, rename = "leftovers")]
+    pub leaks: Option<Vec<String>>,
     /// Evidence that had not arrived when the run ended, in words.
     #[serde(default)]
     pub missing: Vec<String>,
@@ -44,8 +44,8 @@ pub struct Observation {
     /// Each node, by name.
     pub nodes: BTreeMap<String, NodeView>,
     /// From when until when the networks were dark, as far as whoever was asked knows: microseconds since the journal began.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub dark: Vec<(u64, u64)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "dark")]
+    pub network_outages: Vec<(u64, u64)>,
 }
 
 /// One node in an [`Observation`].

@@ -59,7 +59,7 @@ fn local(mailbox: &str) -> &str {
 
 /// I12.
 pub(super) fn clean(e: &Evidence<'_>) -> Finding {
-    match &e.history.leftovers {
+    match &e.history.leaks {
         None => Finding::unknown("nobody looked"),
         Some(left) => Finding::of(left, || "nothing is left".to_owned()),
     }

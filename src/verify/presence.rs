@@ -21,11 +21,11 @@ fn unknown(id: &str, text: &str, detail: String) -> Check {
     }
 }
 
-/// While there was no supervisor, the networks were dark: what happened then is nobody's fault but the tool's.
+/// While there was no supervisor, no network forwards anything: what happened then is nobody's fault but the tool's.
 ///
 /// Every look carries it as a state; that a client met no supervisor is a second witness.
-pub(super) fn dark(history: &History) -> Option<Check> {
-    let looks = history.observations.iter().flat_map(|o| &o.dark);
+pub(super) fn network_outages(history: &History) -> Option<Check> {
+    let looks = history.observations.iter().flat_map(|o| &o.network_outages);
     let looked = looks.filter(|(_, to)| *to >= history.from_us).min().map(|(from, to)| {
         let (from, to) = (seconds(*from), seconds(*to));
         format!("the networks were dark from {from:.3} s to {to:.3} s: the lab's supervisor had died")

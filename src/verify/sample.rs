@@ -85,7 +85,7 @@ pub fn history(plan: &Plan) -> History {
         lab: lab(),
         random: ChaCha8Rng::seed_from_u64(plan.seed),
         history: History {
-            leftovers: Some(Vec::new()),
+            leaks: Some(Vec::new()),
             ..History::default()
         },
         now: 100 * MS,
@@ -543,6 +543,6 @@ pub fn observation(lab: &Lab, t_us: u64, active: &str, generated: u64, inspected
     Observation {
         t_us,
         nodes,
-        dark: Vec::new(),
+        network_outages: Vec::new(),
     }
 }

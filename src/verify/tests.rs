@@ -439,7 +439,7 @@ fn every_takeover_is_held_to_its_time() {
 #[test]
 fn what_is_left_behind_is_seen() {
     let mut h = failover();
-    h.leftovers = Some(vec!["rule fault-0-0".into()]);
+    h.leaks = Some(vec!["rule fault-0-0".into()]);
     assert_eq!(verdict(I12, &h), Verdict::Fail);
 }
 

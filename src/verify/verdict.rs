@@ -100,7 +100,7 @@ pub struct HostSpeed {
 
 impl HostSpeed {
     /// For people, where it is not as it should be.
-    pub fn told(self) -> Option<String> {
+    pub fn summary(self) -> Option<String> {
         let Self { slowness, busy } = self;
         (slowness > 1.0 || busy > 1.0).then(|| {
             let all = crate::wait::Slowness::new(slowness * busy).factor();

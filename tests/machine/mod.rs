@@ -163,7 +163,7 @@ impl Machine {
         let path = self.dir.path().join("agent");
         let mut stream: Option<BufReader<UnixStream>> = None;
         move |json, timeout| {
-            let failed = |e: std::io::Error| Error::Operation(Problem::new("reach the agent's socket").seen(e));
+            let failed = |e: std::io::Error| Error::Operation(Problem::new("reach the agent's socket").observed(e));
             if stream.is_none() {
                 stream = Some(BufReader::new(UnixStream::connect(&path).map_err(failed)?));
             }

@@ -209,9 +209,9 @@ fn fork(tool: &Tool) -> Result<(), String> {
     }
     let ports = ports(&tool.record("bare@1")?);
     tool.ok(&["down", "bare@1"])?;
-    let left = tool.leftovers(&ports);
+    let left = tool.leaks(&ports);
     same(
-        "leftovers of the fork",
+        "leaks of the fork",
         left.iter().filter(|l| l.contains("bare@1")).count(),
         0,
     )
@@ -461,7 +461,7 @@ fn down(tool: &Tool) -> Result<(), String> {
         return Err(format!("the record names too few ports to look for: {ports:?}"));
     }
     tool.ok(&["down", "bare"])?;
-    same("leftovers", tool.leftovers(&ports), Vec::new())?;
+    same("leaks", tool.leaks(&ports), Vec::new())?;
     let again = tool.ok(&["down", "bare"])?;
     same("a second down", again.trim(), "bare: was not up")
 }
@@ -504,11 +504,9 @@ fn interrupted(tool: &Tool) -> Result<(), String> {
     rustix::process::kill_process(pid, rustix::process::Signal::INT).map_err(|e| e.to_string())?;
     let status = child.wait().map_err(|e| e.to_string())?;
     same("exit code", status.code(), Some(130))?;
-    wait_for("everything to go", Duration::from_secs(30), || {
-        match tool.leftovers(&[]) {
-            left if left.is_empty() => Ok(()),
-            left => Err(left.join(", ")),
-        }
+    wait_for("everything to go", Duration::from_secs(30), || match tool.leaks(&[]) {
+        left if left.is_empty() => Ok(()),
+        left => Err(left.join(", ")),
     })
 }
 
@@ -542,7 +540,7 @@ fn others_go_on(tool: &Tool) -> Result<(), String> {
     let status = tool.json(&["status", "bare"])?;
     same("machines", status["machines"].as_array().map(Vec::len), Some(3))?;
     tool.ok(&["down", "bare"])?;
-    same("leftovers", tool.leftovers(&[]), Vec::new())
+    same("leaks", tool.leaks(&[]), Vec::new())
 }
 
 /// Whether a process has a socket open.

@@ -47,11 +47,11 @@ fn verify(tool: &Tool) -> Result<(), String> {
     same("scenarios", report["scenarios"].as_array().map(Vec::len), Some(3))?;
     same("verdict", report["verdict"].as_str(), Some("pass"))?;
     same("exit code", out.status.code(), Some(0))?;
-    same("leftovers", tool.leftovers(&[]), Vec::new())
+    same("leaks", tool.leaks(&[]), Vec::new())
 }
 
 fn down(tool: &Tool) -> Result<(), String> {
     let ports = ports(&tool.record("ccr")?);
     tool.ok(&["down", "ccr"])?;
-    same("leftovers", tool.leftovers(&ports), Vec::new())
+    same("leaks", tool.leaks(&ports), Vec::new())
 }

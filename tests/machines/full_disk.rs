@@ -74,7 +74,7 @@ pub fn test(tool: &Tool) -> Result<Completion, String> {
     let noted = tool.exec("bare", "a", &["cat", "/root/note"])?;
     same("the note after the restore", noted.trim(), "before")?;
     tool.ok(&["down", "bare"])?;
-    same("leftovers", tool.leftovers(&[]), Vec::new())?;
+    same("leaks", tool.leaks(&[]), Vec::new())?;
     Ok(Completion::Completed)
 }
 

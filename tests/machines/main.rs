@@ -1,5 +1,5 @@
 //! Tests of real machines: the built tool, a real kernel, real networks. One after the other, each on what the one before
-//! left (a boot takes half a minute under emulation); the last one of each lab takes it down and looks for leftovers.
+//! left (a boot takes half a minute under emulation); the last one of each lab takes it down and looks for leaks.
 //!
 //! `scripts/test machines` builds what they need. Names given as arguments choose; `--skip` leaves out.
 

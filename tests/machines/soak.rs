@@ -56,7 +56,7 @@ fn killed(tool: &Tool) -> Result<(), String> {
     }
     tool.ok(&["down", "bare"])?;
     tool.ok(&["checkpoint", "rm", "bare", "base"])?;
-    same("leftovers", tool.leftovers(&[]), Vec::new())
+    same("leaks", tool.leaks(&[]), Vec::new())
 }
 
 /// Every run begins with a restore of the same checkpoint: it serves at once, nobody regroups, the invariants hold. I3 needs a failover:

@@ -117,7 +117,7 @@ impl Tool {
     }
 
     /// What is left of labs: processes, ports that are still taken, files outside cache and runs.
-    pub fn leftovers(&self, ports: &[u16]) -> Vec<String> {
+    pub fn leaks(&self, ports: &[u16]) -> Vec<String> {
         let mut left: Vec<String> = self
             .processes()
             .into_iter()

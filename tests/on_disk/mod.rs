@@ -3,20 +3,20 @@
 use failoverlab::fabric::PortAssignment;
 use failoverlab::files::Home;
 use failoverlab::hypervisor::{Accel, DiskFormat};
-use failoverlab::lab::record::{ImageRef, Record, Wish};
-use failoverlab::lab::wish;
+use failoverlab::lab::desired;
+use failoverlab::lab::record::{DesiredState, ImageRef, LabRecord};
 use failoverlab::spec;
 use failoverlab::wait::Slowness;
 use std::path::Path;
 
 /// Writes the record of the built-in lab `name` under `home`.
-pub fn lab(home: &Path, name: &str, ports: Vec<PortAssignment>) -> Record {
+pub fn lab(home: &Path, name: &str, ports: Vec<PortAssignment>) -> LabRecord {
     let source = spec::find(Some(name), Path::new("/")).unwrap();
-    let lab = wish::read(&source).unwrap().lab;
-    let record = Record {
+    let lab = desired::read(&source).unwrap().lab;
+    let record = LabRecord {
         schema: 1,
         instance: name.to_owned(),
-        wish: Wish {
+        desired: DesiredState {
             lab,
             source: format!("{name} (built in)"),
             accel: Accel::Tcg,

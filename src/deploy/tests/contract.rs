@@ -79,7 +79,7 @@ fn a_refusal_is_an_answer_and_a_failure_is_none() {
     for status in [2, 3, 127, 137] {
         let e = order(FakeRemote::new().complain(to, status, "ccrctl: why\n")).unwrap_err();
         assert!(
-            matches!(&e, Error::Operation(p) if p.seen.as_deref().unwrap().contains("why")),
+            matches!(&e, Error::Operation(p) if p.observed.as_deref().unwrap().contains("why")),
             "{e}"
         );
     }

@@ -1,4 +1,4 @@
-//! The network card of the workstation's TCP/IP stack: IP packets on one side, Ethernet frames on the other.
+//! The network interface of the workstation's TCP/IP stack: IP packets on one side, Ethernet frames on the other.
 
 use super::acks::Acks;
 use super::neighbours::Neighbours;
@@ -13,9 +13,9 @@ use std::net::Ipv4Addr;
 /// Frames taken from the cable in one go.
 const BURST: usize = 256;
 
-/// The card, with its end of the cable.
+/// The interface, with its end of the cable.
 #[derive(Debug)]
-pub struct Card {
+pub struct Nic {
     /// Its end of the cable.
     pub cable: Inside,
     /// Its ARP.
@@ -28,8 +28,8 @@ pub struct Card {
     frames: Vec<Box<[u8]>>,
 }
 
-impl Card {
-    /// A card at `address`.
+impl Nic {
+    /// An interface at `address`.
     pub fn new(cable: Inside, address: Ipv4Addr, mac: Mac, mtu: u16) -> Self {
         Self {
             cable,
@@ -107,7 +107,7 @@ impl phy::TxToken for Tx<'_> {
     }
 }
 
-impl phy::Device for Card {
+impl phy::Device for Nic {
     type RxToken<'a> = Rx;
     type TxToken<'a> = Tx<'a>;
     fn receive(&mut self, _: Instant) -> Option<(Rx, Tx<'_>)> {

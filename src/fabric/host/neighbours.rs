@@ -28,9 +28,9 @@ const ENTRIES: usize = 1024;
 #[derive(Debug)]
 pub struct Neighbours {
     mac: Mac,
-    own: Ipv4Addr,
+    local_address: Ipv4Addr,
     entries: HashMap<Ipv4Addr, Entry>,
-    squatted: HashSet<Ipv4Addr>,
+    claimed: HashSet<Ipv4Addr>,
     /// Addresses that just turned out to be unreachable.
     failed: Vec<Ipv4Addr>,
 }
@@ -66,13 +66,13 @@ enum Check {
 }
 
 impl Neighbours {
-    /// For `own` at `mac`.
-    pub fn new(own: Ipv4Addr, mac: Mac) -> Self {
+    /// For `local_address` at `mac`.
+    pub fn new(local_address: Ipv4Addr, mac: Mac) -> Self {
         Self {
             mac,
-            own,
+            local_address,
             entries: HashMap::new(),
-            squatted: HashSet::new(),
+            claimed: HashSet::new(),
             failed: Vec::new(),
         }
     }
@@ -153,10 +153,11 @@ impl Neighbours {
         if mac == self.mac || mac.0[0] & 1 != 0 || sender.is_multicast() || sender.is_broadcast() {
             return None;
         }
-        let asks_us = operation == ArpOperation::Request && (target == self.own || self.squatted.contains(&target));
-        if !sender.is_unspecified() && sender != self.own {
+        let asks_us =
+            operation == ArpOperation::Request && (target == self.local_address || self.claimed.contains(&target));
+        if !sender.is_unspecified() && sender != self.local_address {
             let gratuitous = target == sender || frame.dst_addr().is_broadcast() && operation == ArpOperation::Reply;
-            let answer = operation == ArpOperation::Reply && target == self.own;
+            let answer = operation == ArpOperation::Reply && target == self.local_address;
             self.learn(
                 sender,
                 mac,
@@ -291,11 +292,11 @@ impl Neighbours {
     }
 
     /// Answers for an address that is not ours, or stops doing so.
-    pub fn squat(&mut self, ip: Ipv4Addr, on: bool) {
+    pub fn claim(&mut self, ip: Ipv4Addr, on: bool) {
         if on {
-            self.squatted.insert(ip);
+            self.claimed.insert(ip);
         } else {
-            self.squatted.remove(&ip);
+            self.claimed.remove(&ip);
         }
     }
 
@@ -303,7 +304,7 @@ impl Neighbours {
         self.packet(
             ArpOperation::Request,
             to.unwrap_or(Mac([0xff; 6])),
-            self.own,
+            self.local_address,
             Mac([0; 6]),
             ip,
         )
@@ -493,17 +494,17 @@ mod tests {
     }
 
     #[test]
-    fn we_answer_for_ourselves_and_for_what_we_squat_on() {
+    fn we_answer_for_ourselves_and_for_what_we_claim() {
         let mut n = Neighbours::new(OWN, US);
         let asker = Neighbours::new(IP, A);
         assert_eq!(dst(&hear(&mut n, &asker.request(OWN, None), 0)[0]), A);
         assert_eq!(dst(&send(&mut n, 1)[0]), A, "who asks us is known");
         let taken = Ipv4Addr::new(10, 77, 1, 99);
         assert!(hear(&mut n, &asker.request(taken, None), 0).is_empty());
-        n.squat(taken, true);
+        n.claim(taken, true);
         let lie = hear(&mut n, &asker.probe(taken), 0);
         assert_eq!((dst(&lie[0]), &lie[0][28..32]), (A, &taken.octets()[..]));
-        n.squat(taken, false);
+        n.claim(taken, false);
         assert!(hear(&mut n, &asker.request(taken, None), 0).is_empty());
     }
 

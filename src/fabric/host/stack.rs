@@ -1,6 +1,6 @@
 //! The thread of a workstation host: smoltcp between the cable and the unix streams of its connections.
 
-use super::device::Card;
+use super::device::Nic;
 use super::{ConnectError, HostConfig};
 use crate::fabric::inside::Inside;
 use crate::fabric::transport::PortTransport;
@@ -48,7 +48,7 @@ pub(super) enum Job {
         reply: Sender<Option<Mac>>,
     },
     Announce(Ipv4Addr),
-    Squat(Ipv4Addr, bool),
+    Claim(Ipv4Addr, bool),
     /// How many connections there are, those that end included.
     #[cfg(test)]
     Count(Sender<usize>),
@@ -88,7 +88,7 @@ struct Probe {
 }
 
 pub(super) struct Stack {
-    card: Card,
+    nic: Nic,
     iface: Interface,
     sockets: SocketSet<'static>,
     connections: Vec<Connection>,
@@ -110,14 +110,14 @@ impl Stack {
             epoll::EventData::new_u64(CABLE),
             epoll::EventFlags::IN,
         )?;
-        let mut card = Card::new(cable, config.address, config.mac, config.mtu);
+        let mut nic = Nic::new(cable, config.address, config.mac, config.mtu);
         let mut seed = [0; 8];
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
         let mut c = Config::new(HardwareAddress::Ip);
         // Sequence numbers and ports must not repeat those of the process before: its peers may still know them.
         let seed = u64::from_ne_bytes(seed);
         c.random_seed = seed;
-        let mut iface = Interface::new(c, &mut card, SmolInstant::ZERO);
+        let mut iface = Interface::new(c, &mut nic, SmolInstant::ZERO);
         iface.update_ip_addrs(|a| {
             // The list is empty and holds more than one.
             let _ = a.push(IpCidr::new(config.address.into(), config.prefix));
@@ -125,7 +125,7 @@ impl Stack {
         let span = u64::from(PORTS.end() - PORTS.start());
         let next_port = PORTS.start() + (seed % span) as u16;
         Ok(Self {
-            card,
+            nic,
             iface,
             sockets: SocketSet::new(Vec::new()),
             connections: Vec::new(),
@@ -192,16 +192,16 @@ impl Stack {
             self.sockets.get_mut::<Socket<'_>>(c.handle).abort();
         }
         let now = self.smol_now();
-        self.iface.poll(now, &mut self.card, &mut self.sockets);
+        self.iface.poll(now, &mut self.nic, &mut self.sockets);
         let now = self.now();
-        self.card.put_out(now);
+        self.nic.put_out(now);
     }
 
     /// Moves everything that can be moved.
     fn work(&mut self) {
         let now = self.now();
         let probes = &mut self.probes;
-        self.card.take_in(now, |ip, mac| {
+        self.nic.take_in(now, |ip, mac| {
             for p in probes.extract_if(.., |p| p.ip == ip) {
                 let _ = p.reply.send(Some(mac));
             }
@@ -209,19 +209,19 @@ impl Stack {
         self.probe();
         // Data that clients wrote can only leave after the stack took what came in, and the other way round.
         let at = self.smol_now();
-        self.iface.poll(at, &mut self.card, &mut self.sockets);
-        let failed = self.card.neighbours.take_failed();
+        self.iface.poll(at, &mut self.nic, &mut self.sockets);
+        let failed = self.nic.neighbours.take_failed();
         for c in &mut self.connections {
-            serve(c, self.sockets.get_mut(c.handle), &self.card, &failed);
+            serve(c, self.sockets.get_mut(c.handle), &self.nic, &failed);
         }
         let at = self.smol_now();
-        self.iface.poll(at, &mut self.card, &mut self.sockets);
+        self.iface.poll(at, &mut self.nic, &mut self.sockets);
         // Only now: the reset of an aborted connection leaves with the poll above.
         for c in self.connections.extract_if(.., |c| c.over) {
             self.sockets.remove(c.handle);
         }
         let now = self.now();
-        self.card.put_out(now);
+        self.nic.put_out(now);
     }
 
     fn start(&mut self, job: Job) {
@@ -239,10 +239,10 @@ impl Stack {
                 reply,
             }),
             Job::Announce(ip) => {
-                let frame = self.card.neighbours.announce(ip);
-                self.card.cable.push(&frame);
+                let frame = self.nic.neighbours.announce(ip);
+                self.nic.cable.push(&frame);
             }
-            Job::Squat(ip, on) => self.card.neighbours.squat(ip, on),
+            Job::Claim(ip, on) => self.nic.neighbours.claim(ip, on),
             #[cfg(test)]
             Job::Count(reply) => {
                 let _ = reply.send(self.connections.len());
@@ -327,7 +327,7 @@ impl Stack {
         }
         for p in self.probes.iter_mut().filter(|p| p.again <= now) {
             p.again = now + Duration::from_secs(1);
-            self.card.cable.push(&self.card.neighbours.probe(p.ip));
+            self.nic.cable.push(&self.nic.neighbours.probe(p.ip));
         }
     }
 
@@ -336,7 +336,7 @@ impl Stack {
         let (now, at) = (self.now(), self.smol_now());
         let stack = self.iface.poll_delay(at, &self.sockets).map(Duration::from);
         let arp = self
-            .card
+            .nic
             .neighbours
             .next()
             .map(|n| Duration::from_nanos(n.saturating_sub(now)));
@@ -354,14 +354,14 @@ impl Stack {
 }
 
 /// Moves the bytes of one connection and follows its states.
-fn serve(c: &mut Connection, s: &mut Socket<'static>, card: &Card, failed: &[Ipv4Addr]) {
+fn serve(c: &mut Connection, s: &mut Socket<'static>, nic: &Nic, failed: &[Ipv4Addr]) {
     if let Some(o) = c.opening.take() {
         let answer = match s.state() {
             State::SynSent | State::SynReceived if failed.contains(o.to.ip()) => {
                 Err(ConnectError::Unreachable(*o.to.ip()))
             }
             State::SynSent | State::SynReceived if o.deadline.passed() => {
-                let arp = card.neighbours.asking(*o.to.ip());
+                let arp = nic.neighbours.asking(*o.to.ip());
                 Err(ConnectError::TimedOut {
                     to: o.to,
                     waited: o.begin.elapsed(),

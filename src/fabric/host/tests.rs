@@ -398,7 +398,7 @@ fn a_reset_ends_the_stream_and_a_deaf_peer_does_not_fill_memory() {
 }
 
 #[test]
-fn probes_and_squatting() {
+fn probes_and_claims_of_taken_addresses() {
     let (_f, host, cables) = lab();
     let (a, to_a) = cables.udp("a");
     let answering = std::thread::spawn(move || {
@@ -417,10 +417,10 @@ fn probes_and_squatting() {
             .unwrap(),
         None
     );
-    // A guest asks for a squatted address and is told the workstation's MAC.
+    // A guest asks for a claimed address and is told the workstation's MAC.
     let (b, to) = cables.udp("b");
     b.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let squatter = host.squat(free).unwrap();
+    let conflict = host.claim(free).unwrap();
     let mut buf = [0; 100];
     let n = b.recv(&mut buf).unwrap();
     assert_eq!(
@@ -435,7 +435,7 @@ fn probes_and_squatting() {
         (&buf[..6], &buf[22..27]),
         (&[2, 0, 0, 0, 0, b'b'][..], &[0x52, 0x54, 0, 0xfe, 0][..])
     );
-    drop(squatter);
+    drop(conflict);
     b.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     b.send_to(&asker.probe(free), to).unwrap();
     assert!(b.recv(&mut buf).is_err());

@@ -16,17 +16,17 @@ fn rule(effect: Effect) -> Rule {
 }
 
 /// Outcomes of `n` frames of `len` bytes, `gap` nanoseconds apart.
-fn run(effect: &Effect, n: usize, len: usize, gap: u64) -> Vec<(Option<Drop>, Fate)> {
+fn run(effect: &Effect, n: usize, len: usize, gap: u64) -> Vec<(Option<Drop>, Decision)> {
     let r = rule(effect.clone());
-    let mut way = Way::new(&r, "a", "b", 0);
+    let mut flow = FlowState::new(&r, "a", "b", 0);
     let s = Summary {
         payload: 14,
         ..Summary::default()
     };
     (0..n as u64)
         .map(|i| {
-            let mut fate = Fate::default();
-            (way.apply(effect, len, &s, i * gap, &mut fate), fate)
+            let mut decision = Decision::default();
+            (flow.apply(effect, len, &s, i * gap, &mut decision), decision)
         })
         .collect()
 }
@@ -96,9 +96,9 @@ fn a_rate_spaces_frames_and_its_queue_is_bounded() {
         ..Effect::default()
     };
     let out = run(&e, 20, 1250, 0);
-    for (i, (drop, fate)) in out.iter().enumerate() {
+    for (i, (drop, decision)) in out.iter().enumerate() {
         if i < 10 {
-            assert_eq!((*drop, fate.delay), (None, (i as u64 + 1) * 1_000_000));
+            assert_eq!((*drop, decision.delay), (None, (i as u64 + 1) * 1_000_000));
         } else {
             assert_eq!(*drop, Some(Drop::Queue));
         }

@@ -293,7 +293,7 @@ fn what_makes_no_sense_names_what_does() {
         let p = e.problem().unwrap();
         let text = format!(
             "{} {}",
-            p.seen.clone().unwrap_or_default(),
+            p.observed.clone().unwrap_or_default(),
             p.remedy.clone().unwrap_or_default()
         );
         assert!(text.contains(seen), "{kind} {arguments:?}: {text}");

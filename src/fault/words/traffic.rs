@@ -2,7 +2,7 @@
 
 use super::{Kind, Target, Words};
 use crate::error::Result;
-use crate::fabric::groups::{self, Path, Topology, Ways};
+use crate::fabric::groups::{self, Direction, Flow, Topology};
 use crate::fabric::{Effect, Flap, Match, Proto, nonsense};
 use crate::fault::Traffic;
 use crate::spec::Lab;
@@ -36,7 +36,7 @@ impl Words {
                 ),
                 "name a machine or role, two of them with `between`, or a network",
             )),
-            (None, None) if self.direction()? != Ways::Both => Err(self.wrong(
+            (None, None) if self.direction()? != Direction::Both => Err(self.wrong(
                 "a whole network has no direction",
                 "name a machine or role, or two of them with `between`",
             )),
@@ -63,7 +63,7 @@ impl Words {
             _ => self.frames(Some(lab))?,
         };
         Ok(Traffic {
-            paths: self.paths(lab, on.as_ref(), two.as_ref(), &sides)?,
+            flows: self.flows(lab, on.as_ref(), two.as_ref(), &sides)?,
             on,
             between: two,
             sides,
@@ -74,15 +74,15 @@ impl Words {
         })
     }
 
-    fn paths(
+    fn flows(
         &self,
         lab: &Lab,
         on: Option<&Target>,
         two: Option<&[Target; 2]>,
         sides: &[Vec<Target>],
-    ) -> Result<Vec<Path>> {
+    ) -> Result<Vec<Flow>> {
         let topology = Topology::of(lab);
-        let (named, ways) = (self.list("network").unwrap_or_default(), self.direction()?);
+        let (named, direction) = (self.list("network").unwrap_or_default(), self.direction()?);
         match (self.kind, on, two) {
             (Kind::CutWitness, Some(t), _) => {
                 let host = lab.witness().ok_or_else(|| {
@@ -91,14 +91,14 @@ impl Words {
                         "cut it off from a machine with `cut between=a,b`",
                     )
                 })?;
-                topology.between(&t.node, host, ways, &named)
+                topology.between(&t.node, host, direction, &named)
             }
             (Kind::Partition, ..) => {
                 let names = |side: &Vec<Target>| side.iter().map(|t| t.node.clone()).collect();
                 topology.partition(&sides.iter().map(names).collect::<Vec<_>>(), &named)
             }
-            (_, Some(t), _) => topology.isolate(&t.node, ways, &named),
-            (_, None, Some([a, b])) => topology.between(&a.node, &b.node, ways, &named),
+            (_, Some(t), _) => topology.isolate(&t.node, direction, &named),
+            (_, None, Some([a, b])) => topology.between(&a.node, &b.node, direction, &named),
             (_, None, None) => topology.switch_dead(&named),
         }
     }
@@ -181,11 +181,11 @@ impl Words {
         Ok(sides)
     }
 
-    fn direction(&self) -> Result<Ways> {
+    fn direction(&self) -> Result<Direction> {
         match self.parameters.get("direction").map(String::as_str) {
-            None | Some("both") => Ok(Ways::Both),
-            Some("in") => Ok(Ways::In),
-            Some("out") => Ok(Ways::Out),
+            None | Some("both") => Ok(Direction::Both),
+            Some("in") => Ok(Direction::In),
+            Some("out") => Ok(Direction::Out),
             Some(other) => Err(self.wrong(
                 format!("`{}` is no direction", other.escape_debug()),
                 "it is both, in or out",

@@ -74,7 +74,7 @@ impl Ssh {
     pub(super) fn connect_if_heard(target: &Target, first_word: Duration, deadline: Deadline) -> Result<Self> {
         const WHAT: &str = "connect over SSH";
         let on = &target.node;
-        let failed = |seen: &dyn fmt::Display| Error::Operation(Problem::new(WHAT).on(on).seen(seen));
+        let failed = |seen: &dyn fmt::Display| Error::Operation(Problem::new(WHAT).on(on).observed(seen));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, target.port));
         let left = deadline.left().max(Duration::from_millis(1));
         let socket = TcpStream::connect_timeout(&address, left).map_err(|e| failed(&e))?;
@@ -108,7 +108,7 @@ impl Ssh {
                 return Err(Error::Operation(
                     Problem::new(WHAT)
                         .on(on)
-                        .seen(format!(
+                        .observed(format!(
                             "127.0.0.1:{} does not have the host key that was made for it",
                             target.port
                         ))
@@ -140,7 +140,7 @@ impl Ssh {
         Error::Operation(
             Problem::new(what)
                 .on(&self.node)
-                .seen(format!("the SSH connection is gone: {seen}")),
+                .observed(format!("the SSH connection is gone: {seen}")),
         )
     }
 

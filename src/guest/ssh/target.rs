@@ -43,7 +43,7 @@ pub fn openssh_argv(target: &Target, command: &[String]) -> Result<Vec<String>> 
             Error::Host(
                 Problem::new("name the file to ssh")
                     .on(p.display())
-                    .seen("a quote, or no UTF-8, in its path")
+                    .observed("a quote, or no UTF-8, in its path")
                     .remedy("set FAILOVERLAB_HOME to another folder"),
             )
         })?;

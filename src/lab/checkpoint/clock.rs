@@ -24,7 +24,7 @@ fn micros(d: Duration) -> i64 {
 
 /// One look at a clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Look {
+pub(super) struct ClockSample {
     /// How long the answer took.
     pub took: Duration,
     /// The clock minus the host's, microseconds; off by at most half of the time that the answer took.
@@ -33,11 +33,11 @@ pub(super) struct Look {
     pub boot_id: String,
 }
 
-fn timed(ask: impl FnOnce() -> Result<Reading>) -> Result<Look> {
+fn timed(ask: impl FnOnce() -> Result<Reading>) -> Result<ClockSample> {
     let before = since_1970();
     let told = ask()?;
     let took = since_1970().saturating_sub(before);
-    Ok(Look {
+    Ok(ClockSample {
         took,
         offset_us: micros(told.time) - micros(before + took / 2),
         boot_id: told.boot_id,
@@ -45,12 +45,12 @@ fn timed(ask: impl FnOnce() -> Result<Reading>) -> Result<Look> {
 }
 
 /// One look.
-pub(super) fn look(clock: &mut Clock, deadline: Deadline) -> Result<Look> {
+pub(super) fn look(clock: &mut Clock, deadline: Deadline) -> Result<ClockSample> {
     timed(|| clock.look(deadline))
 }
 
 /// The best of some looks.
-pub(super) fn look_well(clock: &mut Clock, deadline: Deadline) -> Result<Look> {
+pub(super) fn look_well(clock: &mut Clock, deadline: Deadline) -> Result<ClockSample> {
     let mut best = look(clock, deadline)?;
     for _ in 1..LOOKS {
         if best.took / 2 <= Duration::from_micros(CLOSE_US) {
@@ -65,7 +65,7 @@ pub(super) fn look_well(clock: &mut Clock, deadline: Deadline) -> Result<Look> {
 }
 
 /// Sets a clock that was looked at to the host's plus `wanted`; says how far from there it is then, microseconds.
-pub(super) fn set(clock: &mut Clock, mut seen: Look, wanted: i64, deadline: Deadline) -> Result<i64> {
+pub(super) fn set(clock: &mut Clock, mut seen: ClockSample, wanted: i64, deadline: Deadline) -> Result<i64> {
     for _ in 0..ATTEMPTS {
         if (seen.offset_us - wanted).unsigned_abs() <= CLOSE_US {
             break;

@@ -4,7 +4,7 @@ use super::hashing::{Checked, copy, digest, freeze, link, look, on_all_cores};
 use super::layers::{Chain, local_disks};
 use super::meta::{Meta, NodeMeta, NodeState, Part, PartKind, SCHEMA};
 use super::store::{Checkpoint, Draft, Store};
-use super::{Held, clock, each};
+use super::{HoldGuard, clock, each};
 use crate::capacity;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{monotonic_us, wall_seconds};
@@ -69,7 +69,7 @@ pub struct About {
     /// See [`Meta`].
     pub record: Value,
     /// See [`Meta`].
-    pub standing: Value,
+    pub active_faults: Value,
 }
 
 /// One machine on its way.
@@ -93,7 +93,7 @@ pub fn create(live: &Live<'_>, store: &Store, about: About) -> Result<Checkpoint
     let made = grow(live, &mut subjects).and_then(|()| pause(live, &draft, &mut subjects));
     let (skew_us, pause_us, rules, counters) = match made {
         Ok(m) => m,
-        Err(e) => return Err(e.with_rollback(settle(live, &mut subjects))),
+        Err(e) => return Err(e.with_rollback(roll_back(live, &mut subjects))),
     };
     let parts = collect(live, &draft, &subjects)?;
     let checked = parts
@@ -118,7 +118,7 @@ pub fn create(live: &Live<'_>, store: &Store, about: About) -> Result<Checkpoint
         nodes: subjects.into_iter().map(|s| s.meta).collect(),
         parts: parts.into_iter().map(|(p, _)| p).collect(),
         record: about.record,
-        standing: about.standing,
+        active_faults: about.active_faults,
     };
     draft.finish(meta, &checked)
 }
@@ -133,7 +133,7 @@ fn survey<'a>(live: &Live<'_>, node: &'a Node) -> Result<Subject<'a>> {
         Some(DomainState::Other) => {
             let seen = "the machine is in a state that cannot be saved";
             return Err(Error::Operation(
-                Problem::new("make the checkpoint").on(name).seen(seen),
+                Problem::new("make the checkpoint").on(name).observed(seen),
             ));
         }
     };
@@ -146,11 +146,11 @@ fn survey<'a>(live: &Live<'_>, node: &'a Node) -> Result<Subject<'a>> {
     for (target, disk) in local_disks(node) {
         let missing = || Problem::new("find the machine's disk").on(format!("{name} {disk}"));
         let mut chain =
-            Chain::find(&files.dir, &disk).ok_or_else(|| Error::Operation(missing().seen("it has no file")))?;
+            Chain::find(&files.dir, &disk).ok_or_else(|| Error::Operation(missing().observed("it has no file")))?;
         if let Some(d) = &described {
             let in_use = d.disk(&target);
-            let in_use = in_use.ok_or_else(|| Error::Operation(missing().seen("the machine has no such disk")))?;
-            chain.settle(in_use)?;
+            let in_use = in_use.ok_or_else(|| Error::Operation(missing().observed("the machine has no such disk")))?;
+            chain.roll_back(in_use)?;
         }
         chains.push((target, chain));
     }
@@ -179,7 +179,7 @@ fn survey<'a>(live: &Live<'_>, node: &'a Node) -> Result<Subject<'a>> {
 }
 
 /// What a machine's clock says, where it answers.
-fn ask(live: &Live<'_>, node: &str) -> Result<clock::Look> {
+fn ask(live: &Live<'_>, node: &str) -> Result<clock::ClockSample> {
     let mut clock = Clock::connect(node, &live.files.node(node).clock())?;
     clock::look_well(&mut clock, Deadline::scaled(ASK, live.slowness))
 }
@@ -204,7 +204,7 @@ fn pause(live: &Live<'_>, draft: &Draft, subjects: &mut [Subject<'_>]) -> Result
         .filter(|s| s.meta.state == NodeState::Running)
         .map(|s| s.meta.name.clone())
         .collect();
-    let held = Held::hold(live.fabric);
+    let held = HoldGuard::hold(live.fabric);
     let begin = monotonic_us();
     let suspended = each(&running, |name| {
         live.hypervisor.suspend(name).map(|()| monotonic_us() - begin)
@@ -280,7 +280,7 @@ fn make_room(live: &Live<'_>, draft: &Draft, cause: Error) -> Error {
 }
 
 /// After a failure: takes away the empty layers that no machine uses. What cannot be taken away is harmless, and said.
-fn settle(live: &Live<'_>, subjects: &mut [Subject<'_>]) -> Vec<String> {
+fn roll_back(live: &Live<'_>, subjects: &mut [Subject<'_>]) -> Vec<String> {
     let mut failures = Vec::new();
     for s in subjects {
         let described = match s.meta.state {
@@ -300,7 +300,7 @@ fn settle(live: &Live<'_>, subjects: &mut [Subject<'_>]) -> Vec<String> {
             };
             failures.extend(
                 in_use
-                    .and_then(|file: PathBuf| chain.settle(&file).err())
+                    .and_then(|file: PathBuf| chain.roll_back(&file).err())
                     .map(|e| e.to_string()),
             );
         }
@@ -309,7 +309,7 @@ fn settle(live: &Live<'_>, subjects: &mut [Subject<'_>]) -> Vec<String> {
 }
 
 /// Puts the frozen files into the checkpoint and takes their digests.
-fn collect(live: &Live<'_>, draft: &Draft, subjects: &[Subject<'_>]) -> Result<Vec<(Part, super::hashing::Seen)>> {
+fn collect(live: &Live<'_>, draft: &Draft, subjects: &[Subject<'_>]) -> Result<Vec<(Part, super::hashing::FileStamp)>> {
     let mut files: Vec<(PathBuf, PartKind, Option<String>)> = Vec::new();
     for s in subjects {
         let name = &s.meta.name;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What a file looked like when its digest was compared last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Seen {
+pub(super) struct FileStamp {
     inode: u64,
     size: u64,
     mtime: i64,
@@ -19,16 +19,16 @@ pub(super) struct Seen {
 }
 
 /// Path of a part → what it looked like.
-pub(super) type Checked = BTreeMap<String, Seen>;
+pub(super) type Checked = BTreeMap<String, FileStamp>;
 
 /// What the file at `path` looks like. It must be a plain file: no link leads out of a checkpoint.
-pub(super) fn look(path: &Path) -> Result<Seen> {
+pub(super) fn look(path: &Path) -> Result<FileStamp> {
     let meta = fs_err::symlink_metadata(path).tried("look at a part of the checkpoint", path.display())?;
     if !meta.is_file() {
         let problem = Problem::new("look at a part of the checkpoint").on(path.display());
-        return Err(Error::Operation(problem.seen("it is no plain file")));
+        return Err(Error::Operation(problem.observed("it is no plain file")));
     }
-    Ok(Seen {
+    Ok(FileStamp {
         inode: meta.ino(),
         size: meta.size(),
         mtime: meta.mtime(),
@@ -66,14 +66,14 @@ pub(super) fn on_all_cores<T: Sync, R: Send>(items: &[T], f: impl Fn(&T) -> R + 
 }
 
 /// Compares a part with its length and digest; one that looks as it did at the last check is not read again.
-pub(super) fn compare(dir: &Path, part: &Part, checked: &Checked) -> Result<Seen> {
+pub(super) fn compare(dir: &Path, part: &Part, checked: &Checked) -> Result<FileStamp> {
     let path = dir.join(&part.path);
     let seen = look(&path)?;
     let damaged = |seen: String| {
         Error::Operation(
             Problem::new("use the checkpoint")
                 .on(path.display())
-                .seen(seen)
+                .observed(seen)
                 .remedy("it is damaged: remove it with `failoverlab checkpoint rm`, then `up --cold`"),
         )
     };

@@ -57,12 +57,12 @@ impl Chain {
     }
 
     /// Takes away empty layers above the one that the running machine uses: a checkpoint that failed left them.
-    pub(super) fn settle(&mut self, in_use: &Path) -> Result<()> {
+    pub(super) fn roll_back(&mut self, in_use: &Path) -> Result<()> {
         let used = (0..=self.top).find(|&n| self.file(n) == in_use).ok_or_else(|| {
             Error::Operation(
                 Problem::new("find the layer that the machine writes to")
                     .on(in_use.display())
-                    .seen(format!("the highest layer is {}", self.file(self.top).display())),
+                    .observed(format!("the highest layer is {}", self.file(self.top).display())),
             )
         })?;
         for n in (used + 1..=self.top).rev() {
@@ -79,7 +79,7 @@ impl Chain {
             return Err(Error::Operation(
                 Problem::new("freeze the disk")
                     .on(self.file(0).display())
-                    .seen(format!("it has {} layers already", self.top + 1))
+                    .observed(format!("it has {} layers already", self.top + 1))
                     .remedy("take the lab down and up again with --cold"),
             ));
         }
@@ -119,9 +119,9 @@ mod tests {
     fn empty_layers_above_the_used_one_go() {
         let dir = tempfile::tempdir().unwrap();
         let mut c = chain(dir.path(), &["data.qcow2", "data.1.qcow2", "data.2.qcow2"]).unwrap();
-        assert!(c.settle(&dir.path().join("other.qcow2")).is_err());
+        assert!(c.roll_back(&dir.path().join("other.qcow2")).is_err());
         assert_eq!(c.top, 2);
-        c.settle(&dir.path().join("data.1.qcow2")).unwrap();
+        c.roll_back(&dir.path().join("data.1.qcow2")).unwrap();
         assert_eq!(Chain::find(dir.path(), "data").unwrap().top, 1);
     }
 }

@@ -49,7 +49,8 @@ pub struct Meta {
     /// The lab's record, for whoever brings the lab back after it was taken down.
     pub record: serde_json::Value,
     /// Faults in force.
-    pub standing: serde_json::Value,
+    #[serde(rename = "standing")]
+    pub active_faults: serde_json::Value,
 }
 
 /// What a machine was doing.
@@ -120,7 +121,7 @@ impl Meta {
             Error::Operation(
                 Problem::new("read the checkpoint")
                     .on(on.display())
-                    .seen(seen)
+                    .observed(seen)
                     .remedy("remove it: `failoverlab checkpoint rm`"),
             )
         };

@@ -1,24 +1,24 @@
 //! A whole lab as one value: memory, local disks, shared disks, the networks' rules and each node's clock, as one consistent cut.
 //!
-//! [`create()`] makes one of a running lab, [`unpack()`] puts its files where a lab or fork runs, [`bring_back()`] makes the machines go on
+//! [`create()`] makes one of a running lab, [`unpack()`] puts its files where a lab or fork runs, [`restore()`] makes the machines go on
 //! from exactly that instant. [`Store`] keeps them. None of this knows the supervisor: machines, networks and folders are handed in.
 //!
 //! Local disks are chains of layers (`layers`): a checkpoint freezes the top layer and puts an empty one on it. Frozen layers are hard
 //! links wherever they are used, so that no lab, fork or checkpoint needs another's folder.
 
-mod bring_back;
 mod clock;
 mod create;
 mod hashing;
 mod layers;
 mod meta;
+mod restore;
 mod store;
 mod unpack;
 
-pub use bring_back::{Return, Returned, ReturnedNode, bring_back};
 pub use create::{About, Live, create};
 pub use layers::{MAX_LAYERS, local_disks, top_layer};
 pub use meta::{Meta, NodeMeta, NodeState, Part, PartKind};
+pub use restore::{RestoreRequest, Restored, RestoredNode, restore};
 pub use store::{Checkpoint, Store};
 pub use unpack::unpack;
 
@@ -35,16 +35,16 @@ fn each<'i, T: Sync, R: Send>(items: &'i [T], f: impl Fn(&'i T) -> R + Sync) -> 
 }
 
 /// Frames are kept while this lives, and forwarded in order when it goes: whatever happens, the networks do not stay held.
-struct Held<'a>(&'a dyn crate::fabric::Control);
+struct HoldGuard<'a>(&'a dyn crate::fabric::Control);
 
-impl<'a> Held<'a> {
+impl<'a> HoldGuard<'a> {
     fn hold(fabric: &'a dyn crate::fabric::Control) -> Self {
         fabric.hold();
         Self(fabric)
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for HoldGuard<'_> {
     fn drop(&mut self) {
         self.0.release();
     }

@@ -71,7 +71,7 @@ impl Store {
                 [] => "the lab has no checkpoint".to_owned(),
                 known => format!("there are: {}", known.join(", ")),
             };
-            Error::Usage(Problem::new("find the checkpoint").on(name).seen(seen))
+            Error::Usage(Problem::new("find the checkpoint").on(name).observed(seen))
         })
     }
 
@@ -109,7 +109,7 @@ impl Store {
             return Err(Error::Usage(
                 Problem::new("remove the checkpoint")
                     .on(name)
-                    .seen(format!("{user} depends on it"))
+                    .observed(format!("{user} depends on it"))
                     .remedy(format!("take {user} down first")),
             ));
         }
@@ -173,7 +173,7 @@ impl Store {
 
     /// Begins a checkpoint.
     pub(super) fn begin(&self, name: &Name) -> Result<Draft> {
-        let refuse = |seen: &str| Error::Usage(Problem::new("make the checkpoint").on(name).seen(seen));
+        let refuse = |seen: &str| Error::Usage(Problem::new("make the checkpoint").on(name).observed(seen));
         let finished = self.files(name).dir;
         if finished.exists() {
             return Err(refuse("there is one of this name"));

@@ -97,7 +97,7 @@ fn a_lab_goes_on_and_comes_back_as_it_was() {
     assert!(at_rest < 1 << 20, "{at_rest}");
 
     w.serve_clocks(&fork, answer);
-    let back = bring_back(&c, w.return_to(&fork)).unwrap();
+    let back = restore(&c, w.restore_request(&fork)).unwrap();
     assert_eq!(w.wires.held(), 0);
     assert_eq!(back.nodes.len(), 2);
     assert!(
@@ -191,7 +191,7 @@ fn a_clock_that_does_not_answer_does_not_stop_a_checkpoint() {
     );
     w.down();
     unpack(&c, &w.files("bare"), &w.qemu_img).unwrap();
-    let back = bring_back(&c, w.return_to(&w.files("bare"))).unwrap();
+    let back = restore(&c, w.restore_request(&w.files("bare"))).unwrap();
     assert!(back.nodes.iter().all(|n| n.clock_error_us.is_none()));
 }
 
@@ -221,7 +221,7 @@ fn suspended_and_switched_off_machines_come_back_as_such() {
     );
     w.down();
     unpack(&c, &w.files("bare"), &w.qemu_img).unwrap();
-    let back = bring_back(&c, w.return_to(&w.files("bare"))).unwrap();
+    let back = restore(&c, w.restore_request(&w.files("bare"))).unwrap();
     assert_eq!(back.nodes, []);
     assert_eq!(w.fake.list().unwrap().len(), 1);
     w.assert_goes_on(&["a"]);
@@ -241,10 +241,10 @@ fn whatever_fails_in_coming_back_no_machine_is_left() {
         let files = w.files("bare");
         unpack(&c, &files, &w.qemu_img).unwrap();
         w.fake.fail(kind, nth);
-        assert!(bring_back(&c, w.return_to(&files)).is_err());
+        assert!(restore(&c, w.restore_request(&files)).is_err());
         assert_eq!(w.fake.list().unwrap(), []);
         assert_eq!(w.wires.held(), 0);
-        bring_back(&c, w.return_to(&files)).unwrap();
+        restore(&c, w.restore_request(&files)).unwrap();
         w.assert_goes_on(&[]);
     }
 }
@@ -256,7 +256,7 @@ fn a_machine_that_booted_instead_is_found() {
     c.meta.nodes[1].boot_id = Some("f".repeat(36));
     w.down();
     unpack(&c, &w.files("bare"), &w.qemu_img).unwrap();
-    let e = bring_back(&c, w.return_to(&w.files("bare"))).unwrap_err();
+    let e = restore(&c, w.restore_request(&w.files("bare"))).unwrap_err();
     assert!(e.to_string().contains("booted instead"), "{e}");
     assert_eq!(w.fake.list().unwrap(), []);
 }
@@ -406,7 +406,7 @@ fn clocks_come_right_though_an_order_missed() {
         reply
     });
     unpack(&c, &w.files("bare"), &w.qemu_img).unwrap();
-    let back = bring_back(&c, w.return_to(&w.files("bare"))).unwrap();
+    let back = restore(&c, w.restore_request(&w.files("bare"))).unwrap();
     assert!(
         back.nodes.iter().all(|n| n.clock_error_us.unwrap().abs() <= 20_000),
         "{back:?}"

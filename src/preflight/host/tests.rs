@@ -122,7 +122,9 @@ fn each_lack_is_found_alone() {
             f.kvm = Err("there is no /dev/kvm".into())
         }),
         ("kvm", State::Warning, "tries again", |f| {
-            f.kvm_boot = Some(Boot::Failed { seen: "it hung".into() })
+            f.kvm_boot = Some(Boot::Failed {
+                observed: "it hung".into(),
+            })
         }),
         ("memory", State::Warning, "close programs", |f| f.memory = 2 << 30),
         ("memory", State::Missing, "close programs", |f| f.memory = 1 << 30),
@@ -178,11 +180,11 @@ fn root_needs_the_account_that_libvirt_looks_up() {
 fn a_kvm_that_no_guest_boots_with_is_named() {
     let mut facts = good();
     facts.kvm_boot = Some(Boot::Failed {
-        seen: "it hung for 4s".into(),
+        observed: "it hung for 4s".into(),
     });
     assert!(
         found(&facts, "kvm")
-            .seen
+            .observed
             .starts_with("/dev/kvm opens but no guest booted (it hung for 4s)")
     );
 }

@@ -64,7 +64,7 @@ fn body(seed: u64, key: &str, size: usize) -> Vec<u8> {
 
 /// What a stored message says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct StoredMessage {
     /// Its Message-ID without brackets; none where it has none.
     pub key: Option<String>,
     /// Whether its body is the one that `seed` and the key give.
@@ -72,7 +72,7 @@ pub(super) struct Seen {
 }
 
 /// Reads a message as it came back. Headers that were added on the way are of no concern; the body must be the same.
-pub(super) fn inspect(seed: u64, text: &[u8]) -> Seen {
+pub(super) fn inspect(seed: u64, text: &[u8]) -> StoredMessage {
     let blank = text.windows(4).position(|w| w == b"\r\n\r\n");
     let (head, found) = match blank {
         Some(at) => (&text[..at + 2], &text[at + 4..]),
@@ -87,7 +87,7 @@ pub(super) fn inspect(seed: u64, text: &[u8]) -> Seen {
     let intact = key
         .as_deref()
         .is_some_and(|k| found.len() >= LINE && found == body(seed, k, found.len()));
-    Seen { key, intact }
+    StoredMessage { key, intact }
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub trait Conversation {
     /// What it wants next. Bytes are asked to be written once only.
     fn want(&mut self) -> Want;
     /// What the other side sent.
-    fn heard(&mut self, bytes: &[u8]);
+    fn received(&mut self, bytes: &[u8]);
     /// The connection is gone or time has run out; also where bytes that it wanted written may not have left.
     fn lost(&mut self, cause: &str);
     /// How it ended; none while it goes on.
@@ -70,7 +70,7 @@ pub fn converse(conversation: &mut dyn Conversation, wire: &mut dyn Wire, deadli
             }
             Want::Read => match wire.read(&mut buffer, deadline) {
                 Ok(0) => conversation.lost("the server closed the connection"),
-                Ok(n) => conversation.heard(&buffer[..n]),
+                Ok(n) => conversation.received(&buffer[..n]),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => conversation.lost(&cause(&e)),
             },

@@ -93,12 +93,12 @@ impl Load {
         let m = workload.mix;
         if m.submit + m.deliver + m.read + m.delete == 0 || workload.clients == 0 {
             return Err(Error::Usage(
-                Problem::new("start the workload").seen("it has nothing to do"),
+                Problem::new("start the workload").observed("it has nothing to do"),
             ));
         }
         if m.submit > 0 && endpoints.smtp.is_empty() {
             return Err(Error::Usage(
-                Problem::new("start the workload").seen("the lab has no hub to submit to"),
+                Problem::new("start the workload").observed("the lab has no hub to submit to"),
             ));
         }
         let shared = Arc::new(Shared {
@@ -122,7 +122,7 @@ impl Load {
             let client = std::thread::Builder::new()
                 .name(format!("client m{i}"))
                 .spawn(move || Client::new(&shared, i).run())
-                .map_err(|e| Error::Operation(Problem::new("start a client").seen(e)))?;
+                .map_err(|e| Error::Operation(Problem::new("start a client").observed(e)))?;
             load.clients.push(client);
         }
         Ok(load)
@@ -149,7 +149,9 @@ impl Load {
         self.end();
         let stop = lock(&self.shared.stop);
         match &stop.broken {
-            Some(why) => Err(Error::Operation(Problem::new("keep the client's journal").seen(why))),
+            Some(why) => Err(Error::Operation(
+                Problem::new("keep the client's journal").observed(why),
+            )),
             None => Ok(self.progress()),
         }
     }
@@ -218,7 +220,7 @@ struct Client<'a> {
     /// Of this run only: what earlier runs left in a mailbox would have to be read past.
     mailbox: String,
     /// Acknowledged messages that it may delete, oldest first.
-    own: VecDeque<String>,
+    acknowledged: VecDeque<String>,
 }
 
 impl<'a> Client<'a> {
@@ -227,7 +229,7 @@ impl<'a> Client<'a> {
             shared,
             name: format!("m{number}"),
             mailbox: format!("m{number}-{}", shared.run.to_ascii_lowercase()),
-            own: VecDeque::new(),
+            acknowledged: VecDeque::new(),
         }
     }
 
@@ -247,7 +249,7 @@ impl<'a> Client<'a> {
         let shared = self.shared;
         let kind = self.choose(n);
         let wanted = if kind == OpKind::Delete {
-            self.own.pop_front()
+            self.acknowledged.pop_front()
         } else {
             None
         };
@@ -269,7 +271,7 @@ impl<'a> Client<'a> {
                 }
                 if matches!(kind, OpKind::Submit | OpKind::Deliver) {
                     counts.acks.fetch_add(1, Relaxed);
-                    self.own.push_back(key);
+                    self.acknowledged.push_back(key);
                 }
             }
             Outcome::Fail => {
@@ -296,7 +298,7 @@ impl<'a> Client<'a> {
         for (kind, share) in shares {
             if at < share {
                 return match kind {
-                    OpKind::Delete if self.own.is_empty() => OpKind::Read,
+                    OpKind::Delete if self.acknowledged.is_empty() => OpKind::Read,
                     kind => kind,
                 };
             }

@@ -197,7 +197,7 @@ impl Conversation for Pop3 {
         }
     }
 
-    fn heard(&mut self, bytes: &[u8]) {
+    fn received(&mut self, bytes: &[u8]) {
         self.lines.feed(bytes);
         while self.ended.is_none() {
             match self.lines.next() {

@@ -68,7 +68,7 @@ impl Smtp {
         }
     }
 
-    /// What is certain if no more is heard.
+    /// What is certain if no more is received.
     fn so_far(&self) -> Outcome {
         if self.at == At::Dot {
             Outcome::Unknown
@@ -121,7 +121,7 @@ impl Conversation for Smtp {
         }
     }
 
-    fn heard(&mut self, bytes: &[u8]) {
+    fn received(&mut self, bytes: &[u8]) {
         self.replies.feed(bytes);
         while self.ended.is_none() {
             match self.replies.next() {

@@ -19,7 +19,7 @@ struct Script {
     says: VecDeque<Vec<u8>>,
     /// What happens when it has said everything.
     silent: bool,
-    heard: Vec<u8>,
+    received: Vec<u8>,
     /// Bytes that it takes before its side of the wire breaks.
     takes: usize,
 }
@@ -29,7 +29,7 @@ impl Script {
         Self {
             says: says.into_iter().map(|s| s.as_ref().to_vec()).collect(),
             silent: false,
-            heard: Vec::new(),
+            received: Vec::new(),
             takes: usize::MAX,
         }
     }
@@ -51,8 +51,8 @@ impl Wire for Script {
         }
     }
     fn write_all(&mut self, bytes: &[u8], _: Deadline) -> io::Result<()> {
-        self.heard.extend_from_slice(bytes);
-        if self.heard.len() > self.takes {
+        self.received.extend_from_slice(bytes);
+        if self.received.len() > self.takes {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         Ok(())
@@ -84,11 +84,11 @@ fn an_acknowledged_delivery_says_by_whom() {
     let ended = deliver(Dialect::Lmtp, &mut s);
     assert_eq!(ended.outcome, Outcome::Ok);
     assert_eq!(ended.by.unwrap().generation, 42);
-    let heard = String::from_utf8(s.heard).unwrap();
+    let received = String::from_utf8(s.received).unwrap();
     assert!(
-        heard.starts_with("LHLO client.failoverlab.test\r\nMAIL FROM:<a@client>\r\nRCPT TO:<m1@exmbx>\r\nDATA\r\n")
+        received.starts_with("LHLO client.failoverlab.test\r\nMAIL FROM:<a@client>\r\nRCPT TO:<m1@exmbx>\r\nDATA\r\n")
     );
-    assert!(heard.ends_with("\r\n.\r\nQUIT\r\n"), "{heard}");
+    assert!(received.ends_with("\r\n.\r\nQUIT\r\n"), "{received}");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn after_the_last_line_silence_is_unknown() {
 fn a_wire_that_breaks_within_the_message_is_a_failure_and_within_the_last_line_is_not_known() {
     let mut whole = Script::new(good("250 x"));
     deliver(Dialect::Lmtp, &mut whole);
-    let dot = whole.heard.len() - "QUIT\r\n".len();
+    let dot = whole.received.len() - "QUIT\r\n".len();
     for (takes, outcome) in [
         (dot - 100, Outcome::Fail),
         (dot - 4, Outcome::Fail),
@@ -193,7 +193,7 @@ fn stored(key: &str) -> String {
 fn visit(task: Task, says: &[String]) -> (Ended, String) {
     let mut s = Script::new(says);
     let ended = converse(&mut Pop3::new(task, "m1", 7, "r"), &mut s, soon());
-    (ended, String::from_utf8(s.heard).unwrap())
+    (ended, String::from_utf8(s.received).unwrap())
 }
 
 fn login(count: u32) -> Vec<String> {
@@ -217,11 +217,11 @@ fn a_read_names_what_it_saw_and_what_was_damaged() {
             .replace("+OK\r\nDate", "+OK\r\nReceived: x\r\nDate")
             .replacen("AA", "AB", 1),
     );
-    let (ended, heard) = visit(Task::Read, &says);
+    let (ended, received) = visit(Task::Read, &says);
     assert_eq!(ended.outcome, Outcome::Ok, "{}", ended.seen);
     assert_eq!(ended.by.unwrap().node, "node1");
     assert_eq!(ended.keys.unwrap().len(), 2);
-    assert!(heard.ends_with("RETR 1\r\nRETR 2\r\nQUIT\r\n"), "{heard}");
+    assert!(received.ends_with("RETR 1\r\nRETR 2\r\nQUIT\r\n"), "{received}");
     let mut says = login(1);
     let torn = stored("1.m1.r@failoverlab.test");
     says.push(torn.replacen(&torn[torn.len() - 40..torn.len() - 30], "----------", 1));
@@ -237,8 +237,8 @@ fn nothing_is_deleted_before_quit_is_acknowledged() {
     says.push(stored(key));
     says.push("+OK marked\r\n".into());
     let task = || Task::Delete(key.into());
-    let (ended, heard) = visit(task(), &says);
-    assert!(heard.ends_with("DELE 2\r\nQUIT\r\n"), "{heard}");
+    let (ended, received) = visit(task(), &says);
+    assert!(received.ends_with("DELE 2\r\nQUIT\r\n"), "{received}");
     assert_eq!(ended.outcome, Outcome::Unknown, "no answer to QUIT");
     for (answer, outcome) in [
         (format!("+OK {BY}\r\n"), Outcome::Ok),
@@ -251,9 +251,9 @@ fn nothing_is_deleted_before_quit_is_acknowledged() {
         assert_eq!(ended.outcome, outcome, "{}", ended.seen);
         assert_eq!(ended.by.is_some(), outcome == Outcome::Ok);
     }
-    let (ended, heard) = visit(Task::Delete("9.m1.r@failoverlab.test".into()), &says);
+    let (ended, received) = visit(Task::Delete("9.m1.r@failoverlab.test".into()), &says);
     assert_eq!(ended.outcome, Outcome::Fail);
-    assert!(!heard.contains("DELE"));
+    assert!(!received.contains("DELE"));
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn without_a_name_it_is_the_current_folder() {
         error
             .problem()
             .unwrap()
-            .seen
+            .observed
             .as_ref()
             .unwrap()
             .contains("bare, ccr, mine")
@@ -83,7 +83,16 @@ fn what_is_no_readable_text_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let source = Source::Folder(dir.path().to_owned());
     let file = dir.path().join("lab.toml");
-    let seen = || source.lab_file().unwrap_err().problem().unwrap().seen.clone().unwrap();
+    let seen = || {
+        source
+            .lab_file()
+            .unwrap_err()
+            .problem()
+            .unwrap()
+            .observed
+            .clone()
+            .unwrap()
+    };
     assert!(seen().contains("No such file"));
     std::fs::write(&file, [0xff, 0xfe]).unwrap();
     assert!(seen().contains("UTF-8"));

@@ -97,7 +97,7 @@ fn damage(h: &mut History, which: usize, pick: usize) -> Option<InvariantId> {
         }
         // Something is left behind.
         _ => {
-            h.leftovers = Some(vec!["machine node1".into()]);
+            h.leaks = Some(vec!["machine node1".into()]);
             Some(I12)
         }
     }

@@ -58,11 +58,15 @@ fn networks_that_were_dark_leave_it_open() {
         t_us: 5,
         machines: sample::lab().nodes.iter().map(machine).collect(),
         faults: Vec::new(),
-        dark: vec![(1, 2)],
+        network_outages: vec![(1, 2)],
         unhealthy: None,
     };
+    // Other builds and `--json` have the outages under this name.
+    let dark = |json: serde_json::Value| json["dark"] == serde_json::json!([[1, 2]]);
+    assert!(dark(serde_json::to_value(&status).unwrap()));
     let mut h = failover();
     h.observations.push(status.into());
+    assert!(dark(serde_json::to_value(h.observations.last()).unwrap()));
     let report = judge(judged(&[I1], &[]), &h, &context(), Vec::new());
     assert_eq!(report.verdict, Verdict::Unknown);
     assert!(report.why.unwrap().contains("dark from 0.000 s to 0.000 s"));
@@ -96,10 +100,10 @@ fn what_the_darkness_brought_about_is_not_the_runtimes_failure() {
     let verdict_of = |h: &History| judge(judged(&[I8, I12], &forbid), h, &context(), vec![late.clone()]).verdict;
     assert_eq!(verdict_of(&h), Verdict::Fail);
     let last = h.observations.len() - 1;
-    h.observations[last].dark = vec![(5 * S, 8 * S)];
+    h.observations[last].network_outages = vec![(5 * S, 8 * S)];
     assert_eq!(verdict_of(&h), Verdict::Unknown);
     // What was left behind stays a failure, and so does a message that is lost or two that serve.
-    h.leftovers = Some(vec!["rule fault-0-0".into()]);
+    h.leaks = Some(vec!["rule fault-0-0".into()]);
     assert_eq!(verdict_of(&h), Verdict::Fail);
 }
 

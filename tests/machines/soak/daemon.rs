@@ -30,7 +30,7 @@ pub fn hung(tool: &Tool) -> Result<(), String> {
         healthy(tool)?;
     }
     tool.ok(&["down", LAB])?;
-    same("leftovers", tool.leftovers(&[]), Vec::new())
+    same("leaks", tool.leaks(&[]), Vec::new())
 }
 
 /// Again and again the passive member's daemon is killed, or its machine loses its power, and one byte of one of its files is another one
@@ -74,7 +74,7 @@ pub fn damaged(tool: &Tool) -> Result<(), String> {
     same("missing messages", missing, Vec::new())?;
     same("whether there was load", acknowledged.len() as u64 >= rounds, true)?;
     tool.ok(&["down", LAB])?;
-    same("leftovers", tool.leftovers(&[]), Vec::new())
+    same("leaks", tool.leaks(&[]), Vec::new())
 }
 
 /// What a node's runtime says of itself.

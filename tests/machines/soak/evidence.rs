@@ -46,7 +46,7 @@ pub fn killed(tool: &Tool) -> Result<(), String> {
         }
         same("kills that came in time", counted, kills)?;
     }
-    same("leftovers", tool.leftovers(&[]), Vec::new())
+    same("leaks", tool.leaks(&[]), Vec::new())
 }
 
 /// What became of a run.
@@ -159,7 +159,7 @@ pub fn followed(tool: &Tool) -> Result<(), String> {
         same(&format!("numbers of {node}"), numbers, whole)?;
     }
     tool.ok(&["down", fork])?;
-    same("leftovers", tool.leftovers(&[]), Vec::new())
+    same("leaks", tool.leaks(&[]), Vec::new())
 }
 
 /// The checkpoint that the healthy lab is kept as; made where there is none.
@@ -196,7 +196,7 @@ pub fn off(tool: &Tool) -> Result<(), String> {
         .find(|c| c["text"].as_str().is_some_and(|t| t.contains("machine-off")));
     same("machine-off", step.and_then(|s| s["verdict"].as_str()), Some("pass"))?;
     same("verdict", ran["verdict"].as_str(), Some("pass"))?;
-    same("leftovers", tool.leftovers(&[]), Vec::new())
+    same("leaks", tool.leaks(&[]), Vec::new())
 }
 
 /// A number from 0 to 1 (splitmix64).

@@ -198,8 +198,8 @@ impl World {
         create(&self.live(&files), &self.store(), about(name))
     }
 
-    pub(super) fn return_to<'a>(&'a self, files: &LabFiles) -> Return<'a> {
-        Return {
+    pub(super) fn restore_request<'a>(&'a self, files: &LabFiles) -> RestoreRequest<'a> {
+        RestoreRequest {
             hypervisor: self.fake.clone(),
             fabric: &self.wires,
             machines: self.machines(files, 43000),
@@ -253,7 +253,7 @@ pub(super) fn about(name: &str) -> About {
         seed: 7,
         parent: None,
         record: json!({"instance": "bare"}),
-        standing: Value::Null,
+        active_faults: Value::Null,
     }
 }
 

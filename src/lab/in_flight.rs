@@ -5,20 +5,20 @@ use tokio::sync::watch;
 
 /// A count of what is going on. Clones count together.
 #[derive(Debug, Clone)]
-pub(super) struct Busy(Arc<watch::Sender<usize>>);
+pub(super) struct InFlight(Arc<watch::Sender<usize>>);
 
 /// One thing that is going on, until it is dropped.
 #[derive(Debug)]
-pub(super) struct OneMore(Busy);
+pub(super) struct InFlightGuard(InFlight);
 
-impl Busy {
+impl InFlight {
     pub(super) fn new() -> Self {
         Self(Arc::new(watch::Sender::new(0)))
     }
 
-    pub(super) fn begin(&self) -> OneMore {
+    pub(super) fn begin(&self) -> InFlightGuard {
         self.0.send_modify(|n| *n += 1);
-        OneMore(self.clone())
+        InFlightGuard(self.clone())
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<usize> {
@@ -26,7 +26,7 @@ impl Busy {
     }
 }
 
-impl Drop for OneMore {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.0.0.send_modify(|n| *n -= 1);
     }

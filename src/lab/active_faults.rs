@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// `standing.json`.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct ActiveFaults {
     /// Number of the last fault.
     pub next: u64,
     /// Faults in force.
@@ -20,13 +20,13 @@ pub struct Standing {
     pub rules: Vec<Rule>,
 }
 
-impl Standing {
+impl ActiveFaults {
     /// What is on disk; nothing where there is no file.
     pub fn load(files: &LabFiles) -> Result<Self> {
-        let path = files.standing();
+        let path = files.active_faults();
         match fs_err::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|e| Error::Operation(Problem::new("read the faults in force").on(path.display()).seen(e))),
+                .map_err(|e| Error::Operation(Problem::new("read the faults in force").on(path.display()).observed(e))),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(e) => Err(e).tried("read the faults in force", path.display()),
         }
@@ -50,24 +50,25 @@ impl Standing {
     /// Writes it, old or new, never half.
     pub fn save(&self, files: &LabFiles) -> Result<()> {
         let bytes = serde_json::to_vec(self).expect("plain data");
-        private::replace(&files.standing(), &bytes).tried("write the faults in force", files.standing().display())
+        private::replace(&files.active_faults(), &bytes)
+            .tried("write the faults in force", files.active_faults().display())
     }
 }
 
 /// When the supervisor before was last seen alive, the time of the journal's last event; and when the networks had been dark before
 /// that, which earlier supervisors told the journal when they adopted the lab.
-pub(super) fn darkness(events: &Path, journal: &Journal) -> (u64, Vec<(u64, u64)>) {
+pub(super) fn network_outages(events: &Path, journal: &Journal) -> (u64, Vec<(u64, u64)>) {
     let text = fs_err::read_to_string(events).unwrap_or_default();
     let mut last = None;
-    let mut dark = Vec::new();
+    let mut outages = Vec::new();
     for event in text.lines().filter_map(|l| serde_json::from_str::<Event>(l).ok()) {
         if event.kind == kind::ADOPTED {
             let since = event.data["dark_since_us"].as_u64();
-            dark.push((since.unwrap_or(event.t_us), event.t_us));
+            outages.push((since.unwrap_or(event.t_us), event.t_us));
         }
         last = Some(event.t_us);
     }
-    (last.unwrap_or_else(|| journal.now_us()), dark)
+    (last.unwrap_or_else(|| journal.now_us()), outages)
 }
 
 #[cfg(test)]
@@ -90,9 +91,9 @@ mod tests {
         tell(kind::ADOPTED, 25, json!({"dark_since_us": 10}));
         tell(kind::ADOPTED, 40, json!({"dark_since_us": 31}));
         tell("step.end", 50, json!({}));
-        assert_eq!(darkness(&path, &journal), (50, vec![(10, 25), (31, 40)]));
+        assert_eq!(network_outages(&path, &journal), (50, vec![(10, 25), (31, 40)]));
         // A journal that cannot be read says nothing of before; the one stretch that is known begins now.
-        let (since, dark) = darkness(&dir.path().join("none"), &journal);
-        assert!(since <= journal.now_us() && dark.is_empty());
+        let (since, outages) = network_outages(&dir.path().join("none"), &journal);
+        assert!(since <= journal.now_us() && outages.is_empty());
     }
 }

@@ -1,6 +1,6 @@
-//! From a lab's file to a [`Wish`]: everything that is decided on the workstation before the supervisor is asked.
+//! From a lab's file to a [`DesiredState`]: everything that is decided on the workstation before the supervisor is asked.
 
-use super::record::{ImageRef, Wish};
+use super::record::{DesiredState, ImageRef};
 use crate::deploy::{self, Artifacts, Pack};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Journal, Step};
@@ -47,7 +47,7 @@ pub fn image_key(home: &Home, lab: &Lab) -> Result<(Store, ImageKey)> {
         return Err(Error::Usage(
             Problem::new("choose the image")
                 .on(&lab.name)
-                .seen("the lab has no machines"),
+                .observed("the lab has no machines"),
         ));
     };
     let pack = lab.runtime.as_ref().map(|r| Pack::load(&r.kind)).transpose()?;
@@ -69,7 +69,7 @@ pub fn decide(
     seed: u64,
     journal: &Journal,
     cancel: &AtomicBool,
-) -> Result<Wish> {
+) -> Result<DesiredState> {
     // Before anything is made: the supervisor will look for them in the same place.
     let programs = programs(home, &lab)?;
     for dir in [&home.cache, &home.state, &home.runtime] {
@@ -81,7 +81,7 @@ pub fn decide(
     let verdict = accel::probe(&image, &home.accel(), force)?;
     step.done(&verdict.detail);
     let input_key = input_key(home, &lab, &image.digest, &programs, verdict.accel, seed)?;
-    Ok(Wish {
+    Ok(DesiredState {
         input_key,
         programs,
         lab,

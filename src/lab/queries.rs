@@ -13,7 +13,7 @@ const GRACE: Duration = Duration::from_millis(300);
 
 /// What is known of each node's answering.
 #[derive(Debug, Default)]
-pub(super) struct Asking(Mutex<BTreeMap<String, Arc<Mutex<Node>>>>);
+pub(super) struct Queries(Mutex<BTreeMap<String, Arc<Mutex<Node>>>>);
 
 #[derive(Debug, Default)]
 struct Node {
@@ -25,23 +25,23 @@ struct Node {
 
 /// A question that was asked, or one that was not: the machine is silent, and an earlier one is still under way.
 #[derive(Debug)]
-pub(super) struct Asked<T> {
+pub(super) struct Query<T> {
     name: String,
     node: Arc<Mutex<Node>>,
     begun: Instant,
     answer: Option<Receiver<Result<T>>>,
 }
 
-impl Asking {
+impl Queries {
     /// Asks `name` on a thread of its own, unless it is silent and an earlier question is still under way.
     pub fn ask<T: Send + 'static>(
         &self,
         name: &str,
         question: impl FnOnce() -> Result<T> + Send + 'static,
-    ) -> Asked<T> {
+    ) -> Query<T> {
         let node = lock(&self.0).entry(name.to_owned()).or_default().clone();
         let begun = Instant::now();
-        let mut asked = Asked {
+        let mut query = Query {
             name: name.to_owned(),
             node: node.clone(),
             begun,
@@ -50,12 +50,12 @@ impl Asking {
         {
             let mut node = lock(&node);
             if node.silent.is_some() && node.busy > 0 {
-                return asked;
+                return query;
             }
             node.busy += 1;
         }
         let (tell, told) = channel();
-        asked.answer = Some(told);
+        query.answer = Some(told);
         let work = {
             let node = node.clone();
             move || {
@@ -78,7 +78,7 @@ impl Asking {
         {
             lock(&node).busy -= 1;
         }
-        asked
+        query
     }
 
     /// Forgets everything: the machines are others now.
@@ -87,7 +87,7 @@ impl Asking {
     }
 }
 
-impl<T> Asked<T> {
+impl<T> Query<T> {
     /// The answer, where it comes before `until`; from a machine that was silent before, where it comes at once.
     pub fn wait(self, until: Instant) -> Result<T> {
         let silent = lock(&self.node).silent;
@@ -103,7 +103,7 @@ impl<T> Asked<T> {
         Err(Error::Operation(
             Problem::new("ask the runtime")
                 .on(self.name)
-                .seen(format!("no answer for {:.1} s", since.elapsed().as_secs_f64())),
+                .observed(format!("no answer for {:.1} s", since.elapsed().as_secs_f64())),
         ))
     }
 }
@@ -116,25 +116,25 @@ mod tests {
     const LONG: Duration = Duration::from_secs(600);
 
     /// A question that is answered when it is told to.
-    fn held(asking: &Asking) -> (Asked<u32>, Sender<Result<u32>>) {
+    fn held(queries: &Queries) -> (Query<u32>, Sender<Result<u32>>) {
         let (answer, answers) = channel();
-        let asked = asking.ask("node1", move || answers.recv().unwrap_or(Err(Error::Interrupted)));
-        (asked, answer)
+        let query = queries.ask("node1", move || answers.recv().unwrap_or(Err(Error::Interrupted)));
+        (query, answer)
     }
 
     #[test]
     fn an_answer_is_waited_for() {
-        let asking = Asking::default();
-        assert_eq!(asking.ask("node1", || Ok(7)).wait(Instant::now() + LONG).unwrap(), 7);
-        let (asked, answer) = held(&asking);
+        let queries = Queries::default();
+        assert_eq!(queries.ask("node1", || Ok(7)).wait(Instant::now() + LONG).unwrap(), 7);
+        let (query, answer) = held(&queries);
         answer.send(Ok(8)).unwrap();
-        assert_eq!(asked.wait(Instant::now() + LONG).unwrap(), 8);
+        assert_eq!(query.wait(Instant::now() + LONG).unwrap(), 8);
     }
 
     #[test]
     fn those_who_look_at_once_are_both_answered() {
-        let asking = Asking::default();
-        let ((first, answer), (second, other)) = (held(&asking), held(&asking));
+        let queries = Queries::default();
+        let ((first, answer), (second, other)) = (held(&queries), held(&queries));
         other.send(Ok(2)).unwrap();
         assert_eq!(second.wait(Instant::now() + LONG).unwrap(), 2);
         answer.send(Ok(1)).unwrap();
@@ -143,35 +143,35 @@ mod tests {
 
     #[test]
     fn a_machine_that_hangs_is_named_and_nobody_waits_for_it_again() {
-        let asking = Asking::default();
-        let (first, answer) = held(&asking);
+        let queries = Queries::default();
+        let (first, answer) = held(&queries);
         let e = first.wait(Instant::now()).unwrap_err();
         assert!(e.to_string().contains("no answer for"), "{e}");
         // The question is still under way: no second one is asked, and nobody waits until the long deadline.
-        let second = asking.ask("node1", || -> Result<u32> { unreachable!("it is not asked twice") });
+        let second = queries.ask("node1", || -> Result<u32> { unreachable!("it is not asked twice") });
         second.wait(Instant::now() + LONG).unwrap_err();
         // Others are asked all the same.
-        assert_eq!(asking.ask("node2", || Ok(1)).wait(Instant::now() + LONG).unwrap(), 1);
+        assert_eq!(queries.ask("node2", || Ok(1)).wait(Instant::now() + LONG).unwrap(), 1);
         // It answers again: the next question is waited for like any other.
         answer.send(Ok(9)).unwrap();
-        let node = lock(&asking.0)["node1"].clone();
+        let node = lock(&queries.0)["node1"].clone();
         while lock(&node).busy > 0 {
             std::thread::yield_now();
         }
-        let (third, answer) = held(&asking);
+        let (third, answer) = held(&queries);
         answer.send(Ok(10)).unwrap();
         assert_eq!(third.wait(Instant::now() + LONG).unwrap(), 10);
     }
 
     #[test]
     fn a_machine_that_failed_is_waited_for_only_for_a_moment() {
-        let asking = Asking::default();
-        let fails = asking.ask("node1", || Err::<u32, _>(Error::Interrupted));
+        let queries = Queries::default();
+        let fails = queries.ask("node1", || Err::<u32, _>(Error::Interrupted));
         fails.wait(Instant::now() + LONG).unwrap_err();
-        let (asked, _answer) = held(&asking);
+        let (query, _answer) = held(&queries);
         // It would be ten minutes.
-        asked.wait(Instant::now() + LONG).unwrap_err();
-        asking.forget();
-        assert!(lock(&asking.0).is_empty());
+        query.wait(Instant::now() + LONG).unwrap_err();
+        queries.forget();
+        assert!(lock(&queries.0).is_empty());
     }
 }

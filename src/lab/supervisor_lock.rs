@@ -1,4 +1,4 @@
-//! The supervisor's seat: one process at a time keeps a lab. Its lock goes with the lab's files, so whoever has locked one looks whether
+//! The lock of the supervisor: one process at a time keeps a lab. Its lock goes with the lab's files, so whoever has locked one looks whether
 //! it is still the lab's.
 
 use crate::error::{IoContext, Result};
@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 
-/// Takes the seat, with the lab's folders; `None` where another process has it.
+/// Takes the lock, with the lab's folders; `None` where another process has it.
 pub(super) fn take(home: &Home, files: &LabFiles) -> Result<Option<File>> {
     loop {
         for dir in [&home.runtime, &files.run] {
@@ -23,7 +23,7 @@ pub(super) fn take(home: &Home, files: &LabFiles) -> Result<Option<File>> {
             return Ok(None);
         }
         if is_at(&lock, files) {
-            // Not before: who has the seat may be removing it.
+            // Not before: who has the lock may be removing it.
             Home::private_dir(&files.state)?;
             return Ok(Some(lock));
         }
@@ -36,7 +36,7 @@ fn is_at(lock: &File, files: &LabFiles) -> bool {
     ours.is_some() && ours == id(std::fs::symlink_metadata(files.lock()))
 }
 
-/// Gives the seat up and removes the lab's files. The lock goes last: the folders of whoever has the next one are left alone.
+/// Gives the lock up and removes the lab's files. The lock goes last: the folders of whoever has the next one are left alone.
 pub(super) fn leave(files: &LabFiles, lock: File) -> Result<()> {
     let gone = |tried: std::io::Result<()>, path: &std::path::Path| match tried {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(e).tried("remove the lab's files", path.display()),
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_has_the_seat_and_what_it_leaves_is_free() {
+    fn one_process_has_the_lock_and_what_it_leaves_is_free() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::under(dir.path());
         let files = home.lab("ccr@2");
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_was_removed_is_nobody_s_seat_and_the_next_one_s_stays() {
+    fn a_lock_file_that_was_removed_locks_nothing_and_the_next_one_stays() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::under(dir.path());
         let files = home.lab("x");

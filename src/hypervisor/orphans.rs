@@ -46,15 +46,15 @@ pub(super) fn forget_unfinished(root: &Path) -> Result<usize> {
 
 /// Ends every QEMU of `root` that is not among the `known` processes; returns how many.
 pub(super) fn end(root: &Path, known: &[u32]) -> Result<usize> {
-    let strays: Vec<u32> = of(root).into_iter().filter(|pid| !known.contains(pid)).collect();
-    for &pid in &strays {
+    let orphans: Vec<u32> = of(root).into_iter().filter(|pid| !known.contains(pid)).collect();
+    for &pid in &orphans {
         if let Some(target) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
             // One that ended meanwhile is no error.
             let _ = kill_process(target, Signal::KILL);
         }
     }
     wait_until("see machines end that libvirt lost", Deadline::after(END), || {
-        Ok(match strays.iter().filter(|&&pid| process::runs(pid)).count() {
+        Ok(match orphans.iter().filter(|&&pid| process::runs(pid)).count() {
             0 => Probe::Ready(()),
             n => Probe::NotYet(format!("{n} still run")),
         })
@@ -63,10 +63,10 @@ pub(super) fn end(root: &Path, known: &[u32]) -> Result<usize> {
         Error::Operation(
             Problem::new("end machines that libvirt lost")
                 .on(root.display())
-                .seen(e),
+                .observed(e),
         )
     })?;
-    Ok(strays.len())
+    Ok(orphans.len())
 }
 
 /// QEMU processes of `root`.

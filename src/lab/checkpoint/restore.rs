@@ -2,7 +2,7 @@
 
 use super::meta::{NodeMeta, NodeState};
 use super::store::Checkpoint;
-use super::{Held, clock, each};
+use super::{HoldGuard, clock, each};
 use crate::error::{Error, Problem, Result};
 use crate::event::monotonic_us;
 use crate::fabric;
@@ -16,7 +16,7 @@ use std::time::Duration;
 const CLOCK: Duration = Duration::from_secs(20);
 
 /// Where the machines come back.
-pub struct Return<'a> {
+pub struct RestoreRequest<'a> {
     /// Runs them.
     pub hypervisor: Arc<dyn Hypervisor>,
     /// Their networks, on the ports that the machines name, with the checkpoint's rules.
@@ -29,9 +29,9 @@ pub struct Return<'a> {
     pub resumed: &'a (dyn Fn() + Sync),
 }
 
-impl std::fmt::Debug for Return<'_> {
+impl std::fmt::Debug for RestoreRequest<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Return")
+        f.debug_struct("RestoreRequest")
             .field("machines", &self.machines)
             .finish_non_exhaustive()
     }
@@ -39,18 +39,18 @@ impl std::fmt::Debug for Return<'_> {
 
 /// How it went.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Returned {
+pub struct Restored {
     /// From the first machine's resumption to the last one's, microseconds.
     pub skew_us: u64,
     /// How long the networks kept frames while machines ran, microseconds.
     pub held_us: u64,
     /// Each machine that was in memory.
-    pub nodes: Vec<ReturnedNode>,
+    pub nodes: Vec<RestoredNode>,
 }
 
 /// How it went with one machine.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct ReturnedNode {
+pub struct RestoredNode {
     /// Its name.
     pub name: String,
     /// How far its clock is from where it belongs, microseconds; absent where the checkpoint knows no offset.
@@ -62,7 +62,7 @@ pub struct ReturnedNode {
 /// Restores every machine suspended, lets them go on together, and sets their clocks while the networks keep frames.
 ///
 /// A machine that was suspended comes back suspended; one that was off stays off. Whatever fails, no machine is left.
-pub fn bring_back(checkpoint: &Checkpoint, to: Return<'_>) -> Result<Returned> {
+pub fn restore(checkpoint: &Checkpoint, to: RestoreRequest<'_>) -> Result<Restored> {
     let known: Vec<(&NodeMeta, Machine)> = to
         .machines
         .iter()
@@ -75,8 +75,8 @@ pub fn bring_back(checkpoint: &Checkpoint, to: Return<'_>) -> Result<Returned> {
     })
 }
 
-fn go_on(checkpoint: &Checkpoint, to: &Return<'_>, known: &[(&NodeMeta, Machine)]) -> Result<Returned> {
-    let held = Held::hold(to.fabric);
+fn go_on(checkpoint: &Checkpoint, to: &RestoreRequest<'_>, known: &[(&NodeMeta, Machine)]) -> Result<Restored> {
+    let held = HoldGuard::hold(to.fabric);
     all(each(known, |(node, machine)| {
         let mut machine = machine.clone();
         for port in &mut machine.ports {
@@ -105,14 +105,14 @@ fn go_on(checkpoint: &Checkpoint, to: &Return<'_>, known: &[(&NodeMeta, Machine)
     drop(held);
     (to.resumed)();
     let held_us = monotonic_us() - begin;
-    let nodes = running.iter().zip(&set).map(|((node, _), set)| ReturnedNode {
+    let nodes = running.iter().zip(&set).map(|((node, _), set)| RestoredNode {
         name: node.name.clone(),
         clock_error_us: set.map(|(error, _)| error),
         clock_set_us: set.map(|(_, took)| took),
     });
     let nodes = nodes.collect();
     let (first, last) = (resumed.iter().min(), resumed.iter().max());
-    Ok(Returned {
+    Ok(Restored {
         skew_us: last.zip(first).map_or(0, |(l, f)| l - f),
         held_us,
         nodes,
@@ -125,7 +125,7 @@ fn same_boot(node: &NodeMeta, now: &str) -> Result<()> {
         Some(then) if then != now => {
             let seen = format!("it booted instead: boot id {now}, at the checkpoint {then}");
             Err(Error::Operation(
-                Problem::new("restore the machine").on(&node.name).seen(seen),
+                Problem::new("restore the machine").on(&node.name).observed(seen),
             ))
         }
         _ => Ok(()),
