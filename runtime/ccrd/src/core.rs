@@ -2,7 +2,8 @@
 
 use crate::clock::Clocks;
 use crate::notify::Notifier;
-use ccr_core::io::{ClientRequest, Command, Effect, Input, Node, Now, Reply, ReqId};
+use ccr_core::command::Command;
+use ccr_core::io::{ClientRequest, Effect, Input, Node, Now, Reply, ReqId};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};

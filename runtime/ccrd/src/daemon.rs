@@ -182,7 +182,7 @@ pub async fn run(options: Options) -> Result<(), Ended> {
         version: crate::VERSION.to_owned(),
         planted: None,
     };
-    let node = ccr_core::io::node((*config).clone(), boot);
+    let node = ccr_core::node((*config).clone(), boot);
     notifier.ready();
     // The core has a thread of its own: a long step must not hold up the sockets, nor they the step.
     let (ended, mut end) = tokio::sync::oneshot::channel();

@@ -16,14 +16,16 @@
 //! * **Time**: [`Input::Tick`] at the latest when `next_deadline()` (boot-time clock) has come. Early or late ticks do no
 //!   harm, late ones cost availability only.
 
-pub use crate::member::END_US;
-use ccr_contract::config::Config;
+use crate::command::Command;
 use ccr_contract::dump::Dump;
 use ccr_contract::event::NodeEvent;
 use ccr_contract::reply::By;
 use ccr_contract::status::Status;
-use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
+
+/// How long the end of a node may take ([`Input::End`]), in microseconds of its boot-time clock. `TimeoutStopSec` of the
+/// unit is longer.
+pub const END_US: u64 = 12_000_000;
 
 /// Both clocks, read at the moment an input is handed in. A paused machine's boot-time clock stands still, only its
 /// real-time clock goes on: neither alone proves how much time has passed.
@@ -480,95 +482,6 @@ pub enum Reply {
     Denied(String),
 }
 
-/// What an operator asks. It may be asked of any member; one that is not in charge passes it on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "verb")]
-pub enum Command {
-    /// This node's own view.
-    Status,
-    /// What this node's store or queue holds.
-    Dump,
-    /// Planned move of the service (handoff): checks the copy's health, loses nothing, or is refused.
-    Move {
-        /// The member that shall serve.
-        to: String,
-        /// Why; mandatory in the original, logged.
-        comment: String,
-    },
-    /// Planned move of a group as the cluster tool does it: no health check at all.
-    MoveGroup {
-        /// Which group.
-        group: GroupName,
-        /// The member that shall own it.
-        to: String,
-    },
-    /// Stop the service. Sticky: neither failover nor reboot brings it back.
-    Stop {
-        /// Why.
-        comment: String,
-    },
-    /// Start the service.
-    Start,
-    /// Suspend copy and replay.
-    Suspend {
-        /// Storage group; all without.
-        group: Option<String>,
-        /// Why.
-        comment: String,
-    },
-    /// Resume copy and replay.
-    Resume {
-        /// Storage group; all without.
-        group: Option<String>,
-    },
-    /// Seed the copy anew.
-    Reseed {
-        /// Storage group; all without.
-        group: Option<String>,
-    },
-    /// Mount a database beyond the dial, accepting the loss.
-    Mount {
-        /// Storage group; all without.
-        group: Option<String>,
-    },
-    /// Tell that closed logs are backed up, so that they may be truncated.
-    BackupMark {
-        /// Storage group; all without.
-        group: Option<String>,
-    },
-    /// Change a live setting.
-    Set {
-        /// Its name, as in [`ccr_contract::config::Settings`], or `network.NAME.role`, `witness`.
-        key: String,
-        /// Its new value as text.
-        value: String,
-        /// Do it although the witness cannot be locked.
-        force: bool,
-    },
-    /// Form the cluster on this node alone without a majority. Recorded at the witness where it can be seen.
-    ForceQuorum,
-    /// Remove a member from the cluster.
-    Evict {
-        /// Which.
-        node: String,
-    },
-    /// Take an evicted member back.
-    Join {
-        /// Which.
-        node: String,
-    },
-}
-
-/// The cluster's two groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum GroupName {
-    /// Cluster name, cluster address, quorum resource.
-    Cluster,
-    /// The clustered mailbox server.
-    Service,
-}
-
 /// A node of either role, as a shell drives it.
 pub trait Node: std::fmt::Debug {
     /// Hands in one input; returns what is to be done, in order.
@@ -590,12 +503,4 @@ pub struct Held {
     pub waiting: usize,
     /// Deliveries that are remembered so that none is stored twice, of all groups.
     pub remembered: usize,
-}
-
-/// Makes the node that the configuration describes.
-pub fn node(config: Config, boot: Boot) -> Box<dyn Node + Send> {
-    match config.role {
-        ccr_contract::config::Role::Member => Box::new(crate::member::Member::new(config, boot)),
-        ccr_contract::config::Role::Hub => Box::new(crate::transport::Hub::new(config, boot)),
-    }
 }

@@ -4,9 +4,10 @@
 //! bytes behind it (parts of logs). Whatever comes from outside is decoded with these functions, which give an error for
 //! garbage, truncation and oversize, and allocate no more than the input is long.
 
-use crate::cluster::record::{Record, RecordId};
+use crate::chain::Link;
+use crate::command::Command;
 use crate::durable::{self, NotUnderstood};
-use crate::io::{Command, Reply};
+use crate::record::{Record, RecordId};
 use ccr_contract::status::{CopyStatus, Intent, ServiceState};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -142,20 +143,6 @@ pub struct GroupView {
     /// The last log that a copy of another history has in common with its source.
     #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
     pub common: Option<u64>,
-}
-
-/// One link of a log chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Link {
-    /// The generation.
-    #[serde(rename = "g")]
-    pub generation: u64,
-    /// Epoch in its header.
-    #[serde(rename = "e")]
-    pub epoch: u64,
-    /// Its checksum.
-    #[serde(rename = "c")]
-    pub checksum: u32,
 }
 
 /// What a frame says. `group` is the index of the storage group.
@@ -325,18 +312,6 @@ pub enum Msg {
     },
 }
 
-impl Msg {
-    /// An answer to a passed-on command.
-    pub fn answer(id: u64, reply: &Reply) -> Msg {
-        let (done, text) = match reply {
-            Reply::Done(t) => (true, t.clone()),
-            Reply::Denied(t) => (false, t.clone()),
-            other => (false, format!("unexpected answer {other:?}")),
-        };
-        Msg::Answer { id, done, text }
-    }
-}
-
 /// The schema of the witness file.
 const WITNESS_SCHEMA: u64 = 1;
 
@@ -430,7 +405,7 @@ pub fn decode_frame(bytes: &[u8]) -> Result<(Msg, &[u8]), WireError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::record::Holder;
+    use crate::record::Holder;
     use proptest::prelude::*;
 
     fn frame() -> Vec<u8> {

@@ -5,12 +5,12 @@
 //! `FAILOVERLAB_BLESS=1 cargo test -p ccr-core --test files` writes what is missing in `files/now`.
 
 use ccr_contract::status::Intent;
-use ccr_core::cluster::record::{Record, RecordId, Saved};
+use ccr_core::chain::{Link, Stream};
 use ccr_core::durable::{self, NotUnderstood};
-use ccr_core::store::log::{self, FileKind, Header, Label, LogError, Stream, Tail};
+use ccr_core::record::{Record, RecordId, Saved};
+use ccr_core::store::log::{self, FileKind, Header, Label, LogError, Tail};
 use ccr_core::store::{Checkpoint, Known};
 use ccr_core::transport::{self, Head};
-use ccr_core::wire::Link;
 use std::path::PathBuf;
 
 const STREAM: Stream = Stream([0xa5; 16]);

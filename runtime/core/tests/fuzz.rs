@@ -3,12 +3,13 @@
 //! through `FAILOVERLAB_FUZZ`.
 
 use ccr_contract::status::{CopyStatus, Intent, ServiceState};
-use ccr_core::cluster::record::{Maker, Record, RecordId, Saved};
-use ccr_core::io::Command;
-use ccr_core::store::log::{self, FileKind, Header, Label, Stream};
+use ccr_core::chain::{Link, Stream};
+use ccr_core::command::Command;
+use ccr_core::record::{Maker, Record, RecordId, Saved};
+use ccr_core::store::log::{self, FileKind, Header, Label};
 use ccr_core::store::{Checkpoint, Known};
 use ccr_core::transport::Head;
-use ccr_core::wire::{self, Echo, GroupView, Heartbeat, Link, Msg, Phase, WitnessFile};
+use ccr_core::wire::{self, Echo, GroupView, Heartbeat, Msg, Phase, WitnessFile};
 
 fn inputs() -> u64 {
     std::env::var("FAILOVERLAB_FUZZ")

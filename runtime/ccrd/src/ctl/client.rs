@@ -2,7 +2,7 @@
 
 use super::{Answer, RUN, Request, SOCKET};
 use ccr_contract::status::Status;
-use ccr_core::io::{Command, GroupName};
+use ccr_core::command::{Command, GroupName};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};

@@ -5,7 +5,7 @@ pub mod server;
 
 use ccr_contract::dump::Dump;
 use ccr_contract::status::Status;
-use ccr_core::io::Command;
+use ccr_core::command::Command;
 use serde::{Deserialize, Serialize};
 
 /// Folder of what exists only while the daemon runs.

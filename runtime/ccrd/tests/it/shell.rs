@@ -3,7 +3,8 @@
 use crate::wait::until_async;
 use ccr_contract::event::{NodeEvent, Severity};
 use ccr_contract::reply::By;
-use ccr_core::io::{ClientRequest, Command, Effect, Input, Listed, LmtpReply, Node, Now, Reply};
+use ccr_core::command::Command;
+use ccr_core::io::{ClientRequest, Effect, Input, Listed, LmtpReply, Node, Now, Reply};
 use ccr_core::store::log::max_message;
 use ccrd::core::{Core, Hands, Inlets, channels, run};
 use ccrd::ctl;

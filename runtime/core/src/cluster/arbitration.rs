@@ -6,12 +6,12 @@
 //! node that has not seen the record for which the witness voted last must not go on alone (*partition in time*).
 
 use super::lease::{MAX_UNSEEN_PAUSE_US, Source};
-use super::record::RecordId;
 use super::{Cluster, Phase};
 use crate::ctx::Ctx;
 use crate::io::{Now, WitnessAction, WitnessResult};
-use crate::member::Pending;
+use crate::op::{Pending, WitnessStep};
 use crate::planted::Bug;
+use crate::record::RecordId;
 use crate::wire::{self, WitnessFile};
 use ccr_contract::event::{Severity, kind};
 
@@ -24,21 +24,6 @@ const LONGEST_RETRY_US: u64 = 1_200_000;
 const PATIENT: u32 = 3;
 /// Between two events about attempts that gave nothing for different reasons, in microseconds.
 const TELL_US: u64 = 5_000_000;
-
-/// What a witness operation was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// Open the file.
-    Open,
-    /// Write and flush, begun then.
-    Write(Now),
-    /// Say that it is given up, then close.
-    LastWrite,
-    /// Close.
-    Close,
-    /// Probe.
-    Probe,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Hold {
@@ -214,7 +199,7 @@ impl Cluster {
                 }
                 self.witness.hold = Hold::Opening;
                 let deadline = self.open_deadline_us();
-                ctx.witness(Pending::Witness(Step::Open), WitnessAction::Open, deadline);
+                ctx.witness(Pending::Witness(WitnessStep::Open), WitnessAction::Open, deadline);
             }
             Hold::No if !want => {
                 self.witness.told_begin = false;
@@ -227,17 +212,17 @@ impl Cluster {
                     self.witness.hold = Hold::Closing;
                     // From now on the file says that nobody relies on it.
                     self.lease.drop_source(Source::Witness);
-                    self.write(ctx, Step::LastWrite, false);
+                    self.write(ctx, WitnessStep::LastWrite, false);
                 } else if self.saving.is_none() && (stale || ctx.due(self.witness.beat_at)) {
                     self.witness.beat_at = ctx.after_ms(self.settings.witness_beat_ms);
-                    self.write(ctx, Step::Write(ctx.now), true);
+                    self.write(ctx, WitnessStep::Write(ctx.now), true);
                 }
             }
             _ => {}
         }
     }
 
-    fn write(&mut self, ctx: &mut Ctx<Pending>, step: Step, held: bool) {
+    fn write(&mut self, ctx: &mut Ctx<Pending>, step: WitnessStep, held: bool) {
         self.witness.writing = Some(self.saved.record.id.clone());
         self.witness.beat += 1;
         let file = WitnessFile {
@@ -262,46 +247,46 @@ impl Cluster {
             self.witness.probing = true;
             self.witness.probe_at = ctx.after_ms(self.settings.witness_check_ms);
             let patience = self.probe_deadline_us();
-            ctx.witness(Pending::Witness(Step::Probe), WitnessAction::Probe, patience);
+            ctx.witness(Pending::Witness(WitnessStep::Probe), WitnessAction::Probe, patience);
         }
     }
 
     /// A witness operation ended.
-    pub fn on_witness(&mut self, ctx: &mut Ctx<Pending>, step: Step, result: WitnessResult) {
-        if self.witness.hold == Hold::Abandoned && step != Step::Probe {
+    pub fn on_witness(&mut self, ctx: &mut Ctx<Pending>, step: WitnessStep, result: WitnessResult) {
+        if self.witness.hold == Hold::Abandoned && step != WitnessStep::Probe {
             self.witness.hold = Hold::No;
             return;
         }
         let votes_anyway = match (step, &result) {
-            (Step::Open, WitnessResult::Held) => ctx.plays(Bug::BothWinArbitration),
-            (Step::Open, WitnessResult::Failed(_)) => ctx.plays(Bug::UnreachableWitnessVotes),
-            (Step::Write(_) | Step::LastWrite, WitnessResult::Failed(_)) => {
+            (WitnessStep::Open, WitnessResult::Held) => ctx.plays(Bug::BothWinArbitration),
+            (WitnessStep::Open, WitnessResult::Failed(_)) => ctx.plays(Bug::UnreachableWitnessVotes),
+            (WitnessStep::Write(_) | WitnessStep::LastWrite, WitnessResult::Failed(_)) => {
                 ctx.plays(Bug::BothWinArbitration) || ctx.plays(Bug::UnreachableWitnessVotes)
             }
             _ => false,
         };
         let result = match step {
-            Step::Open if votes_anyway => WitnessResult::Opened(Vec::new()),
+            WitnessStep::Open if votes_anyway => WitnessResult::Opened(Vec::new()),
             _ if votes_anyway => WitnessResult::Done,
             _ => result,
         };
         match (step, result) {
-            (Step::Probe, result) => self.probed(ctx, result),
-            (Step::Open, WitnessResult::Opened(content)) => self.opened(ctx, &content),
-            (Step::Open, WitnessResult::Held) => {
+            (WitnessStep::Probe, result) => self.probed(ctx, result),
+            (WitnessStep::Open, WitnessResult::Opened(content)) => self.opened(ctx, &content),
+            (WitnessStep::Open, WitnessResult::Held) => {
                 let why = "the other member holds the file";
                 if self.force.asked {
                     self.force_refused(why);
                 }
                 self.not_won(ctx, why, Not::Free);
             }
-            (Step::Open, WitnessResult::Failed(why)) => {
+            (WitnessStep::Open, WitnessResult::Failed(why)) => {
                 self.not_won(ctx, &why, Not::Working);
                 if self.force.asked && self.phase == Phase::Forming && self.saving.is_none() {
                     self.force_alone(ctx, &format!("the witness cannot be seen ({why})"));
                 }
             }
-            (Step::Write(begun), WitnessResult::Done) => {
+            (WitnessStep::Write(begun), WitnessResult::Done) => {
                 if self.witness.written.is_none() {
                     let role = self.arbitrates_as();
                     ctx.info(
@@ -316,12 +301,16 @@ impl Cluster {
                 self.witness.why = None;
                 self.lease.renew(Source::Witness, begun);
             }
-            (Step::LastWrite, WitnessResult::Done) => {
+            (WitnessStep::LastWrite, WitnessResult::Done) => {
                 self.witness.writing = None;
-                ctx.witness(Pending::Witness(Step::Close), WitnessAction::Close, self.timeout_us());
+                ctx.witness(
+                    Pending::Witness(WitnessStep::Close),
+                    WitnessAction::Close,
+                    self.timeout_us(),
+                );
             }
-            (Step::Close, _) => self.let_go(ctx),
-            (Step::Write(_) | Step::LastWrite, result) => {
+            (WitnessStep::Close, _) => self.let_go(ctx),
+            (WitnessStep::Write(_) | WitnessStep::LastWrite, result) => {
                 let had_it = self.witness.written.is_some();
                 self.let_go(ctx);
                 // What was held and is lost is asked for again at once; what could never be written is not.
@@ -329,7 +318,7 @@ impl Cluster {
                 self.witness.retry_at = ctx.now.boot_us + wait;
                 self.tell_lost(ctx, &format!("{result:?}"), Not::Working);
             }
-            (Step::Open, WitnessResult::Done) => self.not_won(ctx, "no answer that makes sense", Not::Working),
+            (WitnessStep::Open, WitnessResult::Done) => self.not_won(ctx, "no answer that makes sense", Not::Working),
         }
     }
 
@@ -400,7 +389,11 @@ impl Cluster {
     /// Not to be held by us: close, and look again after a while.
     fn refuse(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
         self.witness.hold = Hold::Closing;
-        ctx.witness(Pending::Witness(Step::Close), WitnessAction::Close, self.timeout_us());
+        ctx.witness(
+            Pending::Witness(WitnessStep::Close),
+            WitnessAction::Close,
+            self.timeout_us(),
+        );
         self.not_won(ctx, why, Not::Ours);
         self.witness.hold = Hold::Closing;
         self.lose_quorum(ctx, why);

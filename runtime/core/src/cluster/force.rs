@@ -10,7 +10,7 @@
 
 use super::Cluster;
 use crate::ctx::Ctx;
-use crate::member::Pending;
+use crate::op::Pending;
 use crate::wire::{Phase, WitnessFile};
 use ccr_contract::event::{Severity, kind};
 

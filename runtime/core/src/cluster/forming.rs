@@ -1,8 +1,9 @@
 //! Forming a cluster: two members that hear each other agree on who leads, and on a record that goes on from what both know.
 
-use super::{Cluster, record};
+use super::Cluster;
 use crate::ctx::Ctx;
-use crate::member::Pending;
+use crate::op::Pending;
+use crate::record;
 use crate::wire::{Heartbeat, Phase};
 use ccr_contract::event::kind;
 use record::Record;

@@ -4,7 +4,7 @@ use super::Cluster;
 use super::lease::{MAX_UNSEEN_PAUSE_US, Source};
 use crate::ctx::Ctx;
 use crate::io::{Effect, Now};
-use crate::member::Pending;
+use crate::op::Pending;
 use crate::planted::Bug;
 use crate::wire::{self, Echo, Heartbeat, Phase};
 use ccr_contract::config::Config;

@@ -10,10 +10,10 @@
 //! * Membership: an evicted member neither votes nor forms; the one that is left is a majority by itself.
 
 use super::Cluster;
-use super::record::Record;
 use crate::ctx::Ctx;
 use crate::io::Effect;
-use crate::member::Pending;
+use crate::op::Pending;
+use crate::record::Record;
 use crate::wire::Phase;
 use ccr_contract::config::{Config, Dial, Settings};
 use ccr_contract::event::kind;

@@ -13,13 +13,13 @@ mod forming;
 pub mod heartbeat;
 pub mod lease;
 mod live;
-pub mod record;
 mod view;
 
 use crate::ctx::Ctx;
 use crate::io::{DiskAction, Now};
-use crate::member::Pending;
+use crate::op::Pending;
 use crate::planted::Bug;
+use crate::record::{self, Record, Saved};
 use crate::wire::{GroupView, Heartbeat, Phase};
 use arbitration::Witness;
 use ccr_contract::config::{Config, Settings};
@@ -27,7 +27,6 @@ use ccr_contract::event::{Severity, kind};
 use ccr_contract::status::ServiceState;
 use heartbeat::Peer;
 use lease::{Lease, MAX_UNSEEN_PAUSE_US};
-use record::{Record, Saved};
 use std::collections::VecDeque;
 
 /// Agreed records that are remembered, for operators who wait for theirs.

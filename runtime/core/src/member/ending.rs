@@ -5,12 +5,10 @@
 use super::Member;
 use super::operator::Asker;
 use super::service::Stage;
-use crate::io::{Effect, GroupName, Reply};
+use crate::command::GroupName;
+use crate::io::{END_US, Effect, Reply};
 use ccr_contract::event::{Severity, kind};
 use ccr_contract::status::ServiceState;
-
-/// How long the end of a node may take, in microseconds of its boot-time clock. `TimeoutStopSec` of the unit is longer.
-pub const END_US: u64 = 12_000_000;
 
 /// A node that was told to end.
 #[derive(Debug)]

@@ -3,9 +3,10 @@
 //! ([`crate::cluster::lease::MAX_UNSEEN_PAUSE_US`]). A lease that comes back within half a second, as behind a pause, leaves
 //! the address where it is; later it is taken, and announced, anew.
 
+use super::Member;
 use super::service::Stage;
-use super::{Member, Pending};
 use crate::io::AddressKind;
+use crate::op::Pending;
 use ccr_contract::event::{Severity, kind};
 use ccr_contract::status::ServiceState;
 

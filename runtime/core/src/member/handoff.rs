@@ -2,10 +2,11 @@
 //! has inspected every log; until then it can be broken off without a loss. Before it begins, the target verifies its databases
 //! ([`super::verify`]).
 
+use super::Member;
 use super::operator::Asker;
 use super::service::Stage;
-use super::{Member, Pending};
 use crate::io::{AddressKind, Reply};
+use crate::op::Pending;
 use ccr_contract::event::{Severity, kind};
 use ccr_contract::status::{CopyStatus, ServiceState};
 

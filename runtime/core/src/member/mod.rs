@@ -7,7 +7,6 @@ pub mod clients;
 mod ending;
 mod fence;
 mod handoff;
-mod links;
 mod operator;
 mod orderly;
 mod place;
@@ -16,42 +15,21 @@ mod service;
 mod status;
 mod verify;
 
-pub use ending::END_US;
-pub(crate) use links::{End, Links};
-
-use crate::cluster::{CLUSTER_FILE, Cluster, Report, arbitration};
+use crate::cluster::{CLUSTER_FILE, Cluster, Report};
 use crate::ctx::Ctx;
 use crate::io::{AddressKind, Boot, ConnId, DiskAction, DiskResult, Effect, Held, Input, Node, Now};
-use crate::replication::copy::{Copy, Role, Step};
+use crate::links::{End, Links};
+use crate::op::{CompactStep, CopyStep, Op, Part, Pending, ReplayStep, TailStep};
+use crate::replication::copy::{Copy, Role};
 use crate::replication::repair::Repair;
 use crate::replication::source;
-use crate::store::scrub::Part;
-use crate::store::{Op, Outcome, Store};
+use crate::store::{Outcome, Store};
 use crate::wire::{self, GroupView, Msg};
 use ccr_contract::config::Config;
 use ccr_contract::event::{Severity, kind};
 use clients::Clients;
 use service::Service;
 use std::collections::BTreeSet;
-
-/// What an operation was for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Pending {
-    /// `cluster.json` was read.
-    ClusterRead,
-    /// `cluster.json` was written.
-    ClusterSaved,
-    /// The witness.
-    Witness(arbitration::Step),
-    /// A storage group.
-    Group(usize, Op),
-    /// An address.
-    Address(AddressKind, bool),
-    /// Room is made on a full disk.
-    Room,
-    /// A file was written anew; nothing waits for it.
-    Quiet,
-}
 
 /// One of the two members.
 #[derive(Debug)]
@@ -202,11 +180,11 @@ impl Member {
                         | Op::Body { .. }
                         | Op::Scrub(_)
                         | Op::Part { .. }
-                        | Op::Leftover(crate::store::leftover::Step::Read)
-                        | Op::Replay(crate::store::replay::Step::Read(_))
-                        | Op::Compact(crate::store::compact::Step::Read(_))
+                        | Op::Leftover(TailStep::Read)
+                        | Op::Replay(ReplayStep::Read(_))
+                        | Op::Compact(CompactStep::Read(_))
                 )
-                | Pending::Group(_, Op::Copy(Step::Inspect(_) | Step::SeedRead(_)))
+                | Pending::Group(_, Op::Copy(CopyStep::Inspect(_) | CopyStep::SeedRead(_)))
         );
         // What a recovery could not read is not absent: the next life asks again.
         let recovers = matches!(what, Pending::Group(_, Op::Recover(_)));
@@ -216,7 +194,10 @@ impl Member {
         }
         let spared = matches!(
             what,
-            Pending::Group(_, Op::Leftover(_) | Op::Copy(Step::SeedSegment(_) | Step::Seeded))
+            Pending::Group(
+                _,
+                Op::Leftover(_) | Op::Copy(CopyStep::SeedSegment(_) | CopyStep::Seeded)
+            )
         );
         if !reads && !spared && result == DiskResult::Full {
             return self.stop_for_room(format!("{what:?}: {result:?}"));

@@ -3,8 +3,9 @@
 use super::Member;
 use super::orderly::Stopping;
 use crate::cluster::NotNow;
-use crate::cluster::record::{Record, RecordId};
-use crate::io::{Command, ConnId, Effect, GroupName, Reply, ReqId};
+use crate::command::{Command, GroupName};
+use crate::io::{ConnId, Effect, Reply, ReqId};
+use crate::record::{Record, RecordId};
 use crate::wire::{self, Msg};
 use ccr_contract::event::{Severity, kind};
 use ccr_contract::status::Intent;
@@ -72,6 +73,16 @@ fn charge(command: &Command) -> Charge {
         | Command::Evict { .. }
         | Command::Join { .. } => Charge::Leader,
     }
+}
+
+/// An answer to a passed-on command.
+fn answer(id: u64, reply: &Reply) -> Msg {
+    let (done, text) = match reply {
+        Reply::Done(t) => (true, t.clone()),
+        Reply::Denied(t) => (false, t.clone()),
+        other => (false, format!("unexpected answer {other:?}")),
+    };
+    Msg::Answer { id, done, text }
 }
 
 impl Member {
@@ -343,7 +354,7 @@ impl Member {
         match asker {
             Asker::Local(req) => self.ctx.reply(req, reply),
             Asker::Remote(conn, id) => {
-                let bytes = wire::encode_frame(&Msg::answer(id, &reply), &[]);
+                let bytes = wire::encode_frame(&answer(id, &reply), &[]);
                 self.ctx.emit(Effect::SendFrame { conn, bytes });
             }
             Asker::Nobody => {}

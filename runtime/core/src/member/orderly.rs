@@ -3,11 +3,11 @@
 //! who alone has everything, and the service starts only with that (`Record::holder`).
 
 use super::Member;
-use super::Pending;
 use super::handoff::HANDOFF_US;
 use super::operator::Asker;
 use super::service::Stage;
 use crate::io::{AddressKind, Effect, Reply};
+use crate::op::Pending;
 use crate::planted::Bug;
 use ccr_contract::status::{CopyStatus, Intent, ServiceState};
 

@@ -2,7 +2,7 @@
 
 use super::Member;
 use super::service::Stage;
-use crate::cluster::record::Record;
+use crate::record::Record;
 use ccr_contract::status::{Intent, ServiceState};
 
 impl Member {

@@ -9,14 +9,15 @@
 //!   ([`super::fence`]).
 //! * A handoff ([`super::handoff`]) loses nothing.
 
+use super::Member;
 use super::handoff::HANDOFF_US;
 use super::operator::Asker;
 use super::salvage::{SALVAGE_ALL_US, SALVAGE_US};
-use super::{Member, Pending};
-use crate::cluster::record::Record;
 use crate::ctx::Ctx;
 use crate::io::{AddressKind, Effect, Reply};
+use crate::op::Pending;
 use crate::planted::Bug;
+use crate::record::Record;
 use ccr_contract::config::{Config, DatabaseFailure};
 use ccr_contract::event::{Severity, Value, kind};
 use ccr_contract::status::{Intent, ServiceState};

@@ -9,11 +9,10 @@
 
 use super::seed::Seeding;
 use crate::ctx::Ctx;
-use crate::member::Pending;
+use crate::op::{Part, Pending};
 use crate::planted::Bug;
-use crate::store::scrub::Part;
-use crate::store::{Closed, Store};
-use crate::wire::{Link, Msg};
+use crate::store::Store;
+use crate::wire::Msg;
 use ccr_contract::event::{Severity, kind};
 use ccr_contract::status::CopyStatus;
 
@@ -21,23 +20,6 @@ use ccr_contract::status::CopyStatus;
 pub(super) const ANSWER_US: u64 = 5_000_000;
 /// Between two attempts to reach the source, in microseconds.
 pub(super) const RETRY_US: u64 = 500_000;
-
-/// What a disk operation of the copy was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// A log lies in the inspection folder.
-    Landed(u64),
-    /// It was read back.
-    Inspect(u64),
-    /// It was moved into the stream.
-    Moved(Closed),
-    /// A segment of the seed is on the disk.
-    SeedSegment(Link),
-    /// It was read back.
-    SeedRead(Link),
-    /// The seed's marker is on the disk.
-    Seeded,
-}
 
 /// Who the source is, as the cluster layer has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

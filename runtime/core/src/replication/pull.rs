@@ -1,11 +1,12 @@
 //! One log on its way: pulled in parts, landed in the inspection folder, read back, inspected, moved into the stream.
 
-use super::copy::{ANSWER_US, Copy, Out, RETRY_US, Role, Stage, Step};
+use super::copy::{ANSWER_US, Copy, Out, RETRY_US, Role, Stage};
+use crate::chain::Closed;
 use crate::ctx::Ctx;
 use crate::io::{DiskAction, DiskResult};
-use crate::member::Pending;
+use crate::op::{CopyStep, Op, Pending};
 use crate::planted::Bug;
-use crate::store::{Closed, Op, Store, log};
+use crate::store::{Store, log};
 use crate::wire::Msg;
 use ccr_contract::event::kind;
 
@@ -77,26 +78,26 @@ impl Copy {
         let file = store.inspect_file(generation);
         store.disk(
             ctx,
-            Op::Copy(Step::Landed(generation)),
+            Op::Copy(CopyStep::Landed(generation)),
             DiskAction::Replace { file, bytes },
         );
     }
 
     /// A disk operation of the copy ended.
-    pub fn on_disk(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, step: Step, result: DiskResult) -> Out {
+    pub fn on_disk(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, step: CopyStep, result: DiskResult) -> Out {
         let mut out = Vec::new();
         match step {
-            Step::Landed(g) => {
+            CopyStep::Landed(g) => {
                 self.copied = self.copied.max(g);
                 let action = DiskAction::Read {
                     file: store.inspect_file(g),
                     offset: 0,
                     len: store.generation_bytes() + 1,
                 };
-                store.disk(ctx, Op::Copy(Step::Inspect(g)), action);
+                store.disk(ctx, Op::Copy(CopyStep::Inspect(g)), action);
             }
-            Step::Inspect(g) => self.inspect(ctx, store, g, result),
-            Step::Moved(closed) => {
+            CopyStep::Inspect(g) => self.inspect(ctx, store, g, result),
+            CopyStep::Moved(closed) => {
                 let g = closed.link.generation;
                 store.closed.insert(g, closed);
                 if self.fills_gaps {
@@ -116,7 +117,7 @@ impl Copy {
                     ctx.wake_at(ctx.now.boot_us);
                 }
             }
-            Step::SeedSegment(_) | Step::SeedRead(_) | Step::Seeded => {
+            CopyStep::SeedSegment(_) | CopyStep::SeedRead(_) | CopyStep::Seeded => {
                 self.on_seed_disk(ctx, store, step, result, &mut out);
             }
         }
@@ -150,7 +151,7 @@ impl Copy {
                     used: scan.used as u64,
                 };
                 let (from, to) = (store.inspect_file(generation), store.log_file(generation));
-                store.disk(ctx, Op::Copy(Step::Moved(closed)), DiskAction::Rename { from, to });
+                store.disk(ctx, Op::Copy(CopyStep::Moved(closed)), DiskAction::Rename { from, to });
             }
             Err(why) => self.attempt_failed(ctx, store, generation, &why),
         }

@@ -3,9 +3,8 @@
 
 use super::copy::ANSWER_US;
 use crate::ctx::Ctx;
-use crate::member::Pending;
+use crate::op::{Part, Pending};
 use crate::store::Store;
-use crate::store::scrub::Part;
 use crate::wire::Msg;
 use ccr_contract::event::kind;
 

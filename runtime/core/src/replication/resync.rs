@@ -2,12 +2,13 @@
 //! What comes after it here is divergent and dropped (incremental reseed), unless the database has taken it in.
 
 use super::copy::{ANSWER_US, Copy, Out, Role, Stage};
+use crate::chain::Link;
 use crate::ctx::Ctx;
 use crate::io::DiskAction;
-use crate::member::Pending;
+use crate::op::{Op, Pending};
 use crate::planted::Bug;
-use crate::store::{Op, Store, log};
-use crate::wire::{Link, MAX_LINKS, Msg};
+use crate::store::{Store, log};
+use crate::wire::{MAX_LINKS, Msg};
 use ccr_contract::event::{Severity, kind};
 
 impl Copy {

@@ -7,12 +7,13 @@
 //! that is damaged, is asked for again after a new offer, a few times, with a pause; with each verified segment the count begins
 //! anew. Then the seed has failed, with the cause, until somebody orders another one.
 
-use super::copy::{ANSWER_US, Copy, Out, RETRY_US, Stage, Step};
+use super::copy::{ANSWER_US, Copy, Out, RETRY_US, Stage};
+use crate::chain::{GENESIS, Link};
 use crate::ctx::Ctx;
 use crate::io::{DiskAction, DiskResult};
-use crate::member::Pending;
-use crate::store::{GENESIS, Op, Store, log};
-use crate::wire::{Link, Msg};
+use crate::op::{CopyStep, Op, Pending};
+use crate::store::{Store, log};
+use crate::wire::Msg;
 use ccr_contract::event::{Severity, kind};
 
 /// Attempts at one segment.
@@ -115,7 +116,7 @@ impl Copy {
                 ctx.wake_at(ctx.now.boot_us + RETRY_US);
             }
             SeedStep::Settling if store.quiet() && !store.is_replaying() => {
-                store.mark_seed(ctx, Op::Copy(Step::Seeded), &seeding.stream, seeding.checkpoint);
+                store.mark_seed(ctx, Op::Copy(CopyStep::Seeded), &seeding.stream, seeding.checkpoint);
                 self.stage = Stage::Switching;
             }
             _ => {}
@@ -199,7 +200,7 @@ impl Copy {
         match read {
             Ok(link) => {
                 seeding.step = SeedStep::Writing(link);
-                store.write_seed(ctx, Op::Copy(Step::SeedSegment(link)), generation, bytes);
+                store.write_seed(ctx, Op::Copy(CopyStep::SeedSegment(link)), generation, bytes);
             }
             Err(why) => self.seed_trouble(ctx, store, &format!("segment {generation}: {why}")),
         }
@@ -255,7 +256,7 @@ impl Copy {
         &mut self,
         ctx: &mut Ctx<Pending>,
         store: &mut Store,
-        step: Step,
+        step: CopyStep,
         result: DiskResult,
         out: &mut Out,
     ) {
@@ -264,15 +265,15 @@ impl Copy {
             return self.seed_failed(ctx, store, "the seed has failed: the disk is full");
         }
         match (step, &mut self.stage) {
-            (Step::SeedSegment(link), Stage::Seeding(_)) => {
+            (CopyStep::SeedSegment(link), Stage::Seeding(_)) => {
                 let action = DiskAction::Read {
                     file: store.seed_file(link.generation),
                     offset: 0,
                     len: store.generation_bytes() + 1,
                 };
-                store.disk(ctx, Op::Copy(Step::SeedRead(link)), action);
+                store.disk(ctx, Op::Copy(CopyStep::SeedRead(link)), action);
             }
-            (Step::SeedRead(link), Stage::Seeding(seeding)) if seeding.writes(link) => {
+            (CopyStep::SeedRead(link), Stage::Seeding(seeding)) if seeding.writes(link) => {
                 let whole = match &result {
                     DiskResult::Bytes(bytes) => log::segment(bytes).is_ok_and(|s| s.link() == link),
                     _ => false,
@@ -286,7 +287,7 @@ impl Copy {
                     self.seed_trouble(ctx, store, &why);
                 }
             }
-            (Step::Seeded, Stage::Switching) => {
+            (CopyStep::Seeded, Stage::Switching) => {
                 self.stage = Stage::Recovering { seeded: true };
                 store.recover_after(ctx);
             }

@@ -1,9 +1,11 @@
 //! Parts of a segment that changes under way. The simulator's segments fit into one part.
 
 use super::*;
+use crate::chain::Stream;
 use crate::io::{Boot, Effect, Now};
+use crate::op::{CopyStep, Pending};
 use crate::replication::copy::Role;
-use crate::store::log::{FileKind, Header, Label, Stream};
+use crate::store::log::{FileKind, Header, Label};
 
 const STREAM: Stream = Stream([7; 16]);
 
@@ -161,8 +163,8 @@ fn a_part_that_does_not_fit_is_asked_for_three_times_and_a_verified_segment_begi
     rig.offer(link);
     assert_eq!(rig.part(0, &whole, whole.len()), None);
     let done = |rig: &mut Rig, step, result| rig.copy.on_disk(&mut rig.ctx, &mut rig.store, step, result);
-    done(&mut rig, Step::SeedSegment(link), DiskResult::Done);
-    done(&mut rig, Step::SeedRead(link), DiskResult::Bytes(whole));
+    done(&mut rig, CopyStep::SeedSegment(link), DiskResult::Done);
+    done(&mut rig, CopyStep::SeedRead(link), DiskResult::Bytes(whole));
     let Stage::Seeding(seeding) = &rig.copy.stage else {
         panic!("{:?}", rig.copy.stage)
     };

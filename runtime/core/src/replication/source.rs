@@ -3,9 +3,9 @@
 
 use crate::ctx::Ctx;
 use crate::io::{ConnId, DiskAction, DiskResult, Effect};
-use crate::member::Pending;
+use crate::op::{Op, Pending};
 use crate::planted::Bug;
-use crate::store::{Op, Store, log};
+use crate::store::{Store, log};
 use crate::wire::{self, MAX_LINKS, MAX_PART, Msg};
 
 /// Sends a frame without raw bytes.

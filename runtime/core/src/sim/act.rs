@@ -6,7 +6,8 @@ use super::effects::SHARE_HOST;
 use super::plan::{Then, Way, What, Who};
 use super::share::SHARES;
 use super::world::{CLIENTS, Happening, Moment, PRIVATE, PUBLIC, Pause, Waiter, World};
-use crate::io::{Command, DiskAction, DiskResult, GroupName, Input, Reply, ReqId};
+use crate::command::{Command, GroupName};
+use crate::io::{DiskAction, DiskResult, Input, Reply, ReqId};
 use crate::wire;
 
 /// What a step did that must be undone.

@@ -2,8 +2,8 @@
 
 use super::counters::Counters;
 use super::world::World;
-use crate::cluster::record::Saved;
 use crate::io::Reply;
+use crate::record::Saved;
 use crate::store::log;
 use crate::wire;
 use ccr_contract::config::Config;

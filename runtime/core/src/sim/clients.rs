@@ -252,7 +252,7 @@ impl World {
                 next = true;
             }
             Reply::Message(bytes) => {
-                o.key = crate::member::clients::message_key(&bytes);
+                o.key = crate::mailbox::message_key(&bytes);
                 let kind = o.kind;
                 let key = o.key.clone();
                 let sent = self

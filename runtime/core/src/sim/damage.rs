@@ -3,8 +3,8 @@
 use super::disk::{How, Kind};
 use super::world::World;
 use crate::cluster::CLUSTER_FILE;
-use crate::cluster::record::Saved;
 use crate::durable;
+use crate::record::Saved;
 use crate::store::log;
 use crate::wire;
 use ccr_contract::status::{ClusterState, CopyStatus};

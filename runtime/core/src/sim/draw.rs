@@ -5,7 +5,7 @@ use super::disk::{How, Kind, Unreadable};
 use super::plan::{Plan, Step, Then, Times, WINDOW_US, Way, What, Who, usual_drift};
 use super::rng::Rng;
 use super::world::Pause;
-use crate::io::{Command, GroupName};
+use crate::command::{Command, GroupName};
 use ccr_contract::config::Dial;
 
 /// In how many of a hundred seeds a run is harsher in this way. What has come to stay is above 0; 0 is a draw that waits for

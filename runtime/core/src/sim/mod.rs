@@ -271,7 +271,7 @@ fn configs(plan: &Plan) -> Vec<Config> {
 impl World {
     /// What an operator does when the cluster does not become well by itself.
     fn mend(&mut self, why: &str) {
-        use crate::io::Command;
+        use crate::command::Command;
         let group = None;
         self.take_away_what_is_not_understood();
         if let Some(i) = self.needs_force() {
@@ -295,7 +295,7 @@ impl World {
                 self.order(usize::MAX, 0, Command::Mount { group });
             } else if self.mended % 4 == 3 {
                 let to = MEMBERS[1 - self.workload.service_at].to_owned();
-                let group = crate::io::GroupName::Service;
+                let group = crate::command::GroupName::Service;
                 self.order(usize::MAX, 0, Command::MoveGroup { group, to });
             }
         } else if why.contains("Suspended") {

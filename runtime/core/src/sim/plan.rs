@@ -3,7 +3,7 @@
 
 use super::disk::{How, Kind, Unreadable};
 use super::world::Pause;
-use crate::io::Command;
+use crate::command::Command;
 use ccr_contract::config::{Dial, Settings};
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,8 @@
 
 use super::clients::{Kind, Operation, Outcome, Recipient};
 use super::world::World;
-use crate::io::{Command, Effect, Input, Reply};
+use crate::command::Command;
+use crate::io::{Effect, Input, Reply};
 use ccr_contract::dump::{Dump, Group};
 use ccr_contract::status::{CopyStatus, ServiceState, Status};
 use std::collections::{BTreeMap, BTreeSet};
@@ -176,7 +177,7 @@ impl World {
 
     /// Whether what was acknowledged to this mailbox may be gone.
     fn may_be_lost(&self, to: &Recipient) -> bool {
-        let n = crate::member::clients::group_of(to.mailbox, self.checks.groups.len());
+        let n = crate::mailbox::group_of(to.mailbox, self.checks.groups.len());
         let group = &self.checks.groups[n];
         to.by.as_ref().is_some_and(|by| self.checks.may_be_lost(by, group))
     }

@@ -1,7 +1,7 @@
 use super::plan::{Step, Way, What, Who};
 use super::world::Pause;
 use super::*;
-use crate::io::Command;
+use crate::command::Command;
 
 /// The tier of continuous integration: every seed holds every invariant, and every run is worth something.
 #[test]
@@ -124,7 +124,7 @@ fn what_cannot_be_set_is_refused_with_what_can() {
 #[test]
 fn a_new_witness_is_in_force_only_after_the_quorum_resource_came_online_again() {
     let change = set("witness", r"\\hub0\witness2", false);
-    let (group, to) = (crate::io::GroupName::Cluster, MEMBERS[1].to_owned());
+    let (group, to) = (crate::command::GroupName::Cluster, MEMBERS[1].to_owned());
     let steps = [(20, 1, change), (30, 1, What::Ask(0, Command::MoveGroup { group, to }))];
     let outcome = run_plan(1, plan(&steps[..1]), false);
     assert_eq!((outcome.broken, outcome.counters.witness_changes), (None, 0));

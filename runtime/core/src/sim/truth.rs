@@ -5,7 +5,7 @@ use super::disk::Kind;
 use super::effects::SHARE_HOST;
 use super::plan::What;
 use super::world::{PRIVATE, PUBLIC, World};
-use crate::io::Command;
+use crate::command::Command;
 use ccr_contract::config::{Settings, Shipping};
 use ccr_contract::event::{NodeEvent, kind};
 use ccr_contract::status::{ClusterState, CopyStatus, ServiceState, Status, WitnessHealth};

@@ -7,7 +7,8 @@ use super::rng::Rng;
 use super::share::Share;
 use super::streams::{Answered, STREAM_DIES_US, Stream};
 use super::truth::Truths;
-use crate::io::{Boot, Input, Node, Now, OpId, ReqId, WitnessAction, node};
+use crate::io::{Boot, Input, Node, Now, OpId, ReqId, WitnessAction};
+use crate::node;
 use ccr_contract::config::Config;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
@@ -108,7 +109,7 @@ pub enum Happening {
     /// A machine loses power.
     PowerOff(usize),
     /// An operator asks a member.
-    Order(usize, usize, crate::io::Command),
+    Order(usize, usize, crate::command::Command),
     /// The daemon is started again.
     Restart(usize, u64),
     /// What was to follow a service that came online follows: the step, and who came online.
@@ -143,7 +144,7 @@ pub(super) enum Waiter {
 }
 
 /// An operator's order: what was served when it was given, by whom and in which epochs, and when that was.
-pub(super) type Order = (crate::io::Command, Vec<(usize, u64)>, u64);
+pub(super) type Order = (crate::command::Command, Vec<(usize, u64)>, u64);
 
 /// Everything there is.
 #[derive(Debug)]

@@ -7,12 +7,12 @@
 //! followed by one as soon as it is durable.
 
 use super::log::{self, Label, Record};
-use super::{Closed, Op, Outcome, Store};
+use super::{Outcome, Store};
+use crate::chain::{Closed, Link};
 use crate::ctx::Ctx;
 use crate::io::DiskAction;
-use crate::member::Pending;
+use crate::op::{GroupOp, Op};
 use crate::planted::Bug;
-use crate::wire::Link;
 use ccr_contract::event::kind;
 use std::collections::{BTreeSet, VecDeque};
 
@@ -101,7 +101,7 @@ impl Writer {
 
 impl Store {
     /// Opens a new generation behind the last closed one.
-    pub(super) fn open_new(&mut self, ctx: &mut Ctx<Pending>, epoch: u64) {
+    pub(super) fn open_new(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, epoch: u64) {
         let last = self.last();
         let header = self.header(last.generation + 1, epoch, last.checksum).encode();
         self.leftover = None;
@@ -156,7 +156,7 @@ impl Store {
 
     /// The open log that an earlier life of this node left: what is whole of it is kept and closed. What cannot be taken is kept
     /// under another name.
-    pub(super) fn take_leftover(&mut self, ctx: &mut Ctx<Pending>, bytes: &[u8]) {
+    pub(super) fn take_leftover(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, bytes: &[u8]) {
         self.leftover = None;
         let last = self.last();
         let file = self.file(".log");
@@ -215,7 +215,7 @@ impl Store {
     }
 
     /// Gives the open log its exact size and its final name.
-    fn finish_file(&mut self, ctx: &mut Ctx<Pending>, closed: Closed) {
+    fn finish_file(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, closed: Closed) {
         let open = self.file(".log");
         let to = self.log_file(closed.link.generation);
         debug_assert!(closed.used <= self.size, "{closed:?} in {} bytes", self.size);
@@ -239,7 +239,7 @@ impl Store {
     }
 
     /// Queues a change. Its ticket comes back in [`Outcome::Landed`], or never if the group is dismounted before.
-    pub fn change(&mut self, ctx: &mut Ctx<Pending>, txn: u64, slot: usize, change: Change<'_>) {
+    pub fn change(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, txn: u64, slot: usize, change: Change<'_>) {
         let Some(w) = self.writer.as_mut() else { return };
         let mut ticket = Ticket {
             txn,
@@ -320,13 +320,13 @@ impl Store {
     }
 
     /// Sends the batch to the disk where no flush is under way: records that come meanwhile share the next one.
-    fn flush(&mut self, ctx: &mut Ctx<Pending>) {
+    fn flush(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
         if self.writer.as_ref().is_some_and(|w| w.flights.is_empty()) {
             self.flush_now(ctx);
         }
     }
 
-    fn flush_now(&mut self, ctx: &mut Ctx<Pending>) {
+    fn flush_now(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
         let file = self.file(".log");
         let stream = self.stream.unwrap_or_default();
         let Some(w) = self.writer.as_mut() else { return };
@@ -363,7 +363,7 @@ impl Store {
         self.disk(ctx, synced, DiskAction::Sync { file });
     }
 
-    pub(super) fn on_synced(&mut self, ctx: &mut Ctx<Pending>) -> Vec<Outcome> {
+    pub(super) fn on_synced(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) -> Vec<Outcome> {
         let Some(w) = self.writer.as_mut() else {
             return Vec::new();
         };
@@ -391,7 +391,7 @@ impl Store {
 
     /// With nothing more to write, notes how much of the open log is durable. The note itself is not flushed: it is there
     /// whenever the process alone dies, and soon after where the power goes.
-    fn mark(&mut self, ctx: &mut Ctx<Pending>) {
+    fn mark(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
         let (size, stream) = (self.size, self.stream.unwrap_or_default());
         let Some(w) = self.writer.as_mut() else { return };
         let room = w.len + (log::MARK + log::END) as u64 <= size;
@@ -408,7 +408,7 @@ impl Store {
     }
 
     /// Closes the open log and begins the next one.
-    pub fn roll(&mut self, ctx: &mut Ctx<Pending>) {
+    pub fn roll(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
         self.flush_now(ctx);
         let Some(w) = self.writer.as_mut().filter(|w| w.has_records) else {
             return;
@@ -450,7 +450,7 @@ impl Store {
         self.disk(ctx, Op::Quiet, append(&tmp, Vec::new()));
     }
 
-    pub(super) fn on_closed(&mut self, ctx: &mut Ctx<Pending>, closed: Closed) -> Vec<Outcome> {
+    pub(super) fn on_closed(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, closed: Closed) -> Vec<Outcome> {
         let link = closed.link;
         self.closed.insert(link.generation, closed);
         // After a dismount what was flushed last is not in the index: the next mount reads this log.
@@ -471,7 +471,7 @@ impl Store {
     }
 
     /// Rolls a log that has been left alone for a while, so that what it holds is shipped.
-    pub fn roll_when_idle(&mut self, ctx: &mut Ctx<Pending>, idle_us: u64) {
+    pub fn roll_when_idle(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, idle_us: u64) {
         let Some(w) = self.writer.as_ref().filter(|w| w.has_records) else {
             return;
         };

@@ -9,20 +9,11 @@
 //!   moment when the replacement is queued.
 
 use super::log::{self, Record, Scan};
-use super::{Op, Segment, Store};
+use super::{Segment, Store};
 use crate::ctx::Ctx;
 use crate::io::{DiskAction, DiskResult};
-use crate::member::Pending;
+use crate::op::{CompactStep, GroupOp, Op};
 use ccr_contract::event::{Severity, kind};
-
-/// One segment on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// It is read.
-    Read(u64),
-    /// Its smaller successor was written.
-    Written,
-}
 
 impl Store {
     /// A log is part of the database now: what its records delete is dead in the segments that hold it.
@@ -41,7 +32,7 @@ impl Store {
     }
 
     /// Makes one segment smaller, where there is one to gain by and the database is at rest.
-    pub fn compact(&mut self, ctx: &mut Ctx<Pending>) {
+    pub fn compact(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
         if self.compacting || self.is_replaying() || self.damage.is_some() || !self.recovered() {
             return;
         }
@@ -57,23 +48,23 @@ impl Store {
             offset: 0,
             len: self.size + 1,
         };
-        self.disk(ctx, Op::Compact(Step::Read(generation)), action);
+        self.disk(ctx, Op::Compact(CompactStep::Read(generation)), action);
     }
 
-    pub(super) fn on_compact(&mut self, ctx: &mut Ctx<Pending>, step: Step, result: DiskResult) {
+    pub(super) fn on_compact(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, step: CompactStep, result: DiskResult) {
         match (step, result) {
-            (Step::Read(g), DiskResult::Bytes(bytes)) => self.rewrite(ctx, g, &bytes),
-            (Step::Read(g), result) => {
+            (CompactStep::Read(g), DiskResult::Bytes(bytes)) => self.rewrite(ctx, g, &bytes),
+            (CompactStep::Read(g), result) => {
                 self.compacting = false;
                 self.ripe.insert(g);
                 let what = self.segment_file(g);
                 self.unread(ctx, &what, &result);
             }
-            (Step::Written, _) => self.compacting = false,
+            (CompactStep::Written, _) => self.compacting = false,
         }
     }
 
-    fn rewrite(&mut self, ctx: &mut Ctx<Pending>, generation: u64, bytes: &[u8]) {
+    fn rewrite(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, generation: u64, bytes: &[u8]) {
         let link = self.segments.get(&generation).map(|s| s.link);
         let read = log::segment(bytes).map_err(|e| e.to_string());
         let read = read.and_then(|s| {
@@ -109,6 +100,10 @@ impl Store {
             self.index.moved(seq, at);
         }
         let file = self.segment_file(generation);
-        self.disk(ctx, Op::Compact(Step::Written), DiskAction::Replace { file, bytes });
+        self.disk(
+            ctx,
+            Op::Compact(CompactStep::Written),
+            DiskAction::Replace { file, bytes },
+        );
     }
 }

@@ -1,12 +1,12 @@
 //! The small files of a group, and what becomes of a file that cannot be used: nothing is deleted because it was not read or not
 //! understood.
 
-use super::{Op, Store, UNREAD_MS};
+use super::{Store, UNREAD_MS};
+use crate::chain::Link;
 use crate::ctx::Ctx;
 use crate::durable::{self, NotUnderstood};
 use crate::io::{DiskAction, DiskResult};
-use crate::member::Pending;
-use crate::wire::Link;
+use crate::op::{GroupOp, Op};
 use ccr_contract::event::{Severity, kind};
 use serde::{Deserialize, Serialize};
 
@@ -82,7 +82,7 @@ impl Known {
 }
 
 impl Store {
-    pub(crate) fn save_checkpoint(&self, ctx: &mut Ctx<Pending>, op: Op, link: Link) {
+    pub(crate) fn save_checkpoint(&self, ctx: &mut Ctx<impl From<GroupOp>>, op: Op, link: Link) {
         let stream = self.stream.map(|s| s.to_string()).unwrap_or_default();
         let bytes = Checkpoint {
             stream,
@@ -93,7 +93,7 @@ impl Store {
         let file = self.file(".chk");
         self.disk(ctx, op, DiskAction::Replace { file, bytes });
     }
-    pub(crate) fn save_known(&self, ctx: &mut Ctx<Pending>) {
+    pub(crate) fn save_known(&self, ctx: &mut Ctx<impl From<GroupOp>>) {
         if self.sealed {
             return;
         }
@@ -102,7 +102,7 @@ impl Store {
         self.disk(ctx, Op::Quiet, DiskAction::Replace { file, bytes });
     }
     /// Keeps a file under a name that says so: `E00.log.bad-1`.
-    pub(crate) fn set_aside(&mut self, ctx: &mut Ctx<Pending>, file: String, why: &str) {
+    pub(crate) fn set_aside(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, file: String, why: &str) {
         let to = format!("{file}.bad-{}", self.next_bad);
         self.next_bad += 1;
         let data = [
@@ -115,7 +115,7 @@ impl Store {
         self.disk(ctx, Op::Quiet, DiskAction::Rename { from: file, to });
     }
     /// The open log of an earlier life is no part of the stream: it goes, or is kept where it holds more than could be read.
-    pub(crate) fn drop_open(&mut self, ctx: &mut Ctx<Pending>) {
+    pub(crate) fn drop_open(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
         let file = self.file(".log");
         match self.open_damage.take() {
             Some(why) => self.set_aside(ctx, file, &why),
@@ -123,7 +123,7 @@ impl Store {
         }
     }
     /// Something could not be read: it is told, and tried again later.
-    pub(super) fn unread(&mut self, ctx: &mut Ctx<Pending>, what: &str, result: &DiskResult) -> String {
+    pub(super) fn unread(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, what: &str, result: &DiskResult) -> String {
         let why = format!("{what} cannot be read: {result:?}");
         let data = [("group", self.name.as_str().into()), ("why", why.as_str().into())];
         ctx.warn(kind::LOG_UNREADABLE, &data);

@@ -5,22 +5,12 @@
 //! Where the other node has gone on without it, it is a divergent log as any other, and dropped when the chains are compared.
 
 use super::log::{self, Scan};
-use super::{Closed, Op, Outcome, Store};
+use super::{Outcome, Store};
+use crate::chain::Closed;
+use crate::chain::Link;
 use crate::ctx::Ctx;
 use crate::io::{DiskAction, DiskResult};
-use crate::member::Pending;
-use crate::wire::Link;
-
-/// What a disk operation was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// The open log is read.
-    Read,
-    /// It is cut to its last whole record, ended, filled up, flushed.
-    Write,
-    /// It has its final name.
-    Closed(Closed),
-}
+use crate::op::{GroupOp, Op, TailStep};
 
 impl Store {
     /// Whether records lie in a log that is not closed; none where that is not known yet.
@@ -31,7 +21,7 @@ impl Store {
     }
 
     /// The disk was read: begins to close what was left open.
-    pub(super) fn begin_close(&mut self, ctx: &mut Ctx<Pending>) {
+    pub(super) fn begin_close(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
         let unsound = self.damage.is_some() || self.open_damage.is_some();
         if self.has_open() != Some(true) || self.stream.is_none() || unsound {
             return;
@@ -42,12 +32,17 @@ impl Store {
             offset: 0,
             len: self.generation_bytes() + 1,
         };
-        self.disk(ctx, Op::Leftover(Step::Read), action);
+        self.disk(ctx, Op::Leftover(TailStep::Read), action);
     }
 
-    pub(super) fn on_leftover(&mut self, ctx: &mut Ctx<Pending>, step: Step, result: DiskResult) -> Vec<Outcome> {
+    pub(super) fn on_leftover(
+        &mut self,
+        ctx: &mut Ctx<impl From<GroupOp>>,
+        step: TailStep,
+        result: DiskResult,
+    ) -> Vec<Outcome> {
         match (step, result) {
-            (Step::Read, DiskResult::Bytes(bytes)) => {
+            (TailStep::Read, DiskResult::Bytes(bytes)) => {
                 match log::scan(&bytes).ok().filter(|s| self.is_next(s)) {
                     Some(scan) => self.close_leftover(ctx, &scan),
                     // It comes behind a log that is missing here, or belongs to another history: it stays as it is.
@@ -55,20 +50,20 @@ impl Store {
                 }
                 Vec::new()
             }
-            (Step::Closed(closed), DiskResult::Done) => {
+            (TailStep::Closed(closed), DiskResult::Done) => {
                 self.closing_leftover = false;
                 self.leftover = None;
                 self.on_closed(ctx, closed)
             }
             // It could not be read, or there was no room for it: it stays open, and the other node is told so.
-            (Step::Read | Step::Closed(_), result) => {
+            (TailStep::Read | TailStep::Closed(_), result) => {
                 self.closing_leftover = false;
                 if let DiskResult::Failed(_) = result {
                     self.unread(ctx, "the open log", &result);
                 }
                 Vec::new()
             }
-            (Step::Write, _) => Vec::new(),
+            (TailStep::Write, _) => Vec::new(),
         }
     }
 
@@ -79,11 +74,11 @@ impl Store {
         next && Some(h.stream) == self.stream && !scan.records.is_empty()
     }
 
-    fn close_leftover(&mut self, ctx: &mut Ctx<Pending>, scan: &Scan) {
+    fn close_leftover(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, scan: &Scan) {
         let file = self.file(".log");
         let mut used = scan.used as u64;
         let write = |file: &str, len| DiskAction::SetLen { file: file.into(), len };
-        self.disk(ctx, Op::Leftover(Step::Write), write(&file, used));
+        self.disk(ctx, Op::Leftover(TailStep::Write), write(&file, used));
         if scan.end.is_none() {
             let mut bytes = Vec::new();
             log::put_end(&mut bytes, scan.crc);
@@ -92,7 +87,7 @@ impl Store {
                 file: file.clone(),
                 bytes,
             };
-            self.disk(ctx, Op::Leftover(Step::Write), end);
+            self.disk(ctx, Op::Leftover(TailStep::Write), end);
         }
         let closed = Closed {
             link: Link {
@@ -104,11 +99,11 @@ impl Store {
             used,
         };
         let len = self.generation_bytes().max(used);
-        self.disk(ctx, Op::Leftover(Step::Write), write(&file, len));
+        self.disk(ctx, Op::Leftover(TailStep::Write), write(&file, len));
         let sync = DiskAction::Sync { file: file.clone() };
-        self.disk(ctx, Op::Leftover(Step::Write), sync);
+        self.disk(ctx, Op::Leftover(TailStep::Write), sync);
         let to = self.log_file(closed.link.generation);
         let name = DiskAction::Rename { from: file, to };
-        self.disk(ctx, Op::Leftover(Step::Closed(closed)), name);
+        self.disk(ctx, Op::Leftover(TailStep::Closed(closed)), name);
     }
 }

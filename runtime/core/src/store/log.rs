@@ -25,7 +25,9 @@
 //! A segment keeps the checksum of the log that it came from,
 //! also when bodies of deleted messages were taken out of it; each of its records has a checksum of its own.
 
-use crate::wire::Link;
+use crate::chain::{Link, Stream};
+use crate::mailbox::MAX_KEY;
+use crate::mailbox::MAX_MAILBOX;
 
 /// Length of the header in bytes.
 pub const HEADER: usize = 64;
@@ -33,38 +35,10 @@ pub const HEADER: usize = 64;
 pub const FRAME: usize = 9;
 /// Length of the end record in bytes.
 pub const END: usize = FRAME + 4;
-/// Longest mailbox in bytes.
-pub const MAX_MAILBOX: usize = 128;
 /// Longest hub id in bytes.
 pub const MAX_HUB_ID: usize = 128;
-/// Longest key in bytes.
-pub const MAX_KEY: usize = 512;
 const MAGIC: [u8; 8] = *b"CCRLOG\r\n";
 const VERSION: u16 = 1;
-
-/// Identity of a log stream: made when the database is created, the same on all copies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
-pub struct Stream(pub [u8; 16]);
-
-impl std::fmt::Display for Stream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
-    }
-}
-impl std::str::FromStr for Stream {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
-        let bad = || format!("`{}` is no stream", s.escape_debug());
-        if s.len() != 32 || !s.is_ascii() {
-            return Err(bad());
-        }
-        let mut out = [0; 16];
-        for (i, byte) in out.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&s[2 * i..2 * i + 2], 16).map_err(|_| bad())?;
-        }
-        Ok(Stream(out))
-    }
-}
 
 /// What kind of file a header begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,89 +26,20 @@ pub mod replay;
 pub mod scrub;
 mod seed;
 
+use crate::chain::{Closed, GENESIS, Link, Stream};
 use crate::ctx::Ctx;
-use crate::io::{ConnId, DiskAction, DiskResult, ReqId};
-use crate::member::Pending;
+use crate::io::{DiskAction, DiskResult};
+use crate::op::{GroupOp, MountRead, Op, Part};
 use crate::planted::Bug;
-use crate::wire::Link;
 use active::Writer;
 use ccr_contract::dump;
 use ccr_contract::event::{Severity, kind};
 pub use files::{Checkpoint, Known};
 use index::Index;
-use log::{Header, Stream};
+use log::Header;
 use recovery::Recovery;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-/// What a disk operation of a storage group was for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Op {
-    /// Recovery reads.
-    Recover(recovery::Step),
-    /// Mounting reads the logs that the database does not have.
-    Mount(MountRead),
-    /// Nothing depends on its success but that it was done.
-    Quiet,
-    /// A batch of records is durable.
-    Synced,
-    /// A generation is closed, durable, and under its final name.
-    Closed(Closed),
-    /// What an earlier life left open is closed.
-    Leftover(leftover::Step),
-    /// Replay.
-    Replay(replay::Step),
-    /// A segment is made smaller.
-    Compact(compact::Step),
-    /// A file is looked at.
-    Scrub(scrub::Part),
-    /// A body for a client.
-    Body {
-        /// The client.
-        req: ReqId,
-        /// The file that holds it, where that does not change any more.
-        part: Option<scrub::Part>,
-        /// Its checksum.
-        crc: u32,
-    },
-    /// A part of a log for the copy.
-    Part {
-        /// The copy's channel.
-        conn: ConnId,
-        /// Which log or segment.
-        generation: u64,
-        /// From this byte.
-        offset: u64,
-        /// Bytes in use.
-        total: u64,
-        /// Whether a segment was asked for.
-        segment: bool,
-    },
-    /// The copy's own operations.
-    Copy(crate::replication::copy::Step),
-}
-
-/// What mounting reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MountRead {
-    /// A closed log.
-    Log(u64),
-    /// The open log.
-    Open,
-    /// Writes a reserve log.
-    Reserve(u64),
-}
-
-/// A closed log on the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Closed {
-    /// Its place in the chain.
-    pub link: Link,
-    /// Checksum of the one before.
-    pub previous: u32,
-    /// Bytes in use; the rest is zeros.
-    pub used: u64,
-}
 
 /// A part of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,13 +63,6 @@ const FULL_MS: u64 = 10_000;
 const PIN_US: u64 = 20_000_000;
 /// Between two attempts at something that could not be read, in milliseconds.
 const UNREAD_MS: u64 = 2_000;
-
-/// The link before the first generation.
-pub const GENESIS: Link = Link {
-    generation: 0,
-    epoch: 0,
-    checksum: 0,
-};
 
 /// One storage group.
 #[derive(Debug)]
@@ -274,7 +198,7 @@ impl Store {
         (1..=RESERVES).map(|n| self.reserve_file(n)).collect()
     }
     /// Makes room: what the disk has no room for is not written any more, but what the open log holds must be closed.
-    pub(crate) fn release_reserves(&mut self, ctx: &mut Ctx<Pending>) {
+    pub(crate) fn release_reserves(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
         self.reserved = false;
         for file in self.reserve_files() {
             self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
@@ -293,9 +217,9 @@ impl Store {
         self.size
     }
 
-    pub(crate) fn disk(&self, ctx: &mut Ctx<Pending>, op: Op, action: DiskAction) {
+    pub(crate) fn disk(&self, ctx: &mut Ctx<impl From<GroupOp>>, op: Op, action: DiskAction) {
         self.inflight.set(self.inflight.get() + 1);
-        ctx.disk(Pending::Group(self.at, op), action);
+        ctx.disk(GroupOp(self.at, op).into(), action);
     }
     /// Whether no disk operation of this group is under way.
     pub fn quiet(&self) -> bool {
@@ -335,11 +259,11 @@ impl Store {
         log.or_else(|| self.segments.get(&generation).map(|s| s.link))
     }
     /// The file that holds the bodies of this generation; none for the open log.
-    pub fn body_part(&self, generation: u64) -> Option<scrub::Part> {
+    pub fn body_part(&self, generation: u64) -> Option<Part> {
         if generation <= self.checkpoint.generation && self.segments.contains_key(&generation) {
-            Some(scrub::Part::Segment(generation))
+            Some(Part::Segment(generation))
         } else {
-            (generation != self.open_generation()).then_some(scrub::Part::Log(generation))
+            (generation != self.open_generation()).then_some(Part::Log(generation))
         }
     }
     /// The last generation in the index.
@@ -353,7 +277,7 @@ impl Store {
     }
 
     /// A disk operation ended. The caller has dealt with failed writes, and with failed reads of a recovery.
-    pub fn on_disk(&mut self, ctx: &mut Ctx<Pending>, op: Op, result: DiskResult) -> Vec<Outcome> {
+    pub fn on_disk(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, op: Op, result: DiskResult) -> Vec<Outcome> {
         self.ended();
         match op {
             Op::Recover(step) => {
@@ -375,7 +299,7 @@ impl Store {
     }
 
     /// Begins to mount: reads the logs that the database does not have yet, then opens a new one in `epoch`.
-    pub fn mount(&mut self, ctx: &mut Ctx<Pending>, epoch: u64) -> Vec<Outcome> {
+    pub fn mount(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, epoch: u64) -> Vec<Outcome> {
         if self.mounted() || self.mounting.is_some() || !self.quiet() {
             return Vec::new();
         }
@@ -403,7 +327,7 @@ impl Store {
         self.mount_next(ctx)
     }
 
-    fn mount_next(&mut self, ctx: &mut Ctx<Pending>) -> Vec<Outcome> {
+    fn mount_next(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) -> Vec<Outcome> {
         let Some(mounting) = self.mounting.as_mut() else {
             return Vec::new();
         };
@@ -428,7 +352,12 @@ impl Store {
         Vec::new()
     }
 
-    fn on_mount_read(&mut self, ctx: &mut Ctx<Pending>, read: MountRead, result: DiskResult) -> Vec<Outcome> {
+    fn on_mount_read(
+        &mut self,
+        ctx: &mut Ctx<impl From<GroupOp>>,
+        read: MountRead,
+        result: DiskResult,
+    ) -> Vec<Outcome> {
         if let MountRead::Reserve(n) = read {
             if result != DiskResult::Done {
                 self.release_reserves(ctx);
@@ -541,7 +470,7 @@ impl Store {
     }
 
     /// Truncates closed logs that neither this node nor the other one (which has replayed `elsewhere`) needs any more.
-    pub fn truncate(&mut self, ctx: &mut Ctx<Pending>, elsewhere: u64, circular: bool) {
+    pub fn truncate(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, elsewhere: u64, circular: bool) {
         // What is left of a damaged database may need them.
         if self.damage.is_some() {
             return;
@@ -586,7 +515,7 @@ pub enum Outcome {
     /// Replay found damage.
     ReplayFailed(String),
     /// A file of the group is not what it was, and how.
-    Damaged(scrub::Part, String),
+    Damaged(Part, String),
 }
 
 #[cfg(test)]

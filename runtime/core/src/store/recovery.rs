@@ -7,46 +7,26 @@
 //! (`store/seed.rs`).
 
 use super::index::Index;
-use super::log::{self, Stream, Tail};
-use super::{Checkpoint, Closed, GENESIS, Known, Op, Segment, Store};
+use super::log::{self, Tail};
+use super::{Checkpoint, Known, Segment, Store};
+use crate::chain::{Closed, GENESIS, Stream};
 use crate::ctx::Ctx;
 use crate::durable::NotUnderstood;
 use crate::io::{DiskAction, DiskResult};
-use crate::member::Pending;
+use crate::op::{GroupOp, Op, RecoveryStep};
 use crate::planted::Bug;
 use ccr_contract::event::{Severity, kind};
 use std::collections::VecDeque;
 
-/// What is being read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// The folder of logs.
-    Logs,
-    /// The folder of segments.
-    Segments,
-    /// The folder of a seed.
-    Seed,
-    /// The marker of a seed that is whole.
-    Marker,
-    /// What is known of the source.
-    Known,
-    /// The checkpoint: comes last of the small ones.
-    Checkpoint,
-    /// A segment.
-    Segment(u64),
-    /// A closed log.
-    Log(u64),
-    /// The open log that an earlier life of this node left.
-    Open,
-}
-
-impl Step {
+impl RecoveryStep {
     /// What a planted bug makes of a read that failed.
-    pub(crate) fn unread(self, ctx: &Ctx<Pending>) -> Option<DiskResult> {
+    pub(crate) fn unread(self, ctx: &Ctx<impl From<GroupOp>>) -> Option<DiskResult> {
         match self {
-            Step::Logs | Step::Segments if ctx.plays(Bug::UnlistedIsEmpty) => Some(DiskResult::Files(Vec::new())),
-            Step::Checkpoint if ctx.plays(Bug::UnreadCheckpointIsNone) => Some(DiskResult::Missing),
-            Step::Known if ctx.plays(Bug::UnreadSourceIsNone) => Some(DiskResult::Missing),
+            RecoveryStep::Logs | RecoveryStep::Segments if ctx.plays(Bug::UnlistedIsEmpty) => {
+                Some(DiskResult::Files(Vec::new()))
+            }
+            RecoveryStep::Checkpoint if ctx.plays(Bug::UnreadCheckpointIsNone) => Some(DiskResult::Missing),
+            RecoveryStep::Known if ctx.plays(Bug::UnreadSourceIsNone) => Some(DiskResult::Missing),
             _ => None,
         }
     }
@@ -62,7 +42,7 @@ pub struct Recovery {
     switched: bool,
     /// Segments above the checkpoint.
     above: Vec<u64>,
-    todo: VecDeque<Step>,
+    todo: VecDeque<RecoveryStep>,
 }
 
 /// Longest checkpoint or source file.
@@ -72,55 +52,59 @@ const BAD: &str = ".bad-";
 
 impl Store {
     /// Reads what is on the disk. Everything known is forgotten first.
-    pub fn recover(&mut self, ctx: &mut Ctx<Pending>) {
+    pub fn recover(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
         debug_assert!(self.quiet());
         self.recover_after(ctx);
     }
 
     /// Begins the recovery that a dismount asked for, as soon as nothing touches the disk any more.
-    pub fn recover_when_stale(&mut self, ctx: &mut Ctx<Pending>) {
+    pub fn recover_when_stale(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
         if self.stale && self.quiet() {
             self.recover_after(ctx);
         }
     }
 
     /// The same behind deletions that were just queued.
-    pub(crate) fn recover_after(&mut self, ctx: &mut Ctx<Pending>) {
+    pub(crate) fn recover_after(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
         self.begin(ctx, false);
     }
 
-    fn begin(&mut self, ctx: &mut Ctx<Pending>, switched: bool) {
+    fn begin(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, switched: bool) {
         self.reset();
         self.recovery = Some(Recovery {
             switched,
             ..Recovery::default()
         });
         let (folder, db, seed) = (self.folder(), format!("{}/db", self.folder()), self.seed_folder());
-        self.disk(ctx, Op::Recover(Step::Logs), DiskAction::List { folder });
-        self.disk(ctx, Op::Recover(Step::Segments), DiskAction::List { folder: db });
-        self.disk(ctx, Op::Recover(Step::Seed), DiskAction::List { folder: seed });
-        self.read_small(ctx, Step::Marker, self.seed_marker());
+        self.disk(ctx, Op::Recover(RecoveryStep::Logs), DiskAction::List { folder });
+        self.disk(
+            ctx,
+            Op::Recover(RecoveryStep::Segments),
+            DiskAction::List { folder: db },
+        );
+        self.disk(ctx, Op::Recover(RecoveryStep::Seed), DiskAction::List { folder: seed });
+        self.read_small(ctx, RecoveryStep::Marker, self.seed_marker());
     }
 
-    fn read_small(&self, ctx: &mut Ctx<Pending>, step: Step, file: String) {
+    fn read_small(&self, ctx: &mut Ctx<impl From<GroupOp>>, step: RecoveryStep, file: String) {
         let (offset, len) = (0, MAX_SMALL);
         self.disk(ctx, Op::Recover(step), DiskAction::Read { file, offset, len });
     }
 
     /// No switch is under way: what is known of the source, and the checkpoint.
-    fn read_both(&self, ctx: &mut Ctx<Pending>) {
-        self.read_small(ctx, Step::Known, self.file(".src"));
-        self.read_small(ctx, Step::Checkpoint, self.file(".chk"));
+    fn read_both(&self, ctx: &mut Ctx<impl From<GroupOp>>) {
+        self.read_small(ctx, RecoveryStep::Known, self.file(".src"));
+        self.read_small(ctx, RecoveryStep::Checkpoint, self.file(".chk"));
     }
 
-    pub(super) fn on_recovered(&mut self, ctx: &mut Ctx<Pending>, step: Step, result: DiskResult) {
+    pub(super) fn on_recovered(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, step: RecoveryStep, result: DiskResult) {
         let Some(recovery) = self.recovery.as_mut() else { return };
         match (step, result) {
-            (Step::Logs, DiskResult::Files(files)) => recovery.logs = files,
-            (Step::Segments, DiskResult::Files(files)) => recovery.segments = files,
-            (Step::Seed, DiskResult::Files(files)) => recovery.seed = files,
-            (Step::Marker, DiskResult::Missing) => self.read_both(ctx),
-            (Step::Marker, DiskResult::Bytes(bytes)) => match Checkpoint::decode(&bytes) {
+            (RecoveryStep::Logs, DiskResult::Files(files)) => recovery.logs = files,
+            (RecoveryStep::Segments, DiskResult::Files(files)) => recovery.segments = files,
+            (RecoveryStep::Seed, DiskResult::Files(files)) => recovery.seed = files,
+            (RecoveryStep::Marker, DiskResult::Missing) => self.read_both(ctx),
+            (RecoveryStep::Marker, DiskResult::Bytes(bytes)) => match Checkpoint::decode(&bytes) {
                 Ok(marker) => {
                     let recovery = std::mem::take(recovery);
                     self.switch(ctx, &marker, &recovery);
@@ -131,12 +115,12 @@ impl Store {
                     self.read_both(ctx);
                 }
             },
-            (Step::Known, DiskResult::Bytes(bytes)) => match Known::decode(&bytes) {
+            (RecoveryStep::Known, DiskResult::Bytes(bytes)) => match Known::decode(&bytes) {
                 Ok(known) => self.known = known,
                 Err(e) => self.seal(&self.file(".src"), &e),
             },
-            (Step::Known, DiskResult::Missing) => {}
-            (Step::Checkpoint, DiskResult::Bytes(bytes)) => {
+            (RecoveryStep::Known, DiskResult::Missing) => {}
+            (RecoveryStep::Checkpoint, DiskResult::Bytes(bytes)) => {
                 let read = Checkpoint::decode(&bytes);
                 let read = read.and_then(|c| {
                     let stream = c.stream.parse::<Stream>().map_err(NotUnderstood::Damaged)?;
@@ -148,19 +132,19 @@ impl Store {
                 }
                 self.plan(ctx);
             }
-            (Step::Checkpoint, DiskResult::Missing) => self.plan(ctx),
-            (Step::Segment(g), DiskResult::Bytes(bytes)) => self.read_segment(ctx, g, &bytes),
-            (Step::Log(g), DiskResult::Bytes(bytes)) => self.read_log(ctx, g, &bytes),
-            (Step::Segment(g), DiskResult::Missing) => {
+            (RecoveryStep::Checkpoint, DiskResult::Missing) => self.plan(ctx),
+            (RecoveryStep::Segment(g), DiskResult::Bytes(bytes)) => self.read_segment(ctx, g, &bytes),
+            (RecoveryStep::Log(g), DiskResult::Bytes(bytes)) => self.read_log(ctx, g, &bytes),
+            (RecoveryStep::Segment(g), DiskResult::Missing) => {
                 self.damage = Some(format!("segment {g} of the database is missing"));
                 self.read_next(ctx);
             }
-            (Step::Log(g), DiskResult::Missing) => {
+            (RecoveryStep::Log(g), DiskResult::Missing) => {
                 self.strays.insert(g, None);
                 self.read_next(ctx);
             }
-            (Step::Open, DiskResult::Bytes(bytes)) => self.read_open(ctx, &bytes),
-            (Step::Open, DiskResult::Missing) => {
+            (RecoveryStep::Open, DiskResult::Bytes(bytes)) => self.read_open(ctx, &bytes),
+            (RecoveryStep::Open, DiskResult::Missing) => {
                 self.leftover = None;
                 self.read_next(ctx);
             }
@@ -185,7 +169,7 @@ impl Store {
     }
 
     /// The folders and the checkpoint are known: what is to be read, and what is to be removed.
-    fn plan(&mut self, ctx: &mut Ctx<Pending>) {
+    fn plan(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
         let Some(mut recovery) = self.recovery.take() else {
             return;
         };
@@ -216,18 +200,18 @@ impl Store {
                     let file = self.segment_file(g);
                     self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
                 }
-                Some(g) if g <= self.checkpoint.generation => recovery.todo.push_back(Step::Segment(g)),
+                Some(g) if g <= self.checkpoint.generation => recovery.todo.push_back(RecoveryStep::Segment(g)),
                 Some(g) => recovery.above.push(g),
                 None => {}
             }
         }
         for (name, _) in &recovery.logs {
             if let Some(g) = self.generation_of(name, ".log").filter(|g| *g > 0) {
-                recovery.todo.push_back(Step::Log(g));
+                recovery.todo.push_back(RecoveryStep::Log(g));
             }
         }
         if open_len.is_some() {
-            recovery.todo.push_back(Step::Open);
+            recovery.todo.push_back(RecoveryStep::Open);
         }
         self.recovery = Some(recovery);
         self.read_next(ctx);
@@ -270,7 +254,7 @@ impl Store {
         }
     }
 
-    fn read_next(&mut self, ctx: &mut Ctx<Pending>) {
+    fn read_next(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
         let Some(recovery) = self.recovery.as_mut() else { return };
         let Some(step) = recovery.todo.pop_front() else {
             let recovery = std::mem::take(recovery);
@@ -280,10 +264,15 @@ impl Store {
             return;
         };
         let file = match step {
-            Step::Segment(g) => self.segment_file(g),
-            Step::Log(g) => self.log_file(g),
-            Step::Open => self.file(".log"),
-            Step::Logs | Step::Segments | Step::Seed | Step::Marker | Step::Known | Step::Checkpoint => return,
+            RecoveryStep::Segment(g) => self.segment_file(g),
+            RecoveryStep::Log(g) => self.log_file(g),
+            RecoveryStep::Open => self.file(".log"),
+            RecoveryStep::Logs
+            | RecoveryStep::Segments
+            | RecoveryStep::Seed
+            | RecoveryStep::Marker
+            | RecoveryStep::Known
+            | RecoveryStep::Checkpoint => return,
         };
         let action = DiskAction::Read {
             file,
@@ -293,7 +282,7 @@ impl Store {
         self.disk(ctx, Op::Recover(step), action);
     }
 
-    fn read_segment(&mut self, ctx: &mut Ctx<Pending>, generation: u64, bytes: &[u8]) {
+    fn read_segment(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, generation: u64, bytes: &[u8]) {
         let before = self.segments.last_key_value().map_or(GENESIS, |(_, s)| s.link);
         match log::segment(bytes) {
             Ok(scan) if Some(scan.header.stream) == self.stream && follows(before, &scan) => {
@@ -316,7 +305,7 @@ impl Store {
     }
 
     /// A closed log that is damaged is left out; so are those after a gap.
-    fn read_log(&mut self, ctx: &mut Ctx<Pending>, generation: u64, bytes: &[u8]) {
+    fn read_log(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, generation: u64, bytes: &[u8]) {
         let read = log::inspect(bytes, self.size as usize);
         let ours = |s: &log::Scan| s.header.generation == generation && Some(s.header.stream) == self.stream;
         let before = self.closed.last_key_value().map(|(_, c)| c.link);
@@ -342,7 +331,7 @@ impl Store {
 
     /// Closed logs are contiguous and reach the checkpoint: what lies before a gap that only the database covers is of no use
     /// to anybody.
-    fn drop_behind_gap(&mut self, ctx: &mut Ctx<Pending>) {
+    fn drop_behind_gap(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
         let through = self.checkpoint.generation;
         let numbers: Vec<u64> = self.closed.keys().copied().collect();
         let gap = numbers.windows(2).rposition(|w| w[1] != w[0] + 1).map(|at| numbers[at]);
@@ -363,7 +352,7 @@ impl Store {
 
     /// Segments above the checkpoint do not exist for anybody: a batch was broken off, and is replayed again from its logs.
     /// Where a log is gone that only a checkpoint behind it lets go, the checkpoint is an older one.
-    fn settle_above(&mut self, ctx: &mut Ctx<Pending>, above: &[u64]) {
+    fn settle_above(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, above: &[u64]) {
         for g in above {
             let file = self.segment_file(*g);
             if self.closed.contains_key(g) {
@@ -376,7 +365,7 @@ impl Store {
         }
     }
 
-    fn stray(&mut self, ctx: &mut Ctx<Pending>, generation: u64, whole: Option<Closed>, why: &str) {
+    fn stray(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, generation: u64, whole: Option<Closed>, why: &str) {
         let data = [
             ("group", self.name.as_str().into()),
             ("generation", generation.into()),
@@ -388,7 +377,7 @@ impl Store {
 
     /// The open log of an earlier life. A write that the power cut off is cut off here, at the last whole record. What was
     /// flushed and cannot be read is no such write: it stays, and the group is not mounted without an operator.
-    fn read_open(&mut self, ctx: &mut Ctx<Pending>, bytes: &[u8]) {
+    fn read_open(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, bytes: &[u8]) {
         match log::tail(bytes, self.stream.unwrap_or_default()) {
             Tail::Whole => {}
             Tail::Torn(whole) => self.cut_open(ctx, bytes.len(), whole),
@@ -404,7 +393,7 @@ impl Store {
         self.read_next(ctx);
     }
 
-    fn cut_open(&mut self, ctx: &mut Ctx<Pending>, len: usize, whole: usize) {
+    fn cut_open(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, len: usize, whole: usize) {
         let data = [
             ("group", self.name.as_str().into()),
             ("bytes", ((len - whole) as u64).into()),
@@ -421,7 +410,7 @@ impl Store {
         self.leftover = Some(len);
     }
 
-    fn finish(&mut self, ctx: &mut Ctx<Pending>, recovery: &Recovery) {
+    fn finish(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, recovery: &Recovery) {
         if !self.sealed {
             self.settle_above(ctx, &recovery.above);
         }
@@ -492,6 +481,6 @@ impl Store {
     }
 }
 
-fn follows(before: crate::wire::Link, scan: &log::Scan) -> bool {
+fn follows(before: crate::chain::Link, scan: &log::Scan) -> bool {
     scan.header.generation == before.generation + 1 && scan.header.previous == before.checksum
 }

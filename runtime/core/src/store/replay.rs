@@ -3,29 +3,17 @@
 //! still be a prefix of what the other node goes on with.
 
 use super::log;
-use super::{Op, Outcome, Segment, Store};
+use super::{Outcome, Segment, Store};
 use crate::ctx::Ctx;
 use crate::io::{DiskAction, DiskResult};
-use crate::member::Pending;
-use crate::wire::Link;
+use crate::op::{GroupOp, Op, Part, ReplayStep};
 
 /// Most logs in a batch: whoever is to mount waits for its end.
 const BATCH: u64 = 8;
 
-/// One generation on its way into the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// The log is read.
-    Read(u64),
-    /// The segment was written.
-    Segment(Link),
-    /// The checkpoint was written.
-    Checkpoint(Link),
-}
-
 impl Store {
     /// Replays the next logs where there are any up to `through` and nothing else is under way.
-    pub fn replay_towards(&mut self, ctx: &mut Ctx<Pending>, through: u64) {
+    pub fn replay_towards(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, through: u64) {
         let next = self.checkpoint.generation + 1;
         let idle = self.replaying.is_none() && !self.compacting;
         let well = self.damage.is_none() && self.bad.is_none();
@@ -43,27 +31,32 @@ impl Store {
         self.replaying = self.replaying.map(|_| 0);
     }
 
-    fn replay_next(&self, ctx: &mut Ctx<Pending>, generation: u64) {
+    fn replay_next(&self, ctx: &mut Ctx<impl From<GroupOp>>, generation: u64) {
         let action = DiskAction::Read {
             file: self.log_file(generation),
             offset: 0,
             len: self.size + 1,
         };
-        self.disk(ctx, Op::Replay(Step::Read(generation)), action);
+        self.disk(ctx, Op::Replay(ReplayStep::Read(generation)), action);
     }
 
-    pub(super) fn on_replay(&mut self, ctx: &mut Ctx<Pending>, step: Step, result: DiskResult) -> Vec<Outcome> {
+    pub(super) fn on_replay(
+        &mut self,
+        ctx: &mut Ctx<impl From<GroupOp>>,
+        step: ReplayStep,
+        result: DiskResult,
+    ) -> Vec<Outcome> {
         match (step, result) {
-            (Step::Read(g), DiskResult::Bytes(bytes)) => self.replay_log(ctx, g, &bytes),
-            (Step::Read(g), result @ DiskResult::Failed(_)) => {
+            (ReplayStep::Read(g), DiskResult::Bytes(bytes)) => self.replay_log(ctx, g, &bytes),
+            (ReplayStep::Read(g), result @ DiskResult::Failed(_)) => {
                 // Not read is not damaged: what was replayed before it counts, and it is read again later.
                 let what = self.log_file(g);
                 self.unread(ctx, &what, &result);
                 self.break_off(ctx);
                 Vec::new()
             }
-            (Step::Read(g), other) => self.replay_failed(ctx, g, format!("generation {g}: {other:?}")),
-            (Step::Segment(link), _) => {
+            (ReplayStep::Read(g), other) => self.replay_failed(ctx, g, format!("generation {g}: {other:?}")),
+            (ReplayStep::Segment(link), _) => {
                 let next = link.generation + 1;
                 if self.replaying.is_some_and(|through| next <= through) && self.closed.contains_key(&next) {
                     self.replay_next(ctx, next);
@@ -72,7 +65,7 @@ impl Store {
                 }
                 Vec::new()
             }
-            (Step::Checkpoint(link), _) => {
+            (ReplayStep::Checkpoint(link), _) => {
                 self.checkpoint = link;
                 self.replaying = None;
                 vec![Outcome::Replayed(link.generation)]
@@ -82,18 +75,18 @@ impl Store {
 
     /// The checkpoint waits for its segments: where one could not be written it would say more than is there. False when
     /// there is nothing new.
-    fn end_with_checkpoint(&mut self, ctx: &mut Ctx<Pending>) -> bool {
+    fn end_with_checkpoint(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) -> bool {
         let newest = self.segments.last_key_value().map(|(_, s)| s.link);
         match newest.filter(|l| l.generation > self.checkpoint.generation) {
             Some(link) => {
-                self.save_checkpoint(ctx, Op::Replay(Step::Checkpoint(link)), link);
+                self.save_checkpoint(ctx, Op::Replay(ReplayStep::Checkpoint(link)), link);
                 true
             }
             None => false,
         }
     }
 
-    fn replay_log(&mut self, ctx: &mut Ctx<Pending>, generation: u64, bytes: &[u8]) -> Vec<Outcome> {
+    fn replay_log(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, generation: u64, bytes: &[u8]) -> Vec<Outcome> {
         let scan = match log::inspect(bytes, self.size as usize) {
             Ok(scan) => scan,
             Err(e) => return self.replay_failed(ctx, generation, format!("generation {generation}: {e}")),
@@ -122,23 +115,23 @@ impl Store {
         let file = self.segment_file(generation);
         self.disk(
             ctx,
-            Op::Replay(Step::Segment(link)),
+            Op::Replay(ReplayStep::Segment(link)),
             DiskAction::Replace { file, bytes },
         );
         Vec::new()
     }
 
     /// A log is damaged; what was replayed before it counts.
-    fn replay_failed(&mut self, ctx: &mut Ctx<Pending>, generation: u64, why: String) -> Vec<Outcome> {
+    fn replay_failed(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, generation: u64, why: String) -> Vec<Outcome> {
         self.bad = Some(generation);
         if self.mounted() {
-            self.suspect(super::scrub::Part::Log(generation));
+            self.suspect(Part::Log(generation));
         }
         self.break_off(ctx);
         vec![Outcome::ReplayFailed(why)]
     }
 
-    fn break_off(&mut self, ctx: &mut Ctx<Pending>) {
+    fn break_off(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
         if !self.end_with_checkpoint(ctx) {
             self.replaying = None;
         }

@@ -4,30 +4,12 @@
 //! What is found is told upwards. Here nothing is changed, and nothing is deleted. A file that cannot be read is none that is
 //! damaged: it is read again in the next round.
 
-use super::{Op, Outcome, Store, log};
+use super::{Outcome, Store, log};
+use crate::chain::Link;
 use crate::ctx::Ctx;
 use crate::io::{DiskAction, DiskResult};
-use crate::member::Pending;
-use crate::wire::Link;
+use crate::op::{GroupOp, Op, Part};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// A file of a group that does not change any more, compaction apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
-    /// A segment of the database.
-    Segment(u64),
-    /// A closed log.
-    Log(u64),
-}
-
-impl std::fmt::Display for Part {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Part::Segment(g) => write!(f, "segment {g}"),
-            Part::Log(g) => write!(f, "log {g}"),
-        }
-    }
-}
 
 /// How far a verification is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -61,7 +43,7 @@ pub struct Scrub {
 
 impl Store {
     /// Reads the next file where it is time to: one in `every_us`, or one behind the other during a verification.
-    pub fn scrub(&mut self, ctx: &mut Ctx<Pending>, every_us: u64) {
+    pub fn scrub(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, every_us: u64) {
         if self.scrub.reading.is_some() || !self.recovered() || self.is_mounting() || self.damage.is_some() {
             return;
         }
@@ -176,7 +158,12 @@ impl Store {
         next
     }
 
-    pub(super) fn on_scrub(&mut self, ctx: &mut Ctx<Pending>, part: Part, result: DiskResult) -> Vec<Outcome> {
+    pub(super) fn on_scrub(
+        &mut self,
+        ctx: &mut Ctx<impl From<GroupOp>>,
+        part: Part,
+        result: DiskResult,
+    ) -> Vec<Outcome> {
         // What was asked for before the disk was read afresh says nothing.
         if self.scrub.reading.take_if(|p| *p == part).is_none() {
             return Vec::new();
@@ -217,7 +204,13 @@ impl Store {
     }
 
     /// A damaged file of the node that serves was replaced by the other node's: `scan` is of the new content.
-    pub(crate) fn replace_part(&mut self, ctx: &mut Ctx<Pending>, part: Part, bytes: Vec<u8>, scan: &log::Scan) {
+    pub(crate) fn replace_part(
+        &mut self,
+        ctx: &mut Ctx<impl From<GroupOp>>,
+        part: Part,
+        bytes: Vec<u8>,
+        scan: &log::Scan,
+    ) {
         if let Part::Segment(g) = part
             && let Some(segment) = self.segments.get_mut(&g)
         {

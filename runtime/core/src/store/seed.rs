@@ -10,11 +10,11 @@
 //! is moved, a seed folder that lacks a segment says that they are gone, and whatever lies beside it is new.
 
 use super::recovery::Recovery;
-use super::{Checkpoint, Known, Op, Store};
+use super::{Checkpoint, Known, Store};
+use crate::chain::Link;
 use crate::ctx::Ctx;
 use crate::io::DiskAction;
-use crate::member::Pending;
-use crate::wire::Link;
+use crate::op::{GroupOp, Op};
 
 impl Store {
     pub(super) fn seed_folder(&self) -> String {
@@ -30,7 +30,7 @@ impl Store {
     }
 
     /// Removes what a seed has gathered. A marker that is not understood is kept under another name.
-    pub(crate) fn clear_seed(&mut self, ctx: &mut Ctx<Pending>) {
+    pub(crate) fn clear_seed(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
         let marker = self.seed_marker();
         if let Some(why) = self.damage.clone().filter(|why| why.starts_with(&marker)) {
             self.set_aside(ctx, marker, &why);
@@ -41,14 +41,14 @@ impl Store {
     }
 
     /// A fetched segment goes to the seed folder.
-    pub(crate) fn write_seed(&mut self, ctx: &mut Ctx<Pending>, op: Op, generation: u64, bytes: Vec<u8>) {
+    pub(crate) fn write_seed(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, op: Op, generation: u64, bytes: Vec<u8>) {
         let file = self.seed_file(generation);
         self.seeded.insert(file.clone());
         self.disk(ctx, op, DiskAction::Replace { file, bytes });
     }
 
     /// Every segment is there: writes the marker. Behind it there is no way back.
-    pub(crate) fn mark_seed(&mut self, ctx: &mut Ctx<Pending>, op: Op, stream: &str, link: Link) {
+    pub(crate) fn mark_seed(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, op: Op, stream: &str, link: Link) {
         let stream = stream.to_owned();
         let keep = self.sealed.then(|| self.damage.clone().unwrap_or_default());
         let bytes = Checkpoint { stream, link, keep }.encode();
@@ -57,7 +57,7 @@ impl Store {
     }
 
     /// A recovery has found the marker: what is left of the switch is queued.
-    pub(super) fn switch(&mut self, ctx: &mut Ctx<Pending>, marker: &Checkpoint, recovery: &Recovery) {
+    pub(super) fn switch(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, marker: &Checkpoint, recovery: &Recovery) {
         self.note_files(recovery);
         let fetched = |name: &String| {
             let g = self.generation_of(name, ".edb")?;

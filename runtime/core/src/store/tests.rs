@@ -1,10 +1,13 @@
 //! What replay and compaction make of a database, and that a log holds whatever is accepted.
 
 use super::active::Change;
-use super::log::{Label, Record, Stream};
+use super::log::{Label, Record};
 use super::*;
+use crate::chain::Stream;
 use crate::io::{Boot, Effect};
-use crate::member::clients::{mailbox_of, message_key};
+use crate::mailbox::MAX_MAILBOX;
+use crate::mailbox::{mailbox_of, message_key};
+use crate::op::{CompactStep, GroupOp, Op, ReplayStep};
 use proptest::prelude::*;
 
 const SIZE: u64 = 4096;
@@ -63,7 +66,7 @@ fn store(logs: &[&[Put]]) -> (Store, Vec<Vec<u8>>) {
     (store, files)
 }
 
-fn ctx() -> Ctx<Pending> {
+fn ctx() -> Ctx<GroupOp> {
     Ctx::new(&Boot {
         entropy: 1,
         version: "test".into(),
@@ -72,7 +75,7 @@ fn ctx() -> Ctx<Pending> {
 }
 
 /// What the disk was asked to replace, by name.
-fn replaced(ctx: &mut Ctx<Pending>) -> Vec<(String, Vec<u8>)> {
+fn replaced(ctx: &mut Ctx<GroupOp>) -> Vec<(String, Vec<u8>)> {
     let disk = |e: Effect| match e {
         Effect::Disk {
             action: DiskAction::Replace { file, bytes },
@@ -84,18 +87,18 @@ fn replaced(ctx: &mut Ctx<Pending>) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Replays one log; returns its segment.
-fn replay(store: &mut Store, ctx: &mut Ctx<Pending>, bytes: &[u8]) -> Vec<u8> {
+fn replay(store: &mut Store, ctx: &mut Ctx<GroupOp>, bytes: &[u8]) -> Vec<u8> {
     let generation = store.checkpoint.generation + 1;
     store.replay_towards(ctx, generation);
     let link = store.closed[&generation].link;
     store.on_disk(
         ctx,
-        Op::Replay(replay::Step::Read(generation)),
+        Op::Replay(ReplayStep::Read(generation)),
         DiskResult::Bytes(bytes.to_vec()),
     );
     let segment = replaced(ctx).remove(0).1;
-    store.on_disk(ctx, Op::Replay(replay::Step::Segment(link)), DiskResult::Done);
-    let done = store.on_disk(ctx, Op::Replay(replay::Step::Checkpoint(link)), DiskResult::Done);
+    store.on_disk(ctx, Op::Replay(ReplayStep::Segment(link)), DiskResult::Done);
+    let done = store.on_disk(ctx, Op::Replay(ReplayStep::Checkpoint(link)), DiskResult::Done);
     assert_eq!(done, [Outcome::Replayed(generation)]);
     ctx.take_effects();
     segment
@@ -121,7 +124,7 @@ fn what_was_deleted_leaves_the_database_and_everything_else_stays() {
     assert!(!store.is_replaying(), "a checkpoint must not be under way meanwhile");
     store.on_disk(
         &mut ctx,
-        Op::Compact(compact::Step::Read(1)),
+        Op::Compact(CompactStep::Read(1)),
         DiskResult::Bytes(segment.clone()),
     );
     let (file, smaller) = replaced(&mut ctx).remove(0);
@@ -146,7 +149,7 @@ fn what_was_deleted_leaves_the_database_and_everything_else_stays() {
     index.apply(&scan);
     assert!(index.get("ann", 1).is_none() && index.has_seen("hub-1", "ann") && index.get("ann", 2).is_some());
     // Once is enough.
-    store.on_disk(&mut ctx, Op::Compact(compact::Step::Written), DiskResult::Done);
+    store.on_disk(&mut ctx, Op::Compact(CompactStep::Written), DiskResult::Done);
     store.compact(&mut ctx);
     assert!(replaced(&mut ctx).is_empty());
 }
@@ -164,11 +167,7 @@ fn a_deletion_that_the_database_has_not_taken_in_takes_nothing_away() {
     // The active node has applied the third log, and its database has not.
     store.index.apply(&log::inspect(&logs[2], SIZE as usize).unwrap());
     store.compact(&mut ctx);
-    store.on_disk(
-        &mut ctx,
-        Op::Compact(compact::Step::Read(1)),
-        DiskResult::Bytes(segment),
-    );
+    store.on_disk(&mut ctx, Op::Compact(CompactStep::Read(1)), DiskResult::Bytes(segment));
     let scan = log::segment(&replaced(&mut ctx)[0].1).unwrap();
     let kinds: Vec<bool> = scan
         .records
@@ -190,19 +189,19 @@ fn a_batch_has_one_checkpoint_and_it_never_names_a_segment_that_could_not_be_wri
     for generation in 1..=2 {
         ctx.take_effects();
         let bytes = logs[generation as usize - 1].clone();
-        let read = Op::Replay(replay::Step::Read(generation));
+        let read = Op::Replay(ReplayStep::Read(generation));
         store.on_disk(&mut ctx, read, DiskResult::Bytes(bytes));
         // Nothing is queued behind the segment: on a full disk the checkpoint, which needs no room, would be written without it.
         let queued = replaced(&mut ctx);
         assert_eq!(queued.len(), 1, "{queued:?}");
         assert_eq!(queued[0].0, format!("E00/db/E00{generation:08X}.edb"));
         let link = store.closed[&generation].link;
-        store.on_disk(&mut ctx, Op::Replay(replay::Step::Segment(link)), DiskResult::Done);
+        store.on_disk(&mut ctx, Op::Replay(ReplayStep::Segment(link)), DiskResult::Done);
     }
     let queued = replaced(&mut ctx);
     assert_eq!((queued.len(), queued[0].0.as_str()), (1, "E00/E00.chk"));
     let link = store.closed[&2].link;
-    let done = store.on_disk(&mut ctx, Op::Replay(replay::Step::Checkpoint(link)), DiskResult::Done);
+    let done = store.on_disk(&mut ctx, Op::Replay(ReplayStep::Checkpoint(link)), DiskResult::Done);
     assert_eq!(done, [Outcome::Replayed(2)]);
     assert_eq!((store.checkpoint, store.is_replaying()), (link, false));
 }
@@ -218,22 +217,22 @@ fn what_was_replayed_before_a_damaged_log_counts() {
     store.replay_towards(&mut ctx, 3);
     for generation in 1..=2 {
         let bytes = logs[generation as usize - 1].clone();
-        let read = Op::Replay(replay::Step::Read(generation));
+        let read = Op::Replay(ReplayStep::Read(generation));
         store.on_disk(&mut ctx, read, DiskResult::Bytes(bytes));
         let link = store.closed[&generation].link;
-        store.on_disk(&mut ctx, Op::Replay(replay::Step::Segment(link)), DiskResult::Done);
+        store.on_disk(&mut ctx, Op::Replay(ReplayStep::Segment(link)), DiskResult::Done);
     }
     let mut bytes = logs[2].clone();
     bytes[100] ^= 1;
     ctx.take_effects();
-    let failed = store.on_disk(&mut ctx, Op::Replay(replay::Step::Read(3)), DiskResult::Bytes(bytes));
+    let failed = store.on_disk(&mut ctx, Op::Replay(ReplayStep::Read(3)), DiskResult::Bytes(bytes));
     assert!(matches!(failed.as_slice(), [Outcome::ReplayFailed(_)]), "{failed:?}");
     assert_eq!(replaced(&mut ctx)[0].0, "E00/E00.chk");
     // What the second log deletes is no less safe in the first one before that.
     store.compact(&mut ctx);
     assert!(ctx.take_effects().is_empty());
     let link = store.closed[&2].link;
-    store.on_disk(&mut ctx, Op::Replay(replay::Step::Checkpoint(link)), DiskResult::Done);
+    store.on_disk(&mut ctx, Op::Replay(ReplayStep::Checkpoint(link)), DiskResult::Done);
     assert_eq!(
         (store.checkpoint, store.bad, store.is_replaying()),
         (link, Some(3), false)
@@ -248,16 +247,16 @@ fn a_batch_ends_with_the_log_at_hand_where_it_is_told_to() {
     let mut ctx = ctx();
     store.replay_towards(&mut ctx, 2);
     store.end_batch();
-    let read = Op::Replay(replay::Step::Read(1));
+    let read = Op::Replay(ReplayStep::Read(1));
     store.on_disk(&mut ctx, read, DiskResult::Bytes(logs[0].clone()));
     ctx.take_effects();
     let link = store.closed[&1].link;
-    store.on_disk(&mut ctx, Op::Replay(replay::Step::Segment(link)), DiskResult::Done);
+    store.on_disk(&mut ctx, Op::Replay(ReplayStep::Segment(link)), DiskResult::Done);
     assert_eq!(replaced(&mut ctx)[0].0, "E00/E00.chk");
 }
 
 /// What the disk holds after what it was asked to do.
-fn files(ctx: &mut Ctx<Pending>) -> BTreeMap<String, Vec<u8>> {
+fn files(ctx: &mut Ctx<GroupOp>) -> BTreeMap<String, Vec<u8>> {
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     for effect in ctx.take_effects() {
         let Effect::Disk { action, .. } = effect else { continue };
@@ -288,7 +287,7 @@ proptest! {
     #[test]
     fn what_is_accepted_is_whole_in_a_generation_of_exact_size(
         messages in proptest::collection::vec((
-            prop_oneof![Just(log::MAX_MAILBOX), 1..=log::MAX_MAILBOX],
+            prop_oneof![Just(MAX_MAILBOX), 1..=MAX_MAILBOX],
             prop_oneof![Just(log::MAX_HUB_ID), 0..=log::MAX_HUB_ID],
             prop_oneof![Just('𝄞'), Just('é'), Just('k')],
             prop_oneof![Just(128), 0usize..=200],

@@ -12,14 +12,14 @@
 mod found;
 mod queue;
 
+use crate::command::Command;
 use crate::ctx::Ctx;
 use crate::durable::{self, NotUnderstood};
 use crate::io::{
-    Boot, ClientRequest, Command, ConnId, DiskAction, DiskResult, Effect, Held, Input, LmtpReply, Node, Now, OpId,
-    Reply, ReqId,
+    Boot, ClientRequest, ConnId, DiskAction, DiskResult, Effect, Held, Input, LmtpReply, Node, Now, OpId, Reply, ReqId,
 };
-use crate::member::clients::message_key;
-use crate::member::{End, Links};
+use crate::links::{End, Links};
+use crate::mailbox::message_key;
 use crate::planted::Bug;
 use crate::store::log;
 use crate::wire::{self, Msg};
@@ -350,7 +350,7 @@ impl Hub {
             waiting.map(move |(_, r)| dump::Queued {
                 key: some(&m.head.key),
                 hub_id: m.head.id.clone(),
-                mailbox: crate::member::clients::mailbox_of(r).unwrap_or_default(),
+                mailbox: crate::mailbox::mailbox_of(r).unwrap_or_default(),
             })
         });
         dump::Dump {

@@ -5,7 +5,8 @@ use super::super::disk::Rule;
 use super::super::world::Pause;
 use super::fixture::Lab;
 use crate::cluster::CLUSTER_FILE;
-use crate::io::{Command, DiskAction, DiskResult, GroupName, Input};
+use crate::command::{Command, GroupName};
+use crate::io::{DiskAction, DiskResult, Input};
 use crate::wire;
 use ccr_contract::status::{ClusterState, ServiceState};
 

@@ -3,7 +3,7 @@
 use super::fixture::Lab;
 use super::orderly::{serves, state};
 use super::seeding::{copy, quiet, reseed};
-use crate::io::{Command, GroupName};
+use crate::command::{Command, GroupName};
 use ccr_contract::status::{CopyStatus, ServiceState};
 
 /// A segment that both members have.

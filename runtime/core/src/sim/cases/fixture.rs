@@ -15,7 +15,8 @@ use super::super::plan::Plan;
 use super::super::rng::Rng;
 use super::super::world::{Happening, PRIVATE, PUBLIC, World};
 use super::super::{CONVERGENCE_US, WORKLOAD_AT_US, configs};
-use crate::io::{Command, DiskAction, DiskResult};
+use crate::command::Command;
+use crate::io::{DiskAction, DiskResult};
 use ccr_contract::status::Status;
 
 /// The hub's place among the machines.

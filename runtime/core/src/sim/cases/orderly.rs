@@ -2,7 +2,7 @@
 
 use super::super::clients::{Kind, Outcome};
 use super::fixture::Lab;
-use crate::io::{Command, GroupName};
+use crate::command::{Command, GroupName};
 use ccr_contract::status::ServiceState;
 use std::collections::BTreeSet;
 

@@ -2,7 +2,8 @@
 
 use super::super::world::World;
 use super::fixture::Lab;
-use crate::io::{Command, DiskAction};
+use crate::command::Command;
+use crate::io::DiskAction;
 use ccr_contract::status::CopyStatus;
 
 /// The group's files outside the seed folder, each with its content; the source file is written all the time.
