@@ -29,7 +29,7 @@ impl World {
 
     /// Looks whether something is in force.
     pub(super) fn look_for_trouble(&mut self) {
-        let machine = |m: &super::world::Machine| {
+        let machine = |m: &super::machine::Machine| {
             let d = &m.disk;
             let disk = d.capacity.is_some() || d.fail_next.is_some() || d.unreadable.is_some();
             !m.powered || m.node.is_none() || m.paused.is_some() || m.doomed.is_some() || disk

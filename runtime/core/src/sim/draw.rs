@@ -2,9 +2,9 @@
 
 use super::MEMBERS;
 use super::disk::{How, Kind, Unreadable};
+use super::machine::Pause;
 use super::plan::{Plan, Step, Then, Times, WINDOW_US, Way, What, Who, usual_drift};
 use super::rng::Rng;
-use super::world::Pause;
 use crate::command::{Command, GroupName};
 use ccr_contract::config::Dial;
 

@@ -10,11 +10,13 @@ mod damage;
 mod disk;
 pub mod draw;
 mod effects;
+mod machine;
 pub mod plan;
 mod reads;
 mod rng;
 mod share;
 mod streams;
+mod triggers;
 mod truth;
 mod world;
 

@@ -2,7 +2,7 @@
 //! and sizes the lab runs. It is data, so that a failing run can be repeated with fewer steps, and kept in a file.
 
 use super::disk::{How, Kind, Unreadable};
-use super::world::Pause;
+use super::machine::Pause;
 use crate::command::Command;
 use ccr_contract::config::{Dial, Settings};
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,5 @@
+use super::machine::Pause;
 use super::plan::{Step, Way, What, Who};
-use super::world::Pause;
 use super::*;
 use crate::command::Command;
 

@@ -2,7 +2,7 @@
 
 use super::super::MEMBERS;
 use super::super::disk::Rule;
-use super::super::world::Pause;
+use super::super::machine::Pause;
 use super::fixture::Lab;
 use crate::cluster::CLUSTER_FILE;
 use crate::command::{Command, GroupName};
