@@ -74,7 +74,7 @@ impl fmt::Display for Problem {
 pub enum Error {
     /// An invalid lab or scenario file: rendered with file, line and caret.
     #[error("{0}")]
-    Invalid(Box<crate::spec::Invalid>),
+    Invalid(Box<crate::diagnostic::Invalid>),
     /// A wrong use: an unknown name of a lab, node, network or fault.
     #[error("{0}")]
     Usage(Problem),

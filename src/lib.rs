@@ -4,6 +4,7 @@ pub mod busy;
 pub mod capacity;
 pub mod cli;
 pub mod deploy;
+pub mod diagnostic;
 pub mod error;
 pub mod event;
 pub mod fabric;

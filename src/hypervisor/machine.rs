@@ -1,5 +1,6 @@
 //! The typed model of a machine: what `templates/domain.xml` is rendered from.
 
+use crate::image::qemu_img::DiskFormat;
 use crate::spec::Mac;
 use crate::units::Size;
 use std::path::PathBuf;
@@ -66,16 +67,6 @@ pub struct Disk {
     pub serial: Option<String>,
     /// Open in several machines: raw, virtio-scsi, cache none.
     pub shared: bool,
-}
-
-/// Format of a disk's file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DiskFormat {
-    /// A qcow2 overlay.
-    Qcow2,
-    /// A raw file.
-    Raw,
 }
 
 /// A port on a lab network: each Ethernet frame is one UDP datagram on loopback.

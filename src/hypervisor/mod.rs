@@ -18,6 +18,7 @@ mod reaper;
 mod template;
 mod tsc;
 
+pub use crate::image::qemu_img::DiskFormat;
 pub use described::*;
 pub use embedded::{Embedded, log_environment};
 pub use fake::{Fake, FakeDomain, Kind};

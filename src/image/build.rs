@@ -4,15 +4,14 @@
 //! range of ids, root itself keeps its mounts apart. The first process in there dies with us, and all others with it.
 
 use super::manifest::{FileInfo, ImageKey, Manifest};
-use super::qemu_img::QemuImg;
+use super::qemu_img::{DiskFormat, QemuImg};
 use super::run::{Run, find_program, missing};
 use super::sources;
 use super::tree::Tree;
-use super::{BUILDER, clock, initramfs};
+use super::{BUILDER, DISK, INITRD, KERNEL, clock, initramfs};
 use crate::capacity;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Journal, Step, wall_seconds};
-use crate::hypervisor::DiskFormat;
 use crate::wait::Deadline;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -20,13 +19,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
-
-/// The root disk, in an image's folder.
-pub const DISK: &str = "disk.qcow2";
-/// The kernel, beside it.
-pub const KERNEL: &str = "vmlinuz";
-/// The initramfs, beside it.
-pub const INITRD: &str = "initrd.img";
 
 const TREE: &str = "tree";
 const RAW: &str = "disk.raw";
@@ -47,7 +39,7 @@ pub const PROGRAMS: [(&str, &str); 6] = [
     ("qemu-img", "qemu-utils"),
 ];
 
-/// One build, in a folder that nobody else uses.
+/// One build, in a folder that no other process uses.
 #[derive(Debug)]
 pub struct Build<'a> {
     /// What is built.

@@ -1,11 +1,11 @@
 //! What an image is: what it is made from, its digest, its files.
 
-use super::build::{DISK, INITRD, KERNEL};
 use super::clock;
 use super::initramfs::INIT;
+use super::qemu_img::DiskFormat;
 use super::recipe::{Recipe, check_package};
+use super::{DISK, INITRD, KERNEL};
 use crate::error::{Error, Problem, Result};
-use crate::hypervisor::DiskFormat;
 use crate::units::Name;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ pub struct ImageKey {
     pub digest: String,
     /// The recipe.
     pub recipe: Recipe,
-    /// The recipe's packages and everybody's, sorted.
+    /// The recipe's packages and those of all packs, sorted.
     pub packages: BTreeSet<String>,
 }
 

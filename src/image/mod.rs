@@ -19,3 +19,10 @@ pub use build::PROGRAMS;
 pub use manifest::{BUILDER, FileInfo, Image, ImageKey, Listed, Manifest, short};
 pub use recipe::{Recipe, check_package};
 pub use store::Store;
+
+/// The root disk, in an image's folder.
+const DISK: &str = "disk.qcow2";
+/// The kernel, beside it.
+const KERNEL: &str = "vmlinuz";
+/// The initramfs, beside it.
+const INITRD: &str = "initrd.img";

@@ -2,7 +2,6 @@
 
 use super::run::Run;
 use crate::error::{Error, IoContext, Problem, Result};
-use crate::hypervisor::DiskFormat;
 use crate::units::Size;
 use crate::wait::Deadline;
 use serde::Deserialize;
@@ -12,6 +11,16 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// Format of a disk's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskFormat {
+    /// A qcow2 overlay.
+    Qcow2,
+    /// A raw file.
+    Raw,
+}
 
 /// The program and how long it may take.
 #[derive(Debug, Clone)]
@@ -35,7 +44,7 @@ pub struct Info {
     pub full_backing_filename: Option<PathBuf>,
     /// Format of the image below.
     pub backing_filename_format: Option<String>,
-    /// Whether somebody had it open when it was last closed without care.
+    /// Whether the process that had it open last ended without closing it.
     #[serde(default)]
     pub dirty_flag: bool,
 }
@@ -145,7 +154,7 @@ impl QemuImg {
         .map(drop)
     }
 
-    /// Checks the structure of a qcow2 disk that nobody has open.
+    /// Checks the structure of a qcow2 disk that no process has open.
     pub fn check(&self, disk: &Path) -> Result<Check> {
         // 2 and 3 say in short what the JSON says at length: corrupt, leaks.
         let args = ["check", "--output=json"].map(OsStr::new);

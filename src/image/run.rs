@@ -21,7 +21,7 @@ const LAST_WORDS: usize = 12;
 const LINE_MAX: u64 = 16 << 10;
 const OUTPUT_MAX: u64 = 16 << 20;
 
-/// Finds a program on `PATH` or, as administrators' folders are not on everybody's, in `/usr/sbin` and `/sbin`.
+/// Finds a program on `PATH` or, as administrators' folders are not on every user's, in `/usr/sbin` and `/sbin`.
 pub fn find_program(name: impl AsRef<OsStr>) -> Option<PathBuf> {
     let name = Path::new(name.as_ref());
     if name.components().count() > 1 {
@@ -353,7 +353,7 @@ mod tests {
             "see the grandchild end",
             Deadline::after(Duration::from_secs(10)),
             || {
-                // Where nobody reaps orphans it stays as a zombie.
+                // Where no process reaps orphans it stays as a zombie.
                 Ok(if crate::process::runs(pid) {
                     crate::wait::Probe::NotYet(format!("{pid} runs"))
                 } else {

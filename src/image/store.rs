@@ -1,7 +1,8 @@
 //! The images of this host: a folder for each digest, complete or absent.
 
-use super::build::{Build, DISK, INITRD, KERNEL, check_host, remove_all};
+use super::build::{Build, check_host, remove_all};
 use super::manifest::{Image, ImageKey, Listed, Manifest, short};
+use super::{DISK, INITRD, KERNEL};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Journal, Step};
 use crate::files::Home;
@@ -462,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_nobody_uses_is_removed() {
+    fn only_what_no_lab_uses_is_removed() {
         let (dir, store) = store();
         let (one, two) = (key(&[]), key(&["samba"]));
         for k in [&one, &two] {

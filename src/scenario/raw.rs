@@ -1,7 +1,7 @@
 //! The scenario file as written.
 
 use super::Mix;
-use crate::spec::At;
+use crate::diagnostic::At;
 use crate::units::{Rate, Size, Span};
 use serde::Deserialize;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! TOML into types, with all that is wrong with its shape at once. Lab files and scenario files both come through here.
 
 use super::Finding;
-use super::finding::known;
+use super::known;
 use serde::de::DeserializeOwned;
 use std::ops::Range;
 use toml::Spanned;

@@ -3,10 +3,8 @@
 //! `raw` is the file as written, `decode` reads it with all findings about its shape at once, `resolve` fills in defaults
 //! and addresses, `rules` is the table of what must hold, `source` finds a lab's files.
 
-mod at;
 mod checks;
 mod decode;
-mod finding;
 mod lab;
 pub mod raw;
 mod resolve;
@@ -16,10 +14,9 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub use at::At;
+pub use crate::diagnostic::{At, Finding, Invalid, Severity, known, render};
 pub use ccr_contract::status::NetworkRole;
 pub use decode::decode;
-pub use finding::{Finding, Invalid, Severity, known, render};
 pub use lab::*;
 pub use settings::{PackSettings, Setting, SettingKind};
 pub use source::{Source, embedded, find};

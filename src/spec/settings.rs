@@ -126,7 +126,7 @@ impl Setting {
                 .ok_or_else(|| "must be true or false".into()),
             SettingKind::Choice => match value.as_str() {
                 Some(word) if self.choices.iter().any(|c| c == word) => Ok(word.into()),
-                Some(word) => Err(super::finding::known(word, self.choices.iter().map(String::as_str))),
+                Some(word) => Err(super::known(word, self.choices.iter().map(String::as_str))),
                 None => Err(format!("must be one of {}", self.choices.join(", "))),
             },
             SettingKind::Names => names(value).ok_or_else(|| {

@@ -20,7 +20,7 @@ pub enum Severity {
 /// One thing that is wrong with a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
-    /// Id of the rule it breaks: see [`super::rules::RULES`].
+    /// Id of the rule it breaks: a rule of the lab file or of scenario files.
     pub rule: &'static str,
     /// Whether it stops the lab.
     pub severity: Severity,

@@ -1,4 +1,4 @@
-//! A value of a file and the place it stands at.
+//! A value of a file and its span.
 
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
