@@ -63,7 +63,7 @@ fn create(home: &Home, named: Named) -> Result<()> {
     let lab = target::running(home, &LabArg::of(&named.lab))?;
     let mut terminal = Terminal::new();
     let mut client = lab.client(home)?;
-    let meta: Meta = client.get_hearing(Verb::Checkpoint { name: named.name }, |e| terminal.show(e))?;
+    let meta: Meta = client.get_with_events(Verb::Checkpoint { name: named.name }, |e| terminal.show(e))?;
     drop(terminal);
     if named.json {
         return output::json(&summary(&meta));

@@ -4,7 +4,7 @@ use super::progress::Terminal;
 use super::target::{self, LabArg};
 use super::{Ended, output};
 use crate::files::Home;
-use crate::lab::fork;
+use crate::lab::lifecycle;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -17,7 +17,8 @@ pub struct Args {
 
 pub fn run(home: &Home, args: Args) -> Ended {
     let instance = target::instance(home, &args.lab)?;
-    let removed = down(home, &instance)?;
+    let mut terminal = Terminal::new();
+    let removed = lifecycle::take_down(home, &instance, |e| terminal.show(e))?;
     if args.json {
         output::json(&serde_json::json!({"lab": instance, "removed": removed}))?;
     } else {
@@ -27,10 +28,4 @@ pub fn run(home: &Home, args: Args) -> Ended {
         ))?;
     }
     Ok(0)
-}
-
-/// Takes `instance` down; whether there was anything.
-pub fn down(home: &Home, instance: &str) -> crate::error::Result<bool> {
-    let mut terminal = Terminal::new();
-    fork::take_down(home, instance, |e| terminal.show(e))
 }

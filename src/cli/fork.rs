@@ -2,12 +2,11 @@
 
 use super::progress::Terminal;
 use super::target::{self, LabArg};
-use super::{Ended, down, output};
-use crate::error::Result;
+use super::{Ended, output};
+use crate::event::Event;
 use crate::files::Home;
-use crate::lab::checkpoint::{Restored, Store};
-use crate::lab::fork;
-use crate::lab::protocol::{RestoreArgs, Verb};
+use crate::lab::lifecycle;
+use crate::lab::protocol::RestoreArgs;
 use crate::units::Name;
 
 #[derive(Debug, clap::Args)]
@@ -27,60 +26,19 @@ pub struct Args {
 
 pub fn run(home: &Home, args: Args) -> Ended {
     let lab = target::lab_name(home, &args.lab)?;
-    let (checkpoint, ours) = match args.from {
-        Some(name) => (name, false),
-        None => (now(home, &args.lab)?, true),
+    let mut terminal = Terminal::new();
+    let show = |e: &Event| terminal.show(e);
+    let made = match args.from {
+        Some(checkpoint) => lifecycle::fork(home, &RestoreArgs { lab, checkpoint }, args.count, show)?,
+        None => {
+            let running = target::running(home, &args.lab)?;
+            lifecycle::fork_running(home, &lab, &running.instance, args.count, show)?
+        }
     };
-    let restore = RestoreArgs {
-        lab: lab.clone(),
-        checkpoint,
-    };
-    let made = all(home, &restore, args.count);
-    if ours {
-        // Only the way from there to here: frozen layers live on in whoever links to them.
-        Store::of(home, &lab).rm(&restore.checkpoint, |_| None)?;
-    }
-    let made = made?;
     if args.json {
         output::json(&made)?;
     } else {
         output::text_out(&made.join("\n"))?;
     }
     Ok(0)
-}
-
-/// A checkpoint of the running lab, under a name of its own.
-fn now(home: &Home, lab: &LabArg) -> Result<Name> {
-    let lab = target::running(home, lab)?;
-    let name: Name = format!("fork-{}", std::process::id())
-        .parse()
-        .expect("a prefix and digits");
-    let mut terminal = Terminal::new();
-    lab.client(home)?
-        .ask(Verb::Checkpoint { name: name.clone() }, |e| terminal.show(e))?;
-    Ok(name)
-}
-
-/// All forks or none.
-fn all(home: &Home, args: &RestoreArgs, count: u16) -> Result<Vec<String>> {
-    let checkpoint = Store::of(home, &args.lab).get(&args.checkpoint)?;
-    crate::lab::admission::forks(home, &checkpoint, count)?;
-    let mut made = Vec::new();
-    for _ in 0..count {
-        let instance = fork::claim(home, &args.lab)?;
-        made.push(instance.clone());
-        if let Err(e) = restore(home, &instance, args) {
-            let failures = made
-                .iter()
-                .filter_map(|i| down::down(home, i).err().map(|e| e.to_string()));
-            return Err(e.with_rollback(failures.collect::<Vec<_>>()));
-        }
-    }
-    Ok(made)
-}
-
-/// Brings a lab or fork back from a checkpoint and shows how it goes.
-pub fn restore(home: &Home, instance: &str, from: &RestoreArgs) -> Result<Restored> {
-    let mut terminal = Terminal::new();
-    fork::restore(home, instance, from, |e| terminal.show(e))
 }

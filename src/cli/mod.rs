@@ -186,35 +186,6 @@ fn interruptible() -> Result<Arc<AtomicBool>> {
     Ok(flag)
 }
 
-/// Does something once when a flag is raised; ends when dropped.
-struct Watch(Arc<AtomicBool>);
-
-impl Watch {
-    fn over(flag: Arc<AtomicBool>, act: impl Fn() + Send + 'static) -> Result<Self> {
-        let ended = Arc::new(AtomicBool::new(false));
-        let watched = ended.clone();
-        let work = move || {
-            while !watched.load(Relaxed) {
-                if flag.load(Relaxed) {
-                    return act();
-                }
-                crate::wait::pause(std::time::Duration::from_millis(50));
-            }
-        };
-        std::thread::Builder::new()
-            .name("watch".into())
-            .spawn(work)
-            .tried("listen for Ctrl-C", "")?;
-        Ok(Self(ended))
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
-}
-
 /// The error for an unknown name, with the known ones.
 fn unknown(what: &str, name: &str, known: impl IntoIterator<Item = String>) -> Error {
     let known: Vec<String> = known.into_iter().collect();

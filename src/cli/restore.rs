@@ -1,9 +1,11 @@
 //! `restore`: bring a lab back to the instant of a checkpoint, whether it is up or not.
 
+use super::progress::Terminal;
 use super::target::{self, LabArg};
 use super::{Ended, output};
 use crate::files::Home;
 use crate::lab::checkpoint::Store;
+use crate::lab::lifecycle;
 use crate::lab::protocol::RestoreArgs;
 use crate::units::Name;
 
@@ -28,7 +30,8 @@ pub fn run(home: &Home, args: Args) -> Ended {
     // Before a supervisor is started for nothing.
     Store::of(home, &restore.lab).get(&restore.checkpoint)?;
     let began = std::time::Instant::now();
-    let restored = super::fork::restore(home, &instance, &restore)?;
+    let mut terminal = Terminal::new();
+    let restored = lifecycle::restore(home, &instance, &restore, |e| terminal.show(e))?;
     let seconds = began.elapsed().as_secs_f64();
     if args.json {
         output::json(

@@ -3,21 +3,12 @@
 use super::progress::Terminal;
 use super::target::LabArg;
 use super::{Ended, interruptible, output};
-use crate::error::Result;
-use crate::event::Journal;
 use crate::files::Home;
 use crate::hypervisor::Accel;
-use crate::lab::client::Client;
-use crate::lab::protocol::{UpArgs, Verb};
-use crate::lab::record::DesiredState;
-use crate::lab::{desired, observe};
-use crate::spec::{self, Source};
-use serde_json::Value;
+use crate::lab::lifecycle::{self, Caller, SEED, UpOptions};
+use crate::lab::observe;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-
-/// Seed of a lab where nobody names one.
-pub const SEED: u64 = 1;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -45,7 +36,8 @@ pub struct Args {
 
 pub fn run(home: &Home, args: Args) -> Ended {
     let source = super::target::source(home, &args.lab)?;
-    let loaded = read(home, &source)?;
+    let loaded = lifecycle::read(home, &source)?;
+    let name = loaded.lab.name.clone();
     for warning in &loaded.warnings {
         eprintln!("warning: {}", warning.message);
     }
@@ -58,106 +50,45 @@ pub fn run(home: &Home, args: Args) -> Ended {
         }
         return Ok(0);
     }
-    let options = Options {
+    let options = UpOptions {
         accel: args.accel,
         seed: args.seed,
         keep: args.keep,
         cold: args.cold,
     };
-    let up = carry_out(home, decide(home, &source, loaded.lab, &options)?, &options)?;
+    let terminal = Arc::new(Mutex::new(Terminal::new()));
+    let result = lifecycle::up(
+        home,
+        &source,
+        loaded.lab,
+        &options,
+        &caller(&terminal, interruptible()?),
+    );
+    let mut terminal = terminal.lock().expect("no bar panics");
+    terminal.clear();
+    let mut up = result?;
     if args.json {
+        up["lab"] = name.as_str().into();
+        up["timings"] = terminal
+            .finished()
+            .iter()
+            .map(|f| serde_json::json!({"step": f.step, "node": f.node, "seconds": f.seconds, "ok": f.ok}))
+            .collect();
         output::json(&up)?;
     } else {
-        let lab = up["lab"].as_str().unwrap_or_default();
         output::text_out(&match up["steps"].as_u64() {
-            Some(0) => format!("{lab}: is up, nothing to do"),
-            _ => format!("{lab}: up in {:.1} s", up["seconds"].as_f64().unwrap_or_default()),
+            Some(0) => format!("{name}: is up, nothing to do"),
+            _ => format!("{name}: up in {:.1} s", up["seconds"].as_f64().unwrap_or_default()),
         })?;
     }
     Ok(0)
 }
 
-/// The lab's file, which must fit this host unless the lab is up.
-pub fn read(home: &Home, source: &Source) -> Result<spec::Loaded> {
-    let known = desired::read(source)?;
-    if home.lab(&known.lab.name).record().is_file() {
-        Ok(known)
-    } else {
-        desired::load(source)
+/// The person at `terminal`, who sees what happens and may interrupt it.
+pub fn caller(terminal: &Arc<Mutex<Terminal>>, interrupted: Arc<AtomicBool>) -> Caller {
+    let terminal = terminal.clone();
+    Caller {
+        interrupted,
+        on_event: Arc::new(move |e| terminal.lock().expect("no bar panics").show(e)),
     }
-}
-
-/// How a lab is brought up.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Forced acceleration.
-    pub accel: Option<Accel>,
-    /// Seed of every random choice.
-    pub seed: u64,
-    /// Leave what was made when it fails.
-    pub keep: bool,
-    /// Boot in any case.
-    pub cold: bool,
-}
-
-/// What was decided before the supervisor is asked, and what shows how it goes.
-pub struct Decided {
-    /// What is asked for.
-    pub desired: DesiredState,
-    terminal: Arc<Mutex<Terminal>>,
-    interrupted: Arc<AtomicBool>,
-}
-
-/// Decides everything that is decided on the workstation; builds the image where it is missing.
-pub fn decide(home: &Home, source: &Source, lab: spec::Lab, options: &Options) -> Result<Decided> {
-    observe::same_lab(home, &lab)?;
-    let terminal = Arc::new(Mutex::new(Terminal::new()));
-    let interrupted = interruptible()?;
-    let journal = Journal::in_memory();
-    journal.listen({
-        let terminal = terminal.clone();
-        move |e| {
-            show(&terminal, e);
-            true
-        }
-    });
-    let desired = desired::decide(home, source, lab, options.accel, options.seed, &journal, &interrupted)?;
-    Ok(Decided {
-        desired,
-        terminal,
-        interrupted,
-    })
-}
-
-fn show(terminal: &Mutex<Terminal>, e: &crate::event::Event) {
-    terminal.lock().expect("no bar panics").show(e);
-}
-
-/// Brings the lab up and shows how it goes; what `--json` prints.
-pub fn carry_out(home: &Home, decided: Decided, options: &Options) -> Result<Value> {
-    let Decided {
-        desired,
-        terminal,
-        interrupted,
-    } = decided;
-    let instance = desired.lab.name.to_string();
-    let mut client = Client::find_or_start(home, &instance)?;
-    let watch = super::Watch::over(interrupted, client.hang_up()?)?;
-    let args = UpArgs {
-        desired,
-        keep: options.keep,
-        cold: options.cold,
-    };
-    let result = client.ask(Verb::Up(Box::new(args)), |e| show(&terminal, e));
-    drop(watch);
-    let mut terminal = terminal.lock().expect("no bar panics");
-    terminal.clear();
-    let mut result = result?;
-    result["lab"] = instance.into();
-    result["timings"] = terminal
-        .finished()
-        .iter()
-        .map(|f| serde_json::json!({"step": f.step, "node": f.node, "seconds": f.seconds, "ok": f.ok}))
-        .collect();
-    Ok(result)
 }

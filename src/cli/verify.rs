@@ -2,21 +2,20 @@
 
 use super::progress::Terminal;
 use super::target::LabArg;
-use super::{Ended, down, interruptible, output, up};
+use super::{Ended, interruptible, output, up};
 use crate::error::{Error, Problem, Result};
 use crate::event::Journal;
 use crate::files::Home;
 use crate::hypervisor::Accel;
-use crate::lab::checkpoint::Store;
+use crate::lab::admission;
+use crate::lab::lifecycle::{self, Caller};
 use crate::lab::protocol::RestoreArgs;
-use crate::lab::record::LabRecord;
 use crate::lab::world::MachineWorlds;
-use crate::lab::{admission, observe};
 use crate::report;
 use crate::scenario::{self, Scenario};
-use crate::spec::{Lab, Source};
 use crate::verify::RunReport;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -62,7 +61,7 @@ fn shard(text: &str) -> Result<(usize, usize), String> {
 
 pub fn run(home: &Home, args: Args) -> Ended {
     let source = super::target::source(home, &args.lab)?;
-    let lab = up::read(home, &source)?.lab;
+    let lab = lifecycle::read(home, &source)?.lab;
     let mut scenarios = scenario::select(&source, &lab, &args.scenario)?;
     if let Some((i, n)) = args.shard {
         scenarios = scenarios.into_iter().skip(i - 1).step_by(n).collect();
@@ -80,8 +79,13 @@ pub fn run(home: &Home, args: Args) -> Ended {
         .clone()
         .unwrap_or_else(|| home.runs().join(folder_name(&lab.name)));
     let jobs = admission::jobs(&lab, args.jobs);
-    let from = healthy(home, &source, lab, &args)?;
-    let report = judge(home, from, &scenarios, &args, jobs, &folder)?;
+    let terminal = Arc::new(Mutex::new(Terminal::new()));
+    let caller = up::caller(&terminal, interruptible()?);
+    let from = lifecycle::healthy(home, &source, lab, args.accel, &caller);
+    terminal.lock().expect("no bar panics").clear();
+    let report = judge(home, from?, &scenarios, &args, jobs, &folder, &caller);
+    terminal.lock().expect("no bar panics").clear();
+    let report = report?;
     if args.json {
         output::json(&report)?;
     } else {
@@ -92,40 +96,6 @@ pub fn run(home: &Home, args: Args) -> Ended {
     Ok(report.verdict.exit_code())
 }
 
-/// A checkpoint of the healthy lab, from which each scenario gets a fork: the one that is kept, or a new one. A lab that is up only for
-/// this is taken down again.
-fn healthy(home: &Home, source: &Source, lab: Lab, args: &Args) -> Result<RestoreArgs> {
-    let name = lab.name.clone();
-    let was_up = LabRecord::load(&home.lab(&name).record())?.is_some();
-    let options = up::Options {
-        accel: args.accel,
-        // The lab's own: scenarios with another seed begin with the same lab.
-        seed: up::SEED,
-        keep: false,
-        cold: false,
-    };
-    let decided = up::decide(home, source, lab, &options)?;
-    let checkpoint = observe::warm_name(&decided.desired.input_key);
-    let store = Store::of(home, &name);
-    let fit = || store.get(&checkpoint).and_then(|c| c.verify());
-    if fit().is_err() {
-        if was_up {
-            return Err(Error::Usage(
-                Problem::new("fork the lab")
-                    .on(&name)
-                    .observed(
-                        "it is up, but what went into it has changed since, or nothing was kept when it was healthy",
-                    )
-                    .remedy(format!("failoverlab down {name}, then verify again")),
-            ));
-        }
-        up::carry_out(home, decided, &options)?;
-        down::down(home, &name)?;
-        fit()?;
-    }
-    Ok(RestoreArgs { lab: name, checkpoint })
-}
-
 fn judge(
     home: &Home,
     from: RestoreArgs,
@@ -133,15 +103,15 @@ fn judge(
     args: &Args,
     jobs: usize,
     folder: &std::path::Path,
+    caller: &Caller,
 ) -> Result<RunReport> {
-    let interrupted = interruptible()?;
     let journal = Journal::in_memory();
-    let mut terminal = Terminal::new();
+    let on_event = caller.on_event.clone();
     journal.listen(move |e| {
-        terminal.show(e);
+        on_event(e);
         true
     });
-    let worlds = MachineWorlds::new(home, from, interrupted, journal, args.keep)?;
+    let worlds = MachineWorlds::new(home, from, caller.interrupted.clone(), journal, args.keep)?;
     let record = worlds.record();
     let options = scenario::Options {
         seed: args.seed,

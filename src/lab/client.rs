@@ -143,11 +143,11 @@ impl Client {
 
     /// Asks for something that ends quickly and reads its result as `T`.
     pub fn get<T: DeserializeOwned>(&mut self, verb: Verb) -> Result<T> {
-        self.get_hearing(verb, |_| {})
+        self.get_with_events(verb, |_| {})
     }
 
     /// The same for what takes longer: `on_event` hears what happens meanwhile.
-    pub fn get_hearing<T: DeserializeOwned>(&mut self, verb: Verb, on_event: impl FnMut(&Event)) -> Result<T> {
+    pub fn get_with_events<T: DeserializeOwned>(&mut self, verb: Verb, on_event: impl FnMut(&Event)) -> Result<T> {
         let word = verb.word();
         let value = self.ask(verb, on_event)?;
         serde_json::from_value(value)
@@ -389,7 +389,7 @@ mod tests {
             })
             .unwrap();
             let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
-            // One that ends just when somebody comes: he is not greeted, and comes again.
+            // One that ends just when a client comes: the client is not greeted, and comes again.
             drop(listener.accept().unwrap());
             let (mut stream, _) = listener.accept().unwrap();
             let greeting = Greeting {

@@ -1,7 +1,7 @@
 //! A running lab: supervisor, state on disk, lifecycle.
 //!
-//! The CLI ([`client`]) talks to the [`supervisor`], which keeps one [`engine`]; `up`, `down`, `saved`, `channel` and `active_faults` are
-//! parts of that engine. [`record`] is what is remembered, [`protocol`] what is said.
+//! [`lifecycle`] is what commands and scenarios call. Its [`client`] talks to the [`supervisor`], which has one [`engine`]. The engine's
+//! parts are `up`, `down`, `saved`, `channel` and `active_faults`. [`record`] is the file of a lab, [`protocol`] the socket's messages.
 
 mod active_faults;
 pub mod admission;
@@ -12,10 +12,10 @@ pub mod desired;
 mod down;
 pub mod engine;
 mod follow;
-pub mod fork;
 mod forward;
 pub mod health;
 mod in_flight;
+pub mod lifecycle;
 mod machines;
 pub mod merged;
 pub mod observe;

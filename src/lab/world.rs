@@ -2,8 +2,8 @@
 
 use super::checkpoint::Store;
 use super::client::{Client, LabStream};
-use super::fork;
 use super::forward::Forward;
+use super::lifecycle;
 use super::protocol::{CaughtUp, LabStatus, RestoreArgs, Verb};
 use super::record::LabRecord;
 use crate::busy::Gauge;
@@ -83,9 +83,9 @@ impl Worlds for MachineWorlds {
         if self.interrupted.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
-        let instance = fork::claim(&self.home, &self.from.lab)?;
+        let instance = lifecycle::claim(&self.home, &self.from.lab)?;
         let step = Step::begin(&self.journal, &scenario.id, None, &format!("bringing back {instance}"));
-        fork::restore(&self.home, &instance, &self.from, |_| {})?;
+        lifecycle::restore(&self.home, &instance, &self.from, |_| {})?;
         step.done(&format!("{instance} is healthy"));
         let enter = || {
             let record = LabRecord::load(&self.home.lab(&instance).record())?.unwrap_or_else(|| self.record.clone());
@@ -101,7 +101,7 @@ impl Worlds for MachineWorlds {
         match enter() {
             Ok(world) => Ok(Box::new(world)),
             Err(e) => {
-                let failure = fork::take_down(&self.home, &instance, |_| {}).err();
+                let failure = lifecycle::take_down(&self.home, &instance, |_| {}).err();
                 Err(e.with_rollback(failure.map(|f| f.to_string())))
             }
         }
@@ -363,7 +363,7 @@ impl World for MachineWorld {
             self.journal.emit(draft.data(serde_json::json!({ "text": text })));
             return Ok(());
         }
-        fork::take_down(&self.home, &self.instance, |_| {}).map(drop)
+        lifecycle::take_down(&self.home, &self.instance, |_| {}).map(drop)
     }
 
     fn keep_networks(&mut self, to: &Path) -> Result<()> {
