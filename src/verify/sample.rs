@@ -455,52 +455,8 @@ pub fn observation(lab: &Lab, t_us: u64, active: &str, generated: u64, inspected
     for node in &lab.nodes {
         let name = node.name.to_string();
         let member = MEMBERS.contains(&name.as_str());
-        let cluster = member.then(|| Cluster {
-            state: ClusterState::Up,
-            quorum_owner: Some("node2".into()),
-            cause: None,
-            config_tag: 12,
-            votes: Votes {
-                total: 3,
-                needed: 2,
-                have: vec!["node1".into(), "node2".into(), "witness".into()],
-            },
-            members: MEMBERS
-                .iter()
-                .map(|m| Member {
-                    name: (*m).to_owned(),
-                    state: MemberState::Up,
-                })
-                .collect(),
-            networks: Vec::new(),
-            witness: Some(Witness {
-                configured: r"\\hub\witness".into(),
-                running: Some(r"\\hub\witness".into()),
-                health: WitnessHealth::Ok,
-                probed_by: BTreeMap::from([(
-                    name.clone(),
-                    WitnessProbe {
-                        ok: true,
-                        age_ms: 800,
-                        error: None,
-                    },
-                )]),
-            }),
-        });
-        let service = member.then(|| Service {
-            name: "exmbx".into(),
-            state: if serves {
-                ServiceState::Online
-            } else {
-                ServiceState::Offline
-            },
-            active: serves.then(|| active.to_owned()),
-            owner: None,
-            epoch: None,
-            cause: None,
-            intent: Intent::Started,
-            address: "10.77.1.21".into(),
-        });
+        let cluster = member.then(|| cluster(&name));
+        let service = member.then(|| service(serves.then_some(active)));
         let copies = (member && name != active).then(|| ccr_contract::status::Copy {
             group: GROUP.into(),
             node: name.clone(),
@@ -544,5 +500,59 @@ pub fn observation(lab: &Lab, t_us: u64, active: &str, generated: u64, inspected
         t_us,
         nodes,
         network_outages: Vec::new(),
+    }
+}
+
+/// The cluster as the member `name` says it: up, with every vote.
+fn cluster(name: &str) -> Cluster {
+    Cluster {
+        state: ClusterState::Up,
+        quorum_owner: Some("node2".into()),
+        cause: None,
+        config_tag: 12,
+        votes: Votes {
+            total: 3,
+            needed: 2,
+            have: vec!["node1".into(), "node2".into(), "witness".into()],
+        },
+        members: MEMBERS
+            .iter()
+            .map(|m| Member {
+                name: (*m).to_owned(),
+                state: MemberState::Up,
+            })
+            .collect(),
+        networks: Vec::new(),
+        witness: Some(Witness {
+            configured: r"\\hub\witness".into(),
+            running: Some(r"\\hub\witness".into()),
+            health: WitnessHealth::Ok,
+            probed_by: BTreeMap::from([(
+                name.to_owned(),
+                WitnessProbe {
+                    ok: true,
+                    age_ms: 800,
+                    error: None,
+                },
+            )]),
+        }),
+    }
+}
+
+/// The service, served by `active` or offline.
+fn service(active: Option<&str>) -> Service {
+    Service {
+        name: "exmbx".into(),
+        state: if active.is_some() {
+            ServiceState::Online
+        } else {
+            ServiceState::Offline
+        },
+        active: active.map(str::to_owned),
+        owner: None,
+        epoch: None,
+        cause: None,
+        intent: Intent::Started,
+        address: "10.77.1.21".into(),
     }
 }

@@ -5,6 +5,7 @@ use crate::fabric::{Effect, Match};
 use crate::units::Span;
 use crate::wait::{Probe, wait_until};
 use smoltcp::wire::IpProtocol;
+use std::collections::HashSet;
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
@@ -103,7 +104,7 @@ fn frames_cross_a_lab_of_sixteen_machines_on_eight_networks() {
     ports.sort_unstable();
     ports.dedup();
     assert_eq!(ports.len(), 256, "every port is another");
-    // Node 3's port on network 5: everybody on that network hears it, nobody else.
+    // Node 3's port on network 5: every port of that network gets it, no other one.
     machines[3 * 8 + 5].send(None, b"hello");
     for (i, m) in machines.iter().enumerate() {
         if i % 8 == 5 && i != 3 * 8 + 5 {
@@ -248,8 +249,8 @@ fn a_delay_is_kept_and_held_frames_come_late_but_come() {
 fn who_waits_for_a_connection_is_told_when_the_networks_end() {
     let (f, _m) = start(2, 1);
     let f = Arc::new(f);
-    let (nobody, theirs) = (SocketAddrV4::new([10, 77, 0, 99].into(), 22), f.clone());
-    let waiting = std::thread::spawn(move || theirs.connect(nobody, Deadline::after(Duration::from_secs(60))));
+    let (absent, theirs) = (SocketAddrV4::new([10, 77, 0, 99].into(), 22), f.clone());
+    let waiting = std::thread::spawn(move || theirs.connect(absent, Deadline::after(Duration::from_secs(60))));
     wait_until("see it knock", Deadline::after(Duration::from_secs(20)), || {
         Ok(if lock(&f.hosts).is_empty() {
             Probe::NotYet("the workstation is not plugged in".into())
@@ -261,7 +262,7 @@ fn who_waits_for_a_connection_is_told_when_the_networks_end() {
     f.hang_up();
     let e = waiting.join().unwrap().unwrap_err();
     assert!(e.to_string().contains("taken down"), "{e}");
-    assert!(Arc::try_unwrap(f).is_ok(), "nobody holds the networks any more");
+    assert!(Arc::try_unwrap(f).is_ok(), "no thread holds the networks any more");
 }
 
 #[test]
@@ -307,13 +308,74 @@ impl Write for Tape {
     }
 }
 
+/// A random rule set, and whether it cuts node0 off from node1.
+fn random_rules(rng: &mut impl rand::Rng) -> (Vec<Rule>, bool) {
+    let mut rules = Vec::new();
+    if rng.random_bool(0.5) {
+        let delay = Effect {
+            delay: Some(Span::millis(1)),
+            ..Effect::default()
+        };
+        rules.push(Rule {
+            effect: delay,
+            ..cut("slow", "*", "node1")
+        });
+    }
+    let cut_it = rng.random_bool(0.5);
+    if cut_it {
+        let flows = [("node0", "node1"), ("node0", "*")];
+        let (from, to) = flows[rng.random_range(0..flows.len())];
+        rules.push(cut("cut", from, to));
+    }
+    (rules, cut_it)
+}
+
+/// What a capture has of frames to node1, by whether their rule set has a cut.
+struct Tally {
+    /// Those that left, from node0 and from node2.
+    left: [[u64; 2]; 2],
+    /// Those from node0 that were dropped.
+    dropped: [u64; 2],
+    /// The revisions of rule sets.
+    seen: HashSet<u64>,
+}
+
+fn tally(tape: &[u8], cuts: &HashSet<u64>) -> Tally {
+    let (mut under_cut, mut left, mut dropped) = (false, [[0u64; 2]; 2], [0u64; 2]);
+    let mut seen = HashSet::new();
+    for r in read::records(tape) {
+        if let Some(n) = r.comment.strip_prefix("rules: revision ") {
+            let n: u64 = n.split(' ').next().unwrap().parse().unwrap();
+            under_cut = cuts.contains(&n);
+            seen.insert(n);
+        }
+        let from_zero = r.bytes[6..12] == mac(0);
+        if r.comment.contains("dropped: cut by rule cut") {
+            assert!(from_zero && under_cut, "{r:?}");
+            dropped[usize::from(under_cut)] += 1;
+        } else if r.interface == "node1-net0" && !r.inbound {
+            left[usize::from(under_cut)][usize::from(!from_zero)] += 1;
+        }
+    }
+    Tally { left, dropped, seen }
+}
+
+/// Waits for a datagram, half a millisecond at most.
+fn wait_for_traffic(socket: &std::net::UdpSocket) {
+    let mut fds = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::IN)];
+    let moment = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 500_000,
+    };
+    rustix::event::poll(&mut fds, Some(&moment)).unwrap();
+}
+
 /// Random rule changes under traffic: what node1 finds in its socket once `set` returned came before the cut, nothing comes
 /// after it; and in the capture, where each rule set's first frame says its revision, none that crosses is under a cut.
 /// `FAILOVERLAB_RULE_CHANGES` takes more than a thousand.
 #[test]
 fn no_frame_crosses_a_cut_in_a_thousand_changes_under_traffic() {
     use rand::{Rng, SeedableRng};
-    use std::collections::HashSet;
     use std::sync::atomic::{AtomicBool, Ordering};
     let changes: u32 = std::env::var("FAILOVERLAB_RULE_CHANGES")
         .ok()
@@ -350,23 +412,7 @@ fn no_frame_crosses_a_cut_in_a_thousand_changes_under_traffic() {
             });
         }
         for _ in 0..changes {
-            let mut rules = Vec::new();
-            if rng.random_bool(0.5) {
-                let delay = Effect {
-                    delay: Some(Span::millis(1)),
-                    ..Effect::default()
-                };
-                rules.push(Rule {
-                    effect: delay,
-                    ..cut("slow", "*", "node1")
-                });
-            }
-            let cut_it = rng.random_bool(0.5);
-            if cut_it {
-                let ways = [("node0", "node1"), ("node0", "*")];
-                let (from, to) = ways[rng.random_range(0..ways.len())];
-                rules.push(cut("cut", from, to));
-            }
+            let (rules, cut_it) = random_rules(&mut rng);
             let revision = f.set(rules).unwrap();
             drain();
             if cut_it {
@@ -376,13 +422,7 @@ fn no_frame_crosses_a_cut_in_a_thousand_changes_under_traffic() {
             let look = Instant::now();
             let long = Duration::from_micros(rng.random_range(100..3000));
             while look.elapsed() < long {
-                // Waits for traffic, at most a moment.
-                let mut fds = [rustix::event::PollFd::new(&one.socket, rustix::event::PollFlags::IN)];
-                let moment = rustix::event::Timespec {
-                    tv_sec: 0,
-                    tv_nsec: 500_000,
-                };
-                rustix::event::poll(&mut fds, Some(&moment)).unwrap();
+                wait_for_traffic(&one.socket);
                 let [from_zero, _] = drain();
                 crossed += if cut_it { from_zero } else { 0 };
             }
@@ -403,23 +443,7 @@ fn no_frame_crosses_a_cut_in_a_thousand_changes_under_traffic() {
         },
     )
     .unwrap();
-    // Of frames to node1, by whether their rule set has a cut: from node0 and node2 that left, from node0 that were dropped.
-    let (mut under_cut, mut left, mut dropped) = (false, [[0u64; 2]; 2], [0u64; 2]);
-    let mut seen = HashSet::new();
-    for r in read::records(&tape.0.lock().unwrap()) {
-        if let Some(n) = r.comment.strip_prefix("rules: revision ") {
-            let n: u64 = n.split(' ').next().unwrap().parse().unwrap();
-            under_cut = cuts.contains(&n);
-            seen.insert(n);
-        }
-        let from_zero = r.bytes[6..12] == mac(0);
-        if r.comment.contains("dropped: cut by rule cut") {
-            assert!(from_zero && under_cut, "{r:?}");
-            dropped[usize::from(under_cut)] += 1;
-        } else if r.interface == "node1-net0" && !r.inbound {
-            left[usize::from(under_cut)][usize::from(!from_zero)] += 1;
-        }
-    }
+    let Tally { left, dropped, seen } = tally(&tape.0.lock().unwrap(), &cuts);
     let few = u64::from(changes) / 4;
     assert_eq!(left[1][0], 0, "frames left to node1 after the rule set that cuts them");
     assert!(

@@ -3,7 +3,7 @@
 use super::*;
 use crate::fabric::{Effect, Proto};
 
-/// The rules that the words make, each as network, way, frames and effect.
+/// The rules that the words make, each as network, flow, frames and effect.
 fn rules(bench: &Bench, kind: &str, on: Option<&str>, arguments: &[&str]) -> Vec<String> {
     bench.inject(kind, on, arguments).unwrap();
     let shown = |r: &Rule| {
@@ -17,6 +17,7 @@ fn rules(bench: &Bench, kind: &str, on: Option<&str>, arguments: &[&str]) -> Vec
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_kind_has_its_words_on_the_wire() {
     let bench = Bench::new();
     let on = Some("node1");

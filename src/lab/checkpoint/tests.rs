@@ -11,7 +11,7 @@ use crate::units::{Name, Size};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex};
-use world::{World, answer, name, nobody};
+use world::{World, answer, name, unused};
 
 #[test]
 fn a_lab_goes_on_and_comes_back_as_it_was() {
@@ -23,10 +23,8 @@ fn a_lab_goes_on_and_comes_back_as_it_was() {
     let c = w.checkpoint("healthy").unwrap();
 
     w.assert_goes_on(&[]);
-    assert_eq!(
-        w.fake.list().unwrap().into_iter().map(|d| d.pid).collect::<Vec<_>>(),
-        pids
-    );
+    let goes_on = w.fake.list().unwrap().into_iter().map(|d| d.pid);
+    assert_eq!(goes_on.collect::<Vec<_>>(), pids);
     assert_eq!(w.wires.0.lock().unwrap().1, 1, "held once");
     let order: Vec<Kind> = w
         .fake
@@ -35,42 +33,9 @@ fn a_lab_goes_on_and_comes_back_as_it_was() {
         .map(|(k, _)| k)
         .filter(|k| matches!(k, Kind::Suspend | Kind::Snapshot | Kind::Resume))
         .collect();
-    assert_eq!(
-        order,
-        [
-            Kind::Suspend,
-            Kind::Suspend,
-            Kind::Snapshot,
-            Kind::Snapshot,
-            Kind::Resume,
-            Kind::Resume
-        ]
-    );
-    let [a, b] = c.meta.nodes.as_slice() else { panic!() };
-    assert_eq!((a.state, b.state), (NodeState::Running, NodeState::Running));
-    assert!(
-        a.clock_offset_us.unwrap().abs() < 1_000_000 && (b.clock_offset_us.unwrap() + 3_600_000_000).abs() < 1_000_000
-    );
-    assert!(!a.links[&mac]);
-    assert_eq!(
-        a.layers,
-        BTreeMap::from([("root".to_owned(), 0), ("data".to_owned(), 0)])
-    );
-    assert!(c.meta.skew_us <= c.meta.pause_us);
-    for part in &c.meta.parts {
-        let mode = std::fs::metadata(c.files.dir.join(&part.path)).unwrap().mode();
-        assert_eq!(mode & 0o777, 0o400, "{}", part.path);
-    }
-    let kinds = |k| c.meta.parts.iter().filter(|p| p.kind == k).count();
-    assert_eq!(
-        (
-            kinds(PartKind::Memory),
-            kinds(PartKind::Disk),
-            kinds(PartKind::Shared),
-            kinds(PartKind::Credential)
-        ),
-        (2, 3, 1, 1)
-    );
+    let twice = [Kind::Suspend, Kind::Snapshot, Kind::Resume].map(|k| [k, k]);
+    assert_eq!(order, twice.concat());
+    assert_holds_the_lab(&c, &mac);
     assert_eq!(w.store().get(&name("healthy")).unwrap().meta, c.meta);
 
     // The lab changes, goes away, and a fork of the checkpoint is what it was.
@@ -107,6 +72,35 @@ fn a_lab_goes_on_and_comes_back_as_it_was() {
     assert!((w.clocks.lock().unwrap()["b"] + 3_600_000_000).abs() < 1_000_000);
     assert_eq!(w.fake.domain("a").unwrap().link_up(&mac), Some(false));
     assert!(w.fake.list().unwrap().iter().all(|d| d.state == DomainState::Running));
+}
+
+/// `c` has both machines as they were, with the clock of `b` an hour late, and every file.
+fn assert_holds_the_lab(c: &Checkpoint, cut: &str) {
+    let [a, b] = c.meta.nodes.as_slice() else { panic!() };
+    assert_eq!((a.state, b.state), (NodeState::Running, NodeState::Running));
+    assert!(
+        a.clock_offset_us.unwrap().abs() < 1_000_000 && (b.clock_offset_us.unwrap() + 3_600_000_000).abs() < 1_000_000
+    );
+    assert!(!a.links[cut]);
+    assert_eq!(
+        a.layers,
+        BTreeMap::from([("root".to_owned(), 0), ("data".to_owned(), 0)])
+    );
+    assert!(c.meta.skew_us <= c.meta.pause_us);
+    for part in &c.meta.parts {
+        let mode = std::fs::metadata(c.files.dir.join(&part.path)).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o400, "{}", part.path);
+    }
+    let kinds = |k| c.meta.parts.iter().filter(|p| p.kind == k).count();
+    assert_eq!(
+        (
+            kinds(PartKind::Memory),
+            kinds(PartKind::Disk),
+            kinds(PartKind::Shared),
+            kinds(PartKind::Credential)
+        ),
+        (2, 3, 1, 1)
+    );
 }
 
 #[test]
@@ -267,13 +261,13 @@ fn checkpoints_follow_each_other_and_need_none_before() {
     w.checkpoint("one").unwrap();
     let two = w.checkpoint("two").unwrap();
     assert_eq!(two.meta.nodes[0].layers["root"], 1);
-    w.store().rm(&name("one"), nobody).unwrap();
+    w.store().rm(&name("one"), unused).unwrap();
     two.verify().unwrap();
     w.down();
     std::fs::remove_dir_all(w.files("bare").state).unwrap();
     let fork = w.files("bare@2");
     unpack(&two, &fork, &w.qemu_img).unwrap();
-    w.store().rm(&name("two"), nobody).unwrap();
+    w.store().rm(&name("two"), unused).unwrap();
     let top = Chain::find(&fork.node("a").dir, "root").unwrap();
     assert_eq!(top.top, 2);
     for layer in top.files().skip(1) {
@@ -314,7 +308,7 @@ fn a_damaged_checkpoint_is_found_before_anything_is_touched() {
         let (good, bad) = w.store().list().unwrap();
         assert_eq!((good.len(), bad.len()), (0, 1));
     }
-    w.store().rm(&name("c"), nobody).unwrap();
+    w.store().rm(&name("c"), unused).unwrap();
 }
 
 #[test]
@@ -322,7 +316,7 @@ fn the_store_keeps_what_is_needed() {
     let w = World::new();
     let store = w.store();
     assert_eq!(store.get(&name("x")).unwrap_err().exit_code(), 2);
-    store.rm(&name("x"), nobody).unwrap_err();
+    store.rm(&name("x"), unused).unwrap_err();
     for n in ["one", "two", "three"] {
         w.checkpoint(n).unwrap();
     }
