@@ -86,7 +86,7 @@ impl Gauge {
 impl Drop for Gauge {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
-        // It ends by itself; nobody waits for its pause.
+        // It ends by itself; no caller waits for its pause.
         drop(self.thread.take());
     }
 }

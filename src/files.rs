@@ -1,4 +1,4 @@
-//! Every name on disk. Documented in `docs/files.md`; nobody else writes a file name of these down.
+//! Every name on disk. Documented in `docs/files.md`; no other module has one of these file names.
 
 use crate::error::{Error, IoContext, Problem, Result};
 pub use crate::spec::ROOT_DISK;

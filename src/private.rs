@@ -1,4 +1,4 @@
-//! Files that only their owner may read: what goes through a lab is nobody else's business.
+//! Files that only their owner may read: what goes through a lab is private.
 
 use crate::error::{self, IoContext};
 use crate::files;
@@ -41,7 +41,7 @@ pub fn replace_unsynced(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// The text at `path`; where there is none, what `make` gives, kept 0600. Of several who ask at once, whoever is first makes it, and
-/// everybody gets that one.
+/// all get that one.
 pub fn made_once(path: &Path, make: impl FnOnce() -> error::Result<String>) -> error::Result<String> {
     let read = || fs_err::read_to_string(path);
     match read() {

@@ -57,7 +57,7 @@ fn smbclient(machine: &Machine, command: &str) -> (bool, String) {
 
 #[test]
 #[ignore = "boots a machine"]
-fn the_hub_serves_the_witness_share_to_the_lab_and_nobody_else() {
+fn the_hub_serves_the_witness_share_to_the_lab_only() {
     let mut lab = machine::lab();
     let mut machine = Machine::boot_with_ports(&lab, "hub", &[445]);
     let (mut ssh, _) = wait_ready(&machine.target, within(300), &mut |_| Ok(())).unwrap();

@@ -182,7 +182,7 @@ fn the_agent(machine: &Machine, ssh: &mut Ssh) {
     );
 }
 
-/// Told and set by a program that has nothing to do while nobody asks, whatever came before; the clock chip stays the host's.
+/// Told and set by a program that has nothing to do while no request comes, whatever came before; the clock chip stays the host's.
 fn the_clock(machine: &Machine, ssh: &mut Ssh) {
     let host = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let mut noise = UnixStream::connect(&machine.clock).unwrap();
@@ -211,7 +211,7 @@ fn the_clock(machine: &Machine, ssh: &mut Ssh) {
     let idle = run(ssh, &["sh", "-c", &format!("{used}; sleep 2; {used}")]);
     let idle: Vec<&str> = idle.lines().collect();
     assert_eq!(idle.len(), 2, "{idle:?}");
-    assert_eq!(idle[0], idle[1], "it works though nobody asks");
+    assert_eq!(idle[0], idle[1], "it works without a request");
     let mut again = Clock::connect("node1", &machine.clock).unwrap();
     assert!(again.look(within(10)).unwrap().time.as_secs().abs_diff(2_000_000_000) < 60);
 }
@@ -255,7 +255,7 @@ fn following_ends_with_the_machine(mut machine: Machine) {
             .to_string()
             .contains("connection is gone")
     );
-    // Somebody listens to a command, and ends it.
+    // A listener hears a command, and ends it.
     let mut heard = Vec::new();
     let command = Command::new(["sh", "-c", "echo one; sleep 2; echo two; sleep 60"]);
     let mut other = Ssh::connect(&machine.target, within(30)).unwrap();

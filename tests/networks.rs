@@ -19,7 +19,7 @@ struct Machine {
 }
 
 impl Machine {
-    /// A frame to everybody.
+    /// A broadcast frame.
     fn send(&self, text: &[u8]) {
         let mut frame = [&[0xff; 6][..], &self.mac, &[0x88, 0xb5], text].concat();
         frame.resize(frame.len().max(60), 0);

@@ -51,7 +51,7 @@ pub struct Answer {
 /// Gives an order of the pack (`move`, `stop` …). That the runtime refuses it is an answer.
 ///
 /// # Errors
-/// `Usage` for a word that the pack does not have; `Operation` where nobody can say what became of the order: the machine or the
+/// `Usage` for a word that the pack does not have; `Operation` where it is not known what became of the order: the machine or the
 /// runtime does not answer, the command was killed, its answer is none.
 pub fn operate(
     remote: &mut dyn Remote,

@@ -144,7 +144,7 @@ impl Pack {
         Ok(links)
     }
 
-    /// The commands of `node`. They see no secret: an argument vector is open to everybody in the machine.
+    /// The commands of `node`. They see no secret: an argument vector is open to every process in the machine.
     pub fn steps(&self, lab: &Lab, node: &Node) -> Result<Vec<RenderedStep>> {
         let no_secrets = Secrets::default();
         let view = view(lab, node, &no_secrets, self.factor())?;

@@ -47,7 +47,7 @@ pub trait Tap: Send {
     }
 }
 
-/// Nobody listens.
+/// No tap.
 impl Tap for () {
     fn frame(&mut self, _: PortId, _: Direction, _: &[u8], _: u64, _: Option<&str>) {}
     fn listens(&self) -> bool {

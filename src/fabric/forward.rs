@@ -76,7 +76,7 @@ impl Forward {
         self.at
     }
 
-    /// Connections that were carried to their end, and those that found nobody.
+    /// Connections that were carried to their end, and those that found no server.
     pub fn counts(&self) -> (u64, u64) {
         (
             self.state.served.load(Ordering::Relaxed),
@@ -133,7 +133,7 @@ mod tests {
         Ok((BufReader::new(theirs.try_clone().unwrap()), theirs))
     }
 
-    fn nobody() -> Result<(BufReader<UnixStream>, UnixStream)> {
+    fn no_lab() -> Result<(BufReader<UnixStream>, UnixStream)> {
         Err(Error::Operation(Problem::new("connect into the lab")))
     }
 
@@ -156,7 +156,7 @@ mod tests {
         let at = f.address();
         drop(f);
         assert!(TcpStream::connect(at).is_err());
-        let f = Forward::start(0, Arc::new(nobody)).unwrap();
+        let f = Forward::start(0, Arc::new(no_lab)).unwrap();
         assert_eq!(ask(&f), "");
         wait_until("count", Deadline::after(Duration::from_secs(5)), || {
             let c = f.counts();

@@ -14,7 +14,7 @@ pub struct Topology {
     networks: Vec<(String, Vec<String>)>,
 }
 
-/// One direction between two nodes, or between a node and everybody (`*`), on one network.
+/// One direction between two nodes, or between a node and all others (`*`), on one network.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Flow {
     /// The network.
@@ -58,7 +58,7 @@ impl Topology {
         Self { networks }
     }
 
-    /// `node` apart from everybody, the workstation included.
+    /// `node` apart from all others, the workstation included.
     pub fn isolate(&self, node: &str, direction: Direction, on: &[&str]) -> Result<Vec<Flow>> {
         const WHAT: &str = "isolate a node";
         self.known(WHAT, node)?;
@@ -121,7 +121,7 @@ impl Topology {
         })
     }
 
-    /// Everybody apart from everybody.
+    /// Every node apart from every other one.
     pub fn switch_dead(&self, on: &[&str]) -> Result<Vec<Flow>> {
         self.collect("kill a switch", on, |_| Some(vec![(ANY.to_owned(), ANY.to_owned())]))
     }

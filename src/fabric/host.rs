@@ -33,7 +33,7 @@ pub trait ClientNet: Send + Sync {
 /// Why there is no connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
-    /// The machine answered that nobody listens there.
+    /// The machine answered that no process listens there.
     #[error("connection refused by {0}")]
     Refused(SocketAddrV4),
     /// Nothing came back in time.
@@ -46,7 +46,7 @@ pub enum ConnectError {
         /// Not even ARP was answered.
         arp: bool,
     },
-    /// Nobody on the network has the address.
+    /// No host on the network has the address.
     #[error("no host has the address {0}: three ARP requests without an answer")]
     Unreachable(Ipv4Addr),
     /// The address belongs to no lab network that the workstation is on.
@@ -123,7 +123,7 @@ impl LabHost {
         same_subnet(self.config.address, ip, self.config.prefix)
     }
 
-    /// Asks who has `ip` (an ARP probe, RFC 5227, which teaches nobody anything); `None` where nobody answers in time.
+    /// Asks who has `ip` (an ARP probe, RFC 5227, which teaches no host anything); `None` where no answer comes in time.
     pub fn arp_probe(&self, ip: Ipv4Addr, deadline: Deadline) -> Result<Option<Mac>, ConnectError> {
         let (tx, rx) = channel();
         self.send(Job::Probe {
@@ -134,12 +134,12 @@ impl LabHost {
         rx.recv().map_err(|_| gone())
     }
 
-    /// Says to everybody that `ip` is at the workstation (a gratuitous ARP).
+    /// Says to every host that `ip` is at the workstation (a gratuitous ARP).
     pub fn announce(&self, ip: Ipv4Addr) -> Result<(), ConnectError> {
         self.send(Job::Announce(ip))
     }
 
-    /// Takes an address that belongs to somebody else: announces it and answers for it until the guard is dropped.
+    /// Takes an address that belongs to another host: announces it and answers for it until the guard is dropped.
     pub fn claim(self: &Arc<Self>, ip: Ipv4Addr) -> Result<AddressConflict, ConnectError> {
         self.send(Job::Claim(ip, true))?;
         self.announce(ip)?;
@@ -200,7 +200,7 @@ impl Drop for LabHost {
     }
 }
 
-/// An address that the workstation holds although it is somebody else's.
+/// An address that the workstation holds although it belongs to another host.
 #[derive(Debug)]
 pub struct AddressConflict {
     host: Arc<LabHost>,

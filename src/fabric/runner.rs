@@ -75,7 +75,7 @@ impl Runner {
         };
         let (tx, rx) = channel();
         let job: Job = Box::new(move |frames| {
-            // The asker may have been interrupted: nobody waits for the answer then.
+            // The caller may have been interrupted: the answer is dropped then.
             let _ = tx.send(f(frames));
         });
         {

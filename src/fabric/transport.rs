@@ -204,7 +204,7 @@ impl PortTransport for Udp {
     }
 }
 
-/// A port over a connected pair of unix datagram sockets: no ports, nobody else can reach it, the kernel drops nothing.
+/// A port over a connected pair of unix datagram sockets: no UDP ports, no other process can reach it, the kernel drops nothing.
 #[derive(Debug)]
 pub struct Unix(UnixDatagram);
 
@@ -231,7 +231,7 @@ impl PortTransport for Unix {
     }
 }
 
-/// A bound UDP port on loopback below the range that the kernel hands out by itself, so that nobody is given it
+/// A bound UDP port on loopback below the range that the kernel hands out by itself, so that no other socket is given it
 /// between our choice and QEMU's bind. A busy one is passed over.
 pub fn free_udp() -> io::Result<UdpSocket> {
     const FIRST: u64 = 20_000;

@@ -86,13 +86,13 @@ pub enum Fault {
     Flap(Traffic),
     /// Bytes are changed.
     Corrupt(Traffic),
-    /// A machine is cut off from everybody.
+    /// A machine is cut off from every other one.
     Isolate(Traffic),
     /// The machines of each side reach only one another.
     Partition(Traffic),
     /// A machine does not reach the share `witness`.
     CutWitness(Traffic),
-    /// Nobody reaches anybody.
+    /// No machine reaches another one.
     SwitchDead(Traffic),
     /// A process in the machine gets a signal.
     Kill(Process),

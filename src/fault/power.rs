@@ -145,7 +145,7 @@ fn guest_clock(context: &dyn FaultContext, node: &str) -> Value {
     }
 }
 
-/// Whether the machine is in this state behind the act, and in words; unknown where nobody can say.
+/// Whether the machine is in this state behind the act, and in words; unknown where neither can be read.
 fn looked(context: &dyn FaultContext, node: &str, wanted: DomainState, word: &str) -> (Option<bool>, String) {
     match context.hypervisor().lookup(node) {
         Ok(Some(d)) if d.state == wanted => (Some(true), word.to_owned()),

@@ -43,7 +43,7 @@ fn is_cut(effect: &Effect) -> bool {
 }
 
 impl Traffic {
-    /// The machines that it hits. A partition and a dead switch hit everybody alike: nobody is named.
+    /// The machines that it hits. A partition and a dead switch hit every machine alike: none is named.
     pub fn nodes(&self) -> Vec<&str> {
         match (&self.on, &self.between) {
             (Some(t), _) => vec![&t.node],

@@ -33,7 +33,7 @@ impl Clock {
     /// The clock of machine `node` behind the socket that its hypervisor listens on. The machine need not run yet.
     ///
     /// # Errors
-    /// [`Error::Operation`] where nobody listens.
+    /// [`Error::Operation`] where no program listens.
     pub fn connect(node: &str, socket: &Path) -> Result<Self> {
         Ok(Self {
             node: node.to_owned(),

@@ -105,7 +105,7 @@ pub(crate) fn excerpt(said: &[u8]) -> String {
 pub trait Remote: Send + fmt::Debug {
     /// Runs a command to its end.
     fn exec(&mut self, command: &Command, deadline: Deadline) -> Result<Output>;
-    /// The same with somebody who listens: `hear` gets each line of the output as it comes, and nothing now and then while there is
+    /// The same with a listener: `hear` gets each line of the output as it comes, and nothing now and then while there is
     /// none. Its error ends the command and the way, and is returned.
     fn exec_heard(
         &mut self,

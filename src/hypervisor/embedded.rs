@@ -196,7 +196,7 @@ impl Embedded {
         image.finish(path)
     }
 
-    /// Ends saves that nobody waits for any more: whoever began them died. QEMU would stop the machine again when one is complete,
+    /// Ends saves that no process waits for any more: the one that began them died. QEMU would stop the machine again when one is complete,
     /// whatever was said to it meanwhile.
     fn end_saves(&self) -> Result<()> {
         const WHAT: &str = "end a save of the machine that was cut short";

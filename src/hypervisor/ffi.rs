@@ -73,7 +73,7 @@ pub(super) fn monitor_with_file(
     }
     // SAFETY: on success libvirt hands over a C string.
     let text = unsafe { CStr::from_ptr(answer) }.to_string_lossy().into_owned();
-    // SAFETY: it was allocated with malloc for us, and nobody refers to it any more.
+    // SAFETY: it was allocated with malloc for us, and no pointer to it is left.
     unsafe { free(answer.cast()) };
     Ok(text)
 }

@@ -1,4 +1,4 @@
-//! Machines that were being started when the process died that started them. Either libvirt had not written them down: nobody else would
+//! Machines that were being started when the process died that started them. Either libvirt had not written them down: no other process would
 //! ever end such a QEMU. Or it had, with a job that it takes up again and never ends: no call on such a domain ever returns.
 
 use crate::error::{Error, IoContext, Problem, Result};
@@ -24,7 +24,7 @@ struct Job {
     kind: Option<String>,
 }
 
-/// Removes libvirt's notes on machines that were being started, before it reads them; returns how many. Nobody runs in `root` now.
+/// Removes libvirt's notes on machines that were being started, before it reads them; returns how many. No machine runs in `root` now.
 pub(super) fn forget_unfinished(root: &Path) -> Result<usize> {
     let dir = root.join("run/qemu");
     let mut forgotten = 0;

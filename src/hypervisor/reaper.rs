@@ -50,10 +50,10 @@ fn reap_orphans() -> usize {
         .count()
 }
 
-/// Whether `pid`, a child of ours, was started by somebody else.
+/// Whether `pid`, a child of ours, was started by another process.
 ///
 /// What we (or libvirt within us) fork is in our session or leads its own. A child that is in a third session is a daemon whose
-/// parent ended: nobody in this process waits for it, so reaping it takes nothing away from libvirt's own `waitpid`. Read from
+/// parent ended: no thread of this process waits for it, so reaping it takes nothing away from libvirt's own `waitpid`. Read from
 /// /proc: getsid(2) answers 0 where our leader lives outside this process namespace (a container's), which is no process id.
 fn inherited(pid: Pid) -> bool {
     let session = |pid: u32| Stat::of(pid).map(|s| s.session);

@@ -98,7 +98,7 @@ impl Shared {
                         self.broke_off(ended.err());
                     }
                 }
-                // Nobody is there, or nobody who can be understood: it was told when the stream broke off.
+                // No supervisor is there, or none that can be understood: it was noted when the stream broke off.
                 _ => crate::wait::pause(AGAIN),
             }
         }

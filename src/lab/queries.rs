@@ -142,12 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_hangs_is_named_and_nobody_waits_for_it_again() {
+    fn a_machine_that_hangs_is_named_and_not_waited_for_again() {
         let queries = Queries::default();
         let (first, answer) = held(&queries);
         let e = first.wait(Instant::now()).unwrap_err();
         assert!(e.to_string().contains("no answer for"), "{e}");
-        // The question is still under way: no second one is asked, and nobody waits until the long deadline.
+        // The question is still under way: no second one is asked, and no caller waits until the long deadline.
         let second = queries.ask("node1", || -> Result<u32> { unreachable!("it is not asked twice") });
         second.wait(Instant::now() + LONG).unwrap_err();
         // Others are asked all the same.

@@ -19,7 +19,7 @@ use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What the checkpoints that `up` keeps of one lab may take on the disk together; the oldest that nobody needs go first.
+/// What the checkpoints that `up` keeps of one lab may take on the disk together; the oldest that no lab needs go first.
 const WARM_BUDGET: Size = Size(4 << 30);
 
 impl Engine {

@@ -115,7 +115,7 @@ fn bind(files: &LabFiles) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves until there is nothing to keep and nobody is being served any more: the last request ends the supervisor, never the first.
+/// Serves until there is nothing to keep and no request is being served any more: the last request ends the supervisor, never the first.
 async fn serve(listener: UnixListener, engine: Arc<Engine>, instance: &str, idle: Duration) -> Result<End> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .tried("listen for signals", instance)?;
@@ -126,7 +126,7 @@ async fn serve(listener: UnixListener, engine: Arc<Engine>, instance: &str, idle
         let needless = |n: usize| n == 0 && !engine.keeps_anything();
         let unneeded = needless(*going_on.borrow_and_update());
         if unneeded && met_anybody {
-            // Work is done before its answer is taken. One that does not take it keeps nobody.
+            // Work is done before its answer is taken. A client that does not take it delays no other one.
             let _ = tokio::time::timeout(TAKEN, answers.watch().wait_for(|n| *n == 0)).await;
             if needless(*going_on.borrow_and_update()) {
                 return Ok(End::Down);

@@ -239,7 +239,7 @@ impl Engine {
                 .as_deref()
                 .is_some_and(|s| s.contains("Could not set up host forwarding rule"))
         {
-            // Somebody took the port since it was chosen: another one, not a failure.
+            // Another process took the port since it was chosen: another one, not a failure.
             let mut changed = (*self.record()?).clone();
             let port = machines::another_ssh_port()?;
             changed
@@ -274,7 +274,7 @@ impl Engine {
     }
 
     /// A connection that comes too early is kept by QEMU and handed to the machine when it hears: each of them then costs it the
-    /// beginning of a handshake with nobody. So nobody knocks before its port is up, or half of the time that it may take has passed.
+    /// beginning of a handshake without a peer. So no connection is made before its port is up, or half of the time that it may take has passed.
     fn wait_port(&self, record: &LabRecord, node: &Node, cancel: &Cancel) -> Result<()> {
         let hypervisor = self.hypervisor()?;
         let patience = Deadline::scaled(BOOT / 2, record.desired.slowness);

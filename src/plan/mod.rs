@@ -37,7 +37,7 @@ pub struct Observed {
     /// Machines on which what they run was installed.
     pub deployed: BTreeSet<Name>,
     /// A checkpoint to come back from instead of a boot: of a healthy lab into which the same things went, or one from which
-    /// somebody began to come back.
+    /// a restore has begun.
     pub restore: Option<Name>,
     /// What a healthy lab shall be kept as, so that the next one comes back from there.
     pub keep: Option<Name>,

@@ -294,7 +294,7 @@ fn outage(t: &mut Timeline, scale: Scale, history: &History, report: &ScenarioRe
     answers.sort_unstable();
     let last = ops.iter().filter_map(|o| o.end_us).max().unwrap_or(scale.to_us);
     answers.push(last);
-    // The gap whose end is right: its begin is when somebody first waited in it.
+    // The gap whose end is right: its begin is when a client first waited in it.
     let Some(end) = answers.windows(2).max_by_key(|w| w[1] - w[0]).map(|w| w[1]) else {
         return;
     };

@@ -80,7 +80,7 @@ impl Expectation {
         self
     }
 
-    /// Whether it says of the whole cluster that nobody serves.
+    /// Whether it says of the whole cluster that no node serves.
     pub fn is_of_absence(&self) -> bool {
         let absent = match self.what {
             What::Service(state) => !matches!(state, ServiceState::Online | ServiceState::PartiallyOnline),

@@ -8,7 +8,7 @@ use crate::verify::sample;
 pub(super) struct Fake {
     pub lab: Lab,
     pub now: u64,
-    /// Who serves; nobody while a takeover is under way.
+    /// Which node serves; none while a takeover is under way.
     pub active: Option<&'static str>,
     /// Who serves next, and when.
     pub next: Option<(u64, &'static str)>,
@@ -23,10 +23,10 @@ pub(super) struct Fake {
     pub takes: Option<Duration>,
     pub effective: Option<bool>,
     pub refuses: bool,
-    /// Nobody answers orders.
+    /// No node answers orders.
     pub lost: bool,
     pub interrupt_at: Option<u64>,
-    /// When nobody serves, for no reason.
+    /// When no node serves, for no reason.
     pub gone: std::ops::Range<u64>,
     pub finished: bool,
     pub history: History,

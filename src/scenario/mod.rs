@@ -71,7 +71,7 @@ pub trait World {
     fn note(&mut self, draft: Draft);
     /// The final reads and all that was journalled. Faults and observations that the runner made are its own to add.
     fn finish(&mut self) -> Result<History>;
-    /// The scenario is over: what was made for it is removed. `passed`: nobody will want to look at it.
+    /// The scenario is over: what was made for it is removed. `passed`: no person will want to look at it.
     fn end(self: Box<Self>, passed: bool) -> Result<()>;
     /// Copies what passed the networks in the last minutes into the file `to`, where a world keeps that.
     fn keep_networks(&mut self, to: &Path) -> Result<()> {

@@ -87,36 +87,36 @@ impl Roles {
     /// The machine that a word means now.
     ///
     /// # Errors
-    /// [`Error::Usage`] where there is no such role or node; [`Error::Operation`] where nobody has the role now.
+    /// [`Error::Usage`] where there is no such role or node; [`Error::Operation`] where no node has the role now.
     pub fn resolve(&self, word: &str, seen: &Observation) -> Result<Target> {
-        let nobody = |seen: &str| Error::Operation(Problem::new("find the node of a role").on(word).observed(seen));
+        let vacant = |seen: &str| Error::Operation(Problem::new("find the node of a role").on(word).observed(seen));
         let node = match word {
-            "active" => seen.active().ok_or_else(|| nobody(&who_serves(seen)))?.to_owned(),
-            "passive" => self.other(seen.active().ok_or_else(|| nobody(&who_serves(seen)))?)?,
-            "quorum-owner" => owner(seen).ok_or_else(|| nobody("the members do not name one owner"))?,
-            "non-owner" => self.other(&owner(seen).ok_or_else(|| nobody("the members do not name one owner"))?)?,
+            "active" => seen.active().ok_or_else(|| vacant(&who_serves(seen)))?.to_owned(),
+            "passive" => self.other(seen.active().ok_or_else(|| vacant(&who_serves(seen)))?)?,
+            "quorum-owner" => owner(seen).ok_or_else(|| vacant("the members do not name one owner"))?,
+            "non-owner" => self.other(&owner(seen).ok_or_else(|| vacant("the members do not name one owner"))?)?,
             "witness" => self
                 .witness
                 .clone()
-                .ok_or_else(|| nobody("the lab has no share `witness`"))?,
+                .ok_or_else(|| vacant("the lab has no share `witness`"))?,
             "hub" => match self.hubs.as_slice() {
                 [hub] => hub.clone(),
-                [] => return Err(nobody("the lab has no hub")),
-                _ => return Err(nobody("the lab has more than one hub")),
+                [] => return Err(vacant("the lab has no hub")),
+                _ => return Err(vacant("the lab has more than one hub")),
             },
             "a" => self
                 .a
                 .clone()
-                .ok_or_else(|| nobody("nobody served when the scenario began"))?,
+                .ok_or_else(|| vacant("nobody served when the scenario began"))?,
             "b" => self
                 .b
                 .clone()
-                .ok_or_else(|| nobody("nobody served when the scenario began"))?,
+                .ok_or_else(|| vacant("nobody served when the scenario began"))?,
             "survivor" => {
                 let mut left = self.members.iter().filter(|m| !self.hit.contains(m));
                 match (left.next(), left.next()) {
                     (Some(one), None) if !self.hit.is_empty() => one.clone(),
-                    _ => return Err(nobody("the last fault did not leave exactly one member alone")),
+                    _ => return Err(vacant("the last fault did not leave exactly one member alone")),
                 }
             }
             name if self.nodes.iter().any(|n| n == name) => {

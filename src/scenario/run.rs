@@ -92,7 +92,7 @@ struct Runner<'a> {
     seed: u64,
     began_us: u64,
     observations: Vec<Observation>,
-    /// When the scenario saw that nobody serves, as it had expected.
+    /// When the scenario saw that no node serves, as it had expected.
     absences: Vec<u64>,
     /// Every fault; those that are still on have no end.
     faults: Vec<FaultRecord>,
@@ -229,7 +229,7 @@ impl Runner<'_> {
             Action::Expect(expectation, within) => {
                 let shown = self.expect(expectation, *within)?;
                 if expectation.is_of_absence() {
-                    // Met by the last look: nobody serves, and that is as it should be.
+                    // Met by the last look: no node serves, and that is as it should be.
                     self.absences.extend(self.observations.last().map(|o| o.t_us));
                 }
                 Ok(shown)

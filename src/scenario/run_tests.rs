@@ -123,7 +123,7 @@ fn a_fault_without_effect_leaves_it_open() {
 
 /// F17 once passed so: the outage began in a `wait`, and the next step was to stop the clients.
 #[test]
-fn a_wait_looks_on_and_a_service_that_nobody_had_is_no_pass() {
+fn a_wait_looks_on_and_a_service_that_no_node_had_is_no_pass() {
     const S: u64 = 1_000_000;
     let waits = r#"{ wait = "30s" }, { workload = "mail" }, { wait = "40s" }, { workload = "stop" }"#;
     for (gone, verdict) in [
@@ -142,7 +142,7 @@ fn a_wait_looks_on_and_a_service_that_nobody_had_is_no_pass() {
             assert!(report.why.unwrap().starts_with("service: nobody served from"));
         }
     }
-    // Where the scenario itself wants to see that nobody serves, it is no news.
+    // Where the scenario itself wants to see that no node serves, it is no news.
     let mut world = Fake::new();
     world.gone = 5 * S..28 * S;
     let expected = r#"{ wait = "6s" }, { expect = "service-offline" }, { wait = "30s" }"#;
@@ -216,7 +216,7 @@ fn an_interruption_heals_and_ends() {
 }
 
 #[test]
-fn a_role_that_nobody_has_leaves_it_open() {
+fn a_role_that_no_node_has_leaves_it_open() {
     let mut world = Fake::new();
     let report = ran(&mut world, r#"{ fault = "power-off", on = "survivor" }"#);
     assert_eq!(report.verdict, Verdict::Unknown);

@@ -143,7 +143,7 @@ fn expressions_over_a_look_at_the_lab() {
         ),
         ("hub.queued == 0", true),
         ("copies.status == Healthy", true),
-        // Nobody has the role now: neither is nor is not.
+        // No node has the role now: neither is nor is not.
         ("service.active == survivor", false),
         ("service.active != survivor", false),
     ] {
@@ -266,7 +266,7 @@ fn a_machine_without_a_domain_is_off() {
     }
 }
 
-/// A dead network is no healthy lab, though nobody had to move for it.
+/// A dead network is no healthy lab, though no service had to move for it.
 #[test]
 fn healthy_names_a_network_without_heartbeats() {
     use ccr_contract::status::{Network, NetworkRole, Path};

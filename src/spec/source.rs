@@ -36,7 +36,7 @@ pub fn embedded() -> Vec<Name> {
 }
 
 /// The lab that a person means by `LAB` on the command line: a folder with a lab.toml, else `labs/LAB` in the folder
-/// `here`, else one compiled into the tool. Without `LAB` the folder `here`. Labs that are up are somebody else's business.
+/// `here`, else one compiled into the tool. Without `LAB` the folder `here`. Labs that are up are not looked for here.
 ///
 /// # Errors
 /// [`Error::Usage`] where there is none, with the names that are known.

@@ -85,7 +85,7 @@ fn outage_us(e: &Evidence<'_>) -> Option<u64> {
     let mut longest = 0;
     for gap in answers.windows(2).map(|w| w[0]..w[1]) {
         if gap.end - gap.start > longest {
-            // From when somebody was waiting for an answer in it.
+            // From when a client was waiting for an answer in it.
             let waiting = asked
                 .iter()
                 .filter(|o| o.end_us.is_none_or(|end| end > gap.start) && o.begin_us < gap.end);
@@ -103,7 +103,7 @@ pub(super) fn check(e: &Evidence<'_>) -> Finding {
     let t = timings(e);
     let factor = e.context.slowness.factor();
     if e.takeovers.is_empty() {
-        // Without a failover nobody may notice anything for longer than a failover takes to be detected.
+        // Without a failover no client may notice anything for longer than a failover takes to be detected.
         let Some(outage) = t.outage_ms else {
             return Finding::unknown("the store never answered");
         };

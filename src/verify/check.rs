@@ -346,7 +346,7 @@ fn by_event(e: &Evidence<'_>, kind: &str) -> Finding {
     }
 }
 
-/// Not having seen something means nothing where nobody looked.
+/// Not having seen something means nothing where no look was taken.
 fn none_seen(e: &Evidence<'_>) -> Finding {
     if e.history.observations.iter().all(|o| o.statuses().next().is_none()) {
         Finding::unknown("no node was ever seen")

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// Everything that is known about a run, on one clock: microseconds since its journal began.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
-    /// When the run began. Events before it are kept for what they say of the state that it began in, and judged by nobody.
+    /// When the run began. Events before it are kept for what they say of the state that it began in, and not judged.
     #[serde(default)]
     pub from_us: u64,
     /// The client's journal, in the order it was written.
@@ -25,13 +25,13 @@ pub struct History {
     pub faults: Vec<FaultRecord>,
     /// Every look at the lab, in order.
     pub observations: Vec<Observation>,
-    /// What `down` and the heals left behind that was not there before; null where nobody looked.
+    /// What `down` and the heals left behind that was not there before; null where no look was taken.
     #[serde(default, rename = "leftovers")]
     pub leaks: Option<Vec<String>>,
     /// Evidence that had not arrived when the run ended, in words.
     #[serde(default)]
     pub missing: Vec<String>,
-    /// When the scenario itself had expected that nobody serves, and saw it.
+    /// When the scenario itself had expected that no node serves, and saw it.
     #[serde(default)]
     pub absences: Vec<u64>,
 }
@@ -88,7 +88,7 @@ impl Observation {
             .iter()
             .filter_map(|(n, v)| Some((n.as_str(), v.status.as_ref()?)))
     }
-    /// The one node that says that it serves; none where nobody or more than one does.
+    /// The one node that says that it serves; none where none or more than one does.
     pub fn active(&self) -> Option<&str> {
         let mut serving = self.nodes.iter().filter(|(_, v)| v.serves()).map(|(n, _)| n.as_str());
         let first = serving.next()?;

@@ -1,6 +1,6 @@
 //! Proof of presence: a verdict that rests on not having seen something is worth as much as the looking was.
 //!
-//! The networks were lit all the time, every event arrived, and somebody served whenever somebody could.
+//! The networks worked all the time, every event arrived, and a node served whenever one could.
 
 use super::check::Evidence;
 use super::{Check, FaultRecord, Forbidden, History, InvariantId, InvariantReport, Observation, SLACK, Verdict};
@@ -21,7 +21,7 @@ fn unknown(id: &str, text: &str, detail: String) -> Check {
     }
 }
 
-/// While there was no supervisor, no network forwards anything: what happened then is nobody's fault but the tool's.
+/// While there was no supervisor, no network forwards anything: what happened then is the tool's fault.
 ///
 /// Every look carries it as a state; that a client met no supervisor is a second witness.
 pub(super) fn network_outages(history: &History) -> Option<Check> {
@@ -84,9 +84,9 @@ pub(super) fn events(history: &History) -> Option<Check> {
     Some(unknown("events", "every event arrived", detail))
 }
 
-/// A service that nobody had for longer than a failover may take, though a majority was there.
+/// A service that no node had for longer than a failover may take, though a majority was there.
 ///
-/// Looks, answers of the store and the members' events say that somebody had it. Quiet for a lab without members.
+/// Looks, answers of the store and the members' events say that a node had it. Quiet for a lab without members.
 pub(super) fn served(e: &Evidence<'_>) -> Option<Check> {
     const TEXT: &str = "somebody served whenever somebody could";
     let looks: Vec<&Observation> = e
@@ -127,7 +127,7 @@ pub(super) fn served(e: &Evidence<'_>) -> Option<Check> {
     })
 }
 
-/// The moments at which somebody certainly had the service.
+/// The moments at which a node certainly had the service.
 fn had(e: &Evidence<'_>, looks: &[&Observation]) -> Vec<u64> {
     let looked = looks
         .iter()
@@ -197,7 +197,7 @@ impl Judge<'_> {
         let cause = self.e.history.faults.iter().filter(within).find(|f| on_the_networks(f));
         let taken_over = || self.e.takeovers.iter().any(|t| (from..=to).contains(&t.t_us)) || self.changed(from, to);
         match cause {
-            // Who may not serve without the others does right; whether that is so here nobody has worked out.
+            // A node that may not serve without the others does right; whether that is so here is not worked out.
             Some(f) => Some((Verdict::Unknown, format!("{text}; {} was in force", f.kind))),
             None if length > self.allowed_us * u64::from(SLACK) => Some((Verdict::Fail, text)),
             // Its phases are I8's business.
@@ -206,7 +206,7 @@ impl Judge<'_> {
         }
     }
 
-    /// The longest time within the part in which somebody could have served, by every look.
+    /// The longest time within the part in which a node could have served, by every look.
     fn longest_able(&self, inside: &[&Observation], from: u64, to: u64) -> Option<(u64, u64)> {
         let mut longest: Option<(u64, u64)> = None;
         let mut begun = Some(from);

@@ -149,7 +149,7 @@ fn mark_planned(takeovers: &mut [Takeover], events: &[&Event], from_us: u64) {
     }
 }
 
-/// Whether the last that the old node did with the service was to go offline in order, and nobody has accepted a loss since.
+/// Whether the last that the old node did with the service was to go offline in order, and no operator has accepted a loss since.
 fn follows_an_order(t: &Takeover, events: &[&Event], after: u64) -> bool {
     let accepted = |e: &&&Event| {
         let loss = e.kind == kind::LOSS_ACCEPTED && number(e, "epoch").is_none_or(|epoch| epoch == t.epoch);

@@ -381,7 +381,7 @@ fn a_phase_that_took_too_long_is_seen() {
             _ => {}
         }
     }
-    assert_eq!(verdict(I8, &quiet), Verdict::Pass, "nobody asked meanwhile");
+    assert_eq!(verdict(I8, &quiet), Verdict::Pass, "no client asked meanwhile");
     let asked = quiet
         .ops
         .iter()
@@ -429,7 +429,7 @@ fn every_takeover_is_held_to_its_time() {
     let at = last(&h, kind::MEMBER_DOWN);
     silent.events.remove(at);
     assert_eq!(verdict(I8, &silent), Verdict::Unknown, "{}", detail(I8, &silent));
-    // A second answer to one fault: when that began nobody knows, its other phases are judged.
+    // A second answer to one fault: its begin is not known, its other phases are judged.
     let mut again = h.clone();
     let second = again.faults.remove(1).begin_us;
     assert!(second > again.faults[0].begin_us);

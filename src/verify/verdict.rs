@@ -210,7 +210,7 @@ pub struct FaultRecord {
     pub proof: Value,
     /// Whether the evidence proves an effect; false or null makes the scenario unknown.
     pub effective: Option<bool>,
-    /// It was about to be made: whether it was, nobody has told yet. It is undone like one that is in force.
+    /// It was about to be made: whether it was is not known yet. It is undone like one that is in force.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pending: bool,
 }

@@ -16,7 +16,7 @@ pub fn image() -> Image {
     serde_json::from_slice::<Manifest>(&text).unwrap().image(&dir)
 }
 
-/// A TCP port of the loopback that nobody listens on now.
+/// A TCP port of the loopback that no process listens on now.
 pub fn free_port() -> u16 {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     socket.local_addr().unwrap().port()

@@ -176,7 +176,7 @@ impl Machine {
         }
     }
 
-    /// The arguments of the process, as everybody on the host can read them.
+    /// The arguments of the process, as every user of the host can read them.
     pub fn command_line(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(format!("/proc/{}/cmdline", self.qemu.id())).unwrap()).replace('\0', " ")
     }

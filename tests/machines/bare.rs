@@ -22,7 +22,7 @@ pub const TRIALS: &[(&str, Test)] = &[
     ("bare_down_leaves_nothing", down),
     ("bare_comes_back_instead_of_booting", warm),
     ("bare_an_interrupted_up_leaves_nothing", interrupted),
-    ("bare_a_request_that_ends_ends_nobody_elses", others_go_on),
+    ("bare_a_request_that_ends_ends_no_other_one", others_go_on),
 ];
 
 fn up(tool: &Tool) -> Result<(), String> {

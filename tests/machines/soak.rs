@@ -59,7 +59,7 @@ fn killed(tool: &Tool) -> Result<(), String> {
     same("leaks", tool.leaks(&[]), Vec::new())
 }
 
-/// Every run begins with a restore of the same checkpoint: it serves at once, nobody regroups, the invariants hold. I3 needs a failover:
+/// Every run begins with a restore of the same checkpoint: it serves at once, no member regroups, the invariants hold. I3 needs a failover:
 /// five more.
 fn fifty(tool: &Tool) -> Result<(), String> {
     let restored = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machines/restored.toml");

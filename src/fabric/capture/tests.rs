@@ -175,7 +175,7 @@ fn a_flood_does_not_push_out_what_came_before_and_says_what_is_missing() {
     r.flush(10_000_000_000);
     let records = |c| match c {
         Chunk::Records(bytes) => bytes,
-        Chunk::Copy(..) => unreachable!("nobody asked for a copy"),
+        Chunk::Copy(..) => unreachable!("no copy was asked for"),
     };
     let all: Vec<u8> = chunks.try_iter().flat_map(records).collect();
     let bound = RING_BURST + 2 * RING_RATE;

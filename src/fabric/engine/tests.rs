@@ -35,7 +35,7 @@ fn send(e: &mut Engine, from: PortId, bytes: &[u8], now: u64) -> Vec<PortId> {
     out.iter().map(|o| o.to).collect()
 }
 
-/// An engine that knows where everybody is.
+/// An engine that has learned every port.
 fn learned() -> Engine {
     let mut e = engine();
     for p in 0..3 {
@@ -64,7 +64,7 @@ fn it_floods_what_it_does_not_know_and_learns() {
     assert_eq!(send(&mut e, 0, &frame_to(1, 0), 0), [1]);
     assert_eq!(send(&mut e, 0, &broadcast(0), 0), [1, 2]);
     assert_eq!(send(&mut e, 3, &broadcast(3), 0), [0usize; 0], "networks are apart");
-    // To itself: nobody gets it.
+    // To itself: no port gets it.
     assert_eq!(send(&mut e, 0, &frame_to(0, 0), 0), [0usize; 0]);
 }
 

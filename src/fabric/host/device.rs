@@ -55,7 +55,7 @@ impl Nic {
         } = self;
         cable.pop(BURST, |f| {
             let s = frame::summary(f);
-            // A flood of what is for somebody else teaches us nothing.
+            // A flood of frames for other hosts teaches nothing.
             if f.len() < frame::ETHERNET || s.vlan != 0 || (f[..6] != mac.0 && f[0] & 1 == 0) {
                 return;
             }

@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gratuitous_arp_of_somebody_unknown_makes_no_entry() {
+    fn a_gratuitous_arp_of_an_unknown_host_makes_no_entry() {
         let mut n = Neighbours::new(OWN, US);
         assert!(hear(&mut n, &Neighbours::new(IP, A).announce(IP), 0).is_empty());
         assert!(n.entries.is_empty());

@@ -418,7 +418,7 @@ fn to_client(c: &mut Connection, s: &mut Socket<'static>) {
             }
         });
         if gone {
-            // Nobody will read what comes: the peer is told at once, as by any host.
+            // No client will read what comes: the peer is reset at once, as by any host.
             s.abort();
             c.over = true;
             return;

@@ -262,12 +262,12 @@ fn refused_silent_and_missing_hosts_are_told_apart() {
         host.connect(to(26), in_s(5)).unwrap_err(),
         ConnectError::Refused(to(26))
     );
-    let nobody = Ipv4Addr::new(10, 77, 1, 99);
-    let e = host.connect(SocketAddrV4::new(nobody, 25), in_s(10)).unwrap_err();
-    assert_eq!(e, ConnectError::Unreachable(nobody));
+    let absent = Ipv4Addr::new(10, 77, 1, 99);
+    let e = host.connect(SocketAddrV4::new(absent, 25), in_s(10)).unwrap_err();
+    assert_eq!(e, ConnectError::Unreachable(absent));
     let quick = host
         .connect(
-            SocketAddrV4::new(nobody, 25),
+            SocketAddrV4::new(absent, 25),
             Deadline::after(Duration::from_millis(50)),
         )
         .unwrap_err();

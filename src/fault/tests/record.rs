@@ -99,7 +99,7 @@ fn a_fault_that_was_cut_short_is_undone_by_its_pending_record() {
     assert!(record.pending);
     undo(&bench, &mut record).unwrap();
     assert!(whole(&bench) && record.end_us.is_some());
-    assert_eq!(record.effective, None, "nobody knows whether it was in force");
+    assert_eq!(record.effective, None, "it is not known whether it was in force");
     // Killed before anything was done.
     for kind in ["power-off", "freeze", "link-down"] {
         let mut record = pending(kind);

@@ -167,7 +167,7 @@ impl Ssh {
         }
     }
 
-    /// Waits, a moment at most, until the socket may have something for us. A deadline that passes leaves the connection unusable: nobody knows how
+    /// Waits, a moment at most, until the socket may have something for us. A deadline that passes leaves the connection unusable: it is not known how
     /// much of the step was done.
     fn wait(&mut self, what: &str, deadline: Deadline) -> Result<()> {
         if !self.poll(deadline.left().min(TICK)) && deadline.passed() {
@@ -458,7 +458,7 @@ mod tests {
         (dir, Target::new(&files, "node1", port))
     }
 
-    /// Connects to somebody who does `peer` with the connection.
+    /// Connects to a peer that does `peer` with the connection.
     fn meet(most: Duration, peer: impl FnOnce(TcpStream) + Send + 'static) -> Error {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (_dir, target) = target(listener.local_addr().unwrap().port());
@@ -490,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_on_the_port_is_an_error() {
+    fn a_port_without_a_listener_is_an_error() {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (_dir, target) = target(port);
         let e = Ssh::connect(&target, Deadline::after(Duration::from_secs(5))).unwrap_err();

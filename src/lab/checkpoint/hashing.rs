@@ -136,7 +136,7 @@ fn copy_blocks(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Nobody writes to this file any more.
+/// Makes a file read-only: it is not written to any more.
 pub(super) fn freeze(path: &Path) -> Result<()> {
     fs_err::set_permissions(path, std::fs::Permissions::from_mode(0o400)).tried("freeze the file", path.display())
 }

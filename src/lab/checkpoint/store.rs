@@ -120,7 +120,7 @@ impl Store {
         remove_dir(&draft)
     }
 
-    /// Of the checkpoints that `ours` is true for and nobody needs, removes those that cannot be read (another build may have made
+    /// Of the checkpoints that `ours` is true for and no lab needs, removes those that cannot be read (another build may have made
     /// them), and then the oldest until ours take at most `budget` together; returns their names.
     pub fn prune(
         &self,
@@ -244,7 +244,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Bytes on the disk that would be free without it: a layer that somebody else has a link to costs nothing.
+    /// Bytes on the disk that would be free without it: a layer that has another link costs nothing.
     pub fn disk_usage(&self) -> Result<u64> {
         self.meta
             .parts

@@ -90,7 +90,7 @@ async fn the_last_request_ends_it_and_not_the_first() {
 }
 
 #[tokio::test]
-async fn whoever_only_listens_keeps_nobody() {
+async fn a_client_that_only_listens_does_not_keep_the_supervisor() {
     let dir = tempfile::tempdir().unwrap();
     let (files, engine, listener) = nothing(&dir);
     let serving = tokio::spawn(serve(listener, engine, "x", NEVER));
@@ -117,7 +117,7 @@ async fn one_that_is_never_asked_ends() {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_for_more_is_not_gone_and_keeps_nobody_busy() {
+async fn a_client_that_asks_for_more_is_not_gone_and_costs_no_processor_time() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (read, _write) = ours.into_split();
     let mut read = BufReader::new(read);

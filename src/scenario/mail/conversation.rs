@@ -1,4 +1,4 @@
-//! A conversation with a server as a machine: it says what it wants, somebody else does the I/O.
+//! A conversation with a server as a machine: it says what it wants, its caller does the I/O.
 
 use super::Wire;
 use super::reply::{Nonsense, shown};

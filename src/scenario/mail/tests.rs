@@ -320,7 +320,7 @@ fn a_load_keeps_its_rate_and_writes_everything_down() {
         panic!()
     };
     std::thread::spawn(move || lmtp_server(listener));
-    // A port that was bound and is free again: nobody listens.
+    // A port that was bound and is free again: no process listens.
     let dead = {
         let l = TcpListener::bind("127.0.0.1:0").unwrap();
         match l.local_addr().unwrap() {

@@ -51,7 +51,7 @@ fn without_a_name_it_is_the_current_folder() {
 }
 
 #[test]
-fn a_name_that_is_none_or_nobodys_is_an_error_with_the_known_ones() {
+fn a_name_that_is_invalid_or_unknown_is_an_error_with_the_known_ones() {
     let dir = folder_with_labs();
     for hostile in [
         "..",

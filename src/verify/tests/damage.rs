@@ -86,7 +86,7 @@ fn damage(h: &mut History, which: usize, pick: usize) -> Option<InvariantId> {
                 .filter(|(.., b)| b.as_ref().is_some_and(|b| b.epoch == by.epoch));
             (same.count() > 1).then_some(I1)
         }
-        // A message that nobody sent.
+        // A message that no client sent.
         5 => {
             for d in h.dumps.iter_mut().take(2) {
                 let mut m = d.groups[0].messages.first()?.clone();

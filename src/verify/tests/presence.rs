@@ -70,7 +70,7 @@ fn networks_that_were_dark_leave_it_open() {
     let report = judge(judged(&[I1], &[]), &h, &context(), Vec::new());
     assert_eq!(report.verdict, Verdict::Unknown);
     assert!(report.why.unwrap().contains("dark from 0.000 s to 0.000 s"));
-    // Before the run it is nobody's business.
+    // An outage before the run does not count.
     h.from_us = 3;
     assert_eq!(found(&h, "networks"), None);
     // A client that meets no supervisor is a second witness, an adoption in the journal a third.
@@ -143,8 +143,8 @@ fn events_that_were_lost_leave_it_open() {
     assert_eq!(verdict_of(&h, "events"), Some(Verdict::Unknown));
 }
 
-/// A control run of `stretch` seconds; from 2 s on nobody serves, by looks and clients, for `gap` seconds.
-fn nobody_serves(stretch: u64, gap: u64) -> History {
+/// A control run of `stretch` seconds; from 2 s on no node serves, by looks and clients, for `gap` seconds.
+fn no_node_serves(stretch: u64, gap: u64) -> History {
     let mut h = history(&Plan {
         stretch,
         ..Plan::new(&[])
@@ -178,16 +178,16 @@ fn serve_not(o: &mut Observation) {
 }
 
 #[test]
-fn a_service_that_nobody_had_is_never_a_pass() {
+fn a_service_that_no_node_had_is_never_a_pass() {
     // The lab's limits allow a failover 12 s; three times as much is a failure.
-    assert_eq!(found(&nobody_serves(60, 10), "service"), None);
-    assert_eq!(verdict_of(&nobody_serves(60, 20), "service"), Some(Verdict::Unknown));
-    assert_eq!(verdict_of(&nobody_serves(60, 40), "service"), Some(Verdict::Fail));
+    assert_eq!(found(&no_node_serves(60, 10), "service"), None);
+    assert_eq!(verdict_of(&no_node_serves(60, 20), "service"), Some(Verdict::Unknown));
+    assert_eq!(verdict_of(&no_node_serves(60, 40), "service"), Some(Verdict::Fail));
     let slow = Context {
         slowness: Slowness::new(2.0),
         ..context()
     };
-    let report = judge(judged(&[I1], &[]), &nobody_serves(60, 20), &slow, Vec::new());
+    let report = judge(judged(&[I1], &[]), &no_node_serves(60, 20), &slow, Vec::new());
     assert!(
         report.checks.iter().all(|c| c.id != "service"),
         "a slow machine has more time"
@@ -196,7 +196,7 @@ fn a_service_that_nobody_had_is_never_a_pass() {
 
 #[test]
 fn a_service_that_could_not_or_should_not_be_there_is_not_missed() {
-    let h = nobody_serves(60, 40);
+    let h = no_node_serves(60, 40);
     let within = |h: &mut History, change: &dyn Fn(&mut Observation)| {
         for o in h.observations.iter_mut().filter(|o| (2 * S..42 * S).contains(&o.t_us)) {
             change(o);
@@ -219,7 +219,7 @@ fn a_service_that_could_not_or_should_not_be_there_is_not_missed() {
         }
     });
     assert_eq!(found(&alone, "service"), None, "one vote of three");
-    // Machines that are there and cannot reach one another may be right not to serve: nobody worked it out.
+    // Machines that are there and cannot reach one another may be right not to serve: no check works it out.
     let mut cut = h;
     cut.faults.push(FaultRecord {
         kind: "partition".into(),
@@ -231,8 +231,8 @@ fn a_service_that_could_not_or_should_not_be_there_is_not_missed() {
 }
 
 #[test]
-fn a_service_that_nobody_looked_at_is_not_a_pass() {
-    let mut h = nobody_serves(60, 20);
+fn a_service_that_was_not_looked_at_is_not_a_pass() {
+    let mut h = no_node_serves(60, 20);
     h.observations.retain(|o| !(2 * S..22 * S).contains(&o.t_us));
     let check = found(&h, "service").unwrap();
     assert_eq!(check.verdict, Verdict::Unknown);
@@ -266,7 +266,7 @@ fn a_failover_that_took_long_is_judged_by_its_phases_and_a_hung_one_fails() {
         if let Some(end) = h.faults[0].end_us.as_mut() {
             moved(end, by);
         }
-        // Somebody went on looking.
+        // The looks went on.
         let last = h.observations.iter().rfind(|o| o.t_us <= at).unwrap().clone();
         h.observations.extend((1..by / S).map(|n| Observation {
             t_us: at + n * S,

@@ -261,6 +261,6 @@ pub(super) fn name(n: &str) -> Name {
     n.parse().unwrap()
 }
 
-pub(super) fn nobody(_: &Name) -> Option<String> {
+pub(super) fn unused(_: &Name) -> Option<String> {
     None
 }
