@@ -453,6 +453,8 @@ impl Member {
         let roles: Vec<Role> = (0..self.stores.len()).map(role).collect();
         // Which logs the source has closed is known from whatever was heard of it, whoever has a majority now.
         let said = self.cluster.peer_said().filter(|v| v.service_epoch != 0);
+        // A heartbeat from before the source closed its last log takes nothing back from whoever is about to mount.
+        let salvages = self.service.salvages();
         for (g, store) in self.stores.iter_mut().enumerate() {
             let source = said.filter(|v| {
                 let appointed = record.owner == v.from && v.service_epoch == record.owner_epoch;
@@ -463,7 +465,7 @@ impl Member {
                 && store.stream.is_some()
                 && !store.mounted()
                 && !store.is_mounting()
-                && store.known.generated != v.generated
+                && (v.generated > store.known.generated || (v.generated < store.known.generated && !salvages))
             {
                 store.known.generated = v.generated;
                 store.save_known(&mut self.ctx);

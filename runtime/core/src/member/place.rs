@@ -32,7 +32,8 @@ impl Member {
                 && started
                 && self.ending.is_none()
                 && self.service.epoch == 0
-                && record.owner_epoch <= self.service.used
+                && self.history().is_some()
+                && record.owner_epoch <= self.last_used()
                 && self.service.stage == Stage::Off =>
             {
                 appoint(me, false)

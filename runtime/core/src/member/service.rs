@@ -207,6 +207,11 @@ impl Service {
 }
 
 impl Member {
+    /// Appointments up to this one are used up. A node whose record was lost knows from its logs in which epochs it has served.
+    pub(super) fn last_used(&self) -> u64 {
+        self.service.used.max(self.history().unwrap_or(u64::MAX))
+    }
+
     pub(super) fn drive_service(&mut self) {
         self.place();
         self.drive_ending();
@@ -217,7 +222,7 @@ impl Member {
             && self.cluster.committed()
             && record.owner == self.config.node
             && started
-            && record.owner_epoch > self.service.used;
+            && record.owner_epoch > self.last_used();
         let epoch = record.owner_epoch;
         let still = self.cluster.is_up()
             && record.owner == self.config.node

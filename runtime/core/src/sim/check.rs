@@ -276,7 +276,9 @@ impl Checks {
             let other = entry.node;
             return self.broke("I1", format!("epoch {epoch} was used by node {other} and by node {i}"));
         }
-        entry.opened.insert(group.clone(), generation);
+        // A group that is mounted again in its epoch does not bring back what the first time lacked.
+        let first = entry.opened.entry(group.clone()).or_insert(generation);
+        *first = generation.min(*first);
         let clean = entry.clean;
         let mut lost_from = generation;
         if self.mount_forced {
@@ -286,7 +288,8 @@ impl Checks {
             lost_from = written.map_or(generation, |g| generation.min(g));
         }
         if let Some(entry) = self.epochs.get_mut(&epoch) {
-            entry.lost_from.insert(group.clone(), lost_from);
+            let first = entry.lost_from.entry(group.clone()).or_insert(lost_from);
+            *first = lost_from.min(*first);
         }
         // What the node that handed over had acknowledged is there.
         let handed = self.last_opened_before(epoch, &group);

@@ -193,13 +193,13 @@ impl World {
 
     /// Keepalive: the server finds out which holders it cannot reach.
     pub(super) fn share_contact(&mut self) {
-        let holders: Vec<usize> = self.share.holders().collect();
-        for holder in holders {
-            self.contact_holder(holder);
+        let holders: Vec<(usize, u64)> = self.share.holders().collect();
+        for (holder, session) in holders {
+            self.contact_holder(holder, session);
         }
     }
 
-    fn contact_holder(&mut self, holder: usize) {
+    fn contact_holder(&mut self, holder: usize, session: u64) {
         let reachable = self.passes(PUBLIC, SHARE_HOST, holder)
             && self.passes(PUBLIC, holder, SHARE_HOST)
             && self.kernel_runs(holder)
@@ -207,6 +207,11 @@ impl World {
         let kept = self.rng.range(KEPT_US.0, KEPT_US.1);
         let now = self.now;
         self.share.contact(now, holder, reachable, kept);
+        if reachable && session != self.session(holder, false) {
+            // A kernel that knows nothing of the connection resets it: the machine was switched on again, or the client hung up
+            // while nothing got through.
+            self.share.hung_up(holder);
+        }
     }
 
     /// A hub delivers to the service address.

@@ -164,6 +164,11 @@ fn drive(world: &mut World) {
             Ok(()) => settled += 1,
             Err(why) => {
                 settled = 0;
+                if seen != why {
+                    let told = (0..2).filter_map(|i| world.ask_status(i)).filter_map(|s| s.cluster);
+                    let causes: Vec<_> = told.map(|c| (c.state, c.cause)).collect();
+                    world.note(|| format!("not well: {why}; {causes:?}"));
+                }
                 world.mend(&why);
                 seen = why;
             }

@@ -119,9 +119,9 @@ impl Share {
     pub fn put(&mut self, content: Vec<u8>) -> Vec<u8> {
         std::mem::replace(&mut self.files[0].content, content)
     }
-    /// Who holds a file.
-    pub fn holders(&self) -> impl Iterator<Item = usize> {
-        self.files.iter().filter_map(|f| Some(f.holder?.node))
+    /// Who holds a file, by which connection.
+    pub fn holders(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.files.iter().filter_map(|f| f.holder.map(|h| (h.node, h.session)))
     }
     /// The client closed its connection, and the server heard of it.
     pub fn hung_up(&mut self, node: usize) {

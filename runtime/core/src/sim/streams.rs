@@ -2,6 +2,7 @@
 
 use super::world::{Happening, PUBLIC, World};
 use crate::io::{ConnId, Input};
+use crate::wire;
 use std::collections::VecDeque;
 
 /// How long a stream that gets nothing through lives, in microseconds.
@@ -79,6 +80,10 @@ impl World {
                 .pop_front()
                 .map(|(b, _)| b)
                 .unwrap_or_default();
+            self.note(|| {
+                let what = wire::decode_frame(&bytes).map_or_else(|e| e.to_string(), |(msg, _)| format!("{msg:?}"));
+                format!("FRAME {a} to {b}: {}", what.chars().take(120).collect::<String>())
+            });
             self.input(b, life, Input::Frame { conn, bytes });
         } else if self.now - since > STREAM_DIES_US {
             self.close_stream(s, "timed out");
