@@ -18,6 +18,8 @@ use ccr_contract::status::CopyStatus;
 
 /// How long an answer of the source may take, in microseconds.
 pub(super) const ANSWER_US: u64 = 5_000_000;
+/// The same for a node that is about to mount and looks for what it misses: the other network is tried within its patience.
+const SALVAGE_ANSWER_US: u64 = 700_000;
 /// Between two attempts to reach the source, in microseconds.
 pub(super) const RETRY_US: u64 = 500_000;
 
@@ -217,6 +219,10 @@ impl Copy {
     pub(super) fn salvages(&self) -> bool {
         matches!(self.role, Role::Salvage(_))
     }
+    /// How long an answer may take.
+    pub(super) fn answer_us(&self) -> u64 {
+        if self.salvages() { SALVAGE_ANSWER_US } else { ANSWER_US }
+    }
 
     /// One round. `reconnect` is set when the channel is of no use.
     pub fn drive(
@@ -261,6 +267,8 @@ impl Copy {
             }
             return out;
         }
+        let answer_us = self.answer_us();
+        let retry_us = if self.salvages() { 0 } else { RETRY_US };
         match &mut self.stage {
             Stage::Idle => {
                 self.stage = Stage::Waiting { until: now };
@@ -270,14 +278,14 @@ impl Copy {
                 if ctx.due(*until) {
                     out.push(Msg::Attach { group: store.at });
                     self.stage = Stage::Attaching { since: now };
-                    ctx.wake_at(now + ANSWER_US);
+                    ctx.wake_at(now + answer_us);
                 }
             }
             Stage::Attaching { since } | Stage::Comparing { since, .. } | Stage::Pulling { since, .. } => {
-                if ctx.due(*since + ANSWER_US) {
+                if ctx.due(*since + answer_us) {
                     *reconnect = true;
-                    self.stage = Stage::Waiting { until: now + RETRY_US };
-                    ctx.wake_at(now + RETRY_US);
+                    self.stage = Stage::Waiting { until: now + retry_us };
+                    ctx.wake_at(now + retry_us);
                 }
             }
             Stage::Rewinding { common } => {

@@ -1,6 +1,6 @@
 //! One log on its way: pulled in parts, landed in the inspection folder, read back, inspected, moved into the stream.
 
-use super::copy::{ANSWER_US, Copy, Out, RETRY_US, Role, Stage};
+use super::copy::{Copy, Out, RETRY_US, Role, Stage};
 use crate::chain::Closed;
 use crate::ctx::Ctx;
 use crate::io::{DiskAction, DiskResult};
@@ -30,7 +30,7 @@ impl Copy {
             since: ctx.now.boot_us,
             buffer: Vec::new(),
         };
-        ctx.wake_at(ctx.now.boot_us + ANSWER_US);
+        ctx.wake_at(ctx.now.boot_us + self.answer_us());
         out.push(Msg::Pull {
             group: store.at,
             generation: next,

@@ -1,7 +1,7 @@
 //! Two histories: the chains of copy and source are compared backwards to the last common log before anything is pulled.
 //! What comes after it here is divergent and dropped (incremental reseed), unless the database has taken it in.
 
-use super::copy::{ANSWER_US, Copy, Out, Role, Stage};
+use super::copy::{Copy, Out, Role, Stage};
 use crate::chain::Link;
 use crate::ctx::Ctx;
 use crate::io::DiskAction;
@@ -82,7 +82,7 @@ impl Copy {
             since: ctx.now.boot_us,
             from,
         };
-        ctx.wake_at(ctx.now.boot_us + ANSWER_US);
+        ctx.wake_at(ctx.now.boot_us + self.answer_us());
         out.push(Msg::Chain {
             group: store.at,
             from,

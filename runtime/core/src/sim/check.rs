@@ -501,7 +501,9 @@ impl World {
             let bytes = self.machines[i].disk.file(crate::cluster::CLUSTER_FILE)?;
             Saved::decode(bytes).ok()
         };
-        let saved = |i: usize| read(i).map(|s| s.record.id.epoch);
+        // A file that was hurt behind the daemon's back says nothing of what that had agreed to.
+        let hurt = self.atlas.cluster == Some(i);
+        let saved = |n: usize| read(n).map(|s| s.record.id.epoch).or((n == i && hurt).then_some(epoch));
         // A member that was left alone by an eviction is the whole cluster.
         if read(i).is_some_and(|s| s.record.evicted.is_some() && s.committed) {
             return;

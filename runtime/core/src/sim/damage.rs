@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 pub(super) struct Atlas {
     /// By storage group.
     groups: BTreeMap<usize, usize>,
-    cluster: Option<usize>,
+    pub(super) cluster: Option<usize>,
 }
 
 impl World {
