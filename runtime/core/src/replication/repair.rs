@@ -97,8 +97,12 @@ impl Repair {
             None => _ = store.scrub.hurt.remove(&part),
             Some(Err(why)) => return self.later(ctx, format!("what it has is damaged or another one: {why}")),
             Some(Ok(scan)) => {
-                store.replace_part(ctx, part, bytes, &scan);
-                let data = [("group", store.name.as_str().into()), ("what", part.to_string().into())];
+                let lacks = store.replace_part(ctx, part, bytes, &scan);
+                let data = [
+                    ("group", store.name.as_str().into()),
+                    ("what", part.to_string().into()),
+                    ("lacks", (lacks as u64).into()),
+                ];
                 ctx.info(kind::DATABASE_REPAIRED, &data);
             }
         }

@@ -97,6 +97,19 @@ impl Index {
     pub fn is_buried(&self, seq: u64) -> bool {
         !self.entries.contains_key(&seq) && !self.deleted.contains_key(&seq)
     }
+    /// Forgets the messages of a generation that are not among these; how many that were.
+    pub fn keep_of(&mut self, generation: u64, seqs: &BTreeSet<u64>) -> usize {
+        let before = self.entries.len();
+        let mailboxes = &mut self.mailboxes;
+        self.entries.retain(|seq, entry| {
+            let keep = entry.generation != generation || seqs.contains(seq);
+            if let Some(boxed) = mailboxes.get_mut(&entry.label.mailbox).filter(|_| !keep) {
+                boxed.remove(seq);
+            }
+            keep
+        });
+        before - self.entries.len()
+    }
     /// The body of a message begins elsewhere in its file from now on.
     pub fn moved(&mut self, seq: u64, at: u64) {
         if let Some(entry) = self.entries.get_mut(&seq) {

@@ -203,28 +203,33 @@ impl Store {
         }
     }
 
-    /// A damaged file of the node that serves was replaced by the other node's: `scan` is of the new content.
+    /// A damaged file of the node that serves was replaced by the other node's: `scan` is of the new content. Returns how many
+    /// messages it lacks: what the other node deleted in logs that are lost, and compacted away, is nowhere any more.
     pub(crate) fn replace_part(
         &mut self,
         ctx: &mut Ctx<impl From<GroupOp>>,
         part: Part,
         bytes: Vec<u8>,
         scan: &log::Scan,
-    ) {
+    ) -> usize {
+        let mut lacks = 0;
         if let Part::Segment(g) = part
             && let Some(segment) = self.segments.get_mut(&g)
         {
             segment.len = bytes.len() as u64;
             segment.bodies = scan.bodies();
             segment.dead = 0;
+            let mut held = BTreeSet::new();
             for record in &scan.records {
                 if let log::Record::Message { label, at, len, .. } = record {
                     if self.index.is_buried(label.seq) {
                         segment.dead += len;
                     }
                     self.index.moved(label.seq, *at);
+                    held.insert(label.seq);
                 }
             }
+            lacks = self.index.keep_of(g, &held);
         }
         self.scrub.hurt.remove(&part);
         if let Part::Log(g) = part {
@@ -232,5 +237,6 @@ impl Store {
         }
         let file = self.part_file(part);
         self.disk(ctx, Op::Quiet, DiskAction::Replace { file, bytes });
+        lacks
     }
 }
