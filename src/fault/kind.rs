@@ -146,13 +146,13 @@ impl Kind {
                 "one byte is changed in a share of the frames",
                 "frames that were changed",
             ),
-            Kind::Isolate => ("the machine is cut off from everybody", DROPPED),
+            Kind::Isolate => ("the machine reaches no other one", DROPPED),
             Kind::Partition => ("the machines of each side reach only one another", DROPPED),
             Kind::CutWitness => (
                 "the machine does not reach the share `witness` (SMB); all else passes",
                 DROPPED,
             ),
-            Kind::SwitchDead => ("nobody reaches anybody", DROPPED),
+            Kind::SwitchDead => ("no machine reaches another one", DROPPED),
             Kind::Kill => ("a process gets a signal", "the process is gone (STOP: stands still)"),
         }
     }

@@ -1,8 +1,8 @@
-//! `docs/scenarios.md` has every word that a scenario may use. UPDATE_DOCS=1 rewrites its tables.
+//! `docs/scenarios.md` has every word that a scenario may use. UPDATE_DOCS=1 rewrites its lists.
 
 use super::*;
 use crate::fault::Kind;
-use crate::spec;
+use crate::spec::{self, entry, with_list};
 use crate::verify::{Forbidden, InvariantId};
 use std::path::PathBuf;
 
@@ -11,14 +11,19 @@ fn page() -> PathBuf {
 }
 
 fn roles() -> Vec<String> {
-    ROLES.map(|(role, who)| format!("| `{role}` | {who} |")).to_vec()
+    ROLES.map(|(role, who)| entry(&format!("`{role}`: {who}"))).to_vec()
 }
 
 fn faults() -> Vec<String> {
     let row = |k: Kind| {
         let parameters: Vec<String> = k.parameters().iter().map(|(name, _)| format!("`{name}`")).collect();
         let (what, proof) = k.says();
-        format!("| `{k}` | {} | {what} | {proof} |", parameters.join(", "))
+        let parameters = if parameters.is_empty() {
+            String::new()
+        } else {
+            format!(". *Parameters*: {}", parameters.join(", "))
+        };
+        entry(&format!("`{k}`: {what}. *Proof*: {proof}{parameters}"))
     };
     Kind::ALL.map(row).to_vec()
 }
@@ -36,37 +41,26 @@ fn parameters() -> Vec<String> {
     }
     let row = |((name, what), kinds): ((&str, &str), Vec<Kind>)| {
         let kinds: Vec<String> = kinds.iter().map(|k| format!("`{k}`")).collect();
-        format!("| `{name}` | {what} | {} |", kinds.join(", "))
+        entry(&format!("`{name}` ({}): {what}", kinds.join(", ")))
     };
     rows.into_iter().map(row).collect()
 }
 
 fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    words.into_iter().map(|w| format!("| `{w}` |")).collect()
-}
-
-/// The rows between `<!-- table NAME -->` with its two head lines and `<!-- end -->`, replaced.
-fn with_table(page: &str, name: &str, rows: &[String]) -> String {
-    let begin = format!("<!-- table {name} -->\n");
-    let (before, rest) = page.split_once(&begin).unwrap_or_else(|| panic!("no table {name}"));
-    let (table, after) = rest.split_once("<!-- end -->").expect("a table ends");
-    let head: Vec<&str> = table.lines().take(2).collect();
-    let rows = rows.iter().map(String::as_str);
-    let table: Vec<&str> = head.into_iter().chain(rows).collect();
-    format!("{before}{begin}{}\n<!-- end -->{after}", table.join("\n"))
+    words.into_iter().map(|w| format!("- `{w}`")).collect()
 }
 
 #[test]
 fn the_page_names_every_word() {
     let written = std::fs::read_to_string(page()).unwrap();
     let names: Vec<String> = expression::names()
-        .map(|(n, what)| format!("| `{n}` | {what} |"))
+        .map(|(n, what)| entry(&format!("`{n}`: {what}")))
         .collect();
     let invariants: Vec<String> = InvariantId::NAMES
         .iter()
-        .map(|n| format!("| `{n}` | {} |", InvariantId::parse(n).unwrap().statement()))
+        .map(|n| entry(&format!("`{n}`: {}", InvariantId::parse(n).unwrap().statement())))
         .collect();
-    let tables = [
+    let lists = [
         ("roles", roles()),
         ("faults", faults()),
         ("parameters", parameters()),
@@ -75,9 +69,9 @@ fn the_page_names_every_word() {
         ("forbidden", words(Forbidden::NAMES)),
         ("invariants", invariants),
     ];
-    let right = tables
+    let right = lists
         .iter()
-        .fold(written.clone(), |p, (name, rows)| with_table(&p, name, rows));
+        .fold(written.clone(), |p, (name, rows)| with_list(&p, name, rows));
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(page(), &right).unwrap();
     } else {

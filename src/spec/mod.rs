@@ -22,6 +22,8 @@ pub use settings::{PackSettings, Setting, SettingKind};
 pub use source::{Source, embedded, find};
 #[cfg(test)]
 pub use tests::{example, example_context};
+#[cfg(test)]
+pub(crate) use tests::{entry, with_list};
 
 use crate::error::{Error, Problem, Result};
 use crate::units::{Name, Size};

@@ -189,13 +189,13 @@ pub const RULES: &[Rule] = &[
         "role-without-network",
         checks::role_without_network,
         "a member or hub on no network",
-        "nobody can reach it",
+        "no other machine can reach it",
     ),
     must(
         "share-host-without-role",
         checks::share_host_without_role,
         "a share on a machine that is neither member nor hub",
-        "the runtime pack goes to members and hubs only: nobody would serve it",
+        "the runtime pack goes to members and hubs only: no machine would serve it",
     ),
     should(
         "too-small",
@@ -243,13 +243,13 @@ pub const RULES: &[Rule] = &[
         "shared-disk-needs-two",
         checks::shared_disk_needs_two,
         "a shared disk in fewer than two machines",
-        "it is shared with nobody",
+        "no other machine shares it",
     ),
     should(
         "share-without-runtime",
         checks::share_without_runtime,
         "a share in a lab without a runtime",
-        "the runtime pack sets up the file server: nobody would serve it",
+        "the runtime pack sets up the file server: no machine would serve it",
     ),
     should(
         "ccr-needs-two-members",

@@ -1,4 +1,4 @@
-//! `docs/lab-file.md` has every key, setting and rule. UPDATE_DOCS=1 rewrites its tables of settings and rules.
+//! `docs/lab-file.md` has every key, setting and rule. UPDATE_DOCS=1 rewrites its lists of settings and rules.
 
 use super::super::rules::RULES;
 use super::super::*;
@@ -9,10 +9,28 @@ fn page() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/lab-file.md")
 }
 
+/// Longest line of a page, in characters: as `scripts/lint-docs` has it, with some room.
+const LONGEST: usize = 118;
+
+/// An entry of a list, wrapped.
+pub(crate) fn entry(text: &str) -> String {
+    let mut lines = vec![String::from("-")];
+    for word in text.split_whitespace() {
+        let last = lines.last_mut().expect("one line at least");
+        if last.chars().count() + 1 + word.chars().count() > LONGEST {
+            lines.push(format!("  {word}"));
+        } else {
+            last.push(' ');
+            last.push_str(word);
+        }
+    }
+    lines.join("\n")
+}
+
 fn rules() -> Vec<String> {
     let row = |r: &rules::Rule| {
-        let waivable = if r.waivable { "yes" } else { "no" };
-        format!("| `{}` | {} | {} | {waivable} |", r.id, r.finds, r.why)
+        let waivable = if r.waivable { " (may be broken on purpose)" } else { "" };
+        entry(&format!("`{}`{waivable}: {}. *Why*: {}", r.id, r.finds, r.why))
     };
     RULES.iter().map(row).collect()
 }
@@ -38,35 +56,28 @@ fn settings() -> Vec<String> {
             .as_ref()
             .map(|m| format!(", at least `{}`", m.as_str().map_or(m.to_string(), str::to_owned)));
         let default = s.default.as_str().map_or_else(|| s.default.to_string(), str::to_owned);
-        format!(
-            "| `{name}` | {kind}{} | `{default}` | {} |",
-            least.unwrap_or_default(),
-            s.doc
-        )
+        entry(&format!(
+            "`{name}`: {} *Kind*: {kind}{}. *Where absent*: `{default}`",
+            s.doc,
+            least.unwrap_or_default()
+        ))
     };
     context.packs[0].settings.iter().map(row).collect()
 }
 
-/// The table whose rows follow the line `head`, replaced by `rows`.
-fn with_table(page: &str, head: &str, rows: &[String]) -> String {
-    let mut out = Vec::new();
-    let mut lines = page.lines().peekable();
-    while let Some(line) = lines.next() {
-        out.push(line.to_owned());
-        if line.starts_with(head) {
-            out.extend(lines.next().map(str::to_owned));
-            while lines.next_if(|l| !l.is_empty()).is_some() {}
-            out.extend(rows.iter().cloned());
-        }
-    }
-    out.join("\n") + "\n"
+/// The entries between `<!-- list NAME -->` and `<!-- end -->`, replaced.
+pub(crate) fn with_list(page: &str, name: &str, entries: &[String]) -> String {
+    let begin = format!("<!-- list {name} -->\n");
+    let (before, rest) = page.split_once(&begin).unwrap_or_else(|| panic!("no list {name}"));
+    let (_, after) = rest.split_once("<!-- end -->").expect("a list ends");
+    format!("{before}{begin}{}\n<!-- end -->{after}", entries.join("\n"))
 }
 
 #[test]
 fn settings_and_rules_are_documented() {
     let text = std::fs::read_to_string(page()).unwrap();
-    let now = with_table(&text, "| setting | kind |", &settings());
-    let now = with_table(&now, "| id | finds |", &rules());
+    let now = with_list(&text, "settings", &settings());
+    let now = with_list(&now, "rules", &rules());
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(page(), &now).unwrap();
     }
@@ -74,7 +85,7 @@ fn settings_and_rules_are_documented() {
         now == std::fs::read_to_string(page()).unwrap(),
         "docs/lab-file.md is old: run the test again with UPDATE_DOCS=1"
     );
-    assert!(RULES.iter().all(|r| now.contains(&format!("| `{}` |", r.id))));
+    assert!(RULES.iter().all(|r| now.contains(&format!("\n- `{}`", r.id))));
 }
 
 /// Names of all properties in the schema.

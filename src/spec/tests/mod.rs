@@ -5,6 +5,8 @@ mod rules;
 mod schema;
 mod source;
 
+pub(crate) use docs::{entry, with_list};
+
 use super::*;
 
 /// What labs are checked against in tests: the pack `ccr`, the image `debian-12`, a host with enough memory.
