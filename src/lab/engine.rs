@@ -1,11 +1,11 @@
 //! What a supervisor keeps: the hypervisor, the networks, the ways into the machines, the faults in force.
 
 use super::active_faults::ActiveFaults;
+use super::cancel::Cancel;
 use super::channel::Channels;
 use super::machines;
 use super::protocol::{CaughtUp, LabStatus, MachineStatus, Networks, Verb};
 use super::record::LabRecord;
-use super::supervisor::Cancel;
 use crate::deploy;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source, kind};

@@ -5,6 +5,7 @@
 
 mod active_faults;
 pub mod admission;
+pub mod cancel;
 mod channel;
 pub mod checkpoint;
 pub mod client;

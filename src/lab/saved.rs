@@ -1,6 +1,7 @@
 //! The supervisor's side of checkpoints: makes them of its lab, and comes back from one, in place or as a fork.
 
 use super::active_faults::ActiveFaults;
+use super::cancel::Cancel;
 use super::checkpoint::{self, About, Checkpoint, Live, RestoreRequest, Restored, Store};
 use super::desired;
 use super::engine::Engine;
@@ -8,7 +9,6 @@ use super::machines;
 use super::observe::is_warm;
 use super::protocol::{RestoreArgs, build};
 use super::record::LabRecord;
-use super::supervisor::Cancel;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Severity, Source, Step};
 use crate::fabric::Control;

@@ -4,6 +4,7 @@
 //! Started on demand by [`super::client`], found again by its socket. If it dies the machines live on with dark networks,
 //! and the next one adopts them.
 
+use super::cancel::Cancel;
 use super::engine::Engine;
 use super::in_flight::{InFlight, InFlightGuard};
 use super::protocol::{Greeting, LINE_MAX, PROTO, Reply, Request, Since, Verb, build};
@@ -16,35 +17,11 @@ use serde_json::Value;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
-
-/// Set when the client of a request went away: long work looks at it between and inside its steps.
-#[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
-
-impl Cancel {
-    /// Asks the work to stop and undo.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-    /// An error once cancelled.
-    pub fn check(&self) -> Result<()> {
-        if self.0.load(Ordering::Relaxed) {
-            Err(Error::Interrupted)
-        } else {
-            Ok(())
-        }
-    }
-    /// The flag itself, for work that polls it.
-    pub fn flag(&self) -> &AtomicBool {
-        &self.0
-    }
-}
 
 /// Events that may wait for a slow client before it is cut off from them.
 const EVENTS_QUEUED: usize = 4096;

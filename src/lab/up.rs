@@ -1,11 +1,11 @@
 //! `up`: carries out the plan, undoes what it made where a step fails.
 
+use super::cancel::Cancel;
 use super::checkpoint::Store;
 use super::engine::Engine;
 use super::machines;
 use super::protocol::{RestoreArgs, UpArgs};
 use super::record::{DesiredState, LabRecord};
-use super::supervisor::Cancel;
 use crate::deploy;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Severity, Source, Step};

@@ -21,9 +21,9 @@ pub use lab::*;
 pub use settings::{PackSettings, Setting, SettingKind};
 pub use source::{Source, embedded, find};
 #[cfg(test)]
-pub use tests::{example, example_context};
-#[cfg(test)]
 pub(crate) use tests::{entry, with_list};
+#[cfg(test)]
+pub use tests::{example, example_context};
 
 use crate::error::{Error, Problem, Result};
 use crate::units::{Name, Size};

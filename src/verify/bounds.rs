@@ -1,6 +1,7 @@
 //! I8: how long the phases of a failover took.
 
-use super::check::{Evidence, Finding};
+use super::evidence::Evidence;
+use super::finding::Finding;
 use super::{Op, OpKind, Takeover, Timings};
 use crate::units::Span;
 use std::time::Duration;

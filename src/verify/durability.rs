@@ -1,6 +1,7 @@
 //! I2 and I3: what was acknowledged is there, or was allowed to be lost.
 
-use super::check::{Evidence, Finding, writes};
+use super::evidence::{Evidence, writes};
+use super::finding::Finding;
 use super::takeover::orderly_steps;
 use super::{Loss, Op, OpKind, Outcome, Takeover, Verdict};
 use ccr_contract::dump::Message;

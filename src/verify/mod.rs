@@ -1,13 +1,15 @@
 //! Judging a run: the client's journal and histories, invariants, verdicts. Pure.
 //!
-//! `history` is what a run left behind, `takeover` reads the changes of the active node from it, one file for each group
-//! of invariants judges it (`single` I1, `durability` I2 and I3, `once` I4 and I12, `bounds` I8), `presence` asks whether enough was seen, `check` puts the verdict
-//! together.
+//! `history` is what a run left behind. `evidence` is what several checkers need of it; `takeover` has the changes of the
+//! active node. One file for each group of invariants judges it: `single` I1, `durability` I2 and I3, `once` I4 and I12,
+//! `bounds` I8. `presence` asks whether enough was seen; `judge` puts the verdict together. See docs/verify.md.
 
 mod bounds;
-mod check;
 mod durability;
+mod evidence;
+mod finding;
 mod history;
+mod judge;
 mod once;
 mod ops;
 mod presence;
@@ -21,8 +23,9 @@ mod verdict;
 mod words;
 
 use bounds::SLACK;
-pub use check::{Context, Evidence, Judged, check, forbidden, judge, measure};
+pub use evidence::{Context, Evidence};
 pub use history::*;
+pub use judge::{Judged, check, forbidden, judge, measure};
 pub use ops::*;
 pub use takeover::{Takeover, takeovers};
 pub use verdict::*;

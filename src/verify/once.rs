@@ -1,6 +1,7 @@
 //! I4 and I12: nothing twice, nothing that was never sent, nothing left behind.
 
-use super::check::{Evidence, Finding, writes};
+use super::evidence::{Evidence, writes};
+use super::finding::Finding;
 use super::{Op, OpKind, Outcome};
 use std::collections::{BTreeMap, BTreeSet};
 

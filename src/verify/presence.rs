@@ -2,7 +2,7 @@
 //!
 //! The networks worked all the time, every event arrived, and a node served whenever one could.
 
-use super::check::Evidence;
+use super::evidence::Evidence;
 use super::{Check, FaultRecord, Forbidden, History, InvariantId, InvariantReport, Observation, SLACK, Verdict};
 use crate::event::kind;
 use ccr_contract::event::kind::{ONLINE, PARTIALLY_ONLINE};

@@ -1,6 +1,7 @@
 //! I1: one active at a time, by what the clients were told.
 
-use super::check::{Evidence, Finding};
+use super::evidence::Evidence;
+use super::finding::Finding;
 use super::{Op, OpKind};
 use ccr_contract::reply::By;
 use std::collections::BTreeMap;

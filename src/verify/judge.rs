@@ -1,41 +1,15 @@
 //! From a history to a verdict: the invariants, the evidence, the forbidden patterns, the figures.
 
+use super::evidence::{Context, Evidence};
+use super::finding::Finding;
 use super::{
-    BadJournal, Check, Forbidden, History, InvariantId, InvariantReport, Loss, Op, OpKind, ScenarioReport, Takeover,
-    Timings, Verdict, bounds, durability, once, presence, single, takeovers,
+    BadJournal, Check, Forbidden, History, InvariantId, InvariantReport, Loss, ScenarioReport, Timings, Verdict,
+    bounds, durability, once, presence, single,
 };
-use crate::event::Event;
-use crate::spec::{Lab, Limits, NodeRole};
-use crate::wait::Slowness;
-use ccr_contract::dump::{Dump, Message};
 use ccr_contract::event::kind;
-use std::collections::BTreeMap;
 
-/// What a history is judged with.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Context {
-    /// What a failover is held against.
-    pub limits: Limits,
-    /// How slow the machine was.
-    pub slowness: Slowness,
-    /// The members.
-    pub members: Vec<String>,
-    /// The hubs.
-    pub hubs: Vec<String>,
-}
-
-impl Context {
-    /// Of this lab on this machine.
-    pub fn of(lab: &Lab, slowness: Slowness) -> Self {
-        let with = |role| lab.with_role(role).map(|n| n.name.to_string()).collect();
-        Self {
-            limits: lab.limits,
-            slowness,
-            members: with(NodeRole::Member),
-            hubs: with(NodeRole::Hub),
-        }
-    }
-}
+/// The evidence of a history, or why its journal has none.
+type Gathered<'a> = Result<Evidence<'a>, BadJournal>;
 
 /// What of a scenario its verdict rests on.
 #[derive(Debug, Clone, Copy)]
@@ -56,80 +30,21 @@ pub struct Judged<'a> {
     pub role_changes: u64,
 }
 
-/// A history with everything that more than one checker asks for worked out once.
-#[derive(Debug)]
-pub struct Evidence<'a> {
-    /// The history.
-    pub history: &'a History,
-    /// What it is judged with.
-    pub context: &'a Context,
-    /// Its operations.
-    pub ops: Vec<Op<'a>>,
-    /// Its takeovers.
-    pub takeovers: Vec<Takeover>,
-    /// The member that served at the end.
-    pub last_active: Option<String>,
-}
-
-impl<'a> Evidence<'a> {
-    /// Works it out.
-    ///
-    /// # Errors
-    /// Where the client's journal contradicts itself.
-    pub fn of(history: &'a History, context: &'a Context) -> Result<Self, BadJournal> {
-        let takeovers = takeovers(history);
-        let last_active = history
-            .observations
-            .iter()
-            .rev()
-            .find_map(|o| o.active().map(str::to_owned));
-        Ok(Self {
-            ops: history.operations()?,
-            takeovers,
-            last_active,
-            history,
-            context,
-        })
-    }
-
-    /// The final read of the store that served at the end.
-    pub fn final_store(&self) -> Option<&'a Dump> {
-        let node = self.last_active.as_deref()?;
-        self.history.dumps.iter().find(|d| d.node == node)
-    }
-
-    /// Its messages by key.
-    pub fn stored(&self) -> Option<BTreeMap<&'a str, Vec<&'a Message>>> {
-        let mut stored: BTreeMap<&str, Vec<&Message>> = BTreeMap::new();
-        for message in self.final_store()?.groups.iter().flat_map(|g| &g.messages) {
-            if let Some(key) = &message.key {
-                stored.entry(key).or_default().push(message);
-            }
-        }
-        Some(stored)
-    }
-
-    /// Events of this kind in this run.
-    pub fn events(&self, kind: &str) -> impl Iterator<Item = &'a Event> {
-        let from = self.history.from_us;
-        self.history
-            .events
-            .iter()
-            .filter(move |e| e.kind == kind && e.t_us >= from)
-    }
-}
-
 /// Checks one invariant.
 pub fn check(id: InvariantId, history: &History, context: &Context) -> InvariantReport {
-    let found = match Evidence::of(history, context) {
+    invariant(id, &Evidence::of(history, context))
+}
+
+fn invariant(id: InvariantId, evidence: &Gathered<'_>) -> InvariantReport {
+    let found = match evidence {
         Err(BadJournal(why)) => Finding::unknown(format!("the client's journal contradicts itself: {why}")),
         Ok(evidence) => match id {
-            InvariantId::I1 => single::check(&evidence),
-            InvariantId::I2 => durability::planned(&evidence),
-            InvariantId::I3 => durability::lossy(&evidence),
-            InvariantId::I4 => once::check(&evidence),
-            InvariantId::I8 => bounds::check(&evidence),
-            InvariantId::I12 => once::clean(&evidence),
+            InvariantId::I1 => single::check(evidence),
+            InvariantId::I2 => durability::planned(evidence),
+            InvariantId::I3 => durability::lossy(evidence),
+            InvariantId::I4 => once::check(evidence),
+            InvariantId::I8 => bounds::check(evidence),
+            InvariantId::I12 => once::clean(evidence),
         },
     };
     InvariantReport {
@@ -139,68 +54,32 @@ pub fn check(id: InvariantId, history: &History, context: &Context) -> Invariant
     }
 }
 
-/// What a checker found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Finding {
-    pub verdict: Verdict,
-    pub detail: String,
-}
-
-impl Finding {
-    pub fn pass(detail: impl Into<String>) -> Self {
-        Self::new(Verdict::Pass, detail)
-    }
-    pub fn fail(detail: impl Into<String>) -> Self {
-        Self::new(Verdict::Fail, detail)
-    }
-    pub fn unknown(detail: impl Into<String>) -> Self {
-        Self::new(Verdict::Unknown, detail)
-    }
-    fn new(verdict: Verdict, detail: impl Into<String>) -> Self {
-        Self {
-            verdict,
-            detail: detail.into(),
-        }
-    }
-    /// A failure that lists some of what was found wrong, a pass where nothing was.
-    pub fn of(wrong: &[String], well: impl FnOnce() -> String) -> Self {
-        const SHOWN: usize = 5;
-        if wrong.is_empty() {
-            return Self::pass(well());
-        }
-        let mut detail = wrong.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
-        if wrong.len() > SHOWN {
-            detail.push_str(&format!("; and {} more", wrong.len() - SHOWN));
-        }
-        Self::fail(detail)
-    }
-}
-
 /// The figures of a run; what cannot be known is left out.
 pub fn measure(history: &History, context: &Context) -> (Timings, Loss) {
-    match Evidence::of(history, context) {
-        Ok(evidence) => (bounds::timings(&evidence), durability::loss(&evidence)),
+    figures(&Evidence::of(history, context))
+}
+
+fn figures(evidence: &Gathered<'_>) -> (Timings, Loss) {
+    match evidence {
+        Ok(evidence) => (bounds::timings(evidence), durability::loss(evidence)),
         Err(_) => (Timings::default(), Loss::default()),
     }
 }
 
 /// The verdict over a scenario: `steps` are what the runner saw itself.
 pub fn judge(scenario: Judged<'_>, history: &History, context: &Context, steps: Vec<Check>) -> ScenarioReport {
-    let (timings, loss) = measure(history, context);
+    let evidence = Evidence::of(history, context);
+    let (timings, loss) = figures(&evidence);
     let mut checks = steps;
     checks.extend(presence::network_outages(history));
     checks.extend(presence::events(history));
-    if let Ok(evidence) = Evidence::of(history, context) {
-        checks.extend(presence::served(&evidence));
+    if let Ok(evidence) = &evidence {
+        checks.extend(presence::served(evidence));
     }
-    checks.extend(requirements(&scenario, history, context, &loss));
+    checks.extend(requirements(&scenario, history, &evidence, &loss));
     checks.extend(history.faults.iter().map(fault));
-    checks.extend(scenario.forbid.iter().map(|f| forbidden(f, history, context)));
-    let mut invariants: Vec<InvariantReport> = scenario
-        .invariants
-        .iter()
-        .map(|i| check(*i, history, context))
-        .collect();
+    checks.extend(scenario.forbid.iter().map(|f| unseen(f, &evidence)));
+    let mut invariants: Vec<InvariantReport> = scenario.invariants.iter().map(|i| invariant(*i, &evidence)).collect();
     if presence::network_outages(history).is_some() {
         presence::not_theirs(&mut checks, &mut invariants);
     }
@@ -239,9 +118,9 @@ pub fn judge(scenario: Judged<'_>, history: &History, context: &Context, steps: 
 }
 
 /// Less than required is unknown: the run proves nothing.
-fn requirements(scenario: &Judged<'_>, history: &History, context: &Context, loss: &Loss) -> Vec<Check> {
+fn requirements(scenario: &Judged<'_>, history: &History, evidence: &Gathered<'_>, loss: &Loss) -> Vec<Check> {
     let closed = closed_before_fault(history);
-    let changes = Evidence::of(history, context).map_or(0, |e| e.takeovers.len() as u64);
+    let changes = evidence.as_ref().map_or(0, |e| e.takeovers.len() as u64);
     [
         ("acks", scenario.acks, loss.acked, "acknowledged messages"),
         (
@@ -317,16 +196,20 @@ fn fault(f: &super::FaultRecord) -> Check {
 
 /// Whether something that must not be seen was seen.
 pub fn forbidden(what: &Forbidden, history: &History, context: &Context) -> Check {
-    let found = match (what, Evidence::of(history, context)) {
+    unseen(what, &Evidence::of(history, context))
+}
+
+fn unseen(what: &Forbidden, evidence: &Gathered<'_>) -> Check {
+    let found = match (what, evidence) {
         (_, Err(BadJournal(why))) => Finding::unknown(why),
-        (Forbidden::SplitBrain, Ok(e)) => single::split_brain(&e),
+        (Forbidden::SplitBrain, Ok(e)) => single::split_brain(e),
         (Forbidden::RoleChange, Ok(e)) => match e.takeovers.first() {
             Some(t) => Finding::fail(format!("{} took over in epoch {}", t.node, t.epoch)),
-            None => none_seen(&e),
+            None => none_seen(e),
         },
-        (Forbidden::QuorumLost, Ok(e)) => by_event(&e, kind::QUORUM_LOST),
-        (Forbidden::CopyFailed, Ok(e)) => by_event(&e, kind::COPY_FAILED),
-        (Forbidden::Event(kind), Ok(e)) => by_event(&e, kind),
+        (Forbidden::QuorumLost, Ok(e)) => by_event(e, kind::QUORUM_LOST),
+        (Forbidden::CopyFailed, Ok(e)) => by_event(e, kind::COPY_FAILED),
+        (Forbidden::Event(kind), Ok(e)) => by_event(e, kind),
     };
     Check {
         id: format!("forbid {}", what.word()),
@@ -353,9 +236,4 @@ fn none_seen(e: &Evidence<'_>) -> Finding {
     } else {
         Finding::pass("not seen")
     }
-}
-
-/// Whether an operation writes.
-pub(super) fn writes(op: &Op<'_>) -> bool {
-    matches!(op.kind, OpKind::Submit | OpKind::Deliver)
 }
