@@ -163,7 +163,15 @@ fn the_tool_has_no_import_circle() {
 #[test]
 fn no_file_is_longer_than_a_person_reads() {
     const LONGEST: usize = 600;
-    let trees = ["src", "tests", "../ccrd/src", "../ccrd/tests", "../contract/src", "../../src", "../../tests"];
+    let trees = [
+        "src",
+        "tests",
+        "../ccrd/src",
+        "../ccrd/tests",
+        "../contract/src",
+        "../../src",
+        "../../tests",
+    ];
     for dir in trees {
         let mut files = Vec::new();
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), &[], &mut files);
