@@ -28,7 +28,7 @@ impl std::str::FromStr for Stream {
 
 /// One link of a log chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Link {
+pub struct ChainLink {
     /// The generation.
     #[serde(rename = "g")]
     pub generation: u64,
@@ -41,7 +41,7 @@ pub struct Link {
 }
 
 /// The link before the first generation.
-pub const GENESIS: Link = Link {
+pub const GENESIS: ChainLink = ChainLink {
     generation: 0,
     epoch: 0,
     checksum: 0,
@@ -51,7 +51,7 @@ pub const GENESIS: Link = Link {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closed {
     /// Its place in the chain.
-    pub link: Link,
+    pub link: ChainLink,
     /// Checksum of the one before.
     pub previous: u32,
     /// Bytes in use; the rest is zeros.

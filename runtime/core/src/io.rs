@@ -489,14 +489,14 @@ pub trait Node: std::fmt::Debug {
     /// The boot-time instant, in microseconds, at which [`Input::Tick`] is due at the latest.
     fn next_deadline(&self) -> Option<u64>;
     /// What it holds in memory, for whoever checks that it is bounded.
-    fn held(&self) -> Held {
-        Held::default()
+    fn memory_use(&self) -> MemoryUse {
+        MemoryUse::default()
     }
 }
 
 /// What a node holds in memory that grows with what is asked of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct MemoryUse {
     /// Bodies of messages that a hub read to deliver them.
     pub bodies: usize,
     /// Requests of clients without an answer.

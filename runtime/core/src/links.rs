@@ -13,7 +13,7 @@ const QUEUED: usize = 64;
 
 /// A stream that this node dials.
 #[derive(Debug)]
-struct Link {
+struct PeerStream {
     addresses: Vec<Ipv4Addr>,
     /// Which address is tried next: another network after each failure.
     turn: usize,
@@ -24,10 +24,10 @@ struct Link {
 
 /// All streams of this node.
 #[derive(Debug)]
-pub struct Links {
+pub struct PeerStreams {
     cluster: String,
     me: String,
-    dialled: BTreeMap<String, Link>,
+    dialled: BTreeMap<String, PeerStream>,
     accepted: BTreeMap<ConnId, Option<String>>,
     next: u64,
 }
@@ -43,7 +43,7 @@ pub enum End {
     Stranger,
 }
 
-impl Links {
+impl PeerStreams {
     /// No stream is open. Replication and redelivery use the networks of the cluster, the service's first.
     pub fn new(config: &Config) -> Self {
         let only_service = config.settings.shipping == Shipping::Service;
@@ -62,7 +62,7 @@ impl Links {
             .iter()
             .chain(&config.hubs)
             .filter(|p| p.name != config.node);
-        let link = |p: &ccr_contract::config::Peer| Link {
+        let link = |p: &ccr_contract::config::Peer| PeerStream {
             addresses: order(p),
             turn: 0,
             conn: None,

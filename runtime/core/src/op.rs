@@ -1,7 +1,7 @@
 //! Pending operations: what a member's effects were for, by layer. It is plain data, so that a layer can ask for an effect
 //! without knowing the layer that hands its completion back.
 
-use crate::chain::{Closed, Link};
+use crate::chain::{ChainLink, Closed};
 use crate::io::{AddressKind, ConnId, Now, ReqId};
 
 /// What an operation was for.
@@ -147,9 +147,9 @@ pub enum ReplayStep {
     /// The log is read.
     Read(u64),
     /// The segment was written.
-    Segment(Link),
+    Segment(ChainLink),
     /// The checkpoint was written.
-    Checkpoint(Link),
+    Checkpoint(ChainLink),
 }
 
 /// One segment that is made smaller.
@@ -171,9 +171,9 @@ pub enum CopyStep {
     /// It was moved into the stream.
     Moved(Closed),
     /// A segment of the seed is on the disk.
-    SeedSegment(Link),
+    SeedSegment(ChainLink),
     /// It was read back.
-    SeedRead(Link),
+    SeedRead(ChainLink),
     /// The seed's marker is on the disk.
     Seeded,
 }

@@ -13,36 +13,40 @@ use ccr_contract::status::Intent;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A member as the one who makes records: its epochs are those whose number leaves its place, in the order of the members'
+/// A member as the one who makes records: its epochs are those whose number leaves its position, in the order of the members'
 /// names, when divided by how many there are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Maker {
     /// Its name.
     pub name: String,
-    place: u64,
+    position: u64,
     members: u64,
 }
 
 impl Maker {
     /// The member `name` of these.
     pub fn new<'a>(name: &str, members: impl Iterator<Item = &'a str>) -> Self {
-        let (mut place, mut count) = (0, 0);
+        let (mut position, mut count) = (0, 0);
         for member in members {
             count += 1;
-            place += u64::from(member < name);
+            position += u64::from(member < name);
         }
         let name = name.to_owned();
         let members = std::cmp::max(count, 1);
-        Self { name, place, members }
+        Self {
+            name,
+            position,
+            members,
+        }
     }
     /// Whether an epoch belongs to it. Before there was this rule they belonged to whoever was first.
     pub fn owns(&self, epoch: u64) -> bool {
-        epoch % self.members == self.place
+        epoch % self.members == self.position
     }
     /// Its first epoch after `epoch`.
     pub fn epoch_after(&self, epoch: u64) -> u64 {
         let after = epoch + 1;
-        after + (self.place + self.members - after % self.members) % self.members
+        after + (self.position + self.members - after % self.members) % self.members
     }
 }
 

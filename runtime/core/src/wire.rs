@@ -4,7 +4,7 @@
 //! bytes behind it (parts of logs). Whatever comes from outside is decoded with these functions, which give an error for
 //! garbage, truncation and oversize, and allocate no more than the input is long.
 
-use crate::chain::Link;
+use crate::chain::ChainLink;
 use crate::command::Command;
 use crate::durable::{self, NotUnderstood};
 use crate::record::{Record, RecordId};
@@ -197,7 +197,7 @@ pub enum Msg {
         /// First generation asked for.
         from: u64,
         /// Those known, ascending.
-        links: Vec<Link>,
+        links: Vec<ChainLink>,
     },
     /// Copy → source: a part of a closed log.
     Pull {
@@ -241,7 +241,7 @@ pub enum Msg {
         /// Identity of the log stream, hexadecimal.
         stream: String,
         /// The checkpoint: the last log that the database holds. There is a segment for each log up to it.
-        checkpoint: Link,
+        checkpoint: ChainLink,
     },
     /// Copy → source: a part of a segment.
     Segment {

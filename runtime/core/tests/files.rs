@@ -5,7 +5,7 @@
 //! `FAILOVERLAB_BLESS=1 cargo test -p ccr-core --test files` writes what is missing in `files/now`.
 
 use ccr_contract::status::Intent;
-use ccr_core::chain::{Link, Stream};
+use ccr_core::chain::{ChainLink, Stream};
 use ccr_core::durable::{self, NotUnderstood};
 use ccr_core::record::{Record, RecordId, Saved};
 use ccr_core::store::log::{self, FileKind, Header, Label, LogError, Tail};
@@ -69,7 +69,7 @@ fn saved() -> Saved {
 }
 
 fn checkpoint() -> Checkpoint {
-    let link = Link {
+    let link = ChainLink {
         generation: 33,
         epoch: 6,
         checksum: 0xdead_beef,

@@ -3,7 +3,7 @@
 //! through `FAILOVERLAB_FUZZ`.
 
 use ccr_contract::status::{CopyStatus, Intent, ServiceState};
-use ccr_core::chain::{Link, Stream};
+use ccr_core::chain::{ChainLink, Stream};
 use ccr_core::command::Command;
 use ccr_core::record::{Maker, Record, RecordId, Saved};
 use ccr_core::store::log::{self, FileKind, Header, Label};
@@ -117,8 +117,8 @@ fn record() -> Record {
     r
 }
 
-fn link(generation: u64) -> Link {
-    Link {
+fn link(generation: u64) -> ChainLink {
+    ChainLink {
         generation,
         epoch: 3,
         checksum: 0xdead_beef,

@@ -19,7 +19,7 @@ const SENT_KEPT: usize = 64;
 
 /// One network between the two members.
 #[derive(Debug)]
-pub(super) struct Path {
+pub(super) struct PeerInterface {
     pub name: String,
     pub role: NetworkRole,
     pub peer: Option<Ipv4Addr>,
@@ -33,7 +33,7 @@ pub(super) struct Path {
     told: (bool, bool),
 }
 
-impl Path {
+impl PeerInterface {
     /// Internal traffic never uses a client-only network, not even as the last path.
     pub fn internal(&self) -> bool {
         self.role != NetworkRole::Client && self.peer.is_some()
@@ -44,7 +44,7 @@ impl Path {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub name: String,
-    pub paths: Vec<Path>,
+    pub interfaces: Vec<PeerInterface>,
     /// The newest heartbeat, by incarnation and number.
     pub view: Option<Heartbeat>,
     /// When that heartbeat came.
@@ -76,7 +76,7 @@ impl Peer {
             .iter()
             .find(|m| m.name == config.node)
             .map_or(&none, |m| &m.addresses);
-        let paths = config.networks.iter().map(|n| Path {
+        let interfaces = config.networks.iter().map(|n| PeerInterface {
             name: n.name.clone(),
             role: n.role,
             peer: ours.get(&n.name).and_then(|_| addresses.get(&n.name)).copied(),
@@ -87,7 +87,7 @@ impl Peer {
         });
         Self {
             name: other.map(|m| m.name.clone()).unwrap_or_default(),
-            paths: paths.collect(),
+            interfaces: interfaces.collect(),
             view: None,
             view_at: 0,
             mutual_at: None,
@@ -106,10 +106,10 @@ impl Cluster {
     pub fn on_datagram(&mut self, ctx: &mut Ctx<Pending>, network: &str, from: Ipv4Addr, bytes: &[u8]) {
         let Ok(hb) = wire::decode_heartbeat(bytes) else { return };
         let now = ctx.now.boot_us;
-        let ours = hb.cluster == self.name && hb.from == self.peer.name && hb.hears.len() == self.peer.paths.len();
+        let ours = hb.cluster == self.name && hb.from == self.peer.name && hb.hears.len() == self.peer.interfaces.len();
         let Some(at) = self
             .peer
-            .paths
+            .interfaces
             .iter()
             .position(|p| p.name == network && p.internal() && p.peer == Some(from))
         else {
@@ -128,8 +128,8 @@ impl Cluster {
             self.beat_now = true;
             return;
         }
-        self.peer.paths[at].heard = Some(now);
-        self.peer.paths[at].silent_since = None;
+        self.peer.interfaces[at].heard = Some(now);
+        self.peer.interfaces[at].silent_since = None;
         if same && old.is_some_and(|(_, s)| hb.seq == s) {
             return;
         }
@@ -138,7 +138,7 @@ impl Cluster {
             self.peer.granted = None;
             self.peer.since_seq = self.seq;
         }
-        for (path, hears) in self.peer.paths.iter_mut().zip(&hb.hears) {
+        for (path, hears) in self.peer.interfaces.iter_mut().zip(&hb.hears) {
             path.heard_by_peer = Some(*hears);
         }
         self.take_echo(&hb, now);
@@ -236,7 +236,7 @@ impl Cluster {
     /// heard on it, and the witness there answers that one and not this one. Where it answers neither, the network itself is
     /// down, and nothing is gained by a move.
     pub fn service_network_failed(&self) -> bool {
-        let path = self.peer.paths.iter().find(|p| p.name == self.service_network);
+        let path = self.peer.interfaces.iter().find(|p| p.name == self.service_network);
         let Some(silent) = path.and_then(|p| p.silent_since) else {
             return false;
         };
@@ -250,8 +250,8 @@ impl Cluster {
     pub(super) fn watch_paths(&mut self, ctx: &mut Ctx<Pending>) {
         let (tolerance, epoch) = (self.interface_tolerance_us(), self.epoch());
         let peer_silent = ctx.now.boot_us.saturating_sub(self.peer.view_at) > tolerance;
-        for i in 0..self.peer.paths.len() {
-            let path = &mut self.peer.paths[i];
+        for i in 0..self.peer.interfaces.len() {
+            let path = &mut self.peer.interfaces[i];
             if !path.internal() {
                 continue;
             }
@@ -321,7 +321,7 @@ impl Cluster {
             self.beat_now = true;
             ctx.wake_at(now + BETWEEN_ROUNDS_US);
         }
-        for path in self.peer.paths.iter().filter(|p| p.internal()) {
+        for path in self.peer.interfaces.iter().filter(|p| p.internal()) {
             let (network, to) = (path.name.clone(), path.peer.expect("internal paths have one"));
             ctx.emit(Effect::SendDatagram {
                 network,
@@ -341,7 +341,7 @@ impl Cluster {
             incarnation: self.incarnation,
             seq: self.seq,
             phase: self.phase,
-            hears: self.peer.paths.iter().map(|p| p.heard.is_some()).collect(),
+            hears: self.peer.interfaces.iter().map(|p| p.heard.is_some()).collect(),
             echo: match self.peer.unproven {
                 Some((incarnation, seq)) => Some(Echo {
                     incarnation,

@@ -161,14 +161,14 @@ impl Cluster {
 
     fn check_role(&self, name: &str, value: &str) -> Result<(), String> {
         let role = role(value)?;
-        let Some(at) = self.peer.paths.iter().position(|p| p.name == name) else {
+        let Some(at) = self.peer.interfaces.iter().position(|p| p.name == name) else {
             return Err(format!("there is no network `{}`", name.escape_debug()));
         };
-        let carries = |(i, p): (usize, &super::heartbeat::Path)| {
+        let carries = |(i, p): (usize, &super::heartbeat::PeerInterface)| {
             let role = if i == at { role } else { p.role };
             role != NetworkRole::Client && p.peer.is_some()
         };
-        if !self.peer.paths.iter().enumerate().any(carries) {
+        if !self.peer.interfaces.iter().enumerate().any(carries) {
             return Err("no network would be left that carries heartbeats".into());
         }
         Ok(())
@@ -261,7 +261,7 @@ impl Cluster {
         for (key, value) in record.settings.iter().chain(&record.settings) {
             settings = with(&settings, key, value).unwrap_or(settings);
         }
-        for (path, base) in self.peer.paths.iter_mut().zip(&self.base.roles) {
+        for (path, base) in self.peer.interfaces.iter_mut().zip(&self.base.roles) {
             let set = record.settings.get(&format!("network.{}.role", path.name));
             path.role = set.and_then(|v| role(v).ok()).unwrap_or(*base);
         }

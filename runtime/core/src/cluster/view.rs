@@ -30,7 +30,7 @@ impl Cluster {
         };
         let peer_state = match (&self.peer.view, self.peer.member) {
             (_, true) => MemberState::Up,
-            (Some(_), false) if self.peer.paths.iter().any(|p| p.heard.is_some()) => MemberState::Joining,
+            (Some(_), false) if self.peer.interfaces.iter().any(|p| p.heard.is_some()) => MemberState::Joining,
             _ => MemberState::Down,
         };
         let me_state = if self.is_up() {
@@ -82,7 +82,7 @@ impl Cluster {
         }
         let alone = if heard {
             format!("{peer} was evicted")
-        } else if self.peer.paths.iter().any(|p| p.heard.is_some()) {
+        } else if self.peer.interfaces.iter().any(|p| p.heard.is_some()) {
             format!("{peer} is heard, and does not hear this node")
         } else {
             format!("{peer} is not heard")
@@ -102,7 +102,7 @@ impl Cluster {
     }
 
     fn networks(&self) -> Vec<status::Network> {
-        let network = |p: &super::heartbeat::Path| status::Network {
+        let network = |p: &super::heartbeat::PeerInterface| status::Network {
             name: p.name.clone(),
             role: p.role,
             paths: if p.internal() {
@@ -122,7 +122,7 @@ impl Cluster {
                 Vec::new()
             },
         };
-        self.peer.paths.iter().map(network).collect()
+        self.peer.interfaces.iter().map(network).collect()
     }
 
     fn witness_status(&self, now: Now) -> Option<status::Witness> {

@@ -9,16 +9,16 @@ mod fence;
 mod handoff;
 mod operator;
 mod orderly;
-mod place;
 mod salvage;
+mod schedule;
 mod service;
 mod status;
 mod verify;
 
 use crate::cluster::{CLUSTER_FILE, Cluster, Report};
 use crate::ctx::Ctx;
-use crate::io::{AddressKind, Boot, ConnId, DiskAction, DiskResult, Effect, Held, Input, Node, Now};
-use crate::links::{End, Links};
+use crate::io::{AddressKind, Boot, ConnId, DiskAction, DiskResult, Effect, Input, MemoryUse, Node, Now};
+use crate::links::{End, PeerStreams};
 use crate::op::{CompactStep, CopyStep, Op, Part, Pending, ReplayStep, TailStep};
 use crate::replication::copy::{Copy, Role};
 use crate::replication::repair::Repair;
@@ -46,7 +46,7 @@ pub struct Member {
     verification: u64,
     service: Service,
     clients: Clients,
-    links: Links,
+    streams: PeerStreams,
     /// Streams of the other member on which it follows our groups.
     followers: BTreeSet<ConnId>,
     operators: operator::Operators,
@@ -81,7 +81,7 @@ impl Member {
             stores,
             service: Service::new(&config),
             clients: Clients::default(),
-            links: Links::new(&config),
+            streams: PeerStreams::new(&config),
             followers: BTreeSet::new(),
             operators: operator::Operators::default(),
             cluster_address: false,
@@ -99,8 +99,8 @@ impl Member {
             Input::Start => self.start(),
             Input::Tick => {}
             Input::Datagram { network, from, bytes } => self.cluster.on_datagram(ctx, &network, from, &bytes),
-            Input::Accepted { conn, from } => self.links.accepted(ctx, conn, from),
-            Input::Connected { conn } => self.links.connected(ctx, conn),
+            Input::Accepted { conn, from } => self.streams.accepted(ctx, conn, from),
+            Input::Connected { conn } => self.streams.connected(ctx, conn),
             Input::Frame { conn, bytes } => self.on_frame(conn, &bytes),
             Input::Closed { conn, .. } => self.on_closed(conn),
             Input::WitnessDone { op, result } => {
@@ -297,14 +297,14 @@ impl Member {
         }
         let peer = self.cluster.peer_name().to_owned();
         for msg in out {
-            self.links.send(&mut self.ctx, &peer, &msg);
+            self.streams.send(&mut self.ctx, &peer, &msg);
         }
     }
 
     fn on_closed(&mut self, conn: ConnId) {
         self.followers.remove(&conn);
         if self
-            .links
+            .streams
             .closed(conn)
             .is_some_and(|who| who == self.cluster.peer_name())
         {
@@ -315,14 +315,14 @@ impl Member {
     }
 
     fn on_frame(&mut self, conn: ConnId, bytes: &[u8]) {
-        let end = self.links.end(conn);
+        let end = self.streams.end(conn);
         let decoded = wire::decode_frame(bytes);
         let (Some(end), Ok((msg, body))) = (end, decoded) else {
             self.ctx.emit(Effect::Disconnect { conn });
             return self.on_closed(conn);
         };
         match (end, &msg) {
-            (End::Stranger, Msg::Hello { cluster, node }) if self.links.hello(conn, cluster, node) => {}
+            (End::Stranger, Msg::Hello { cluster, node }) if self.streams.hello(conn, cluster, node) => {}
             (End::Stranger, _) => {
                 self.ctx.emit(Effect::Disconnect { conn });
                 self.on_closed(conn);
@@ -505,7 +505,7 @@ impl Member {
         }
         if reconnect {
             let peer = self.cluster.peer_name().to_owned();
-            self.links.reset(&mut self.ctx, &peer);
+            self.streams.reset(&mut self.ctx, &peer);
             for copy in &mut self.copies {
                 copy.on_disconnected(&mut self.ctx);
             }
@@ -548,11 +548,11 @@ impl Node for Member {
         }
         self.ctx.take_effects()
     }
-    fn held(&self) -> Held {
-        Held {
+    fn memory_use(&self) -> MemoryUse {
+        MemoryUse {
             waiting: self.clients.waiting(),
             remembered: self.stores.iter().map(|s| s.index.remembered()).sum(),
-            ..Held::default()
+            ..MemoryUse::default()
         }
     }
     fn next_deadline(&self) -> Option<u64> {

@@ -102,7 +102,7 @@ impl Member {
             Charge::Copy => record.owner != me,
         };
         if here {
-            return self.carry_out(asker, command);
+            return self.perform(asker, command);
         }
         let Asker::Local(req) = asker else {
             return self.answer(asker, Reply::Denied("neither member is in charge of this now".into()));
@@ -116,10 +116,10 @@ impl Member {
         let until = self.ctx.now.boot_us + FORWARD_US;
         self.operators.forwarded.insert(id, (req, until));
         let peer = self.cluster.peer_name().to_owned();
-        self.links.send(&mut self.ctx, &peer, &Msg::Forward { id, command });
+        self.streams.send(&mut self.ctx, &peer, &Msg::Forward { id, command });
     }
 
-    fn carry_out(&mut self, asker: Asker, command: Command) {
+    fn perform(&mut self, asker: Asker, command: Command) {
         let reply = match command {
             Command::Move { to, comment } => return self.begin_move(to, comment, asker),
             Command::Stop { comment } => return self.set_intent(asker, Intent::Stopped, &comment),

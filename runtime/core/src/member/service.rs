@@ -213,7 +213,7 @@ impl Member {
     }
 
     pub(super) fn drive_service(&mut self) {
-        self.place();
+        self.schedule();
         self.drive_ending();
         let record = self.cluster.record();
         let started = record.intent == Intent::Started || self.ctx.plays(Bug::ServeThoughStopped);
@@ -511,7 +511,7 @@ impl Member {
             self.ctx.wake_at(self.service.ask_at);
             let epoch = self.service.epoch;
             for hub in &self.service.redeliver {
-                self.links
+                self.streams
                     .send(&mut self.ctx, hub, &crate::wire::Msg::Redeliver { epoch });
             }
         }

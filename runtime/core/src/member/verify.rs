@@ -70,7 +70,7 @@ impl Member {
             let next = now + ASK_US;
             self.ctx.wake_at(next);
             let peer = self.cluster.peer_name().to_owned();
-            self.links.send(&mut self.ctx, &peer, &Msg::Verify { id });
+            self.streams.send(&mut self.ctx, &peer, &Msg::Verify { id });
             if let Some(v) = &mut self.service.verifying {
                 v.ask_at = next;
             }

@@ -2,7 +2,7 @@
 //! What comes after it here is divergent and dropped (incremental reseed), unless the database has taken it in.
 
 use super::copy::{Copy, Out, Role, Stage};
-use crate::chain::Link;
+use crate::chain::ChainLink;
 use crate::ctx::Ctx;
 use crate::io::DiskAction;
 use crate::op::{Op, Pending};
@@ -95,14 +95,14 @@ impl Copy {
         ctx: &mut Ctx<Pending>,
         store: &mut Store,
         from: u64,
-        links: &[Link],
+        links: &[ChainLink],
         out: &mut Out,
     ) {
         if !matches!(self.stage, Stage::Comparing { from: asked, .. } if asked == from) {
             return;
         }
         let ours = store.last().generation;
-        let shared = |l: &&Link| store.link(l.generation) == Some(**l);
+        let shared = |l: &&ChainLink| store.link(l.generation) == Some(**l);
         let common = links.iter().rev().find(shared).map(|l| l.generation);
         let floor = store.checkpoint.generation;
         let right = match self.role {

@@ -8,7 +8,7 @@
 //! anew. Then the seed has failed, with the cause, until somebody orders another one.
 
 use super::copy::{ANSWER_US, Copy, Out, RETRY_US, Stage};
-use crate::chain::{GENESIS, Link};
+use crate::chain::{ChainLink, GENESIS};
 use crate::ctx::Ctx;
 use crate::io::{DiskAction, DiskResult};
 use crate::op::{CopyStep, Op, Pending};
@@ -25,9 +25,9 @@ const PAUSE_US: u64 = 2_000_000;
 #[derive(Debug)]
 pub struct Seeding {
     stream: String,
-    checkpoint: Link,
+    checkpoint: ChainLink,
     /// The segments up to this one are on the disk, and verified.
-    have: Link,
+    have: ChainLink,
     /// Length of the one that is on its way, as its first part said.
     total: u64,
     buffer: Vec<u8>,
@@ -43,7 +43,7 @@ enum SeedStep {
     /// Asked for the offer, or for a part of a segment, then.
     Asked(u64, Option<u64>),
     /// This segment is written, and read back.
-    Writing(Link),
+    Writing(ChainLink),
     /// Everything is there; what touches the old copy comes to its end.
     Settling,
 }
@@ -59,7 +59,7 @@ impl Seeding {
     pub(super) fn offered(&self) -> u64 {
         self.checkpoint.generation
     }
-    fn writes(&self, link: Link) -> bool {
+    fn writes(&self, link: ChainLink) -> bool {
         matches!(self.step, SeedStep::Writing(l) if l == link)
     }
     pub(super) fn awaits(&self, generation: u64) -> bool {

@@ -10,7 +10,7 @@ use crate::store::log::{FileKind, Header, Label};
 const STREAM: Stream = Stream([7; 16]);
 
 /// A segment with one message of so many bytes, as it was and as compaction leaves it.
-fn segments(len: usize) -> (Link, Vec<u8>, Vec<u8>) {
+fn segments(len: usize) -> (ChainLink, Vec<u8>, Vec<u8>) {
     let header = Header {
         kind: FileKind::Segment,
         stream: STREAM,
@@ -28,7 +28,7 @@ fn segments(len: usize) -> (Link, Vec<u8>, Vec<u8>) {
     log::put_message(&mut bytes, &label, &vec![b'x'; len]);
     let checksum = crc32c::crc32c(&bytes);
     log::put_end(&mut bytes, checksum);
-    let link = Link {
+    let link = ChainLink {
         generation: 1,
         epoch: 1,
         checksum,
@@ -46,7 +46,7 @@ struct Rig {
 
 impl Rig {
     /// A copy that was offered a database of one segment, and has asked for it.
-    fn new(checkpoint: Link) -> Self {
+    fn new(checkpoint: ChainLink) -> Self {
         let mut ctx = Ctx::new(&Boot {
             entropy: 1,
             version: "test".into(),
@@ -77,7 +77,7 @@ impl Rig {
             .drive_seed(&mut self.ctx, &mut self.store, &mut out, &mut false);
         assert_eq!(out, [Msg::Seed { group: 0 }]);
     }
-    fn offer(&mut self, checkpoint: Link) {
+    fn offer(&mut self, checkpoint: ChainLink) {
         let stream = STREAM.to_string();
         let offer = Msg::Offer {
             group: 0,

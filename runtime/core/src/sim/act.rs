@@ -4,10 +4,10 @@ use super::MEMBERS;
 use super::disk::{Fails, Rule};
 use super::effects::SHARE_HOST;
 use super::machine::{Moment, Pause};
-use super::plan::{Way, What, Who};
+use super::plan::{Direction, What, Who};
 use super::share::SHARES;
-use super::triggers::Held;
-use super::world::{CLIENTS, Happening, PRIVATE, PUBLIC, Waiter, World};
+use super::triggers::DelayedDatagrams;
+use super::world::{CLIENTS, PRIVATE, PUBLIC, SimEvent, Waiter, World};
 use crate::command::{Command, GroupName};
 use crate::io::{DiskAction, DiskResult, Input, Reply, ReqId};
 
@@ -52,11 +52,11 @@ impl World {
         self.note(|| format!("STEP {n} {:?} for {} s", step.what, step.for_us / 1_000_000));
         let mut cuts = Vec::new();
         let mut hit = None;
-        let mut both = |network, a: usize, b: usize, way: Way| {
-            if way != Way::In {
+        let mut both = |network, a: usize, b: usize, direction: Direction| {
+            if direction != Direction::In {
                 cuts.push((network, a, b));
             }
-            if way != Way::Out {
+            if direction != Direction::Out {
                 cuts.push((network, b, a));
             }
         };
@@ -73,7 +73,7 @@ impl World {
                 self.checks.counters.power_offs += 1;
                 self.machines[i].doomed = self.machines[i].powered.then_some(Moment::Write);
                 let life = self.machines[i].life;
-                self.at(3_000_000.min(step.for_us / 2), Happening::Doom(i, life));
+                self.at(3_000_000.min(step.for_us / 2), SimEvent::Doom(i, life));
             }
             What::LateAnswer => self.cut_at_answer = Some((n, self.workload.service_at)),
             What::BothOff => {
@@ -85,7 +85,7 @@ impl World {
                 let i = self.who(who);
                 self.stop_daemon(i, false);
                 let life = self.machines[i].life;
-                self.at(step.for_us / 4, Happening::Restart(i, life));
+                self.at(step.for_us / 4, SimEvent::Restart(i, life));
             }
             What::Pause(who, kind) => {
                 let i = self.who(who);
@@ -96,12 +96,14 @@ impl World {
                 }
                 self.pause(i, kind);
             }
-            What::CutPrivate => both(PRIVATE, 0, 1, Way::Both),
-            What::CutPublic(who, way) => {
+            What::CutPrivate => both(PRIVATE, 0, 1, Direction::Both),
+            What::CutPublic(who, direction) => {
                 let i = self.who(who);
-                (0..=CLIENTS).filter(|j| *j != i).for_each(|j| both(PUBLIC, i, j, way));
+                (0..=CLIENTS)
+                    .filter(|j| *j != i)
+                    .for_each(|j| both(PUBLIC, i, j, direction));
             }
-            What::Partition(way) => [PUBLIC, PRIVATE].into_iter().for_each(|n| both(n, 0, 1, way)),
+            What::Partition(direction) => [PUBLIC, PRIVATE].into_iter().for_each(|n| both(n, 0, 1, direction)),
             What::Isolate(who) => {
                 let i = self.who(who);
                 cuts.extend(around(i));
@@ -191,9 +193,9 @@ impl World {
             | What::CutAtNoLease => {}
             What::Alone(who) => {
                 let i = self.who(who);
-                both(PUBLIC, i, 1 - i, Way::Both);
-                both(PRIVATE, i, 1 - i, Way::Both);
-                both(PUBLIC, i, SHARE_HOST, Way::Both);
+                both(PUBLIC, i, 1 - i, Direction::Both);
+                both(PRIVATE, i, 1 - i, Direction::Both);
+                both(PUBLIC, i, SHARE_HOST, Direction::Both);
             }
             What::Force(who) => {
                 let i = self.who(who);
@@ -206,9 +208,9 @@ impl World {
                 let i = self.who(who);
                 hit = Some(1 - i);
                 self.stop_daemon(i, true);
-                self.at(16_000_000, Happening::PowerOff(1 - i));
-                self.at(17_000_000, Happening::PowerOn(i));
-                self.at(34_000_000, Happening::Order(n, i, Command::ForceQuorum));
+                self.at(16_000_000, SimEvent::PowerOff(1 - i));
+                self.at(17_000_000, SimEvent::PowerOn(i));
+                self.at(34_000_000, SimEvent::Order(n, i, Command::ForceQuorum));
             }
         }
         hit = self.begin_harsher(n).or(hit);
@@ -225,7 +227,7 @@ impl World {
             What::LateAnswer => 20_000_000,
             _ => step.for_us,
         };
-        self.at(wait, Happening::Undo(n));
+        self.at(wait, SimEvent::Undo(n));
     }
 
     /// The same of what makes the world harsher; the machine that is hit.
@@ -241,7 +243,7 @@ impl World {
                 }
                 self.machines[i].doomed = self.machines[i].powered.then_some(Moment::Change);
                 let life = self.machines[i].life;
-                self.at(3_000_000.min(step.for_us / 2), Happening::Doom(i, life));
+                self.at(3_000_000.min(step.for_us / 2), SimEvent::Doom(i, life));
                 Some(i)
             }
             What::Unreadable(who, what, at_start) => {
@@ -266,9 +268,9 @@ impl World {
                 let from = self.who(who);
                 let life = self.machines[from].life;
                 let datagrams = Vec::new();
-                self.held = Some(Held { from, life, datagrams });
+                self.delayed = Some(DelayedDatagrams { from, life, datagrams });
                 // Some heartbeats first.
-                self.at(step.for_us / 2, Happening::Behind(n, from));
+                self.at(step.for_us / 2, SimEvent::Behind(n, from));
                 Some(from)
             }
             What::BehindOnline(_) | What::CutAtNoLease => {
@@ -302,14 +304,14 @@ impl World {
     pub fn end_in_order(&mut self, i: usize) {
         let life = self.machines[i].life;
         self.trouble();
-        self.at(100, Happening::Input(i, life, Input::End));
+        self.at(100, SimEvent::Input(i, life, Input::End));
     }
 
     /// The daemon is killed and started again.
     pub(super) fn kill_for(&mut self, i: usize, us: u64) {
         self.stop_daemon(i, false);
         let life = self.machines[i].life;
-        self.at(us, Happening::Restart(i, life));
+        self.at(us, SimEvent::Restart(i, life));
     }
 
     pub(super) fn undo_step(&mut self, n: usize) {
@@ -338,7 +340,7 @@ impl World {
                     if matches!(step.what, What::PowerOffMidWrite(_)) && self.more.chance(30) {
                         // The power flickers.
                         self.machines[i].doomed = Some(Moment::Change);
-                        self.at(3_000_000, Happening::PowerOn(i));
+                        self.at(3_000_000, SimEvent::PowerOn(i));
                     }
                 }
             }
@@ -346,7 +348,7 @@ impl World {
                 let later = self.rng.range(1, 4_000_000);
                 let first = self.rng.range(0, 2) as usize;
                 self.power_on(first);
-                self.at(later, Happening::PowerOn(1 - first));
+                self.at(later, SimEvent::PowerOn(1 - first));
             }
             What::Force(_) | What::ForceOld(_) => {
                 // First the witness, so that the force is recorded there before the other one can ask.
@@ -354,7 +356,7 @@ impl World {
                     self.share.restarted();
                 }
                 if let Some(i) = self.done[n].hit {
-                    self.at(3_000_000, Happening::PowerOn(i));
+                    self.at(3_000_000, SimEvent::PowerOn(i));
                 }
             }
             What::Witness(_) => {
@@ -414,7 +416,7 @@ impl World {
         (self.loss, self.delay_us, self.throttled) = (0, 2_000, false);
         self.cut_at_answer = None;
         self.waiting.clear();
-        self.held = None;
+        self.delayed = None;
         if self.share.down {
             self.share.restarted();
         }
@@ -447,10 +449,10 @@ impl World {
         let ends = self.checks.served_last(self.serving_members());
         self.orders.insert(req, (command.clone(), ends, self.now));
         let life = self.machines[i].life;
-        self.at(100, Happening::Input(i, life, Input::Operator { req, command }));
+        self.at(100, SimEvent::Input(i, life, Input::Operator { req, command }));
     }
     fn order_later(&mut self, n: usize, i: usize, command: Command, us: u64) {
-        self.at(us, Happening::Order(n, i, command));
+        self.at(us, SimEvent::Order(n, i, command));
     }
 
     pub(super) fn operator_replied(&mut self, i: usize, req: ReqId, step: u64, reply: Reply) {

@@ -35,7 +35,7 @@ impl World {
             !m.powered || m.node.is_none() || m.paused.is_some() || m.doomed.is_some() || disk
         };
         let network = !self.cuts.is_empty() || self.loss > 0 || self.delay_us > 2_000 || self.throttled;
-        let waits = self.cut_at_answer.is_some() || self.held.is_some() || !self.waiting.is_empty();
+        let waits = self.cut_at_answer.is_some() || self.delayed.is_some() || !self.waiting.is_empty();
         if network || waits || self.share.down || self.machines.iter().any(machine) {
             self.trouble();
         }

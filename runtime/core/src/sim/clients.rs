@@ -3,7 +3,7 @@
 use super::GENERATION_BYTES;
 use super::plan::Plan;
 use super::rng::Rng;
-use super::world::{CLIENTS, Happening, PUBLIC, Waiter, World};
+use super::world::{CLIENTS, PUBLIC, SimEvent, Waiter, World};
 use crate::io::{ClientRequest, Reply};
 use crate::store::log;
 use ccr_contract::reply::By;
@@ -148,7 +148,7 @@ impl World {
         let count = self.workload.ops.len() as u64;
         for op in 0..count {
             let at = us * op / count + self.workload.rng.range(0, us / count.max(1) + 1);
-            self.at(at, Happening::Client(op));
+            self.at(at, SimEvent::Client(op));
         }
     }
 
@@ -188,10 +188,10 @@ impl World {
             return;
         };
         let step = self.workload.ops[op as usize].step;
-        self.at(PATIENCE_US, Happening::GiveUp(op, step));
+        self.at(PATIENCE_US, SimEvent::GiveUp(op, step));
         if self.passes(PUBLIC, CLIENTS, target) {
             let us = self.packet_us();
-            self.at(us, Happening::Arrive(op, target, request));
+            self.at(us, SimEvent::Arrive(op, target, request));
         }
     }
 
@@ -202,7 +202,7 @@ impl World {
         let req = self.next_req();
         self.waiters.insert((i, req), Waiter::Client(op));
         let life = self.machines[i].life;
-        self.at(0, Happening::Input(i, life, crate::io::Input::Client { req, request }));
+        self.at(0, SimEvent::Input(i, life, crate::io::Input::Client { req, request }));
     }
 
     pub(super) fn client_gives_up(&mut self, op: u64, step: u64) {
@@ -287,7 +287,7 @@ impl World {
         if next {
             let o = &mut self.workload.ops[op as usize];
             o.step += 1;
-            self.at(500, Happening::Client(op));
+            self.at(500, SimEvent::Client(op));
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::MEMBERS;
 use super::disk::{How, Kind, Unreadable};
 use super::machine::Pause;
-use super::plan::{Plan, Step, Then, Times, WINDOW_US, Way, What, Who, usual_drift};
+use super::plan::{Direction, Plan, Step, Then, Times, WINDOW_US, What, Who, usual_drift};
 use super::rng::Rng;
 use crate::command::{Command, GroupName};
 use ccr_contract::config::Dial;
@@ -399,7 +399,7 @@ fn draw_order(rng: &mut Rng) -> Command {
 
 fn draw_what(rng: &mut Rng) -> What {
     let who = *rng.pick(&[Who::Active, Who::Active, Who::Passive, Who::Member(0), Who::Member(1)]);
-    let way = *rng.pick(&[Way::Both, Way::Both, Way::Out, Way::In]);
+    let direction = *rng.pick(&[Direction::Both, Direction::Both, Direction::Out, Direction::In]);
     let pause = *rng.pick(&[Pause::Machine, Pause::Machine, Pause::Process]);
     match rng.range(0, 105) {
         0..8 => What::PowerOff(who),
@@ -407,8 +407,8 @@ fn draw_what(rng: &mut Rng) -> What {
         14..20 => What::Kill(who),
         20..32 => What::Pause(who, pause),
         32..35 => What::CutPrivate,
-        35..41 => What::CutPublic(who, way),
-        41..50 => What::Partition(way),
+        35..41 => What::CutPublic(who, direction),
+        41..50 => What::Partition(direction),
         50..56 => What::Isolate(who),
         56..59 => What::ShareDown,
         59..61 => What::ShareRestart,

@@ -2,7 +2,7 @@
 
 use super::share::{Answer, KEPT_US};
 use super::streams::{Answered, Stream};
-use super::world::{CLIENTS, Happening, PUBLIC, Waiter, World};
+use super::world::{CLIENTS, PUBLIC, SimEvent, Waiter, World};
 use crate::io::{
     AddressKind, ClientRequest, ConnId, Effect, Input, LmtpReply, OpId, Reply, ReqId, WitnessAction, WitnessResult,
 };
@@ -11,7 +11,7 @@ use crate::io::{
 pub const SHARE_HOST: usize = 2;
 
 impl World {
-    pub(super) fn carry_out(&mut self, i: usize, effect: Effect) {
+    pub(super) fn perform(&mut self, i: usize, effect: Effect) {
         let life = self.machines[i].life;
         match effect {
             Effect::SendDatagram { to, bytes, .. } => self.datagram(i, to, bytes),
@@ -46,7 +46,7 @@ impl World {
                     }
                 }
                 let us = self.rng.range(1_000, 20_000);
-                self.at(us, Happening::Input(i, life, Input::AddressDone { op, result: Ok(()) }));
+                self.at(us, SimEvent::Input(i, life, Input::AddressDone { op, result: Ok(()) }));
             }
             Effect::Lmtp {
                 op,
@@ -71,14 +71,14 @@ impl World {
                 self.checks.counters.halts += 1;
                 self.stop_daemon(i, false);
                 let life = self.machines[i].life;
-                self.at(2_000_000, Happening::Restart(i, life));
+                self.at(2_000_000, SimEvent::Restart(i, life));
             }
             Effect::Ended => {
                 self.note(|| format!("machine {i}: the daemon has ended"));
                 self.stop_daemon(i, false);
                 if let Some(us) = self.back_after_us {
                     let life = self.machines[i].life;
-                    self.at(us, Happening::Restart(i, life));
+                    self.at(us, SimEvent::Restart(i, life));
                 }
             }
         }
@@ -89,7 +89,9 @@ impl World {
     }
 
     fn datagram(&mut self, i: usize, to: std::net::Ipv4Addr, bytes: Vec<u8>) {
-        let Some((network, j)) = self.place(to) else { return };
+        let Some((network, j)) = self.machine_at(to) else {
+            return;
+        };
         let copies = 1 + u64::from(self.rng.chance(1));
         for _ in 0..copies {
             let lost = self.rng.range(0, 100) < self.loss;
@@ -108,13 +110,13 @@ impl World {
             };
             let life = self.machines[j].life;
             self.hold(i, j, &input);
-            self.at(us, Happening::Input(j, life, input));
+            self.at(us, SimEvent::Input(j, life, input));
         }
     }
 
     fn connect(&mut self, i: usize, conn: ConnId, to: std::net::Ipv4Addr, timeout_us: u64) {
         let life = self.machines[i].life;
-        let place = self.place(to);
+        let place = self.machine_at(to);
         let reachable = place.is_some_and(|(n, j)| self.passes(n, i, j) && self.passes(n, j, i) && self.kernel_runs(j));
         let listens = place.is_some_and(|(_, j)| self.machines[j].node.is_some());
         let us = self.packet_us() * 2;
@@ -125,7 +127,7 @@ impl World {
                 (timeout_us, "timed out")
             };
             let error = error.to_owned();
-            return self.at(us, Happening::Input(i, life, Input::Closed { conn, error }));
+            return self.at(us, SimEvent::Input(i, life, Input::Closed { conn, error }));
         };
         let theirs = ConnId::Accepted(self.streams.len() as u64);
         let other = self.machines[j].life;
@@ -134,9 +136,9 @@ impl World {
         let from = self.address(network, i);
         self.at(
             us / 2,
-            Happening::Input(j, other, Input::Accepted { conn: theirs, from }),
+            SimEvent::Input(j, other, Input::Accepted { conn: theirs, from }),
         );
-        self.at(us, Happening::Input(i, life, Input::Connected { conn }));
+        self.at(us, SimEvent::Input(i, life, Input::Connected { conn }));
     }
 
     fn witness(&mut self, i: usize, op: OpId, action: WitnessAction, timeout_us: u64) {
@@ -146,12 +148,12 @@ impl World {
         let action_is_probe = action == WitnessAction::Probe;
         if there {
             let us = self.packet_us() * 2;
-            self.at(us, Happening::Witness(i, life, session, op, action));
+            self.at(us, SimEvent::Witness(i, life, session, op, action));
         }
         self.witness_open.insert((i, life, op), action_is_probe);
         self.at(
             timeout_us,
-            Happening::WitnessDone(i, life, op, WitnessResult::Failed("deadline".into())),
+            SimEvent::WitnessDone(i, life, op, WitnessResult::Failed("deadline".into())),
         );
     }
 
@@ -166,7 +168,7 @@ impl World {
                 self.share.hung_up(i);
             }
         }
-        self.at(0, Happening::Input(i, life, Input::WitnessDone { op, result }));
+        self.at(0, SimEvent::Input(i, life, Input::WitnessDone { op, result }));
     }
 
     pub(super) fn witness_arrives(&mut self, i: usize, life: u64, session: u64, op: OpId, action: &WitnessAction) {
@@ -187,7 +189,7 @@ impl World {
         if self.passes(PUBLIC, SHARE_HOST, i) {
             let opens = matches!(action, WitnessAction::Open | WitnessAction::Probe);
             let us = self.packet_us() + if opens { self.share.slow_us } else { 0 };
-            self.at(us, Happening::WitnessDone(i, life, op, result));
+            self.at(us, SimEvent::WitnessDone(i, life, op, result));
         }
     }
 
@@ -220,16 +222,16 @@ impl World {
         let late = |result| Input::LmtpDone { op, result };
         let Some(target) = self.service_place() else {
             let us = self.packet_us() * 2;
-            return self.at(us, Happening::Input(hub, life, late(Err("connection refused".into()))));
+            return self.at(us, SimEvent::Input(hub, life, late(Err("connection refused".into()))));
         };
-        self.at(timeout_us, Happening::Input(hub, life, late(Err("deadline".into()))));
+        self.at(timeout_us, SimEvent::Input(hub, life, late(Err("deadline".into()))));
         let through = self.passes(PUBLIC, hub, target) && self.machines[target].node.is_some();
         if through && self.machines[target].powered {
             let req = self.next_req();
             self.waiters.insert((target, req), Waiter::Lmtp { hub, life, op });
             let us = self.packet_us() * 4;
             let there = self.machines[target].life;
-            self.at(us, Happening::Input(target, there, Input::Client { req, request }));
+            self.at(us, SimEvent::Input(target, there, Input::Client { req, request }));
         }
     }
 
@@ -274,7 +276,7 @@ impl World {
                     since: self.now,
                     input: Input::LmtpDone { op, result },
                 };
-                self.at(0, Happening::Answer(answer));
+                self.at(0, SimEvent::Answer(answer));
             }
         }
     }
@@ -304,7 +306,7 @@ impl World {
             Waiter::Lmtp { hub, life, op } => {
                 let us = self.packet_us();
                 let result = Err("connection reset".to_owned());
-                self.at(us, Happening::Input(hub, life, Input::LmtpDone { op, result }));
+                self.at(us, SimEvent::Input(hub, life, Input::LmtpDone { op, result }));
             }
             Waiter::Operator(_) => {}
         }

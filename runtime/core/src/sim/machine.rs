@@ -3,7 +3,7 @@
 use super::disk::Disk;
 use super::rng::Rng;
 use super::streams::STREAM_DIES_US;
-use super::world::{Happening, PUBLIC, World};
+use super::world::{PUBLIC, SimEvent, World};
 use crate::io::{Boot, Input, Node, Now};
 use crate::node;
 use ccr_contract::config::Config;
@@ -136,7 +136,7 @@ impl World {
         let life = m.life;
         self.share.started(i);
         self.look();
-        self.at(1_000, Happening::Input(i, life, Input::Start));
+        self.at(1_000, SimEvent::Input(i, life, Input::Start));
     }
 
     /// The daemon ends. Its peers hear of it at once where the kernel goes on and packets get through.
@@ -168,7 +168,7 @@ impl World {
             if self.streams[s].open && self.streams[s].ends.iter().any(|e| e.0 == i) {
                 if power {
                     // The other end finds out by itself.
-                    self.at(STREAM_DIES_US, Happening::StreamDies(s));
+                    self.at(STREAM_DIES_US, SimEvent::StreamDies(s));
                 } else {
                     self.close_stream(s, "connection reset");
                 }

@@ -34,9 +34,9 @@ pub enum What {
     /// The private network is cut.
     CutPrivate,
     /// One member's public port is cut, in one direction or both.
-    CutPublic(Who, Way),
+    CutPublic(Who, Direction),
     /// Both paths between the members are cut.
-    Partition(Way),
+    Partition(Direction),
     /// Everything of one member is cut.
     Isolate(Who),
     /// Everything of the active member is cut at the moment when it answers a hub; the answer is not lost, it comes after
@@ -125,7 +125,7 @@ pub enum Then {
 
 /// In which direction a cut works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Way {
+pub enum Direction {
     /// Both.
     Both,
     /// What comes from the first member, or from the one that is hurt.

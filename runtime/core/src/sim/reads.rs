@@ -43,7 +43,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Reply { req: r, reply } if r == req => found = Some(reply),
-                other => self.carry_out(i, other),
+                other => self.perform(i, other),
             }
         }
         found
@@ -54,13 +54,13 @@ impl World {
     fn check_memory(&mut self, end: bool) {
         let sent: usize = self.workload.ops.iter().map(|o| o.to.len()).sum();
         for (i, m) in self.machines.iter().enumerate() {
-            let Some(held) = m.node.as_ref().map(|n| n.held()) else {
+            let Some(memory) = m.node.as_ref().map(|n| n.memory_use()) else {
                 continue;
             };
             let open = self.waiters.keys().filter(|(at, _)| *at == i).count();
-            if held.bodies > MOST_BODIES || held.remembered > sent || (end && held.waiting > open) {
+            if memory.bodies > MOST_BODIES || memory.remembered > sent || (end && memory.waiting > open) {
                 let how =
-                    format!("node {i} holds {held:?}; {open} requests are open, {sent} deliveries were asked for");
+                    format!("node {i} holds {memory:?}; {open} requests are open, {sent} deliveries were asked for");
                 return self.checks.broke("I14", how);
             }
         }

@@ -1,6 +1,6 @@
 //! TCP between the daemons: frames in order, tried again while the network is cut, lost with their stream when that lasts.
 
-use super::world::{Happening, PUBLIC, World};
+use super::world::{PUBLIC, SimEvent, World};
 use crate::io::{ConnId, Input};
 use crate::wire;
 use std::collections::VecDeque;
@@ -53,7 +53,7 @@ impl World {
         }
         for (i, life, conn) in self.streams[s].ends {
             let error = error.to_owned();
-            self.at(200, Happening::Input(i, life, Input::Closed { conn, error }));
+            self.at(200, SimEvent::Input(i, life, Input::Closed { conn, error }));
         }
     }
 
@@ -61,7 +61,7 @@ impl World {
         let us = self.packet_us();
         let now = self.now;
         self.streams[s].under_way[usize::from(!forth)].push_back((bytes, now));
-        self.at(us, Happening::Frame(s, forth));
+        self.at(us, SimEvent::Frame(s, forth));
     }
 
     /// The frame at the head arrives; none overtakes another.
@@ -89,7 +89,7 @@ impl World {
             self.close_stream(s, "timed out");
         } else {
             // TCP tries again.
-            self.at(200_000, Happening::Frame(s, forth));
+            self.at(200_000, SimEvent::Frame(s, forth));
         }
     }
 
@@ -100,10 +100,10 @@ impl World {
         }
         if self.passes(PUBLIC, from, hub) && self.kernel_runs(from) {
             let us = self.packet_us();
-            self.at(us, Happening::Input(hub, answer.life, answer.input));
+            self.at(us, SimEvent::Input(hub, answer.life, answer.input));
         } else if self.now - since < STREAM_DIES_US {
             // TCP tries again.
-            self.at(200_000, Happening::Answer(answer));
+            self.at(200_000, SimEvent::Answer(answer));
         }
     }
 }

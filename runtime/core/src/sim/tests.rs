@@ -1,5 +1,5 @@
 use super::machine::Pause;
-use super::plan::{Step, Way, What, Who};
+use super::plan::{Direction, Step, What, Who};
 use super::*;
 use crate::command::Command;
 
@@ -161,7 +161,7 @@ fn force_is_refused_where_it_is_not_needed_and_where_the_other_one_has_it() {
     // Forced on node1 with the witness away; recorded when it is back; then node2 alone asks for the same.
     let t = timeline(&[
         (20, 26, What::Force(Who::Member(0))),
-        (47, 50, What::Partition(Way::Both)),
+        (47, 50, What::Partition(Direction::Both)),
         (70, 3, What::Ask(1, Command::ForceQuorum)),
         (72, 20, What::PowerOff(Who::Member(0))),
         (85, 3, What::Ask(1, Command::ForceQuorum)),
@@ -192,7 +192,7 @@ fn the_service_goes_back_only_where_that_is_configured() {
 
 #[test]
 fn the_service_leaves_a_node_whose_own_public_network_failed_and_stays_where_all_lost_it() {
-    let one = timeline(&[(20, 40, What::CutPublic(Who::Member(0), Way::Both))]);
+    let one = timeline(&[(20, 40, What::CutPublic(Who::Member(0), Direction::Both))]);
     let failed = one.lines().find(|l| l.contains("node 0: cluster.resource-failed"));
     assert!(
         failed.is_some_and(|l| l.contains(" epoch=") && l.contains(" resource=service address")),
@@ -200,8 +200,8 @@ fn the_service_leaves_a_node_whose_own_public_network_failed_and_stays_where_all
     );
     assert!(one.contains("node 1: service.online epoch"), "{one}");
     let all = timeline(&[
-        (20, 40, What::CutPublic(Who::Member(0), Way::Both)),
-        (20, 40, What::CutPublic(Who::Member(1), Way::Both)),
+        (20, 40, What::CutPublic(Who::Member(0), Direction::Both)),
+        (20, 40, What::CutPublic(Who::Member(1), Direction::Both)),
     ]);
     assert!(!all.contains("cluster.resource-failed"), "{all}");
     assert!(!all.contains("node 1: service.online epoch"), "{all}");

@@ -2,43 +2,43 @@
 
 use super::act::around;
 use super::plan::{Then, What};
-use super::world::{Happening, PRIVATE, PUBLIC, World};
+use super::world::{PRIVATE, PUBLIC, SimEvent, World};
 use crate::command::Command;
 use crate::io::Input;
 use crate::wire;
 
-/// Most datagrams that are held.
-const MOST_HELD: usize = 40;
+/// Most datagrams that are delayed.
+const MOST_DELAYED: usize = 40;
 
 /// Datagrams of one life of a member's daemon, and to whom they go.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct DelayedDatagrams {
     pub from: usize,
     pub life: u64,
     pub datagrams: Vec<(usize, Input)>,
 }
 
 impl World {
-    /// A datagram may be held, beside the one that arrives.
+    /// A datagram may be delayed, beside the one that arrives.
     pub(super) fn hold(&mut self, i: usize, j: usize, datagram: &Input) {
         let life = self.machines[i].life;
-        let Some(held) = &mut self.held else { return };
-        if held.from == i && held.life == life && held.datagrams.len() < MOST_HELD && self.more.chance(30) {
-            held.datagrams.push((j, datagram.clone()));
+        let Some(delayed) = &mut self.delayed else { return };
+        if delayed.from == i && delayed.life == life && delayed.datagrams.len() < MOST_DELAYED && self.more.chance(30) {
+            delayed.datagrams.push((j, datagram.clone()));
         }
     }
 
-    /// What is held arrives, over a while.
+    /// What is delayed arrives, over a while.
     pub(super) fn let_go(&mut self) {
-        let Some(held) = self.held.take() else { return };
-        if self.machines[held.from].life == held.life {
+        let Some(delayed) = self.delayed.take() else { return };
+        if self.machines[delayed.from].life == delayed.life {
             return;
         }
-        for (j, datagram) in held.datagrams {
+        for (j, datagram) in delayed.datagrams {
             self.checks.counters.held_datagrams += 1;
             let us = self.more.range(0, 40_000_000);
             let life = self.machines[j].life;
-            self.at(us, Happening::Input(j, life, datagram));
+            self.at(us, SimEvent::Input(j, life, datagram));
         }
     }
 
@@ -54,7 +54,7 @@ impl World {
                 What::BehindOnline(Then::Move) => self.more.range(0, 500_000),
                 _ => self.more.range(0, 50_000),
             };
-            self.at(us, Happening::Behind(n, i));
+            self.at(us, SimEvent::Behind(n, i));
         }
     }
 
@@ -93,7 +93,7 @@ impl World {
         if let Some(at) = at.filter(|_| self.truths.serves(i)) {
             let n = self.waiting.remove(at);
             let us = self.more.range(0, 400_000);
-            self.at(us, Happening::Behind(n, i));
+            self.at(us, SimEvent::Behind(n, i));
         }
     }
 
@@ -113,7 +113,7 @@ impl World {
             What::BehindOnline(Then::KillOther) => self.kill_for(1 - i, us),
             What::BehindOnline(Then::PowerOff) => {
                 self.stop_daemon(i, true);
-                self.at(us + 5_000_000, Happening::PowerOn(i));
+                self.at(us + 5_000_000, SimEvent::PowerOn(i));
             }
             _ => return,
         }
@@ -129,6 +129,6 @@ impl World {
         self.look();
         // Long enough for the other one to take over, short enough for the hub to wait.
         let us = self.rng.range(8_700_000, 9_700_000);
-        self.at(us, Happening::Undo(n));
+        self.at(us, SimEvent::Undo(n));
     }
 }

@@ -175,8 +175,8 @@ impl Truths {
 impl World {
     /// Whether heartbeats get from each member to the other.
     fn both_ways(&self) -> bool {
-        let way = |a, b| self.passes(PUBLIC, a, b) || self.passes(PRIVATE, a, b);
-        way(0, 1) && way(1, 0)
+        let direction = |a, b| self.passes(PUBLIC, a, b) || self.passes(PRIVATE, a, b);
+        direction(0, 1) && direction(1, 0)
     }
     /// A heartbeat arrived: between two looks something got through.
     pub(super) fn heard(&mut self, i: usize) {

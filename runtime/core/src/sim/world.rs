@@ -21,7 +21,7 @@ pub const PUBLIC: usize = 0;
 pub const PRIVATE: usize = 1;
 /// What happens.
 #[derive(Debug)]
-pub enum Happening {
+pub enum SimEvent {
     /// A node gets an input.
     Input(usize, u64, Input),
     /// A node's disk is done with an operation.
@@ -65,7 +65,7 @@ pub enum Happening {
 }
 
 #[derive(Debug)]
-struct At(u64, u64, Box<Happening>);
+struct At(u64, u64, Box<SimEvent>);
 impl PartialEq for At {
     fn eq(&self, o: &Self) -> bool {
         (self.0, self.1) == (o.0, o.1)
@@ -145,8 +145,8 @@ pub struct World {
     pub last: [Option<Input>; 2],
     /// Random choices of what makes the world harsher: apart, so that the others stay as they were.
     pub(super) more: Rng,
-    /// Datagrams that are held.
-    pub(super) held: Option<super::triggers::Held>,
+    /// Datagrams that are delayed.
+    pub(super) delayed: Option<super::triggers::DelayedDatagrams>,
     /// How soon a daemon that has ended in order is started again; whether it is.
     pub(super) back_after_us: Option<u64>,
     /// Steps that wait for a service to come online.
@@ -198,7 +198,7 @@ impl World {
             trace: trace.then(Vec::new),
             last: [None, None],
             more,
-            held: None,
+            delayed: None,
             back_after_us: None,
             waiting: Vec::new(),
             causes: super::cause::Causes::default(),
@@ -206,13 +206,13 @@ impl World {
         };
         for i in 0..world.machines.len() {
             let at = world.rng.range(0, 3_000_000);
-            world.at(at, Happening::PowerOn(i));
+            world.at(at, SimEvent::PowerOn(i));
         }
         for i in 0..world.plan.steps.len() {
             let at = world.plan.steps[i].at_us;
-            world.at(at, Happening::Step(i));
+            world.at(at, SimEvent::Step(i));
         }
-        world.at(500_000, Happening::Poll);
+        world.at(500_000, SimEvent::Poll);
         world
     }
 
@@ -225,7 +225,7 @@ impl World {
     }
 
     /// Something happens `us` after now.
-    pub fn at(&mut self, us: u64, what: Happening) {
+    pub fn at(&mut self, us: u64, what: SimEvent) {
         self.order += 1;
         self.queue.push(Reverse(At(self.now + us, self.order, Box::new(what))));
     }
@@ -235,7 +235,7 @@ impl World {
         !self.cuts.contains(&(network, from, to))
     }
     /// Where an address is: network and machine.
-    pub fn place(&self, address: Ipv4Addr) -> Option<(usize, usize)> {
+    pub fn machine_at(&self, address: Ipv4Addr) -> Option<(usize, usize)> {
         let o = address.octets();
         let i = match o[3] {
             11 => 0,
@@ -270,13 +270,13 @@ impl World {
         self.now = self.now.max(end_us);
     }
 
-    fn happen(&mut self, what: Happening) {
+    fn happen(&mut self, what: SimEvent) {
         match what {
-            Happening::Input(i, life, input) => self.input(i, life, input),
-            Happening::Disk(i, life) => {
+            SimEvent::Input(i, life, input) => self.input(i, life, input),
+            SimEvent::Disk(i, life) => {
                 if self.machines[i].life != life || !self.kernel_runs(i) {
                     if self.machines[i].life == life && self.machines[i].powered {
-                        self.at(50_000, Happening::Disk(i, life));
+                        self.at(50_000, SimEvent::Disk(i, life));
                     }
                     return;
                 }
@@ -284,28 +284,28 @@ impl World {
                 if self.machines[i].doomed == Some(Moment::Write) && self.machines[i].disk.mid_write() {
                     // At once, or while the flush is under way.
                     let us = self.rng.range(0, 3_000);
-                    self.at(us, Happening::Doom(i, life));
+                    self.at(us, SimEvent::Doom(i, life));
                 }
                 if let Some((op, result)) = done {
                     self.disk_next(i);
                     self.input(i, life, Input::DiskDone { op, result });
                 }
             }
-            Happening::Wake(i, life, wake) => {
+            SimEvent::Wake(i, life, wake) => {
                 if self.machines[i].life == life && self.machines[i].wake == wake {
                     self.input(i, life, Input::Tick);
                 }
             }
-            Happening::Witness(i, life, session, op, action) => self.witness_arrives(i, life, session, op, &action),
-            Happening::WitnessDone(i, life, op, result) => self.witness_done(i, life, op, result),
-            Happening::Frame(s, forth) => self.frame_arrives(s, forth),
-            Happening::StreamDies(s) => self.close_stream(s, "timed out"),
-            Happening::Client(op) => self.client_acts(op),
-            Happening::Arrive(op, i, request) => self.client_arrives(op, i, request),
-            Happening::GiveUp(op, step) => self.client_gives_up(op, step),
-            Happening::Step(i) => self.begin_step(i),
-            Happening::Undo(i) => self.undo_step(i),
-            Happening::Doom(i, life) => {
+            SimEvent::Witness(i, life, session, op, action) => self.witness_arrives(i, life, session, op, &action),
+            SimEvent::WitnessDone(i, life, op, result) => self.witness_done(i, life, op, result),
+            SimEvent::Frame(s, forth) => self.frame_arrives(s, forth),
+            SimEvent::StreamDies(s) => self.close_stream(s, "timed out"),
+            SimEvent::Client(op) => self.client_acts(op),
+            SimEvent::Arrive(op, i, request) => self.client_arrives(op, i, request),
+            SimEvent::GiveUp(op, step) => self.client_gives_up(op, step),
+            SimEvent::Step(i) => self.begin_step(i),
+            SimEvent::Undo(i) => self.undo_step(i),
+            SimEvent::Doom(i, life) => {
                 if self.machines[i].life == life && self.machines[i].doomed.is_some() {
                     let c = &mut self.checks.counters;
                     match self.machines[i].doomed {
@@ -316,19 +316,19 @@ impl World {
                     self.stop_daemon(i, true);
                 }
             }
-            Happening::Answer(answer) => self.answer_arrives(answer),
-            Happening::Poll => {
+            SimEvent::Answer(answer) => self.answer_arrives(answer),
+            SimEvent::Poll => {
                 self.share_contact();
                 self.look_for_trouble();
                 let settings = self.settings.clone();
                 self.check_phases(&settings);
-                self.at(250_000, Happening::Poll);
+                self.at(250_000, SimEvent::Poll);
             }
-            Happening::Behind(n, i) => self.behind_online(n, i),
-            Happening::PowerOn(i) => self.power_on(i),
-            Happening::PowerOff(i) => self.stop_daemon(i, true),
-            Happening::Order(n, i, command) => self.order(n, i, command),
-            Happening::Restart(i, life) => {
+            SimEvent::Behind(n, i) => self.behind_online(n, i),
+            SimEvent::PowerOn(i) => self.power_on(i),
+            SimEvent::PowerOff(i) => self.stop_daemon(i, true),
+            SimEvent::Order(n, i, command) => self.order(n, i, command),
+            SimEvent::Restart(i, life) => {
                 if self.machines[i].powered && self.machines[i].life == life && self.machines[i].node.is_none() {
                     self.start_daemon(i);
                 }
@@ -366,7 +366,7 @@ impl World {
             if self.machines[i].life != life {
                 break;
             }
-            self.carry_out(i, effect);
+            self.perform(i, effect);
         }
         if let Some(deadline) = deadline
             && self.machines[i].life == life
@@ -374,7 +374,7 @@ impl World {
             let wait = deadline.saturating_sub(now.boot_us);
             // A timer is never early, and a little late.
             let late = self.rng.range(10, 1_000);
-            self.at(wait + wait / 4000 + late, Happening::Wake(i, life, wake));
+            self.at(wait + wait / 4000 + late, SimEvent::Wake(i, life, wake));
         }
     }
 
@@ -388,9 +388,9 @@ impl World {
                 && self.more.chance(30)
             {
                 let at = self.more.range(0, us);
-                self.at(at, Happening::Doom(i, life));
+                self.at(at, SimEvent::Doom(i, life));
             }
-            self.at(us, Happening::Disk(i, life));
+            self.at(us, SimEvent::Disk(i, life));
         }
     }
 

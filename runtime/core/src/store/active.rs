@@ -8,7 +8,7 @@
 
 use super::log::{self, Label, Record};
 use super::{Outcome, Store};
-use crate::chain::{Closed, Link};
+use crate::chain::{ChainLink, Closed};
 use crate::ctx::Ctx;
 use crate::io::DiskAction;
 use crate::op::{GroupOp, Op};
@@ -200,7 +200,7 @@ impl Store {
             used += end.len() as u64;
             self.disk(ctx, Op::Quiet, DiskAction::Append { file, bytes: end });
         }
-        let link = Link {
+        let link = ChainLink {
             generation: h.generation,
             epoch: h.epoch,
             checksum: scan.crc,
@@ -414,7 +414,7 @@ impl Store {
             return;
         };
         let closed = Closed {
-            link: Link {
+            link: ChainLink {
                 generation: w.generation,
                 epoch: w.epoch,
                 checksum: w.crc,

@@ -2,7 +2,7 @@
 //! understood.
 
 use super::{Store, UNREAD_MS};
-use crate::chain::Link;
+use crate::chain::ChainLink;
 use crate::ctx::Ctx;
 use crate::durable::{self, NotUnderstood};
 use crate::io::{DiskAction, DiskResult};
@@ -19,7 +19,7 @@ pub struct Checkpoint {
     /// The stream, hexadecimal.
     pub stream: String,
     /// The last log that the database holds; generation 0 for an empty database.
-    pub link: Link,
+    pub link: ChainLink,
     /// Of a seed's marker: why the files of the old copy are kept under other names, where they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<String>,
@@ -82,7 +82,7 @@ impl Known {
 }
 
 impl Store {
-    pub(crate) fn save_checkpoint(&self, ctx: &mut Ctx<impl From<GroupOp>>, op: Op, link: Link) {
+    pub(crate) fn save_checkpoint(&self, ctx: &mut Ctx<impl From<GroupOp>>, op: Op, link: ChainLink) {
         let stream = self.stream.map(|s| s.to_string()).unwrap_or_default();
         let bytes = Checkpoint {
             stream,

@@ -6,8 +6,8 @@
 
 use super::log::{self, Scan};
 use super::{Outcome, Store};
+use crate::chain::ChainLink;
 use crate::chain::Closed;
-use crate::chain::Link;
 use crate::ctx::Ctx;
 use crate::io::{DiskAction, DiskResult};
 use crate::op::{GroupOp, Op, TailStep};
@@ -90,7 +90,7 @@ impl Store {
             self.disk(ctx, Op::Leftover(TailStep::Write), end);
         }
         let closed = Closed {
-            link: Link {
+            link: ChainLink {
                 generation: scan.header.generation,
                 epoch: scan.header.epoch,
                 checksum: scan.crc,

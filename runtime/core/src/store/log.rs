@@ -25,7 +25,7 @@
 //! A segment keeps the checksum of the log that it came from,
 //! also when bodies of deleted messages were taken out of it; each of its records has a checksum of its own.
 
-use crate::chain::{Link, Stream};
+use crate::chain::{ChainLink, Stream};
 use crate::mailbox::MAX_KEY;
 use crate::mailbox::MAX_MAILBOX;
 
@@ -507,8 +507,8 @@ impl Scan {
         self.records.iter().map(len).sum()
     }
     /// The link of the chain that this closed file is.
-    pub fn link(&self) -> Link {
-        Link {
+    pub fn link(&self) -> ChainLink {
+        ChainLink {
             generation: self.header.generation,
             epoch: self.header.epoch,
             checksum: self.end.unwrap_or(self.crc),

@@ -26,7 +26,7 @@ pub mod replay;
 pub mod scrub;
 mod seed;
 
-use crate::chain::{Closed, GENESIS, Link, Stream};
+use crate::chain::{ChainLink, Closed, GENESIS, Stream};
 use crate::ctx::Ctx;
 use crate::io::{DiskAction, DiskResult};
 use crate::op::{GroupOp, MountRead, Op, Part};
@@ -45,7 +45,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
     /// The log it was replayed from.
-    pub link: Link,
+    pub link: ChainLink,
     /// Its length.
     pub len: u64,
     /// Bytes of it that are bodies of messages.
@@ -75,7 +75,7 @@ pub struct Store {
     /// The stream; none without a database.
     pub stream: Option<Stream>,
     /// The last log that the database holds.
-    pub checkpoint: Link,
+    pub checkpoint: ChainLink,
     pub(crate) closed: BTreeMap<u64, Closed>,
     pub(crate) segments: BTreeMap<u64, Segment>,
     /// The messages.
@@ -238,7 +238,7 @@ impl Store {
         self.mounting.is_some()
     }
     /// The last closed log: the newest on the disk, or the checkpoint when all were truncated.
-    pub fn last(&self) -> Link {
+    pub fn last(&self) -> ChainLink {
         let newest = self.closed.last_key_value().map(|(_, c)| c.link);
         newest
             .filter(|l| l.generation > self.checkpoint.generation)
@@ -251,7 +251,7 @@ impl Store {
         self.recovered().then_some(told)
     }
     /// The link of this generation, from the log or from the database.
-    pub fn link(&self, generation: u64) -> Option<Link> {
+    pub fn link(&self, generation: u64) -> Option<ChainLink> {
         if generation == 0 {
             return Some(GENESIS);
         }

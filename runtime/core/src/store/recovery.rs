@@ -481,6 +481,6 @@ impl Store {
     }
 }
 
-fn follows(before: crate::chain::Link, scan: &log::Scan) -> bool {
+fn follows(before: crate::chain::ChainLink, scan: &log::Scan) -> bool {
     scan.header.generation == before.generation + 1 && scan.header.previous == before.checksum
 }

@@ -5,7 +5,7 @@
 //! damaged: it is read again in the next round.
 
 use super::{Outcome, Store, log};
-use crate::chain::Link;
+use crate::chain::ChainLink;
 use crate::ctx::Ctx;
 use crate::io::{DiskAction, DiskResult};
 use crate::op::{GroupOp, Op, Part};
@@ -105,7 +105,7 @@ impl Store {
         }
     }
     /// What a file must be; none where there is none of it any more.
-    pub(crate) fn part_link(&self, part: Part) -> Option<Link> {
+    pub(crate) fn part_link(&self, part: Part) -> Option<ChainLink> {
         match part {
             Part::Segment(g) if g > self.checkpoint.generation => None,
             Part::Segment(g) => self.segments.get(&g).map(|s| s.link),
@@ -113,7 +113,7 @@ impl Store {
         }
     }
     /// Whether these bytes are that file.
-    pub(crate) fn check_part(&self, part: Part, bytes: &[u8], link: Link) -> Result<log::Scan, String> {
+    pub(crate) fn check_part(&self, part: Part, bytes: &[u8], link: ChainLink) -> Result<log::Scan, String> {
         let read = match part {
             Part::Segment(_) => log::segment(bytes),
             Part::Log(_) => log::inspect(bytes, self.size as usize),

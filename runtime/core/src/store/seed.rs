@@ -11,7 +11,7 @@
 
 use super::recovery::Recovery;
 use super::{Checkpoint, Known, Store};
-use crate::chain::Link;
+use crate::chain::ChainLink;
 use crate::ctx::Ctx;
 use crate::io::DiskAction;
 use crate::op::{GroupOp, Op};
@@ -48,7 +48,7 @@ impl Store {
     }
 
     /// Every segment is there: writes the marker. Behind it there is no way back.
-    pub(crate) fn mark_seed(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, op: Op, stream: &str, link: Link) {
+    pub(crate) fn mark_seed(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, op: Op, stream: &str, link: ChainLink) {
         let stream = stream.to_owned();
         let keep = self.sealed.then(|| self.damage.clone().unwrap_or_default());
         let bytes = Checkpoint { stream, link, keep }.encode();

@@ -47,7 +47,7 @@ fn store(logs: &[&[Put]]) -> (Store, Vec<Vec<u8>>) {
         log::put_end(&mut bytes, checksum);
         let used = bytes.len() as u64;
         bytes.resize(SIZE as usize, 0);
-        let link = Link {
+        let link = ChainLink {
             generation,
             epoch: 1,
             checksum,

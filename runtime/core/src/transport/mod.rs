@@ -16,9 +16,10 @@ use crate::command::Command;
 use crate::ctx::Ctx;
 use crate::durable::{self, NotUnderstood};
 use crate::io::{
-    Boot, ClientRequest, ConnId, DiskAction, DiskResult, Effect, Held, Input, LmtpReply, Node, Now, OpId, Reply, ReqId,
+    Boot, ClientRequest, ConnId, DiskAction, DiskResult, Effect, Input, LmtpReply, MemoryUse, Node, Now, OpId, Reply,
+    ReqId,
 };
-use crate::links::{End, Links};
+use crate::links::{End, PeerStreams};
 use crate::mailbox::message_key;
 use crate::planted::Bug;
 use crate::store::log;
@@ -94,7 +95,7 @@ pub struct Hub {
     config: Config,
     version: String,
     ctx: Ctx<Pending>,
-    links: Links,
+    streams: PeerStreams,
     queue: Queue,
     saved: Saved,
     started_us: u64,
@@ -120,7 +121,7 @@ impl Hub {
         let prefix = format!("{}-{:012x}", config.node, ctx.random() >> 16);
         Self {
             version: boot.version,
-            links: Links::new(&config),
+            streams: PeerStreams::new(&config),
             queue: Queue::new(boot.planted == Some(Bug::LoadEveryBody)),
             saved: Saved::default(),
             started_us: 0,
@@ -159,10 +160,10 @@ impl Hub {
                     ctx.disk(Pending::Listed { dumpster }, DiskAction::List { folder });
                 }
             }
-            Input::Accepted { conn, from } => self.links.accepted(ctx, conn, from),
-            Input::Connected { conn } => self.links.connected(ctx, conn),
+            Input::Accepted { conn, from } => self.streams.accepted(ctx, conn, from),
+            Input::Connected { conn } => self.streams.connected(ctx, conn),
             Input::Closed { conn, .. } => {
-                self.links.closed(conn);
+                self.streams.closed(conn);
             }
             Input::Frame { conn, bytes } => self.on_frame(conn, &bytes),
             Input::DiskDone { op, result } => self.on_disk(op, result),
@@ -362,17 +363,17 @@ impl Hub {
     }
 
     fn on_frame(&mut self, conn: ConnId, bytes: &[u8]) {
-        let (Some(end), Ok((msg, _))) = (self.links.end(conn), wire::decode_frame(bytes)) else {
-            self.links.closed(conn);
+        let (Some(end), Ok((msg, _))) = (self.streams.end(conn), wire::decode_frame(bytes)) else {
+            self.streams.closed(conn);
             return self.ctx.emit(Effect::Disconnect { conn });
         };
         match (end, msg) {
-            (End::Stranger, Msg::Hello { cluster, node }) if self.links.hello(conn, &cluster, &node) => {}
+            (End::Stranger, Msg::Hello { cluster, node }) if self.streams.hello(conn, &cluster, &node) => {}
             (End::Accepted(who), Msg::Redeliver { epoch }) if self.config.members.iter().any(|m| m.name == who) => {
                 self.redeliver(conn, Asked { who, epoch });
             }
             (End::Stranger, _) => {
-                self.links.closed(conn);
+                self.streams.closed(conn);
                 self.ctx.emit(Effect::Disconnect { conn });
             }
             _ => {}
@@ -566,10 +567,10 @@ impl Node for Hub {
         }
         self.ctx.take_effects()
     }
-    fn held(&self) -> Held {
-        Held {
+    fn memory_use(&self) -> MemoryUse {
+        MemoryUse {
             bodies: self.queue.bodies(),
-            ..Held::default()
+            ..MemoryUse::default()
         }
     }
     fn next_deadline(&self) -> Option<u64> {

@@ -82,7 +82,7 @@ pub enum State {
 
 /// Where a message stands in the line of what is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Readiness {
     /// Nothing is to be done, or something is under way that must end first.
     Nowhere,
     /// Its body is to be read.
@@ -117,7 +117,7 @@ pub struct Mail {
     retired_ms: u64,
     /// Counts acceptances.
     number: u64,
-    place: Place,
+    readiness: Readiness,
 }
 
 impl Mail {
@@ -172,7 +172,7 @@ impl Queue {
             accepted: false,
             retired_ms: 0,
             number: self.next,
-            place: Place::Nowhere,
+            readiness: Readiness::Nowhere,
             head,
         };
         self.next += 1;
@@ -209,7 +209,7 @@ impl Queue {
             if let Some(mail) = self.dumpster.get_mut(&id) {
                 mail.number = number;
             } else if let Some(mail) = self.queue.get_mut(&id) {
-                (mail.number, mail.place) = (number, Place::Nowhere);
+                (mail.number, mail.readiness) = (number, Readiness::Nowhere);
                 self.ids.insert(number, id.clone());
                 self.change(&id, |_| {});
             }
@@ -375,15 +375,15 @@ impl Queue {
         });
     }
 
-    /// Changes a message of the queue, and gives it its new place. A body that nobody waits for leaves memory.
+    /// Changes a message of the queue, and gives it its new readiness. A body that nobody waits for leaves memory.
     fn change(&mut self, id: &str, change: impl FnOnce(&mut Mail)) {
         let Some(mail) = self.queue.get_mut(id) else { return };
         let number = mail.number;
-        match mail.place {
-            Place::Nowhere => false,
-            Place::Unread => self.unread.remove(&number),
-            Place::Ready => self.ready.remove(&number),
-            Place::Later(at) => self.later.remove(&(at, number)),
+        match mail.readiness {
+            Readiness::Nowhere => false,
+            Readiness::Unread => self.unread.remove(&number),
+            Readiness::Ready => self.ready.remove(&number),
+            Readiness::Later(at) => self.later.remove(&(at, number)),
         };
         self.held -= usize::from(mail.is_held());
         self.sent -= mail.sent();
@@ -397,17 +397,17 @@ impl Queue {
         if !due && mail.sent() == 0 {
             mail.body = None;
         }
-        mail.place = match next {
-            Some(at) if !due => Place::Later(at),
-            Some(_) if mail.body.is_some() => Place::Ready,
-            Some(_) => Place::Unread,
-            None => Place::Nowhere,
+        mail.readiness = match next {
+            Some(at) if !due => Readiness::Later(at),
+            Some(_) if mail.body.is_some() => Readiness::Ready,
+            Some(_) => Readiness::Unread,
+            None => Readiness::Nowhere,
         };
-        match mail.place {
-            Place::Nowhere => false,
-            Place::Unread => self.unread.insert(number),
-            Place::Ready => self.ready.insert(number),
-            Place::Later(at) => self.later.insert((at, number)),
+        match mail.readiness {
+            Readiness::Nowhere => false,
+            Readiness::Unread => self.unread.insert(number),
+            Readiness::Ready => self.ready.insert(number),
+            Readiness::Later(at) => self.later.insert((at, number)),
         };
         self.held += usize::from(mail.is_held());
         self.sent += mail.sent();

@@ -146,7 +146,7 @@ fn a_damaged_message_is_told_from_a_whole_one() {
 }
 
 proptest! {
-    /// Whatever happens in whatever order, counts and places are what the messages say.
+    /// Whatever happens in whatever order, counts and readiness are what the messages say.
     #[test]
     fn counts_and_places_follow_the_messages(steps in proptest::collection::vec((0..8_u8, 0..6_u64, 0..3_usize), 0..80)) {
         let mut queue = Queue::default();
@@ -184,10 +184,10 @@ proptest! {
             prop_assert!(held <= HELD && sent <= PARALLEL);
             for mail in queue.queue.values() {
                 let waits = mail.states.iter().any(|s| matches!(s, State::Waiting { .. })) && !mail.loading;
-                let placed = queue.unread.contains(&mail.number)
+                let listed = queue.unread.contains(&mail.number)
                     || queue.ready.contains(&mail.number)
                     || queue.later.iter().any(|(_, n)| *n == mail.number);
-                prop_assert_eq!(waits, placed);
+                prop_assert_eq!(waits, listed);
                 prop_assert_eq!(queue.ids.get(&mail.number), Some(&mail.head.id));
             }
             prop_assert_eq!(queue.ids.len(), queue.queue.len());

@@ -13,7 +13,7 @@ use super::super::clients::{Kind, Outcome as Ended};
 use super::super::disk::{Disk, Rule};
 use super::super::plan::Plan;
 use super::super::rng::Rng;
-use super::super::world::{Happening, PRIVATE, PUBLIC, World};
+use super::super::world::{PRIVATE, PUBLIC, SimEvent, World};
 use super::super::{CONVERGENCE_US, WORKLOAD_AT_US, configs};
 use crate::command::Command;
 use crate::io::{DiskAction, DiskResult};
@@ -89,7 +89,7 @@ impl Lab {
     pub fn start(&mut self, i: usize) {
         if self.world.machines[i].powered {
             let life = self.world.machines[i].life;
-            self.world.at(1, Happening::Restart(i, life));
+            self.world.at(1, SimEvent::Restart(i, life));
         } else {
             self.world.power_on(i);
         }

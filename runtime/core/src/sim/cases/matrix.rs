@@ -24,9 +24,9 @@ use Condition::{Failed, Flipped, Missing, Newer, Older, Truncated, Zeroed};
 
 const CONDITIONS: [Condition; 7] = [Missing, Failed, Flipped, Truncated, Zeroed, Older, Newer];
 
-/// What is seen of the node.
+/// What becomes of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
+enum CaseOutcome {
     /// It does not start, or ended itself; what is there is untouched.
     Halts,
     /// It runs, and its copy is Failed with a cause.
@@ -37,10 +37,10 @@ enum Seen {
     SetAside,
 }
 
-const HALTS: Option<Seen> = Some(Seen::Halts);
-const FAILED: Option<Seen> = Some(Seen::Failed);
-const WELL: Option<Seen> = Some(Seen::Well);
-const ASIDE: Option<Seen> = Some(Seen::SetAside);
+const HALTS: Option<CaseOutcome> = Some(CaseOutcome::Halts);
+const FAILED: Option<CaseOutcome> = Some(CaseOutcome::Failed);
+const WELL: Option<CaseOutcome> = Some(CaseOutcome::Well);
+const ASIDE: Option<CaseOutcome> = Some(CaseOutcome::SetAside);
 
 /// Makes it so; false where the file cannot be in this condition.
 fn make(lab: &mut Lab, i: usize, name: &str, kind: Kind, condition: Condition) -> bool {
@@ -89,7 +89,7 @@ fn one(lab: &mut Lab, i: usize, kind: Kind) -> String {
 }
 
 /// What the passive member, or the hub, makes of a file of this kind.
-fn seen(kind: Kind, condition: Condition) -> Option<Seen> {
+fn outcome(kind: Kind, condition: Condition) -> Option<CaseOutcome> {
     let mut lab = Lab::new(1, 300);
     let hub = matches!(kind, Kind::Hub | Kind::Queue | Kind::Dumpster);
     lab.secs(if hub { 20 } else { 46 });
@@ -125,11 +125,11 @@ fn seen(kind: Kind, condition: Condition) -> Option<Seen> {
     let node = lab.world.machines[i].config.node.clone();
     let status = lab.world.ask_status(i);
     let copy = status.into_iter().flat_map(|s| s.copies).find(|c| c.node == node);
-    let seen = match copy.map(|c| c.status) {
-        _ if halts => Seen::Halts,
-        Some(CopyStatus::Failed) => Seen::Failed,
-        _ if aside => Seen::SetAside,
-        _ => Seen::Well,
+    let outcome = match copy.map(|c| c.status) {
+        _ if halts => CaseOutcome::Halts,
+        Some(CopyStatus::Failed) => CaseOutcome::Failed,
+        _ if aside => CaseOutcome::SetAside,
+        _ => CaseOutcome::Well,
     };
     if halts && condition == Newer {
         // The ccrd that wrote it is installed again.
@@ -147,11 +147,11 @@ fn seen(kind: Kind, condition: Condition) -> Option<Seen> {
         .filter(|o| o.kind == Operation::Submit)
         .count();
     assert!(submitted > 20, "the clients did something");
-    Some(seen)
+    Some(outcome)
 }
 
-/// What is seen, in the order of [`CONDITIONS`]; none where the file cannot be in that condition: it is written once, or has no schema.
-const TABLE: [(Kind, [Option<Seen>; 7]); 8] = [
+/// What comes out, in the order of [`CONDITIONS`]; none where the file cannot be in that condition: it is written once, or has no schema.
+const TABLE: [(Kind, [Option<CaseOutcome>; 7]); 8] = [
     (Kind::Cluster, [WELL, HALTS, HALTS, HALTS, HALTS, WELL, HALTS]),
     (Kind::Checkpoint, [FAILED, HALTS, FAILED, FAILED, FAILED, WELL, FAILED]),
     (Kind::Known, [WELL, HALTS, FAILED, FAILED, FAILED, WELL, FAILED]),
@@ -168,7 +168,7 @@ fn every_file_in_every_condition() {
     let mut others = Vec::new();
     for (kind, row) in TABLE {
         for (condition, expected) in CONDITIONS.into_iter().zip(row) {
-            let found = seen(kind, condition);
+            let found = outcome(kind, condition);
             if found != expected {
                 others.push((kind, condition, found, expected));
             }

@@ -7,7 +7,7 @@ use ccr_contract::status::{Intent, ServiceState};
 
 impl Member {
     /// What the leader decides: who owns the service.
-    pub(super) fn place(&mut self) {
+    pub(super) fn schedule(&mut self) {
         if !self.cluster.is_leader() || !self.cluster.committed() {
             return;
         }
