@@ -67,11 +67,11 @@ fn micros(id: rustix::time::ClockId) -> u64 {
 /// Makes microseconds of a clock that only tells seconds.
 #[derive(Debug, Default)]
 struct Ticks {
-    seen: Option<Seen>,
+    seen: Option<TickSample>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Seen {
+struct TickSample {
     /// The second that the chip told.
     second: u64,
     /// Boot time at which that second began, as well as it is known.
@@ -90,7 +90,7 @@ impl Ticks {
             }
             _ => boot,
         };
-        self.seen = Some(Seen {
+        self.seen = Some(TickSample {
             second,
             began,
             looked: boot,

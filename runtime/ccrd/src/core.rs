@@ -23,29 +23,30 @@ pub const OPERATORS_PATIENCE: Duration = Duration::from_secs(300);
 
 /// A request and where its answer goes.
 #[derive(Debug)]
-enum Asked {
+enum CoreRequest {
     Client(ClientRequest, oneshot::Sender<Reply>),
     Operator(Command, oneshot::Sender<Reply>),
 }
 
 /// Asks the core. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Core(mpsc::Sender<Asked>);
+pub struct Core(mpsc::Sender<CoreRequest>);
 
 impl Core {
     /// On behalf of a client.
     pub async fn client(&self, request: ClientRequest) -> Result<Reply, String> {
-        self.ask(|to| Asked::Client(request, to), PATIENCE).await
+        self.ask(|to| CoreRequest::Client(request, to), PATIENCE).await
     }
 
     /// On behalf of an operator.
     pub async fn operator(&self, command: Command) -> Result<Reply, String> {
-        self.ask(|to| Asked::Operator(command, to), OPERATORS_PATIENCE).await
+        self.ask(|to| CoreRequest::Operator(command, to), OPERATORS_PATIENCE)
+            .await
     }
 
     async fn ask(
         &self,
-        make: impl FnOnce(oneshot::Sender<Reply>) -> Asked,
+        make: impl FnOnce(oneshot::Sender<Reply>) -> CoreRequest,
         patience: Duration,
     ) -> Result<Reply, String> {
         let (to, answer) = oneshot::channel();
@@ -77,7 +78,7 @@ pub struct Outlets {
     done: mpsc::UnboundedReceiver<Input>,
     datagrams: mpsc::Receiver<Input>,
     streams: mpsc::Receiver<Input>,
-    asked: mpsc::Receiver<Asked>,
+    asked: mpsc::Receiver<CoreRequest>,
 }
 
 /// All channels into the core.
@@ -143,18 +144,18 @@ impl Waiting {
 }
 
 /// Carries out effects. Nothing in here may wait.
-pub trait Hands {
+pub trait EffectHandler {
     /// One effect that is no reply and no halt.
-    fn carry_out(&mut self, effect: Effect);
+    fn perform(&mut self, effect: Effect);
     /// An input is about to be handed in.
-    fn passing(&mut self, input: &Input);
+    fn before_input(&mut self, input: &Input);
 }
 
 /// Runs the core until it has ended in order, as it was told to, or halts; says why it did.
 pub async fn run(
     mut node: Box<dyn Node + Send>,
     mut outlets: Outlets,
-    mut hands: impl Hands,
+    mut handler: impl EffectHandler,
     notifier: &Notifier,
 ) -> Result<(), String> {
     let mut clocks = Clocks::open();
@@ -166,13 +167,13 @@ pub async fn run(
     let mut input = Input::Start;
     loop {
         let (boot_us, rtc_us) = clocks.read();
-        hands.passing(&input);
+        handler.before_input(&input);
         for effect in node.step(Now { boot_us, rtc_us }, input) {
             match effect {
                 Effect::Reply { req, reply } => waiting.answer(req, reply),
                 Effect::Halt { why } => return Err(why),
                 Effect::Ended => return Ok(()),
-                other => hands.carry_out(other),
+                other => handler.perform(other),
             }
         }
         if let Some(interval) = notifier.interval
@@ -195,8 +196,8 @@ pub async fn run(
             Some(i) = outlets.datagrams.recv() => i,
             Some(i) = outlets.streams.recv() => i,
             Some(asked) = outlets.asked.recv() => match asked {
-                Asked::Client(request, to) => Input::Client { req: waiting.number(to), request },
-                Asked::Operator(command, to) => Input::Operator { req: waiting.number(to), command },
+                CoreRequest::Client(request, to) => Input::Client { req: waiting.number(to), request },
+                CoreRequest::Operator(command, to) => Input::Operator { req: waiting.number(to), command },
             },
             () = tokio::time::sleep(rest) => Input::Tick,
         };
@@ -233,11 +234,11 @@ mod tests {
         }
     }
 
-    struct NoHands;
+    struct NoEffects;
 
-    impl Hands for NoHands {
-        fn carry_out(&mut self, _: Effect) {}
-        fn passing(&mut self, _: &Input) {}
+    impl EffectHandler for NoEffects {
+        fn perform(&mut self, _: Effect) {}
+        fn before_input(&mut self, _: &Input) {}
     }
 
     #[test]
@@ -281,7 +282,7 @@ mod tests {
         let (core, _inlets, outlets) = channels();
         let serving = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-            runtime.unwrap().block_on(run(node, outlets, NoHands, &notifier))
+            runtime.unwrap().block_on(run(node, outlets, NoEffects, &notifier))
         });
         let mut word = [0; 64];
         let mut alive = || {

@@ -2,12 +2,12 @@
 
 use crate::address::Addresses;
 use crate::config::{own_addresses, source_for};
-use crate::core::{self, Hands, Inlets};
+use crate::core::{self, EffectHandler, Inlets};
 use crate::events::{self, Events};
 use crate::mail::deliver::{self, Outgoing};
 use crate::net::{self, Datagrams, Streams};
 use crate::notify::Notifier;
-use crate::servers::{Post, Protocol};
+use crate::servers::{Protocol, ServerContext};
 use crate::witness::{self, Fault, Share, SmbWitness, Witness};
 use crate::{ctl, disk};
 use ccr_contract::config::{Config, Role};
@@ -98,7 +98,7 @@ pub async fn run(options: Options) -> Result<(), Ended> {
     let config = Arc::new(config);
     let notifier = Arc::new(Notifier::from_environment());
     let ports = Ports::new(loopback);
-    let mut told = start("wait for signals", Told::new())?;
+    let mut signals = start("wait for signals", Signals::new())?;
     let (asking, inlets, outlets) = core::channels();
     let events = Events::default();
     let (hang_up, hung_up) = watch::channel(0);
@@ -106,7 +106,7 @@ pub async fn run(options: Options) -> Result<(), Ended> {
         Role::Member => &config.service,
         Role::Hub => &config.node,
     };
-    let post = Post::new(asking.clone(), greeting, config.settings.generation_bytes, hung_up);
+    let servers_context = ServerContext::new(asking.clone(), greeting, config.settings.generation_bytes, hung_up);
     let mine = own_addresses(&config);
 
     let addresses = start(
@@ -138,7 +138,7 @@ pub async fn run(options: Options) -> Result<(), Ended> {
                 format!("listen on {address} port {}", ports.smtp),
                 net::listen(*address, ports.smtp),
             )?;
-            post.serve(Protocol::Smtp, listener);
+            servers_context.serve(Protocol::Smtp, listener);
         }
     }
     let done = inlets.done.clone();
@@ -166,7 +166,7 @@ pub async fn run(options: Options) -> Result<(), Ended> {
             .as_ref()
             .map(|s| WitnessTasks::start(s, &config.node, &inlets, &runtime)),
         share,
-        addresses: address_task(config.clone(), addresses.clone(), post, ports, &inlets),
+        addresses: address_task(config.clone(), addresses.clone(), servers_context, ports, &inlets),
         datagrams,
         streams,
         disk,
@@ -198,7 +198,7 @@ pub async fn run(options: Options) -> Result<(), Ended> {
     start("start the core's thread", thread)?;
     let outcome = tokio::select! {
         outcome = &mut end => Some(outcome),
-        () = told.again() => None,
+        () = signals.again() => None,
     };
     let outcome = match outcome {
         Some(outcome) => outcome.unwrap_or_else(|_| Err("the core's thread panicked".to_owned())),
@@ -209,7 +209,7 @@ pub async fn run(options: Options) -> Result<(), Ended> {
             let _ = to_core.send(Input::End);
             tokio::select! {
                 outcome = end => outcome.unwrap_or_else(|_| Err("the core's thread panicked".to_owned())),
-                () = told.again() => Ok(()),
+                () = signals.again() => Ok(()),
                 () = tokio::time::sleep(Duration::from_micros(END_US) + SPARE) => Ok(()),
             }
         }
@@ -228,13 +228,13 @@ pub async fn run(options: Options) -> Result<(), Ended> {
     outcome.map_err(Ended::Halted)
 }
 
-/// What the process is told by signals.
-struct Told {
+/// The signals that tell the process to end.
+struct Signals {
     term: Signal,
     int: Signal,
 }
 
-impl Told {
+impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
@@ -302,8 +302,8 @@ struct Shell {
     runtime: tokio::runtime::Handle,
 }
 
-impl Hands for Shell {
-    fn carry_out(&mut self, effect: Effect) {
+impl EffectHandler for Shell {
+    fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::SendDatagram { network, to, bytes } => self.datagrams.send(&network, to, &bytes),
             Effect::Connect { conn, to, timeout_us } => {
@@ -360,7 +360,7 @@ impl Hands for Shell {
         }
     }
 
-    fn passing(&mut self, input: &Input) {
+    fn before_input(&mut self, input: &Input) {
         if let Input::Closed { conn, .. } = input {
             self.streams.closed(*conn);
         }
@@ -369,7 +369,7 @@ impl Hands for Shell {
 
 impl Shell {
     fn at_witness(&self, op: OpId, action: WitnessAction, timeout: Duration) {
-        let asked = Asked { op, action, timeout };
+        let asked = WitnessRequest { op, action, timeout };
         let to = self.witness.as_ref().map(|w| {
             if asked.action == WitnessAction::Probe {
                 &w.probes
@@ -428,7 +428,7 @@ impl Letter {
 
 /// An operation at the witness.
 #[derive(Debug)]
-struct Asked {
+struct WitnessRequest {
     op: OpId,
     action: WitnessAction,
     timeout: Duration,
@@ -437,8 +437,8 @@ struct Asked {
 /// The two ways to the witness: a probe must not wait behind the hold, nor the hold behind a probe.
 #[derive(Debug)]
 struct WitnessTasks {
-    hold: mpsc::UnboundedSender<Asked>,
-    probes: mpsc::UnboundedSender<Asked>,
+    hold: mpsc::UnboundedSender<WitnessRequest>,
+    probes: mpsc::UnboundedSender<WitnessRequest>,
 }
 
 impl WitnessTasks {
@@ -472,10 +472,10 @@ fn configured_share(config: &Config) -> Result<Option<Share>, String> {
 /// Carries out operations at the witness one after another.
 async fn at_witness(
     mut witness: impl Witness,
-    mut asked: mpsc::UnboundedReceiver<Asked>,
+    mut asked: mpsc::UnboundedReceiver<WitnessRequest>,
     done: mpsc::UnboundedSender<Input>,
 ) {
-    while let Some(Asked { op, action, timeout }) = asked.recv().await {
+    while let Some(WitnessRequest { op, action, timeout }) = asked.recv().await {
         let outcome = match action {
             WitnessAction::Open => witness.open(timeout).await.map(WitnessResult::Opened),
             WitnessAction::Write { bytes } => witness.write(&bytes, timeout).await.map(|()| WitnessResult::Done),
@@ -499,7 +499,7 @@ async fn at_witness(
 fn address_task(
     config: Arc<Config>,
     addresses: Option<Addresses>,
-    post: Post,
+    servers_context: ServerContext,
     ports: Ports,
     inlets: &Inlets,
 ) -> mpsc::UnboundedSender<(OpId, AddressKind, bool)> {
@@ -512,7 +512,7 @@ fn address_task(
                 AddressKind::Cluster => config.cluster_address,
                 AddressKind::Service => config.service_address,
             };
-            let servers = (which == AddressKind::Service).then_some((&post, ports));
+            let servers = (which == AddressKind::Service).then_some((&servers_context, ports));
             let result = match &addresses {
                 None => Err("this node takes no addresses".to_owned()),
                 Some(a) if up => take(a, address, servers, &mut listeners).await,
@@ -534,15 +534,15 @@ fn address_task(
 async fn take(
     a: &Addresses,
     address: Ipv4Addr,
-    servers: Option<(&Post, Ports)>,
+    servers: Option<(&ServerContext, Ports)>,
     listeners: &mut Vec<JoinHandle<()>>,
 ) -> Result<(), String> {
     a.take(address).await?;
-    if let Some((post, ports)) = servers {
+    if let Some((servers_context, ports)) = servers {
         stop(listeners).await;
         for (protocol, port) in [(Protocol::Lmtp, ports.lmtp), (Protocol::Pop3, ports.pop3)] {
             match net::listen(address, port) {
-                Ok(listener) => listeners.push(post.serve(protocol, listener)),
+                Ok(listener) => listeners.push(servers_context.serve(protocol, listener)),
                 Err(e) => {
                     stop(listeners).await;
                     let back = a

@@ -40,7 +40,7 @@ struct Disk {
     /// Folders with entries that are not synced yet.
     unnamed: HashSet<PathBuf>,
     /// Files of which a write failed: nothing that was queued behind it touches them.
-    spoilt: HashMap<String, DiskResult>,
+    failed_files: HashMap<String, DiskResult>,
 }
 
 impl Disk {
@@ -49,7 +49,7 @@ impl Disk {
             folder: folder.to_owned(),
             unsynced: HashMap::new(),
             unnamed: HashSet::new(),
-            spoilt: HashMap::new(),
+            failed_files: HashMap::new(),
         };
         disk.make_folder(folder)?;
         Ok(disk)
@@ -57,20 +57,20 @@ impl Disk {
 
     fn run(&mut self, action: DiskAction) -> DiskResult {
         let files: Vec<String> = action.written().map(str::to_owned).collect();
-        let result = match files.iter().find_map(|f| self.spoilt.get(f)) {
+        let result = match files.iter().find_map(|f| self.failed_files.get(f)) {
             Some(earlier) => earlier.clone(),
-            None => self.carry_out(action).unwrap_or_else(|e| match e.kind() {
+            None => self.perform(action).unwrap_or_else(|e| match e.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskResult::Full,
                 _ => DiskResult::Failed(e.to_string()),
             }),
         };
         if let DiskResult::Full | DiskResult::Failed(_) = &result {
-            self.spoilt.extend(files.into_iter().map(|f| (f, result.clone())));
+            self.failed_files.extend(files.into_iter().map(|f| (f, result.clone())));
         }
         result
     }
 
-    fn carry_out(&mut self, action: DiskAction) -> io::Result<DiskResult> {
+    fn perform(&mut self, action: DiskAction) -> io::Result<DiskResult> {
         match action {
             DiskAction::Append { file, bytes } => {
                 self.writable(&file)?.write_all(&bytes)?;
@@ -437,7 +437,7 @@ mod tests {
             folder: "/dev".into(),
             unsynced: HashMap::new(),
             unnamed: HashSet::new(),
-            spoilt: HashMap::new(),
+            failed_files: HashMap::new(),
         };
         let mut full = full;
         assert_eq!(full.run(append("full", b"x")), DiskResult::Full);

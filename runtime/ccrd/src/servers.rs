@@ -25,7 +25,7 @@ pub enum Protocol {
 
 /// What all servers of a daemon share.
 #[derive(Debug, Clone)]
-pub struct Post {
+pub struct ServerContext {
     core: Core,
     name: Arc<str>,
     limits: Arc<Limits>,
@@ -33,7 +33,7 @@ pub struct Post {
     hang_up: watch::Receiver<u64>,
 }
 
-impl Post {
+impl ServerContext {
     /// `name` goes into the greetings; the store behind has generations of so many bytes.
     pub fn new(core: Core, name: &str, generation_bytes: u64, hang_up: watch::Receiver<u64>) -> Self {
         Self {
@@ -90,21 +90,21 @@ impl Post {
 
     async fn converse(&mut self, protocol: Protocol, stream: &mut TcpStream) {
         let _ = stream.set_nodelay(true);
-        let (desk, limits) = (Arc::new(Desk(self.core.clone(), protocol)), &self.limits);
+        let (client, limits) = (Arc::new(CoreClient(self.core.clone(), protocol)), &self.limits);
         // Why a peer left is its own business.
         let _ = match protocol {
-            Protocol::Smtp => smtp::session(stream, Dialect::Smtp, &self.name, desk, limits).await,
-            Protocol::Lmtp => smtp::session(stream, Dialect::Lmtp, &self.name, desk, limits).await,
-            Protocol::Pop3 => pop3::session(stream, desk, limits).await,
+            Protocol::Smtp => smtp::session(stream, Dialect::Smtp, &self.name, client, limits).await,
+            Protocol::Lmtp => smtp::session(stream, Dialect::Lmtp, &self.name, client, limits).await,
+            Protocol::Pop3 => pop3::session(stream, client, limits).await,
         };
     }
 }
 
 /// What a session asks of the core.
 #[derive(Debug)]
-struct Desk(Core, Protocol);
+struct CoreClient(Core, Protocol);
 
-impl Desk {
+impl CoreClient {
     async fn ask(&self, request: ClientRequest) -> Result<Reply, Refusal> {
         match self.0.client(request).await {
             Ok(Reply::Refused { temporary, why }) => Err(Refusal { temporary, why }),
@@ -147,7 +147,7 @@ impl Refusal {
     }
 }
 
-impl Inbox for Desk {
+impl Inbox for CoreClient {
     async fn greeting(&self) -> Result<String, String> {
         match self.1 {
             Protocol::Smtp => Ok("ready".to_owned()),
@@ -180,7 +180,7 @@ impl Inbox for Desk {
     }
 }
 
-impl Maildrop for Desk {
+impl Maildrop for CoreClient {
     async fn greeting(&self) -> Result<String, String> {
         self.greet().await
     }

@@ -160,7 +160,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 
 /// Runs `ccrctl`. 0: done; 1: the daemon refused; 2: wrong usage; 3: no answer, so that nobody can say what became of it.
 pub fn run(cli: &Cli) -> ExitCode {
-    match carry_out(cli) {
+    match perform(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("ccrctl: {e}");
@@ -186,7 +186,7 @@ enum Failed {
     Output(std::io::Error),
 }
 
-fn carry_out(cli: &Cli) -> Result<(), Failed> {
+fn perform(cli: &Cli) -> Result<(), Failed> {
     let mut out = std::io::stdout().lock();
     let command = match &cli.verb {
         Verb::Events { follow, from } => return events(cli, *follow, *from, &mut out),

@@ -6,11 +6,11 @@ use ccr_contract::reply::By;
 use ccr_core::command::Command;
 use ccr_core::io::{ClientRequest, Effect, Input, Listed, LmtpReply, Node, Now, Reply};
 use ccr_core::store::log::max_message;
-use ccrd::core::{Core, Hands, Inlets, channels, run};
+use ccrd::core::{Core, EffectHandler, Inlets, channels, run};
 use ccrd::ctl;
 use ccrd::events::Events;
 use ccrd::notify::Notifier;
-use ccrd::servers::{Post, Protocol};
+use ccrd::servers::{Protocol, ServerContext};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -95,21 +95,21 @@ impl Node for Pretender {
     }
 }
 
-struct Gloves(watch::Sender<u64>);
+struct TestHandler(watch::Sender<u64>);
 
-impl Hands for Gloves {
-    fn carry_out(&mut self, effect: Effect) {
+impl EffectHandler for TestHandler {
+    fn perform(&mut self, effect: Effect) {
         if let Effect::CloseClients = effect {
             self.0.send_modify(|n| *n += 1);
         }
     }
-    fn passing(&mut self, _: &Input) {}
+    fn before_input(&mut self, _: &Input) {}
 }
 
 struct World {
     core: Core,
     _inlets: Inlets,
-    post: Post,
+    servers_context: ServerContext,
     ticks: Arc<Mutex<u64>>,
     end: tokio::task::JoinHandle<Result<(), String>>,
 }
@@ -122,9 +122,9 @@ fn world(online: bool) -> World {
         ticks: Arc::clone(&ticks),
         online,
     });
-    let end = tokio::spawn(async move { run(node, outlets, Gloves(hang_up), &Notifier::from_environment()).await });
+    let end = tokio::spawn(async move { run(node, outlets, TestHandler(hang_up), &Notifier::from_environment()).await });
     World {
-        post: Post::new(core.clone(), "exmbx", GENERATION, hung_up),
+        servers_context: ServerContext::new(core.clone(), "exmbx", GENERATION, hung_up),
         core,
         _inlets: inlets,
         ticks,
@@ -136,7 +136,7 @@ impl World {
     fn serve(&self, protocol: Protocol) -> SocketAddr {
         let listener = ccrd::net::listen(Ipv4Addr::LOCALHOST, 0).unwrap();
         let at = listener.local_addr().unwrap();
-        self.post.serve(protocol, listener);
+        self.servers_context.serve(protocol, listener);
         at
     }
 }

@@ -129,7 +129,7 @@ pub struct Disk {
     files: BTreeMap<String, File>,
     queue: VecDeque<(OpId, DiskAction)>,
     /// Files of which a write failed in this life of the daemon.
-    spoilt: BTreeMap<String, DiskResult>,
+    failed_files: BTreeMap<String, DiskResult>,
     /// What fails once.
     pub fail_next: Option<Fails>,
     /// Operations, reads and listings too, that end in a given way.
@@ -239,7 +239,7 @@ impl Disk {
             return Some((op, DiskResult::Failed("input/output error".into())));
         }
         let files: Vec<String> = action.written().map(str::to_owned).collect();
-        let result = match files.iter().find_map(|f| self.spoilt.get(f)) {
+        let result = match files.iter().find_map(|f| self.failed_files.get(f)) {
             Some(earlier) => earlier.clone(),
             None if fails => {
                 self.fail_next = None;
@@ -248,7 +248,7 @@ impl Disk {
             None => self.apply(action),
         };
         if let DiskResult::Full | DiskResult::Failed(_) = &result {
-            self.spoilt.extend(files.into_iter().map(|f| (f, result.clone())));
+            self.failed_files.extend(files.into_iter().map(|f| (f, result.clone())));
         }
         Some((op, result))
     }
@@ -330,7 +330,7 @@ impl Disk {
 
     /// The process died: the kernel goes on, what was handed to it stays.
     pub fn process_died(&mut self) {
-        self.spoilt.clear();
+        self.failed_files.clear();
         self.queue.clear();
     }
 
@@ -343,7 +343,7 @@ impl Disk {
             self.apply(action);
         }
         self.queue.clear();
-        self.spoilt.clear();
+        self.failed_files.clear();
         let mut torn = 0;
         self.files.retain(|_, f| f.named || rng.chance(50));
         for f in self.files.values_mut() {
