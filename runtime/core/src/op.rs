@@ -63,7 +63,7 @@ pub enum Op {
     /// A generation is closed, durable, and under its final name.
     Closed(Closed),
     /// What an earlier life left open is closed.
-    Leftover(TailStep),
+    Tail(TailStep),
     /// Replay.
     Replay(ReplayStep),
     /// A segment is made smaller.
@@ -119,7 +119,7 @@ pub enum RecoveryStep {
     /// The marker of a seed that is whole.
     Marker,
     /// What is known of the source.
-    Known,
+    SourceState,
     /// The checkpoint: comes last of the small ones.
     Checkpoint,
     /// A segment.

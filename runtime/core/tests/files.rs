@@ -9,7 +9,7 @@ use ccr_core::chain::{ChainLink, Stream};
 use ccr_core::durable::{self, NotUnderstood};
 use ccr_core::record::{Record, RecordId, Saved};
 use ccr_core::store::log::{self, FileKind, Header, Label, LogError, Tail};
-use ccr_core::store::{Checkpoint, Known};
+use ccr_core::store::{Checkpoint, SourceState};
 use ccr_core::transport::{self, Head};
 use std::path::PathBuf;
 
@@ -82,8 +82,8 @@ fn checkpoint() -> Checkpoint {
     }
 }
 
-fn known() -> Known {
-    Known {
+fn source_state() -> SourceState {
+    SourceState {
         generated: 40,
         suspended: true,
         broken: false,
@@ -172,7 +172,13 @@ where
 fn small_files() {
     matrix("cluster.json", &saved(), &saved().encode(), 2, Saved::decode);
     matrix("E00.chk", &checkpoint(), &checkpoint().encode(), 1, Checkpoint::decode);
-    matrix("E00.src", &known(), &known().encode(), 1, Known::decode);
+    matrix(
+        "E00.src",
+        &source_state(),
+        &source_state().encode(),
+        1,
+        SourceState::decode,
+    );
     matrix("hub.json", &hub(), &hub().encode(), 1, transport::Saved::decode);
 }
 

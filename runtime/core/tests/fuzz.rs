@@ -7,7 +7,7 @@ use ccr_core::chain::{ChainLink, Stream};
 use ccr_core::command::Command;
 use ccr_core::record::{Maker, Record, RecordId, Saved};
 use ccr_core::store::log::{self, FileKind, Header, Label};
-use ccr_core::store::{Checkpoint, Known};
+use ccr_core::store::{Checkpoint, SourceState};
 use ccr_core::transport::Head;
 use ccr_core::wire::{self, Echo, GroupView, Heartbeat, Msg, Phase, WitnessFile};
 
@@ -280,7 +280,7 @@ fn a_log(kind: FileKind, closed: bool) -> Vec<u8> {
         };
         match seq {
             4 => log::put_delete(&mut b, &label),
-            5 => log::put_seen(&mut b, &label),
+            5 => log::put_tombstone(&mut b, &label),
             _ => log::put_message(&mut b, &label, &vec![b'x'; 40 * seq as usize]),
         }
     }
@@ -365,8 +365,8 @@ fn files_of_a_node() {
         let _ = c.stream.parse::<Stream>();
         Ok(json(&c).len())
     });
-    fuzz(&[json(&Known::default())], |b| {
-        let k = Known::decode(b).map_err(|e| clean(&e))?;
+    fuzz(&[json(&SourceState::default())], |b| {
+        let k = SourceState::decode(b).map_err(|e| clean(&e))?;
         Ok(json(&k).len())
     });
     let head = Head {

@@ -180,7 +180,7 @@ impl Member {
                         | Op::Body { .. }
                         | Op::Scrub(_)
                         | Op::Part { .. }
-                        | Op::Leftover(TailStep::Read)
+                        | Op::Tail(TailStep::Read)
                         | Op::Replay(ReplayStep::Read(_))
                         | Op::Compact(CompactStep::Read(_))
                 )
@@ -194,10 +194,7 @@ impl Member {
         }
         let spared = matches!(
             what,
-            Pending::Group(
-                _,
-                Op::Leftover(_) | Op::Copy(CopyStep::SeedSegment(_) | CopyStep::Seeded)
-            )
+            Pending::Group(_, Op::Tail(_) | Op::Copy(CopyStep::SeedSegment(_) | CopyStep::Seeded))
         );
         if !reads && !spared && result == DiskResult::Full {
             return self.stop_for_room(format!("{what:?}: {result:?}"));
@@ -282,7 +279,7 @@ impl Member {
 
     fn on_log_closed(&mut self, g: usize, generation: u64) {
         let store = &mut self.stores[g];
-        store.known.generated = store.known.generated.max(generation);
+        store.source_state.generated = store.source_state.generated.max(generation);
         let epoch = self.service.epoch();
         if let Some(msg) = source::offer(&self.ctx, store, epoch) {
             for conn in &self.followers {
@@ -409,14 +406,14 @@ impl Member {
             generated: if s.mounted() {
                 s.last().generation
             } else {
-                s.known.generated
+                s.source_state.generated
             },
             inspected: s.last().generation,
             replayed: c.replayed(s),
             status: c.status(self.ctx.now.boot_us, s, self.config.settings.status_probe_ms * 1000),
             mounted: s.mounted(),
             open: s.has_open(),
-            common: s.known.common.filter(|_| !s.mounted()),
+            common: s.source_state.common.filter(|_| !s.mounted()),
         });
         Report {
             service: self.service_state(),
@@ -465,10 +462,11 @@ impl Member {
                 && store.stream.is_some()
                 && !store.mounted()
                 && !store.is_mounting()
-                && (v.generated > store.known.generated || (v.generated < store.known.generated && !salvages))
+                && (v.generated > store.source_state.generated
+                    || (v.generated < store.source_state.generated && !salvages))
             {
-                store.known.generated = v.generated;
-                store.save_known(&mut self.ctx);
+                store.source_state.generated = v.generated;
+                store.save_source_state(&mut self.ctx);
             }
         }
         let peer: Vec<u64> = self

@@ -126,19 +126,19 @@ impl Member {
             Command::Start => return self.set_intent(asker, Intent::Started, ""),
             Command::MoveGroup { group, to } => return self.move_group(asker, group, &to),
             Command::Suspend { group, .. } => self.for_groups(group.as_deref(), |store, _, ctx| {
-                store.known.suspended = true;
-                store.save_known(ctx);
+                store.source_state.suspended = true;
+                store.save_source_state(ctx);
             }),
             Command::Resume { group } => self.for_groups(group.as_deref(), |store, _, ctx| {
-                store.known.suspended = false;
-                store.save_known(ctx);
+                store.source_state.suspended = false;
+                store.save_source_state(ctx);
             }),
             Command::Reseed { group } => {
                 if self.copies.iter().all(|c| !c.follows()) {
                     Reply::Denied("nobody serves a database that could be copied".into())
                 } else {
                     self.for_groups(group.as_deref(), |store, copy, ctx| {
-                        store.known.suspended = false;
+                        store.source_state.suspended = false;
                         copy.order_seed(ctx, "an operator ordered it");
                     })
                 }
@@ -161,8 +161,8 @@ impl Member {
                 }
             }
             Command::BackupMark { group } => self.for_groups(group.as_deref(), |store, _, ctx| {
-                store.known.backed_up = store.last().generation;
-                store.save_known(ctx);
+                store.source_state.backed_up = store.last().generation;
+                store.save_source_state(ctx);
             }),
             Command::Set { key, value, force } => {
                 return match self.cluster.set(&key, &value, force) {

@@ -158,10 +158,10 @@ impl Member {
                     self.copies[g].status(self.ctx.now.boot_us, store, self.config.settings.status_probe_ms * 1000);
                 (
                     Some(status),
-                    store.known.generated.saturating_sub(store.last().generation),
+                    store.source_state.generated.saturating_sub(store.last().generation),
                 )
             } else {
-                let generated = store.known.generated.max(store.last().generation);
+                let generated = store.source_state.generated.max(store.last().generation);
                 let inspected = view.map_or(0, |v| v.inspected);
                 (view.map(|v| v.status), generated.saturating_sub(inspected))
             };

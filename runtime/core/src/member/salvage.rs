@@ -1,5 +1,5 @@
 //! What the old node still has is taken before anything is mounted with a loss: the logs that it has closed, and the one that
-//! it had open, which it closes as soon as it has read its disk (`store/leftover.rs`).
+//! it had open, which it closes as soon as it has read its disk (`store/tail.rs`).
 
 use super::Member;
 use super::service::Stage;

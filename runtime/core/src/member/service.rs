@@ -300,7 +300,10 @@ impl Member {
         if !recovered || busy || !self.ctx.due(self.cluster.safe_to_serve_at()) {
             return;
         }
-        let missing = self.stores.iter().any(|s| s.known.generated > s.last().generation);
+        let missing = self
+            .stores
+            .iter()
+            .any(|s| s.source_state.generated > s.last().generation);
         // After a handoff nothing can be left over there.
         let left = !self.cluster.record().clean && (0..self.stores.len()).any(|g| !self.has_all(g));
         let somewhere = (missing || left) && self.cluster.hears_peer(&mut self.ctx);
@@ -317,7 +320,7 @@ impl Member {
     /// How many logs of a group are lost, and whether it may be mounted with that loss.
     pub(super) fn dial(&self, g: usize) -> (u64, Result<(), String>) {
         let (store, record) = (&self.stores[g], self.cluster.record());
-        let lost = store.known.generated.saturating_sub(store.last().generation);
+        let lost = store.source_state.generated.saturating_sub(store.last().generation);
         // After a handoff nothing is missing; if something is, it was none.
         let tolerated = if record.clean {
             0
@@ -332,7 +335,7 @@ impl Member {
             Ok(()) if let Some(why) = open_damage => Err(why.clone()),
             Ok(()) if store.stream.is_none() && record.served(g) > 0 => Err("there is no database on this node".into()),
             Ok(())
-                if store.known.verified < record.served(g)
+                if store.source_state.verified < record.served(g)
                     && !self.service.forced_mount
                     && !self.ctx.plays(Bug::UnreadSourceIsNone) =>
             {
@@ -387,20 +390,20 @@ impl Member {
                 let data = [
                     ("group", store.name.as_str().into()),
                     ("from", (store.last().generation + 1).into()),
-                    ("to", store.known.generated.into()),
+                    ("to", store.source_state.generated.into()),
                     ("lost", lost.into()),
                     ("epoch", epoch.into()),
                 ];
                 self.ctx.warn(kind::COPY_LOST, &data);
             }
-            store.known.generated = store.last().generation;
-            store.known.suspended = false;
-            store.known.broken = false;
-            store.known.common = None;
-            store.known.reseed = false;
-            store.known.verified = epoch;
+            store.source_state.generated = store.last().generation;
+            store.source_state.suspended = false;
+            store.source_state.broken = false;
+            store.source_state.common = None;
+            store.source_state.reseed = false;
+            store.source_state.verified = epoch;
             store.mount(&mut self.ctx, epoch);
-            store.save_known(&mut self.ctx);
+            store.save_source_state(&mut self.ctx);
         }
     }
 

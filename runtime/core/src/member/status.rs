@@ -72,7 +72,7 @@ impl Member {
             if !store.mounted() {
                 continue;
             }
-            for why in store.scrub.hurt.values() {
+            for why in store.scrub.corrupt.values() {
                 let peer = self.cluster.peer_name();
                 let gives = self.repairs[g].why.as_ref();
                 let gives = gives.map_or_else(String::new, |why| format!("; {peer} cannot give it: {why}"));
@@ -133,9 +133,9 @@ impl Member {
     }
 
     fn own_copy(&self, store: &Store, copy: &super::Copy, status: CopyStatus) -> status::Copy {
-        let common = store.known.common.unwrap_or(u64::MAX);
+        let common = store.source_state.common.unwrap_or(u64::MAX);
         let inspected = store.last().generation.min(common);
-        let generated = store.known.generated.max(inspected);
+        let generated = store.source_state.generated.max(inspected);
         let replayed = store.checkpoint.generation.min(common);
         status::Copy {
             group: store.name.clone(),

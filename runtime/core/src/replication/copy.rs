@@ -143,7 +143,7 @@ impl Copy {
         match &self.stage {
             Stage::Seeding(_) | Stage::Switching => Err("the copy is being seeded".into()),
             Stage::Rewinding { .. } | Stage::Recovering { .. } => Err("the copy is being resynchronised".into()),
-            _ if store.known.broken && !loss_accepted => {
+            _ if store.source_state.broken && !loss_accepted => {
                 Err(self.error.clone().unwrap_or_else(|| "the copy has failed".into()))
             }
             _ => store.damage.clone().map_or(Ok(()), Err),
@@ -151,7 +151,7 @@ impl Copy {
     }
     /// Whether nothing more can be salvaged for now.
     pub fn salvaged(&self, store: &Store) -> bool {
-        self.settled() && store.last().generation >= store.known.generated
+        self.settled() && store.last().generation >= store.source_state.generated
     }
 
     /// Whether there is a source.
@@ -168,11 +168,11 @@ impl Copy {
         let silent = self.heard.is_none_or(|at| ctx_now.saturating_sub(at) > 2 * probe_us);
         match &self.stage {
             Stage::Seeding(_) | Stage::Switching | Stage::Recovering { seeded: true } => CopyStatus::Seeding,
-            _ if store.known.broken || store.damage.is_some() => CopyStatus::Failed,
+            _ if store.source_state.broken || store.damage.is_some() => CopyStatus::Failed,
             Stage::Failed => CopyStatus::Failed,
             // Dismounted on the node that is to serve: no copy that could be healthy.
             _ if self.salvages() => CopyStatus::Resynchronizing,
-            _ if store.known.suspended => CopyStatus::Suspended,
+            _ if store.source_state.suspended => CopyStatus::Suspended,
             Stage::Rewinding { .. } | Stage::Recovering { .. } => CopyStatus::Resynchronizing,
             _ if self.role == Role::None => CopyStatus::Stopped,
             _ if silent => CopyStatus::ServiceDown,
@@ -253,7 +253,7 @@ impl Copy {
         }
         let now = ctx.now.boot_us;
         // An operator suspends a copy; whoever is to serve looks for what it misses all the same.
-        let suspended = store.known.suspended && !self.salvages();
+        let suspended = store.source_state.suspended && !self.salvages();
         let halted = role == Role::None || suspended || store.mounted() || store.is_mounting();
         if suspended {
             store.end_batch();
@@ -320,7 +320,7 @@ impl Copy {
         }
         // Not before the chains were compared: what this node closed as the active one may not be the source's, and a
         // database that has taken it in can only be seeded.
-        let well = !store.known.broken && store.damage.is_none() && !self.seeds();
+        let well = !store.source_state.broken && store.damage.is_none() && !self.seeds();
         if well && role == Role::Follow && self.compared {
             store.replay_towards(ctx, store.last().generation);
             store.compact(ctx);
@@ -398,7 +398,7 @@ impl Copy {
     /// A file of this copy is not what it was. A log that the database has not taken in is fetched again; otherwise the copy has
     /// failed.
     pub fn damaged(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, part: Part, why: &str) {
-        if self.seeds() || store.known.broken {
+        if self.seeds() || store.source_state.broken {
             return;
         }
         match part {
@@ -419,8 +419,8 @@ impl Copy {
     pub(super) fn fail(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, why: &str) {
         self.stage = Stage::Failed;
         self.error = Some(why.to_owned());
-        store.known.broken = true;
-        store.save_known(ctx);
+        store.source_state.broken = true;
+        store.save_source_state(ctx);
         let data = [("group", store.name.as_str().into()), ("why", why.into())];
         ctx.event(kind::COPY_FAILED, None, Severity::Error, &data);
     }

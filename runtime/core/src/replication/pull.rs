@@ -17,8 +17,8 @@ impl Copy {
     /// Asks for the next log where the source has one.
     pub(super) fn follow(&mut self, ctx: &mut Ctx<Pending>, store: &Store, out: &mut Out) {
         let next = store.last().generation + 1;
-        let inside = store.strays.range(next + 1..).next().is_some();
-        if next > store.known.generated || (self.fills_gaps && !inside) {
+        let inside = store.orphans.range(next + 1..).next().is_some();
+        if next > store.source_state.generated || (self.fills_gaps && !inside) {
             return;
         }
         self.pull(ctx, store, next, out);
@@ -101,7 +101,7 @@ impl Copy {
                 let g = closed.link.generation;
                 store.closed.insert(g, closed);
                 if self.fills_gaps {
-                    store.adopt_strays();
+                    store.adopt_orphans();
                 }
                 self.tries = (0, 0);
                 let data = [("group", store.name.as_str().into()), ("generation", g.into())];

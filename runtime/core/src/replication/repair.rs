@@ -27,15 +27,15 @@ pub struct Repair {
 impl Repair {
     /// Asks for the next damaged file, where there is one.
     pub fn drive(&mut self, ctx: &mut Ctx<Pending>, store: &Store, out: &mut Vec<Msg>) {
-        if store.scrub.hurt.is_empty() || !store.mounted() {
+        if store.scrub.corrupt.is_empty() || !store.mounted() {
             *self = Self::default();
             return;
         }
         if !ctx.due(self.due) {
             return;
         }
-        let hurt = || store.scrub.hurt.keys().copied();
-        let part = hurt().find(|p| Some(*p) > self.last).or_else(|| hurt().next());
+        let corrupt = || store.scrub.corrupt.keys().copied();
+        let part = corrupt().find(|p| Some(*p) > self.last).or_else(|| corrupt().next());
         if let Some(part) = part {
             self.last = Some(part);
             self.asked = Some((part, Vec::new()));
@@ -94,7 +94,7 @@ impl Repair {
         let read = store.part_link(part).map(|link| store.check_part(part, &bytes, link));
         match read {
             // Nobody needs it any more.
-            None => _ = store.scrub.hurt.remove(&part),
+            None => _ = store.scrub.corrupt.remove(&part),
             Some(Err(why)) => return self.later(ctx, format!("what it has is damaged or another one: {why}")),
             Some(Ok(scan)) => {
                 let lacks = store.replace_part(ctx, part, bytes, &scan);

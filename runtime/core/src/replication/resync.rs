@@ -22,13 +22,13 @@ impl Copy {
     ) {
         let salvage = self.salvages();
         let changed = if salvage {
-            generated > store.known.generated
+            generated > store.source_state.generated
         } else {
-            generated != store.known.generated
+            generated != store.source_state.generated
         };
         if changed && store.stream.is_some_and(|s| s.to_string() == stream) {
-            store.known.generated = generated;
-            store.save_known(ctx);
+            store.source_state.generated = generated;
+            store.save_source_state(ctx);
         }
         if !matches!(self.stage, Stage::Attaching { .. }) {
             if let Stage::Following { .. } = self.stage {
@@ -36,10 +36,10 @@ impl Copy {
             }
             return;
         }
-        if store.known.reseed && !salvage {
+        if store.source_state.reseed && !salvage {
             return self.begin_seed(ctx, store, "the last seed was broken off");
         }
-        if store.known.broken || store.damage.is_some() {
+        if store.source_state.broken || store.damage.is_some() {
             self.stage = Stage::Failed;
             return;
         }
@@ -107,7 +107,7 @@ impl Copy {
         let floor = store.checkpoint.generation;
         let right = match self.role {
             // Only a node that was compared with the history that counts may tell this one that its own is wrong.
-            Role::Salvage(served) => self.source_epoch >= served && store.known.verified < served,
+            Role::Salvage(served) => self.source_epoch >= served && store.source_state.verified < served,
             Role::Follow | Role::None => true,
         };
         let common = match common {
@@ -122,10 +122,10 @@ impl Copy {
             self.compared = true;
             // A source that was never compared with the history that counts knows only what is missing inside ours.
             self.fills_gaps = matches!(self.role, Role::Salvage(served)
-                if self.source_epoch < served && store.known.verified >= served);
-            if store.known.verified < self.source_epoch {
-                store.known.verified = self.source_epoch;
-                store.save_known(ctx);
+                if self.source_epoch < served && store.source_state.verified >= served);
+            if store.source_state.verified < self.source_epoch {
+                store.source_state.verified = self.source_epoch;
+                store.save_source_state(ctx);
             }
             self.resyncing = false;
             self.stage = Stage::Following {
@@ -137,7 +137,7 @@ impl Copy {
             // What this node is about to mount is not a prefix of what the other one has: nothing to be had there.
             return self.wait(ctx);
         }
-        let records = store.leftover.is_some_and(|len| len > log::HEADER as u64);
+        let records = store.tail.is_some_and(|len| len > log::HEADER as u64);
         if common < ours || records {
             let data = [
                 ("group", store.name.as_str().into()),
@@ -162,7 +162,7 @@ impl Copy {
             ("replayed", store.checkpoint.generation.into()),
         ];
         ctx.event(kind::COPY_DIVERGED, Some(2058), Severity::Error, &data);
-        store.known.common = Some(common);
+        store.source_state.common = Some(common);
         self.fail(
             ctx,
             store,
@@ -173,7 +173,7 @@ impl Copy {
     /// Drops what comes after the last common log, the open log included, and reads the rest of the disk afresh.
     pub(super) fn rewind(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, common: u64) {
         let gone: Vec<u64> = store.closed.range(common + 1..).map(|(g, _)| *g).collect();
-        let gone_too: Vec<u64> = std::mem::take(&mut store.strays).into_keys().collect();
+        let gone_too: Vec<u64> = std::mem::take(&mut store.orphans).into_keys().collect();
         let mut files: Vec<String> = gone.iter().chain(&gone_too).map(|g| store.log_file(*g)).collect();
         files.push(store.file("tmp.log"));
         store.drop_open(ctx);

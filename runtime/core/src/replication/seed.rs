@@ -80,8 +80,8 @@ impl Copy {
         self.error = None;
         store.end_batch();
         store.clear_seed(ctx);
-        store.known.reseed = true;
-        store.save_known(ctx);
+        store.source_state.reseed = true;
+        store.save_source_state(ctx);
         self.stage = Stage::Seeding(Seeding {
             stream: String::new(),
             checkpoint: GENESIS,
@@ -244,8 +244,8 @@ impl Copy {
     /// The old copy stays what it was, and is not followed with until somebody orders another seed or the source changes.
     fn seed_failed(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, why: &str) {
         store.clear_seed(ctx);
-        store.known.reseed = false;
-        store.save_known(ctx);
+        store.source_state.reseed = false;
+        store.save_source_state(ctx);
         self.stage = Stage::Failed;
         self.error = Some(why.to_owned());
         let data = [("group", store.name.as_str().into()), ("why", why.into())];

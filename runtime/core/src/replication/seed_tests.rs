@@ -155,7 +155,7 @@ fn a_part_that_does_not_fit_is_asked_for_three_times_and_a_verified_segment_begi
     }
     let error = rig.copy.error.clone().unwrap_or_default();
     assert!(error.contains("segment 1 ends at byte 100 of"), "{error}");
-    assert!(!rig.store.known.reseed);
+    assert!(!rig.store.source_state.reseed);
 
     let mut rig = Rig::new(link);
     rig.part(0, &[], whole.len());

@@ -21,7 +21,7 @@ pub(crate) fn offer(ctx: &Ctx<Pending>, store: &Store, epoch: u64) -> Option<Msg
         group: store.at,
         stream: store.stream?.to_string(),
         epoch,
-        verified: store.known.verified,
+        verified: store.source_state.verified,
         oldest: store.closed.first_key_value().map_or(0, |(g, _)| *g),
         generated: open.map_or(store.last().generation, |(g, _)| g),
     })
@@ -41,7 +41,7 @@ pub(crate) fn answer(ctx: &mut Ctx<Pending>, store: &mut Store, conn: ConnId, ms
         }
         Msg::Seed { .. } => match store.stream.filter(|_| store.damage.is_none()) {
             Some(stream) => {
-                store.pin(ctx.now.boot_us, Some(store.checkpoint.generation));
+                store.hold_logs(ctx.now.boot_us, Some(store.checkpoint.generation));
                 Msg::Offer {
                     group,
                     stream: stream.to_string(),
@@ -61,7 +61,7 @@ pub(crate) fn answer(ctx: &mut Ctx<Pending>, store: &mut Store, conn: ConnId, ms
             missing(group, generation, "there is no such log")
         }
         Msg::Segment { generation, offset, .. } => {
-            store.pin(ctx.now.boot_us, None);
+            store.hold_logs(ctx.now.boot_us, None);
             if let Some(len) = store.segments.get(&generation).map(|s| s.len) {
                 // It was made smaller since its first part was asked for: from the beginning.
                 let offset = if offset < len { offset } else { 0 };

@@ -104,7 +104,7 @@ impl Store {
     pub(super) fn open_new(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, epoch: u64) {
         let last = self.last();
         let header = self.header(last.generation + 1, epoch, last.checksum).encode();
-        self.leftover = None;
+        self.tail = None;
         self.begun = last.generation;
         let stream = self.stream.map(|s| s.to_string()).unwrap_or_default();
         let data = [
@@ -156,8 +156,8 @@ impl Store {
 
     /// The open log that an earlier life of this node left: what is whole of it is kept and closed. What cannot be taken is kept
     /// under another name.
-    pub(super) fn take_leftover(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, bytes: &[u8]) {
-        self.leftover = None;
+    pub(super) fn take_tail(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, bytes: &[u8]) {
+        self.tail = None;
         let last = self.last();
         let file = self.file(".log");
         let damage = self.open_damage.take();
@@ -251,8 +251,8 @@ impl Store {
             && !ctx.plays(Bug::DropDuplicateCheck)
         {
             let id = (hub_id.to_owned(), mailbox.to_owned());
-            let anybody = ctx.plays(Bug::DedupeWithoutRecipient) && self.index.has_seen_for_anybody(hub_id);
-            if anybody || self.index.has_seen(hub_id, mailbox) || !w.arriving.insert(id) {
+            let anybody = ctx.plays(Bug::DedupeWithoutRecipient) && self.index.was_delivered_to_any(hub_id);
+            if anybody || self.index.was_delivered(hub_id, mailbox) || !w.arriving.insert(id) {
                 // A duplicate is acknowledged with the first one: at once, or when that one is durable.
                 let item = Item { record: None, ticket };
                 match w.flights.back_mut() {
@@ -503,7 +503,7 @@ impl Store {
         let drained = self.is_drained();
         let mounting = self.mounting.take().is_some();
         if let Some(w) = self.writer.take() {
-            self.leftover = Some(w.len);
+            self.tail = Some(w.len);
         }
         self.stale |= mounting || !drained;
     }

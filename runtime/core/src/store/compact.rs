@@ -17,15 +17,15 @@ use ccr_contract::event::{Severity, kind};
 
 impl Store {
     /// A log is part of the database now: what its records delete is dead in the segments that hold it.
-    pub(super) fn bury(&mut self, scan: &Scan) {
+    pub(super) fn mark_dead(&mut self, scan: &Scan) {
         for record in &scan.records {
             if let Record::Delete(label) = record
-                && let Some((generation, len)) = self.index.buried(label.seq)
+                && let Some((generation, len)) = self.index.take_dead(label.seq)
                 && let Some(segment) = self.segments.get_mut(&generation)
             {
                 segment.dead += len;
                 if segment.dead * 2 > segment.bodies {
-                    self.ripe.insert(generation);
+                    self.compactable.insert(generation);
                 }
             }
         }
@@ -36,10 +36,10 @@ impl Store {
         if self.compacting || self.is_replaying() || self.damage.is_some() || !self.recovered() {
             return;
         }
-        if self.ripe.is_empty() || !ctx.due(self.reread_at) {
+        if self.compactable.is_empty() || !ctx.due(self.reread_at) {
             return;
         }
-        let Some(generation) = self.ripe.pop_first() else {
+        let Some(generation) = self.compactable.pop_first() else {
             return;
         };
         self.compacting = true;
@@ -56,7 +56,7 @@ impl Store {
             (CompactStep::Read(g), DiskResult::Bytes(bytes)) => self.rewrite(ctx, g, &bytes),
             (CompactStep::Read(g), result) => {
                 self.compacting = false;
-                self.ripe.insert(g);
+                self.compactable.insert(g);
                 let what = self.segment_file(g);
                 self.unread(ctx, &what, &result);
             }
@@ -81,7 +81,7 @@ impl Store {
                 return ctx.event(kind::COPY_FAILED, None, Severity::Error, &data);
             }
         };
-        let (bytes, bodies) = log::compacted(bytes, &scan, |seq| self.index.is_buried(seq));
+        let (bytes, bodies) = log::compacted(bytes, &scan, |seq| self.index.is_dead(seq));
         let segment = Segment {
             link: scan.link(),
             len: bytes.len() as u64,

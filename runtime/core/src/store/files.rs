@@ -27,7 +27,7 @@ pub struct Checkpoint {
 
 /// Content of `E00.src`: what a copy must remember although it has not copied it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
+pub struct SourceState {
     /// The last generation that the source is known to have closed.
     pub generated: u64,
     /// Whether an operator suspended the copy.
@@ -70,7 +70,7 @@ impl Checkpoint {
     }
 }
 
-impl Known {
+impl SourceState {
     /// The file.
     pub fn encode(&self) -> Vec<u8> {
         durable::encode(SCHEMA, self)
@@ -93,11 +93,11 @@ impl Store {
         let file = self.file(".chk");
         self.disk(ctx, op, DiskAction::Replace { file, bytes });
     }
-    pub(crate) fn save_known(&self, ctx: &mut Ctx<impl From<GroupOp>>) {
-        if self.sealed {
+    pub(crate) fn save_source_state(&self, ctx: &mut Ctx<impl From<GroupOp>>) {
+        if self.quarantined {
             return;
         }
-        let bytes = self.known.encode();
+        let bytes = self.source_state.encode();
         let file = self.file(".src");
         self.disk(ctx, Op::Quiet, DiskAction::Replace { file, bytes });
     }

@@ -31,7 +31,7 @@ pub struct Index {
     entries: BTreeMap<u64, Entry>,
     mailboxes: BTreeMap<String, BTreeSet<u64>>,
     /// Hub ids with recipients that were stored once, deleted or not.
-    seen: BTreeSet<(String, String)>,
+    delivered: BTreeSet<(String, String)>,
     /// The same, oldest first.
     order: VecDeque<(String, String)>,
     /// Deletions that the database may not have taken in yet: generation and length of what they deleted.
@@ -72,29 +72,29 @@ impl Index {
                     }
                 }
             }
-            Record::Seen(label) => self.see(label),
+            Record::Tombstone(label) => self.see(label),
         }
     }
     fn see(&mut self, label: &Label) {
         self.last_seq = self.last_seq.max(label.seq);
         if !label.hub_id.is_empty() {
             let id = (label.hub_id.clone(), label.mailbox.clone());
-            if self.seen.insert(id.clone()) {
+            if self.delivered.insert(id.clone()) {
                 self.order.push_back(id);
             }
             if self.order.len() > REMEMBERED
                 && let Some(oldest) = self.order.pop_front()
             {
-                self.seen.remove(&oldest);
+                self.delivered.remove(&oldest);
             }
         }
     }
     /// The database has taken in the deletion of a message: the generation that held it, and the length of its body.
-    pub fn buried(&mut self, seq: u64) -> Option<(u64, u64)> {
+    pub fn take_dead(&mut self, seq: u64) -> Option<(u64, u64)> {
         self.deleted.remove(&seq)
     }
     /// Whether a message that the database once held is deleted there.
-    pub fn is_buried(&self, seq: u64) -> bool {
+    pub fn is_dead(&self, seq: u64) -> bool {
         !self.entries.contains_key(&seq) && !self.deleted.contains_key(&seq)
     }
     /// Forgets the messages of a generation that are not among these; how many that were.
@@ -117,12 +117,12 @@ impl Index {
         }
     }
     /// Whether this delivery was stored once.
-    pub fn has_seen(&self, hub_id: &str, mailbox: &str) -> bool {
-        self.seen.contains(&(hub_id.to_owned(), mailbox.to_owned()))
+    pub fn was_delivered(&self, hub_id: &str, mailbox: &str) -> bool {
+        self.delivered.contains(&(hub_id.to_owned(), mailbox.to_owned()))
     }
     /// What a planted bug asks: whether this message was stored for anybody.
-    pub(crate) fn has_seen_for_anybody(&self, hub_id: &str) -> bool {
-        let mut from = self.seen.range((hub_id.to_owned(), String::new())..);
+    pub(crate) fn was_delivered_to_any(&self, hub_id: &str) -> bool {
+        let mut from = self.delivered.range((hub_id.to_owned(), String::new())..);
         from.next().is_some_and(|(id, _)| id == hub_id)
     }
     /// The highest number given so far.
@@ -194,10 +194,10 @@ mod tests {
             key: String::new(),
         };
         for n in 0..=REMEMBERED {
-            index.apply_record(&Record::Seen(label(n)), 1, 1);
+            index.apply_record(&Record::Tombstone(label(n)), 1, 1);
         }
-        assert_eq!((index.seen.len(), index.order.len()), (REMEMBERED, REMEMBERED));
-        assert!(!index.has_seen("hub-0", "ann") && index.has_seen("hub-1", "ann"));
-        assert!(index.has_seen(&format!("hub-{REMEMBERED}"), "ann"));
+        assert_eq!((index.delivered.len(), index.order.len()), (REMEMBERED, REMEMBERED));
+        assert!(!index.was_delivered("hub-0", "ann") && index.was_delivered("hub-1", "ann"));
+        assert!(index.was_delivered(&format!("hub-{REMEMBERED}"), "ann"));
     }
 }

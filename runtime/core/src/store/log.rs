@@ -8,17 +8,17 @@
 //!  10  kind, u16: 1 log, 2 segment           8  kind, u8
 //!  12  CRC32C of the other 60 bytes, u32     9  payload
 //!  16  stream, 16 bytes
-//!  32  generation, u64                      kinds: 1 message, 2 delete, 3 end, 4 seen
+//!  32  generation, u64                      kinds: 1 message, 2 delete, 3 end, 4 tombstone
 //!  40  epoch, u64                           message: seq u64, CRC32C of the body u32, lengths u16 of
 //!  48  checksum of the generation before,        mailbox, hub id, key; these; the body
 //!      u32                                  delete:  seq u64, then as a message without a body
 //!  52  zeros                                end:     checksum u32: CRC32C of all bytes before this record
-//!                                           seen:    as a message without a body (a message that was deleted)
+//!                                           tombstone: as a message without a body (a message that was deleted)
 //! ```
 //! The checksum names the content: it is in the next header, so that the generations are a chain. A log is never known by
 //! its number alone, but by (stream, generation, epoch, checksum).
 //!
-//! A *mark* is a seen record without mailbox and hub id, with number 0, the stream's own key, and in the place of the body's
+//! A *mark* is a tombstone without mailbox and hub id, with number 0, the stream's own key, and in the place of the body's
 //! checksum the length up to which the open log was flushed when the mark was queued: a mark on the disk proves that what lies
 //! before that length was whole there once. To readers of records it says nothing.
 //!
@@ -203,13 +203,13 @@ pub enum Record {
     /// A message was deleted.
     Delete(Label),
     /// A message was there once and has been deleted: its hub id still makes a second delivery a duplicate.
-    Seen(Label),
+    Tombstone(Label),
 }
 
 const MESSAGE: u8 = 1;
 const DELETE: u8 = 2;
 const ENDED: u8 = 3;
-const SEEN: u8 = 4;
+const TOMBSTONE: u8 = 4;
 
 fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     let len: usize = parts.iter().map(|p| p.len()).sum();
@@ -257,9 +257,9 @@ pub fn put_message(out: &mut Vec<u8>, label: &Label, body: &[u8]) {
 pub fn put_delete(out: &mut Vec<u8>, label: &Label) {
     put(out, DELETE, &[&label_bytes(label, 0)]);
 }
-/// Appends a seen record.
-pub fn put_seen(out: &mut Vec<u8>, label: &Label) {
-    put(out, SEEN, &[&label_bytes(label, 0)]);
+/// Appends a tombstone.
+pub fn put_tombstone(out: &mut Vec<u8>, label: &Label) {
+    put(out, TOMBSTONE, &[&label_bytes(label, 0)]);
 }
 /// Length of a mark in bytes.
 pub const MARK: usize = FRAME + LABEL + 8;
@@ -277,7 +277,7 @@ pub fn put_mark(out: &mut Vec<u8>, stream: Stream, flushed: u64) {
         hub_id: String::new(),
         key: mark_key(stream),
     };
-    put(out, SEEN, &[&label_bytes(&label, flushed as u32)]);
+    put(out, TOMBSTONE, &[&label_bytes(&label, flushed as u32)]);
 }
 
 /// The end of a log that was being written when its writer died.
@@ -321,7 +321,7 @@ pub fn tail(bytes: &[u8], stream: Stream) -> Tail {
 fn flushed(bytes: &[u8], from: usize, stream: Stream) -> Option<usize> {
     let key = mark_key(stream);
     let said = |at: usize| {
-        let payload = bytes[at..].get(FRAME..MARK).filter(|_| bytes[at + 8] == SEEN)?;
+        let payload = bytes[at..].get(FRAME..MARK).filter(|_| bytes[at + 8] == TOMBSTONE)?;
         let own = u32_at(bytes, at) as usize == MARK - FRAME && payload.ends_with(key.as_bytes());
         let (_, payload) = record(&bytes[at..], at).ok().filter(|_| own)?;
         let flushed = u32_at(payload, 8) as usize;
@@ -409,7 +409,7 @@ fn record(rest: &[u8], at: usize) -> Result<(u8, &[u8]), LogError> {
 /// Reads a record whose checksum is right; none is a mark. What is wrong with it was written so.
 fn understand(kind: u8, payload: &[u8], at: usize) -> Result<Option<Record>, LogError> {
     let bad = |why: &str| LogError::Strange(format!("the record at byte {at}: {why}"));
-    if !matches!(kind, MESSAGE | DELETE | SEEN) {
+    if !matches!(kind, MESSAGE | DELETE | TOMBSTONE) {
         return Err(bad("unknown kind"));
     }
     if payload.len() < LABEL {
@@ -447,7 +447,7 @@ fn understand(kind: u8, payload: &[u8], at: usize) -> Result<Option<Record>, Log
         }
         DELETE => Some(Record::Delete(label)),
         _ if label.seq == 0 && label.mailbox.is_empty() && label.hub_id.is_empty() => None,
-        _ => Some(Record::Seen(label)),
+        _ => Some(Record::Tombstone(label)),
     })
 }
 
@@ -527,7 +527,7 @@ pub fn to_segment(log: &[u8], scan: &Scan) -> Vec<u8> {
     out
 }
 
-/// A segment without the bodies of the messages that `gone` names: a seen record stands for each, so that a second delivery is
+/// A segment without the bodies of the messages that `gone` names: a tombstone stands for each, so that a second delivery is
 /// still known as one. The rest keeps its order, and the segment its place in the chain. Also where the bodies that are left
 /// begin now, by the messages' numbers.
 pub fn compacted(segment: &[u8], scan: &Scan, gone: impl Fn(u64) -> bool) -> (Vec<u8>, Vec<(u64, u64)>) {
@@ -535,13 +535,13 @@ pub fn compacted(segment: &[u8], scan: &Scan, gone: impl Fn(u64) -> bool) -> (Ve
     let mut bodies = Vec::new();
     for record in &scan.records {
         match record {
-            Record::Message { label, .. } if gone(label.seq) => put_seen(&mut out, label),
+            Record::Message { label, .. } if gone(label.seq) => put_tombstone(&mut out, label),
             Record::Message { label, at, len, .. } => {
                 put_message(&mut out, label, &segment[*at as usize..(*at + *len) as usize]);
                 bodies.push((label.seq, out.len() as u64 - len));
             }
             Record::Delete(label) => put_delete(&mut out, label),
-            Record::Seen(label) => put_seen(&mut out, label),
+            Record::Tombstone(label) => put_tombstone(&mut out, label),
         }
     }
     put_end(&mut out, scan.link().checksum);

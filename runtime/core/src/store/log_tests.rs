@@ -21,7 +21,7 @@ fn closed_log(size: usize) -> Vec<u8> {
     let mut log = header.encode().to_vec();
     put_message(&mut log, &label(1, "ann"), b"hello");
     put_delete(&mut log, &label(1, "ann"));
-    put_seen(&mut log, &label(2, "bob"));
+    put_tombstone(&mut log, &label(2, "bob"));
     let crc = crc32c::crc32c(&log);
     put_end(&mut log, crc);
     log.resize(size, 0);

@@ -19,12 +19,12 @@ pub mod active;
 pub mod compact;
 mod files;
 pub mod index;
-pub mod leftover;
 pub mod log;
 mod recovery;
 pub mod replay;
 pub mod scrub;
 mod seed;
+pub mod tail;
 
 use crate::chain::{ChainLink, Closed, GENESIS, Stream};
 use crate::ctx::Ctx;
@@ -34,7 +34,7 @@ use crate::planted::Bug;
 use active::Writer;
 use ccr_contract::dump;
 use ccr_contract::event::{Severity, kind};
-pub use files::{Checkpoint, Known};
+pub use files::{Checkpoint, SourceState};
 use index::Index;
 use log::Header;
 use recovery::Recovery;
@@ -60,7 +60,7 @@ const RESERVES: u64 = 2;
 const FULL_MS: u64 = 10_000;
 /// How long what follows an offered checkpoint stays after the last request of whoever seeds from it, in microseconds: longer than
 /// a member may be silent.
-const PIN_US: u64 = 20_000_000;
+const RETENTION_HOLD_US: u64 = 20_000_000;
 /// Between two attempts at something that could not be read, in milliseconds.
 const UNREAD_MS: u64 = 2_000;
 
@@ -82,29 +82,29 @@ pub struct Store {
     pub index: Index,
     applied: u64,
     /// Whether there is an open log on the disk that nobody writes: its length.
-    pub(crate) leftover: Option<u64>,
+    pub(crate) tail: Option<u64>,
     /// Logs on the disk that are not part of the stream: damaged ones, and those behind them, which may be whole.
-    pub(crate) strays: BTreeMap<u64, Option<Closed>>,
+    pub(crate) orphans: BTreeMap<u64, Option<Closed>>,
     /// A log that was found damaged although it had been whole once.
     pub bad: Option<u64>,
     /// What is known of the source.
-    pub known: Known,
+    pub source_state: SourceState,
     pub(crate) writer: Option<Writer>,
     recovery: Option<Recovery>,
     /// What was left open is being closed.
-    closing_leftover: bool,
+    closing_tail: bool,
     /// What the open log held is in the index, and must go: the disk is to be read again.
     stale: bool,
     mounting: Option<Mounting>,
     /// The last log of the batch that is being replayed.
     replaying: Option<u64>,
     /// Segments that are worth being made smaller.
-    ripe: BTreeSet<u64>,
+    compactable: BTreeSet<u64>,
     compacting: bool,
     /// Why the database cannot be used, where it cannot.
     pub damage: Option<String>,
     /// Something on the disk is not understood: nothing of this group is written, renamed or deleted.
-    pub(crate) sealed: bool,
+    pub(crate) quarantined: bool,
     /// Why the open log, as an earlier life left it, cannot be taken in whole: what was flushed of it is damaged.
     pub open_damage: Option<String>,
     /// Names of the group's files that the last recovery found.
@@ -112,7 +112,7 @@ pub struct Store {
     /// What a seed has gathered so far.
     seeded: BTreeSet<String>,
     /// The other node seeds its copy from here: logs behind this generation stay, until then at the least.
-    pinned: Option<(u64, u64)>,
+    retention_hold: Option<(u64, u64)>,
     /// The last log that was there when this node mounted the group.
     pub(crate) begun: u64,
     pub(crate) scrub: scrub::Scrub,
@@ -147,24 +147,24 @@ impl Store {
             segments: BTreeMap::new(),
             index: Index::default(),
             applied: 0,
-            leftover: None,
-            strays: BTreeMap::new(),
+            tail: None,
+            orphans: BTreeMap::new(),
             bad: None,
-            known: Known::default(),
+            source_state: SourceState::default(),
             writer: None,
             recovery: None,
-            closing_leftover: false,
+            closing_tail: false,
             stale: false,
             mounting: None,
             replaying: None,
-            ripe: BTreeSet::new(),
+            compactable: BTreeSet::new(),
             compacting: false,
             damage: None,
-            sealed: false,
+            quarantined: false,
             open_damage: None,
             found: Vec::new(),
             seeded: BTreeSet::new(),
-            pinned: None,
+            retention_hold: None,
             begun: 0,
             scrub: scrub::Scrub::default(),
             next_bad: 1,
@@ -227,7 +227,7 @@ impl Store {
     }
     /// Whether recovery has ended, and none is needed.
     pub fn recovered(&self) -> bool {
-        self.recovery.is_none() && !self.stale && !self.closing_leftover
+        self.recovery.is_none() && !self.stale && !self.closing_tail
     }
     /// Whether clients can be served from here.
     pub fn mounted(&self) -> bool {
@@ -247,7 +247,11 @@ impl Store {
     /// The highest epoch that it tells of, at least 1 where there is anything; none before it was read.
     pub fn history(&self) -> Option<u64> {
         let anything = self.stream.is_some() || self.damage.is_some();
-        let told = self.last().epoch.max(self.known.verified).max(u64::from(anything));
+        let told = self
+            .last()
+            .epoch
+            .max(self.source_state.verified)
+            .max(u64::from(anything));
         self.recovered().then_some(told)
     }
     /// The link of this generation, from the log or from the database.
@@ -287,7 +291,7 @@ impl Store {
             Op::Mount(read) => self.on_mount_read(ctx, read, result),
             Op::Synced => self.on_synced(ctx),
             Op::Closed(closed) => self.on_closed(ctx, closed),
-            Op::Leftover(step) => self.on_leftover(ctx, step, result),
+            Op::Tail(step) => self.on_tail(ctx, step, result),
             Op::Replay(step) => self.on_replay(ctx, step, result),
             Op::Scrub(part) => self.on_scrub(ctx, part, result),
             Op::Compact(step) => {
@@ -308,7 +312,7 @@ impl Store {
             id[..8].copy_from_slice(&ctx.random().to_le_bytes());
             id[8..].copy_from_slice(&ctx.random().to_le_bytes());
             self.stream = Some(Stream(id));
-            self.known.seeding = false;
+            self.source_state.seeding = false;
             self.save_checkpoint(ctx, Op::Quiet, GENESIS);
         }
         let logs = self
@@ -317,7 +321,7 @@ impl Store {
             .filter(|g| **g > self.applied)
             .map(|g| MountRead::Log(*g));
         let mut todo: VecDeque<_> = logs.collect();
-        if self.leftover.is_some() {
+        if self.tail.is_some() {
             todo.push_back(MountRead::Open);
         }
         if !self.reserved {
@@ -394,7 +398,7 @@ impl Store {
                 self.index.apply(&scan);
                 self.applied = g;
             }
-            MountRead::Open => self.take_leftover(ctx, &bytes),
+            MountRead::Open => self.take_tail(ctx, &bytes),
             MountRead::Reserve(_) => {}
         }
         self.mount_next(ctx)
@@ -411,17 +415,17 @@ impl Store {
 
     /// A log is damaged: it and those behind it are no part of the stream any more.
     pub(crate) fn cut_from(&mut self, generation: u64) {
-        self.known.generated = self.known.generated.max(self.last().generation);
+        self.source_state.generated = self.source_state.generated.max(self.last().generation);
         let behind = self.closed.split_off(&generation);
-        self.strays.extend(behind.into_iter().map(|(g, c)| (g, Some(c))));
-        self.strays.insert(generation, None);
+        self.orphans.extend(behind.into_iter().map(|(g, c)| (g, Some(c))));
+        self.orphans.insert(generation, None);
     }
     /// A log that was missing is there again: those behind it, as far as they follow it, are part of the stream again.
-    pub(crate) fn adopt_strays(&mut self) {
+    pub(crate) fn adopt_orphans(&mut self) {
         loop {
             let last = self.last();
-            self.strays = self.strays.split_off(&(last.generation + 1));
-            let next = self.strays.first_key_value().and_then(|(_, c)| *c);
+            self.orphans = self.orphans.split_off(&(last.generation + 1));
+            let next = self.orphans.first_key_value().and_then(|(_, c)| *c);
             match next.filter(|c| c.link.generation == last.generation + 1 && c.previous == last.checksum) {
                 Some(closed) => self.closed.insert(closed.link.generation, closed),
                 None => return,
@@ -430,7 +434,7 @@ impl Store {
     }
     /// Whether the disk holds logs that a copy must not have: the open one, damaged ones, and those behind them.
     pub(crate) fn needs_rewind(&self) -> bool {
-        self.leftover.is_some() || !self.strays.is_empty() || self.bad.is_some()
+        self.tail.is_some() || !self.orphans.is_empty() || self.bad.is_some()
     }
 
     pub(crate) fn header(&self, generation: u64, epoch: u64, previous: u32) -> Header {
@@ -464,9 +468,9 @@ impl Store {
 
     /// The other node seeds its copy from the checkpoint that was offered: what follows it stays, whatever was heard of the
     /// copy that it replaces. By the time this ends, heartbeats say what the new one needs.
-    pub(crate) fn pin(&mut self, now: u64, offered: Option<u64>) {
-        let generation = offered.or(self.pinned.map(|(g, _)| g));
-        self.pinned = generation.map(|g| (g, now + PIN_US));
+    pub(crate) fn hold_logs(&mut self, now: u64, offered: Option<u64>) {
+        let generation = offered.or(self.retention_hold.map(|(g, _)| g));
+        self.retention_hold = generation.map(|g| (g, now + RETENTION_HOLD_US));
     }
 
     /// Truncates closed logs that neither this node nor the other one (which has replayed `elsewhere`) needs any more.
@@ -475,8 +479,8 @@ impl Store {
         if self.damage.is_some() {
             return;
         }
-        let pinned = self.pinned.filter(|(_, until)| ctx.now.boot_us < *until);
-        let elsewhere = pinned.map_or(elsewhere, |(g, _)| g.min(elsewhere));
+        let retention_hold = self.retention_hold.filter(|(_, until)| ctx.now.boot_us < *until);
+        let elsewhere = retention_hold.map_or(elsewhere, |(g, _)| g.min(elsewhere));
         let elsewhere = if ctx.plays(Bug::TruncateAlone) {
             u64::MAX
         } else {
@@ -484,7 +488,7 @@ impl Store {
         };
         let mut through = self.checkpoint.generation.min(elsewhere);
         if !circular {
-            through = through.min(self.known.backed_up);
+            through = through.min(self.source_state.backed_up);
         }
         let gone: Vec<u64> = self.closed.range(..=through).map(|(g, _)| *g).collect();
         for g in &gone {

@@ -8,7 +8,7 @@
 
 use super::index::Index;
 use super::log::{self, Tail};
-use super::{Checkpoint, Known, Segment, Store};
+use super::{Checkpoint, Segment, SourceState, Store};
 use crate::chain::{Closed, GENESIS, Stream};
 use crate::ctx::Ctx;
 use crate::durable::NotUnderstood;
@@ -26,7 +26,7 @@ impl RecoveryStep {
                 Some(DiskResult::Files(Vec::new()))
             }
             RecoveryStep::Checkpoint if ctx.plays(Bug::UnreadCheckpointIsNone) => Some(DiskResult::Missing),
-            RecoveryStep::Known if ctx.plays(Bug::UnreadSourceIsNone) => Some(DiskResult::Missing),
+            RecoveryStep::SourceState if ctx.plays(Bug::UnreadSourceIsNone) => Some(DiskResult::Missing),
             _ => None,
         }
     }
@@ -41,7 +41,7 @@ pub struct Recovery {
     /// The files are those of a seed that has just taken the place of the old copy.
     switched: bool,
     /// Segments above the checkpoint.
-    above: Vec<u64>,
+    uncheckpointed: Vec<u64>,
     todo: VecDeque<RecoveryStep>,
 }
 
@@ -93,7 +93,7 @@ impl Store {
 
     /// No switch is under way: what is known of the source, and the checkpoint.
     fn read_both(&self, ctx: &mut Ctx<impl From<GroupOp>>) {
-        self.read_small(ctx, RecoveryStep::Known, self.file(".src"));
+        self.read_small(ctx, RecoveryStep::SourceState, self.file(".src"));
         self.read_small(ctx, RecoveryStep::Checkpoint, self.file(".chk"));
     }
 
@@ -115,11 +115,11 @@ impl Store {
                     self.read_both(ctx);
                 }
             },
-            (RecoveryStep::Known, DiskResult::Bytes(bytes)) => match Known::decode(&bytes) {
-                Ok(known) => self.known = known,
+            (RecoveryStep::SourceState, DiskResult::Bytes(bytes)) => match SourceState::decode(&bytes) {
+                Ok(state) => self.source_state = state,
                 Err(e) => self.seal(&self.file(".src"), &e),
             },
-            (RecoveryStep::Known, DiskResult::Missing) => {}
+            (RecoveryStep::SourceState, DiskResult::Missing) => {}
             (RecoveryStep::Checkpoint, DiskResult::Bytes(bytes)) => {
                 let read = Checkpoint::decode(&bytes);
                 let read = read.and_then(|c| {
@@ -140,12 +140,12 @@ impl Store {
                 self.read_next(ctx);
             }
             (RecoveryStep::Log(g), DiskResult::Missing) => {
-                self.strays.insert(g, None);
+                self.orphans.insert(g, None);
                 self.read_next(ctx);
             }
             (RecoveryStep::Open, DiskResult::Bytes(bytes)) => self.read_open(ctx, &bytes),
             (RecoveryStep::Open, DiskResult::Missing) => {
-                self.leftover = None;
+                self.tail = None;
                 self.read_next(ctx);
             }
             (step, other) => {
@@ -156,7 +156,7 @@ impl Store {
 
     /// A file is there and is not understood: nothing of the group is touched any more.
     fn seal(&mut self, file: &str, why: &dyn std::fmt::Display) {
-        self.sealed = true;
+        self.quarantined = true;
         self.damage.get_or_insert_with(|| format!("{file}: {why}"));
     }
 
@@ -181,7 +181,7 @@ impl Store {
             self.no_checkpoint(&recovery, open_len);
         }
         self.reserved = recovery.logs.iter().filter(|(n, _)| n.ends_with(".jrs")).count() as u64 == super::RESERVES;
-        if self.sealed {
+        if self.quarantined {
             return self.finish(ctx, &recovery);
         }
         if open_len.is_none() && tmp_len.is_some() {
@@ -192,7 +192,7 @@ impl Store {
                 _ => self.set_aside(ctx, file, "a log in waiting is empty, and this one is not"),
             }
         }
-        self.leftover = open_len;
+        self.tail = open_len;
         for (name, _) in &recovery.segments {
             match self.generation_of(name, ".edb") {
                 Some(g) if self.stream.is_none() => {
@@ -201,7 +201,7 @@ impl Store {
                     self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
                 }
                 Some(g) if g <= self.checkpoint.generation => recovery.todo.push_back(RecoveryStep::Segment(g)),
-                Some(g) => recovery.above.push(g),
+                Some(g) => recovery.uncheckpointed.push(g),
                 None => {}
             }
         }
@@ -239,7 +239,7 @@ impl Store {
 
     /// A checkpoint that is missing while there is something that had one does not mean that there is no database.
     fn no_checkpoint(&mut self, recovery: &Recovery, open_len: Option<u64>) {
-        if self.stream.is_some() || self.sealed || self.known.seeding {
+        if self.stream.is_some() || self.quarantined || self.source_state.seeding {
             return;
         }
         let segments = recovery
@@ -271,7 +271,7 @@ impl Store {
             | RecoveryStep::Segments
             | RecoveryStep::Seed
             | RecoveryStep::Marker
-            | RecoveryStep::Known
+            | RecoveryStep::SourceState
             | RecoveryStep::Checkpoint => return,
         };
         let action = DiskAction::Read {
@@ -295,7 +295,7 @@ impl Store {
                     dead: 0,
                 };
                 self.segments.insert(generation, segment);
-                self.bury(&scan);
+                self.mark_dead(&scan);
             }
             Ok(_) => self.damage = Some(format!("segment {generation} does not follow the one before it")),
             Err(e) if e.is_strange() => self.seal(&self.segment_file(generation), &e),
@@ -319,12 +319,12 @@ impl Store {
                 if before.is_none_or(|b| follows(b, &scan)) {
                     self.closed.insert(generation, closed);
                 } else {
-                    self.stray(ctx, generation, Some(closed), "not the next of this stream");
+                    self.orphan(ctx, generation, Some(closed), "not the next of this stream");
                 }
             }
-            Ok(_) => self.stray(ctx, generation, None, "it belongs elsewhere"),
+            Ok(_) => self.orphan(ctx, generation, None, "it belongs elsewhere"),
             Err(e) if e.is_strange() => self.seal(&self.log_file(generation), &e),
-            Err(e) => self.stray(ctx, generation, None, &e.to_string()),
+            Err(e) => self.orphan(ctx, generation, None, &e.to_string()),
         }
         self.read_next(ctx);
     }
@@ -339,8 +339,8 @@ impl Store {
         let behind = gap.max(short).unwrap_or(0);
         let kept = self.closed.split_off(&(behind + 1));
         let gone = std::mem::replace(&mut self.closed, kept);
-        let strays: Vec<(u64, bool)> = self.strays.range(..=through).map(|(g, c)| (*g, c.is_some())).collect();
-        for (g, whole) in gone.into_keys().map(|g| (g, true)).chain(strays) {
+        let orphans: Vec<(u64, bool)> = self.orphans.range(..=through).map(|(g, c)| (*g, c.is_some())).collect();
+        for (g, whole) in gone.into_keys().map(|g| (g, true)).chain(orphans) {
             let file = self.log_file(g);
             if whole {
                 self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
@@ -352,12 +352,12 @@ impl Store {
 
     /// Segments above the checkpoint do not exist for anybody: a batch was broken off, and is replayed again from its logs.
     /// Where a log is gone that only a checkpoint behind it lets go, the checkpoint is an older one.
-    fn settle_above(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, above: &[u64]) {
-        for g in above {
+    fn drop_uncheckpointed(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, uncheckpointed: &[u64]) {
+        for g in uncheckpointed {
             let file = self.segment_file(*g);
             if self.closed.contains_key(g) {
                 self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
-            } else if !self.strays.contains_key(g) {
+            } else if !self.orphans.contains_key(g) {
                 let why = format!("older than the database, which has segment {g} and no log to replay it from");
                 self.seal(&self.file(".chk"), &why);
                 return;
@@ -365,14 +365,14 @@ impl Store {
         }
     }
 
-    fn stray(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, generation: u64, whole: Option<Closed>, why: &str) {
+    fn orphan(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, generation: u64, whole: Option<Closed>, why: &str) {
         let data = [
             ("group", self.name.as_str().into()),
             ("generation", generation.into()),
             ("why", why.into()),
         ];
         ctx.warn(kind::COPY_INSPECTION_FAILED, &data);
-        self.strays.insert(generation, whole);
+        self.orphans.insert(generation, whole);
     }
 
     /// The open log of an earlier life. A write that the power cut off is cut off here, at the last whole record. What was
@@ -407,25 +407,25 @@ impl Store {
         };
         self.disk(ctx, Op::Quiet, cut);
         self.disk(ctx, Op::Quiet, DiskAction::Sync { file });
-        self.leftover = Some(len);
+        self.tail = Some(len);
     }
 
     fn finish(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, recovery: &Recovery) {
-        if !self.sealed {
-            self.settle_above(ctx, &recovery.above);
+        if !self.quarantined {
+            self.drop_uncheckpointed(ctx, &recovery.uncheckpointed);
         }
-        if self.sealed {
+        if self.quarantined {
             // Nobody mounts it, copies from it, or compares it with anything.
             self.stream = None;
-            self.strays.clear();
+            self.orphans.clear();
             self.index = Index::default();
-            (self.applied, self.leftover) = (0, None);
+            (self.applied, self.tail) = (0, None);
         } else {
             // Of a seed that was broken off.
             self.clear_seed(ctx);
-            if self.known.seeding && self.stream.is_some() {
-                self.known.seeding = false;
-                self.save_known(ctx);
+            if self.source_state.seeding && self.stream.is_some() {
+                self.source_state.seeding = false;
+                self.save_source_state(ctx);
             }
         }
         if self.stream.is_none() {
@@ -451,18 +451,18 @@ impl Store {
             .map(|(g, _)| *g);
         if first.is_some_and(|g| g != self.checkpoint.generation + 1) {
             let behind = self.closed.split_off(&(self.checkpoint.generation + 1));
-            self.strays.extend(behind.into_iter().map(|(g, c)| (g, Some(c))));
+            self.orphans.extend(behind.into_iter().map(|(g, c)| (g, Some(c))));
         }
         // A log that is missing is no gap where the database has taken it in: those behind it go on from there.
         if self.damage.is_none() && self.stream.is_some() {
             self.drop_behind_gap(ctx);
-            self.adopt_strays();
+            self.adopt_orphans();
         }
         // A log that is there but cannot be used is one that is missing.
-        self.strays = self.strays.split_off(&(self.checkpoint.generation + 1));
-        let highest = self.strays.last_key_value().map_or(0, |(g, _)| *g);
+        self.orphans = self.orphans.split_off(&(self.checkpoint.generation + 1));
+        let highest = self.orphans.last_key_value().map_or(0, |(g, _)| *g);
         let damaged = u64::from(self.open_damage.is_some()) * (self.last().generation + 1);
-        self.known.generated = self.known.generated.max(highest).max(damaged);
+        self.source_state.generated = self.source_state.generated.max(highest).max(damaged);
         if self.damage.is_some() {
             ctx.warn(
                 kind::COPY_FAILED,

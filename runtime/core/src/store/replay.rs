@@ -111,7 +111,7 @@ impl Store {
             dead: 0,
         };
         self.segments.insert(generation, segment);
-        self.bury(&scan);
+        self.mark_dead(&scan);
         let file = self.segment_file(generation);
         self.disk(
             ctx,

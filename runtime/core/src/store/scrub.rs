@@ -36,7 +36,7 @@ pub struct Scrub {
     /// Files that somebody could not read: their turn is now.
     suspects: BTreeSet<Part>,
     /// Files that are damaged, and how.
-    pub(crate) hurt: BTreeMap<Part, String>,
+    pub(crate) corrupt: BTreeMap<Part, String>,
     /// A verification, and the last file of it that was read.
     verifying: Option<(Verified, Option<Part>)>,
 }
@@ -79,7 +79,7 @@ impl Store {
 
     /// Somebody could not read this file, or found it changed.
     pub(crate) fn suspect(&mut self, part: Part) {
-        if !self.scrub.hurt.contains_key(&part) {
+        if !self.scrub.corrupt.contains_key(&part) {
             self.scrub.suspects.insert(part);
         }
     }
@@ -184,10 +184,10 @@ impl Store {
         let fault = found.err().map(|why| format!("{part} is damaged: {why}"));
         self.count(part, fault.as_deref());
         match fault {
-            Some(why) if self.scrub.hurt.insert(part, why.clone()).is_none() => vec![Outcome::Damaged(part, why)],
+            Some(why) if self.scrub.corrupt.insert(part, why.clone()).is_none() => vec![Outcome::Damaged(part, why)],
             Some(_) => Vec::new(),
             None => {
-                self.scrub.hurt.remove(&part);
+                self.scrub.corrupt.remove(&part);
                 Vec::new()
             }
         }
@@ -222,7 +222,7 @@ impl Store {
             let mut held = BTreeSet::new();
             for record in &scan.records {
                 if let log::Record::Message { label, at, len, .. } = record {
-                    if self.index.is_buried(label.seq) {
+                    if self.index.is_dead(label.seq) {
                         segment.dead += len;
                     }
                     self.index.moved(label.seq, *at);
@@ -231,7 +231,7 @@ impl Store {
             }
             lacks = self.index.keep_of(g, &held);
         }
-        self.scrub.hurt.remove(&part);
+        self.scrub.corrupt.remove(&part);
         if let Part::Log(g) = part {
             self.bad.take_if(|bad| *bad == g);
         }

@@ -10,7 +10,7 @@
 //! is moved, a seed folder that lacks a segment says that they are gone, and whatever lies beside it is new.
 
 use super::recovery::Recovery;
-use super::{Checkpoint, Known, Store};
+use super::{Checkpoint, SourceState, Store};
 use crate::chain::ChainLink;
 use crate::ctx::Ctx;
 use crate::io::DiskAction;
@@ -50,7 +50,7 @@ impl Store {
     /// Every segment is there: writes the marker. Behind it there is no way back.
     pub(crate) fn mark_seed(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, op: Op, stream: &str, link: ChainLink) {
         let stream = stream.to_owned();
-        let keep = self.sealed.then(|| self.damage.clone().unwrap_or_default());
+        let keep = self.quarantined.then(|| self.damage.clone().unwrap_or_default());
         let bytes = Checkpoint { stream, link, keep }.encode();
         let file = self.seed_marker();
         self.disk(ctx, op, DiskAction::Replace { file, bytes });
@@ -74,7 +74,7 @@ impl Store {
                 }
             }
             // What was known of the old database does not matter any more.
-            let (file, bytes) = (self.file(".src"), Known::default().encode());
+            let (file, bytes) = (self.file(".src"), SourceState::default().encode());
             self.disk(ctx, Op::Quiet, DiskAction::Replace { file, bytes });
         }
         for g in fetched {

@@ -147,7 +147,7 @@ fn what_was_deleted_leaves_the_database_and_everything_else_stays() {
     // A start reads the same from it: the message is gone, and a second delivery of it is still one.
     let mut index = crate::store::index::Index::default();
     index.apply(&scan);
-    assert!(index.get("ann", 1).is_none() && index.has_seen("hub-1", "ann") && index.get("ann", 2).is_some());
+    assert!(index.get("ann", 1).is_none() && index.was_delivered("hub-1", "ann") && index.get("ann", 2).is_some());
     // Once is enough.
     store.on_disk(&mut ctx, Op::Compact(CompactStep::Written), DiskResult::Done);
     store.compact(&mut ctx);

@@ -41,7 +41,7 @@ fn copy(lab: &mut Lab, i: usize) -> (CopyStatus, Option<String>) {
 
 /// A file of a copy is changed behind its back: it is told, nothing is touched, and a seed makes the copy whole again while
 /// what was there is kept.
-fn sealed(file: &str, change: impl Fn(&mut Lab, usize), says: &str) {
+fn quarantined(file: &str, change: impl Fn(&mut Lab, usize), says: &str) {
     let mut lab = Lab::new(1, 300);
     lab.secs(46);
     let passive = lab.passive();
@@ -63,7 +63,7 @@ fn sealed(file: &str, change: impl Fn(&mut Lab, usize), says: &str) {
 
 #[test]
 fn a_damaged_checkpoint_deletes_nothing() {
-    sealed(
+    quarantined(
         "E00/E00.chk",
         |lab, i| assert!(lab.disk(i).flip("E00/E00.chk", 0)),
         "damaged",
@@ -72,7 +72,7 @@ fn a_damaged_checkpoint_deletes_nothing() {
 
 #[test]
 fn a_missing_checkpoint_deletes_nothing_where_there_is_a_database() {
-    sealed(
+    quarantined(
         "E00/E00.chk",
         |lab, i| assert!(lab.disk(i).remove("E00/E00.chk")),
         "it is missing",
@@ -85,7 +85,7 @@ fn a_damaged_source_file_deletes_nothing_and_is_not_written_over() {
         let len = lab.disk(i).file("E00/E00.src").expect("there").len();
         lab.disk(i).put("E00/E00.src", vec![0; len]);
     };
-    sealed("E00/E00.src", zero, "damaged");
+    quarantined("E00/E00.src", zero, "damaged");
 }
 
 #[test]
@@ -102,8 +102,8 @@ fn a_newer_segment_or_log_is_told_as_such_and_left_alone() {
             lab.disk(i).put(&name, bytes);
         }
     };
-    sealed("E00/db/E0000", newer(".edb"), "written by a newer ccrd: version 2");
-    sealed("E00/E0000", newer(".log"), "written by a newer ccrd: version 2");
+    quarantined("E00/db/E0000", newer(".edb"), "written by a newer ccrd: version 2");
+    quarantined("E00/E0000", newer(".log"), "written by a newer ccrd: version 2");
 }
 
 #[test]

@@ -16,7 +16,7 @@ impl Store {
     /// Whether records lie in a log that is not closed; none where that is not known yet.
     pub fn has_open(&self) -> Option<bool> {
         let written = self.mounted() || self.is_mounting();
-        let left = self.leftover.is_some_and(|len| len > log::HEADER as u64);
+        let left = self.tail.is_some_and(|len| len > log::HEADER as u64);
         self.recovered().then_some(written || left)
     }
 
@@ -26,16 +26,16 @@ impl Store {
         if self.has_open() != Some(true) || self.stream.is_none() || unsound {
             return;
         }
-        self.closing_leftover = true;
+        self.closing_tail = true;
         let action = DiskAction::Read {
             file: self.file(".log"),
             offset: 0,
             len: self.generation_bytes() + 1,
         };
-        self.disk(ctx, Op::Leftover(TailStep::Read), action);
+        self.disk(ctx, Op::Tail(TailStep::Read), action);
     }
 
-    pub(super) fn on_leftover(
+    pub(super) fn on_tail(
         &mut self,
         ctx: &mut Ctx<impl From<GroupOp>>,
         step: TailStep,
@@ -44,20 +44,20 @@ impl Store {
         match (step, result) {
             (TailStep::Read, DiskResult::Bytes(bytes)) => {
                 match log::scan(&bytes).ok().filter(|s| self.is_next(s)) {
-                    Some(scan) => self.close_leftover(ctx, &scan),
+                    Some(scan) => self.close_tail(ctx, &scan),
                     // It comes behind a log that is missing here, or belongs to another history: it stays as it is.
-                    None => self.closing_leftover = false,
+                    None => self.closing_tail = false,
                 }
                 Vec::new()
             }
             (TailStep::Closed(closed), DiskResult::Done) => {
-                self.closing_leftover = false;
-                self.leftover = None;
+                self.closing_tail = false;
+                self.tail = None;
                 self.on_closed(ctx, closed)
             }
             // It could not be read, or there was no room for it: it stays open, and the other node is told so.
             (TailStep::Read | TailStep::Closed(_), result) => {
-                self.closing_leftover = false;
+                self.closing_tail = false;
                 if let DiskResult::Failed(_) = result {
                     self.unread(ctx, "the open log", &result);
                 }
@@ -74,11 +74,11 @@ impl Store {
         next && Some(h.stream) == self.stream && !scan.records.is_empty()
     }
 
-    fn close_leftover(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, scan: &Scan) {
+    fn close_tail(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, scan: &Scan) {
         let file = self.file(".log");
         let mut used = scan.used as u64;
         let write = |file: &str, len| DiskAction::SetLen { file: file.into(), len };
-        self.disk(ctx, Op::Leftover(TailStep::Write), write(&file, used));
+        self.disk(ctx, Op::Tail(TailStep::Write), write(&file, used));
         if scan.end.is_none() {
             let mut bytes = Vec::new();
             log::put_end(&mut bytes, scan.crc);
@@ -87,7 +87,7 @@ impl Store {
                 file: file.clone(),
                 bytes,
             };
-            self.disk(ctx, Op::Leftover(TailStep::Write), end);
+            self.disk(ctx, Op::Tail(TailStep::Write), end);
         }
         let closed = Closed {
             link: ChainLink {
@@ -99,11 +99,11 @@ impl Store {
             used,
         };
         let len = self.generation_bytes().max(used);
-        self.disk(ctx, Op::Leftover(TailStep::Write), write(&file, len));
+        self.disk(ctx, Op::Tail(TailStep::Write), write(&file, len));
         let sync = DiskAction::Sync { file: file.clone() };
-        self.disk(ctx, Op::Leftover(TailStep::Write), sync);
+        self.disk(ctx, Op::Tail(TailStep::Write), sync);
         let to = self.log_file(closed.link.generation);
         let name = DiskAction::Rename { from: file, to };
-        self.disk(ctx, Op::Leftover(TailStep::Closed(closed)), name);
+        self.disk(ctx, Op::Tail(TailStep::Closed(closed)), name);
     }
 }
