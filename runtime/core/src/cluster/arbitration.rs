@@ -23,7 +23,7 @@ const LONGEST_RETRY_US: u64 = 1_200_000;
 /// Failures before the waits become longer: a share that is away for a moment costs no quorum.
 const PATIENT: u32 = 3;
 /// Between two events about attempts that gave nothing for different reasons, in microseconds.
-const TELL_US: u64 = 5_000_000;
+const REPORT_US: u64 = 5_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Hold {
@@ -67,9 +67,9 @@ pub struct Witness {
     /// A holder before us may believe until then that it may serve.
     pub(super) safe_at: u64,
     /// Whether the present attempt was told of.
-    told_begin: bool,
+    begin_reported: bool,
     /// What was told last of attempts that gave nothing, and when.
-    told_lost: Option<(Not, u64)>,
+    last_loss_reported: Option<(Not, u64)>,
     /// Why the last attempt gave nothing.
     pub(super) why: Option<String>,
     /// As what this node arbitrates: the previous owner, or a challenger.
@@ -147,7 +147,7 @@ impl Cluster {
         match self.phase {
             Phase::Up if leader => self.peer_suspect(ctx) || self.peer.view.is_none() || keeps,
             Phase::Up => (self.peer_lost(ctx) && ctx.due(self.alone_since_lost() + delay_us)) || keeps,
-            Phase::Forming if self.force.asked => true,
+            Phase::Forming if self.force.requested => true,
             Phase::Forming => {
                 if self.peer_is_there(ctx) {
                     return false;
@@ -188,8 +188,8 @@ impl Cluster {
         let want = self.wants_witness(ctx);
         match self.witness.hold {
             Hold::No if want && ctx.due(self.witness.retry_at) => {
-                if !self.witness.told_begin {
-                    self.witness.told_begin = true;
+                if !self.witness.begin_reported {
+                    self.witness.begin_reported = true;
                     let role = self.arbitrates_as();
                     self.witness.role = role;
                     ctx.info(
@@ -202,9 +202,9 @@ impl Cluster {
                 ctx.witness(Pending::Witness(WitnessStep::Open), WitnessAction::Open, deadline);
             }
             Hold::No if !want => {
-                self.witness.told_begin = false;
+                self.witness.begin_reported = false;
                 self.witness.role = "";
-                self.witness.told_lost = None;
+                self.witness.last_loss_reported = None;
             }
             Hold::Held if self.witness.writing.is_none() => {
                 let stale = self.saving.is_none() && self.witness.written.as_ref() != Some(&self.saved.record.id);
@@ -275,14 +275,14 @@ impl Cluster {
             (WitnessStep::Open, WitnessResult::Opened(content)) => self.opened(ctx, &content),
             (WitnessStep::Open, WitnessResult::Held) => {
                 let why = "the other member holds the file";
-                if self.force.asked {
+                if self.force.requested {
                     self.force_refused(why);
                 }
                 self.not_won(ctx, why, Not::Free);
             }
             (WitnessStep::Open, WitnessResult::Failed(why)) => {
                 self.not_won(ctx, &why, Not::Working);
-                if self.force.asked && self.phase == Phase::Forming && self.saving.is_none() {
+                if self.force.requested && self.phase == Phase::Forming && self.saving.is_none() {
                     self.force_alone(ctx, &format!("the witness cannot be seen ({why})"));
                 }
             }
@@ -297,7 +297,7 @@ impl Cluster {
                 self.witness.written = self.witness.writing.take();
                 self.witness.failures = 0;
                 self.witness.failing_since = None;
-                self.witness.told_lost = None;
+                self.witness.last_loss_reported = None;
                 self.witness.why = None;
                 self.lease.renew(Source::Witness, begun);
             }
@@ -316,7 +316,7 @@ impl Cluster {
                 // What was held and is lost is asked for again at once; what could never be written is not.
                 let wait = if had_it { 0 } else { self.next_wait(ctx) };
                 self.witness.retry_at = ctx.now.boot_us + wait;
-                self.tell_lost(ctx, &format!("{result:?}"), Not::Working);
+                self.report_lost(ctx, &format!("{result:?}"), Not::Working);
             }
             (WitnessStep::Open, WitnessResult::Done) => self.not_won(ctx, "no answer that makes sense", Not::Working),
         }
@@ -335,7 +335,7 @@ impl Cluster {
             Ok(file) => file,
             Err(e) => {
                 let why = format!("the witness file is not readable: {e}");
-                if self.force.asked {
+                if self.force.requested {
                     self.force_refused(&why);
                 }
                 return self.refuse(ctx, &why);
@@ -345,7 +345,7 @@ impl Cluster {
         self.witness.written = None;
         self.witness.beat_at = ctx.now.boot_us;
         let seen = file.as_ref().map(|f| f.id.clone()).unwrap_or_default();
-        if self.force.asked && self.phase == Phase::Forming && self.saving.is_none() {
+        if self.force.requested && self.phase == Phase::Forming && self.saving.is_none() {
             if let Err(why) = self.force_with_witness(ctx, file.as_ref()) {
                 return self.refuse(ctx, &why);
             }
@@ -407,7 +407,7 @@ impl Cluster {
             Not::Working => self.next_wait(ctx),
         };
         self.witness.retry_at = ctx.now.boot_us + wait;
-        self.tell_lost(ctx, why, refused);
+        self.report_lost(ctx, why, refused);
     }
 
     /// How long the opening may take. Where a probe has shown meanwhile that the server is only slow, a node that runs nothing waits as
@@ -438,12 +438,12 @@ impl Cluster {
     }
 
     /// Once for each time that it was had or asked for, and when the reason is another one.
-    fn tell_lost(&mut self, ctx: &mut Ctx<Pending>, why: &str, kind: Not) {
+    fn report_lost(&mut self, ctx: &mut Ctx<Pending>, why: &str, kind: Not) {
         self.witness.why = Some(why.to_owned());
         let now = ctx.now.boot_us;
-        let told = self.witness.told_lost;
-        if told.is_none_or(|(before, at)| before != kind && now >= at + TELL_US) {
-            self.witness.told_lost = Some((kind, now));
+        let last = self.witness.last_loss_reported;
+        if last.is_none_or(|(before, at)| before != kind && now >= at + REPORT_US) {
+            self.witness.last_loss_reported = Some((kind, now));
             ctx.warn(
                 kind::ARBITRATION_LOST,
                 &[("why", why.into()), ("epoch", self.epoch().into())],

@@ -21,7 +21,7 @@ const EPOCHS_AHEAD: u64 = 1_000;
 #[derive(Debug, Default)]
 pub(super) struct Force {
     /// It waits for what the witness says.
-    pub asked: bool,
+    pub requested: bool,
     /// The witness file says that the quorum was forced, until both members are there again.
     pub mark: bool,
     /// What came of it.
@@ -42,14 +42,14 @@ impl Cluster {
                 self.peer.name
             ));
         }
-        if !self.started || self.saving.is_some() || self.force.asked {
+        if !self.started || self.saving.is_some() || self.force.requested {
             return Err("this node is busy: try again".into());
         }
         if self.witness_path.is_none() {
             self.force_alone(ctx, "there is no witness");
             return Ok(());
         }
-        self.force.asked = true;
+        self.force.requested = true;
         self.witness.attempt_now();
         Ok(())
     }
@@ -61,7 +61,7 @@ impl Cluster {
 
     /// Nobody keeps this node from it, as far as it can see; the witness is not seen.
     pub(super) fn force_alone(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
-        self.force.asked = false;
+        self.force.requested = false;
         self.lease.forced = true;
         self.claim_by_force(ctx, 0, why);
         self.force.outcome = Some(Ok(format!(
@@ -76,7 +76,7 @@ impl Cluster {
         ctx: &mut Ctx<Pending>,
         file: Option<&WitnessFile>,
     ) -> Result<(), String> {
-        self.force.asked = false;
+        self.force.requested = false;
         let refusal = match file {
             Some(f) if f.cluster != self.name => Some(format!("the witness file belongs to cluster {}", f.cluster)),
             Some(f) => self.forced_elsewhere(f),
@@ -96,7 +96,7 @@ impl Cluster {
 
     /// The witness says no: the other member has it.
     pub(super) fn force_refused(&mut self, why: &str) {
-        self.force.asked = false;
+        self.force.requested = false;
         self.force.outcome = Some(Err(why.to_owned()));
     }
 

@@ -24,13 +24,13 @@ pub(super) struct PeerInterface {
     pub role: NetworkRole,
     pub peer: Option<Ipv4Addr>,
     /// Boot time of the last heartbeat that arrived on it.
-    pub heard: Option<u64>,
+    pub received_at: Option<u64>,
     /// Since when it has been silent, where it has.
     pub silent_since: Option<u64>,
     /// Whether the other member hears us on it, as it says.
     pub heard_by_peer: Option<bool>,
     /// What was last told of the two directions.
-    told: (bool, bool),
+    last_reported: (bool, bool),
 }
 
 impl PeerInterface {
@@ -80,10 +80,10 @@ impl Peer {
             name: n.name.clone(),
             role: n.role,
             peer: ours.get(&n.name).and_then(|_| addresses.get(&n.name)).copied(),
-            heard: None,
+            received_at: None,
             silent_since: None,
             heard_by_peer: None,
-            told: (false, false),
+            last_reported: (false, false),
         });
         Self {
             name: other.map(|m| m.name.clone()).unwrap_or_default(),
@@ -128,7 +128,7 @@ impl Cluster {
             self.beat_now = true;
             return;
         }
-        self.peer.interfaces[at].heard = Some(now);
+        self.peer.interfaces[at].received_at = Some(now);
         self.peer.interfaces[at].silent_since = None;
         if same && old.is_some_and(|(_, s)| hb.seq == s) {
             return;
@@ -138,8 +138,8 @@ impl Cluster {
             self.peer.granted = None;
             self.peer.since_seq = self.seq;
         }
-        for (path, hears) in self.peer.interfaces.iter_mut().zip(&hb.hears) {
-            path.heard_by_peer = Some(*hears);
+        for (interface, hears) in self.peer.interfaces.iter_mut().zip(&hb.hears) {
+            interface.heard_by_peer = Some(*hears);
         }
         self.take_echo(&hb, now);
         self.consider_grant(&hb, now);
@@ -236,12 +236,12 @@ impl Cluster {
     /// heard on it, and the witness there answers that one and not this one. Where it answers neither, the network itself is
     /// down, and nothing is gained by a move.
     pub fn service_network_failed(&self) -> bool {
-        let path = self.peer.interfaces.iter().find(|p| p.name == self.service_network);
-        let Some(silent) = path.and_then(|p| p.silent_since) else {
+        let interface = self.peer.interfaces.iter().find(|p| p.name == self.service_network);
+        let Some(silent) = interface.and_then(|p| p.silent_since) else {
             return false;
         };
         let here = self.witness.failed_since(silent);
-        let there = self.peer_view().and_then(|v| v.probe);
+        let there = self.member_heartbeat().and_then(|v| v.probe);
         let fresh_ms = 2 * self.settings.witness_check_ms;
         here && there.is_some_and(|(age_ms, ok)| ok && age_ms < fresh_ms)
     }
@@ -251,25 +251,25 @@ impl Cluster {
         let (tolerance, epoch) = (self.interface_tolerance_us(), self.epoch());
         let peer_silent = ctx.now.boot_us.saturating_sub(self.peer.view_at) > tolerance;
         for i in 0..self.peer.interfaces.len() {
-            let path = &mut self.peer.interfaces[i];
-            if !path.internal() {
+            let interface = &mut self.peer.interfaces[i];
+            if !interface.internal() {
                 continue;
             }
-            let in_ = path.heard.is_some_and(|at| !ctx.due(at + tolerance));
-            if path.heard.is_some() && !in_ {
-                path.heard = None;
-                path.silent_since = Some(ctx.now.boot_us);
+            let in_ = interface.received_at.is_some_and(|at| !ctx.due(at + tolerance));
+            if interface.received_at.is_some() && !in_ {
+                interface.received_at = None;
+                interface.silent_since = Some(ctx.now.boot_us);
             }
             let out = if peer_silent {
-                path.told.1
+                interface.last_reported.1
             } else {
-                path.heard_by_peer == Some(true)
+                interface.heard_by_peer == Some(true)
             };
-            let was = std::mem::replace(&mut path.told, (in_, out));
+            let was = std::mem::replace(&mut interface.last_reported, (in_, out));
             if was == (in_, out) {
                 continue;
             }
-            let network = path.name.clone();
+            let network = interface.name.clone();
             let (me, peer) = (self.me.clone(), self.peer.name.clone());
             for (was, is, from, to) in [(was.0, in_, &peer, &me), (was.1, out, &me, &peer)] {
                 if was != is {
@@ -285,8 +285,8 @@ impl Cluster {
                         ("up", is.into()),
                         ("epoch", epoch.into()),
                     ];
-                    let told = data.len() - usize::from(ctx.plays(Bug::TellNoEpoch));
-                    ctx.event(kind::PATH, Some(id), severity, &data[..told]);
+                    let reported = data.len() - usize::from(ctx.plays(Bug::TellNoEpoch));
+                    ctx.event(kind::PATH, Some(id), severity, &data[..reported]);
                 }
             }
         }
@@ -321,8 +321,8 @@ impl Cluster {
             self.beat_now = true;
             ctx.wake_at(now + BETWEEN_ROUNDS_US);
         }
-        for path in self.peer.interfaces.iter().filter(|p| p.internal()) {
-            let (network, to) = (path.name.clone(), path.peer.expect("internal paths have one"));
+        for interface in self.peer.interfaces.iter().filter(|p| p.internal()) {
+            let (network, to) = (interface.name.clone(), interface.peer.expect("internal interfaces have one"));
             ctx.emit(Effect::SendDatagram {
                 network,
                 to,
@@ -341,7 +341,7 @@ impl Cluster {
             incarnation: self.incarnation,
             seq: self.seq,
             phase: self.phase,
-            hears: self.peer.interfaces.iter().map(|p| p.heard.is_some()).collect(),
+            hears: self.peer.interfaces.iter().map(|p| p.received_at.is_some()).collect(),
             echo: match self.peer.unproven {
                 Some((incarnation, seq)) => Some(Echo {
                     incarnation,

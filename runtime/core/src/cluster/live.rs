@@ -121,7 +121,7 @@ impl Cluster {
         } else {
             key.replace('-', "_")
         };
-        let mut told = format!("{key}={value}");
+        let mut answer = format!("{key}={value}");
         if let Some(name) = network_of(&key) {
             self.check_role(name, value)?;
         } else if key == WITNESS {
@@ -129,7 +129,7 @@ impl Cluster {
                 return Err("this cluster was made without a witness".into());
             };
             self.locate(value)?;
-            told += "; in force when the Cluster Group comes online again (move-group cluster)";
+            answer += "; in force when the Cluster Group comes online again (move-group cluster)";
         } else {
             with(&self.settings, &key, value)?;
         }
@@ -141,12 +141,12 @@ impl Cluster {
                         .into(),
                 );
             }
-            told +=
+            answer +=
                 "; forced although the witness cannot be locked: the quorum is lost while a cluster service restarts";
         }
         let mut next = self.saved.record.next(&self.maker);
         next.settings.insert(key, value.to_owned());
-        Ok((next, told))
+        Ok((next, answer))
     }
 
     fn witness_can_be_locked(&self) -> bool {
@@ -261,9 +261,9 @@ impl Cluster {
         for (key, value) in record.settings.iter().chain(&record.settings) {
             settings = with(&settings, key, value).unwrap_or(settings);
         }
-        for (path, base) in self.peer.interfaces.iter_mut().zip(&self.base.roles) {
-            let set = record.settings.get(&format!("network.{}.role", path.name));
-            path.role = set.and_then(|v| role(v).ok()).unwrap_or(*base);
+        for (interface, default) in self.peer.interfaces.iter_mut().zip(&self.base.roles) {
+            let set = record.settings.get(&format!("network.{}.role", interface.name));
+            interface.role = set.and_then(|v| role(v).ok()).unwrap_or(*default);
         }
         let changed: Vec<(String, String)> = record
             .settings

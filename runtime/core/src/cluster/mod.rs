@@ -223,15 +223,15 @@ impl Cluster {
         self.is_up() && self.peer.member
     }
     /// What the other member said last, where it can be relied on: it is part of the cluster.
-    pub fn peer_view(&self) -> Option<&Heartbeat> {
+    pub fn member_heartbeat(&self) -> Option<&Heartbeat> {
         self.peer.view.as_ref().filter(|_| self.peer_up())
     }
     /// What the other member said last, whatever it belongs to.
-    pub fn peer_said(&self) -> Option<&Heartbeat> {
+    pub fn last_heartbeat(&self) -> Option<&Heartbeat> {
         self.peer.view.as_ref()
     }
     /// Whether both members hear each other, whatever else they are.
-    pub fn hears_peer(&self, ctx: &mut Ctx<Pending>) -> bool {
+    pub fn reaches_peer(&self, ctx: &mut Ctx<Pending>) -> bool {
         !self.peer_lost(ctx)
     }
     /// Whether an answer may leave now.
@@ -308,7 +308,7 @@ impl Cluster {
             if self.agreed.len() > AGREED_KEPT {
                 self.agreed.pop_front();
             }
-            self.tell_record(ctx);
+            self.report_record(ctx);
         }
     }
 
@@ -320,7 +320,7 @@ impl Cluster {
         if !ctx.due(self.resting_until) {
             return self.probe_witness(ctx);
         }
-        if self.force.asked && self.phase != Phase::Forming {
+        if self.force.requested && self.phase != Phase::Forming {
             self.force_refused("a regular cluster was formed meanwhile");
         }
         let same = |r: &Report| (r.service, r.service_epoch, r.wants_lease, r.released, r.redelivered);
@@ -496,7 +496,7 @@ impl Cluster {
         ctx.event(kind::QUORUM_LOST, Some(1177), Severity::Error, &data);
     }
 
-    fn tell_record(&self, ctx: &mut Ctx<Pending>) {
+    fn report_record(&self, ctx: &mut Ctx<Pending>) {
         let r = &self.saved.record;
         ctx.info(
             kind::REGROUP,

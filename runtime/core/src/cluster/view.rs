@@ -30,7 +30,7 @@ impl Cluster {
         };
         let peer_state = match (&self.peer.view, self.peer.member) {
             (_, true) => MemberState::Up,
-            (Some(_), false) if self.peer.interfaces.iter().any(|p| p.heard.is_some()) => MemberState::Joining,
+            (Some(_), false) if self.peer.interfaces.iter().any(|p| p.received_at.is_some()) => MemberState::Joining,
             _ => MemberState::Down,
         };
         let me_state = if self.is_up() {
@@ -82,7 +82,7 @@ impl Cluster {
         }
         let alone = if heard {
             format!("{peer} was evicted")
-        } else if self.peer.interfaces.iter().any(|p| p.heard.is_some()) {
+        } else if self.peer.interfaces.iter().any(|p| p.received_at.is_some()) {
             format!("{peer} is heard, and does not hear this node")
         } else {
             format!("{peer} is not heard")
@@ -110,7 +110,7 @@ impl Cluster {
                     status::Path {
                         from: self.peer.name.clone(),
                         to: self.me.clone(),
-                        up: Some(p.heard.is_some()),
+                        up: Some(p.received_at.is_some()),
                     },
                     status::Path {
                         from: self.me.clone(),

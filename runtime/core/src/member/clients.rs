@@ -152,7 +152,7 @@ impl Member {
                     ("group", self.stores[group].name.as_str().into()),
                     ("why", format!("a message cannot be read: {seen}").into()),
                 ];
-                self.tell(kind::COPY_FAILED, Severity::Error, &data);
+                self.report_event(kind::COPY_FAILED, Severity::Error, &data);
                 if let Some(part) = part {
                     self.stores[group].suspect(part);
                 }
@@ -302,7 +302,7 @@ impl Member {
         }
         if !self.clients.fenced {
             self.clients.fenced = true;
-            self.tell(
+            self.report_event(
                 kind::FENCED,
                 Severity::Warning,
                 &[("why", "the lease is not valid".into())],

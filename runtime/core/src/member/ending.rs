@@ -55,7 +55,7 @@ impl Member {
                 let to = self.cluster.peer_name().to_owned();
                 let comment = format!("ccrd ends on {}", self.config.node);
                 let data = [("to", to.into()), ("comment", comment.into())];
-                self.tell(kind::MOVE, Severity::Info, &data);
+                self.report_event(kind::MOVE, Severity::Info, &data);
                 self.begin_closing();
             }
             Stage::Waiting | Stage::Salvaging { .. } | Stage::Mounting | Stage::Address | Stage::Ready => {
@@ -98,7 +98,7 @@ impl Member {
             ("late", late.into()),
             ("why", why.into()),
         ];
-        self.tell(kind::ENDED, severity, &data);
+        self.report_event(kind::ENDED, severity, &data);
         self.halted = true;
         self.ctx.emit(Effect::CloseClients);
         self.ctx.emit(Effect::Ended);
@@ -107,7 +107,7 @@ impl Member {
     /// Whether the other member, which was appointed meanwhile, still fetches what this one has closed.
     fn is_taken_from(&self, served: u64) -> bool {
         let record = self.cluster.record();
-        let view = self.cluster.peer_view();
+        let view = self.cluster.member_heartbeat();
         let lacks = |v: &crate::wire::Heartbeat| {
             let mut pairs = self.stores.iter().zip(&v.groups);
             v.service != ServiceState::Online && !pairs.all(|(s, g)| g.inspected >= s.last().generation)

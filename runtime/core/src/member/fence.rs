@@ -62,7 +62,7 @@ impl Member {
             service.address = Address::Away;
             self.ctx.address(Pending::Address(which, false), which, false);
             let why = "the lease is over: the address is given away";
-            self.tell(kind::FENCED, Severity::Warning, &[("why", why.into())]);
+            self.report_event(kind::FENCED, Severity::Warning, &[("why", why.into())]);
         }
     }
 
@@ -75,7 +75,7 @@ impl Member {
     pub(super) fn address_is_back(&mut self) {
         if self.service.address == Address::Returning {
             self.service.address = Address::Here;
-            self.tell(
+            self.report_event(
                 kind::RESUMED,
                 Severity::Info,
                 &[("why", "the lease is valid again".into())],

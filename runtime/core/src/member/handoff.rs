@@ -39,7 +39,7 @@ impl Member {
             .as_ref()
             .map(|v| format!("a move to {} is under way", v.to));
         if let Some(why) = under_way.or_else(|| self.move_problem(&to, &comment)) {
-            self.tell(
+            self.report_event(
                 kind::MOVE,
                 Severity::Warning,
                 &[("to", to.as_str().into()), ("why", why.as_str().into())],
@@ -66,7 +66,7 @@ impl Member {
         if state != ServiceState::Online {
             return Some(format!("the service is {state:?}, not Online"));
         }
-        let Some(view) = self.cluster.peer_view() else {
+        let Some(view) = self.cluster.member_heartbeat() else {
             return Some(format!("{to} is not up"));
         };
         for (g, store) in self.stores.iter().enumerate() {
@@ -83,7 +83,7 @@ impl Member {
         for store in &mut self.stores {
             store.roll(&mut self.ctx);
         }
-        let view = self.cluster.peer_view();
+        let view = self.cluster.member_heartbeat();
         let healthy = view.is_some_and(|v| v.groups.iter().all(|g| g.status == CopyStatus::Healthy));
         if !healthy || self.ctx.due(since + HANDOFF_US) {
             // Nothing was given away yet: serve on.
@@ -93,7 +93,7 @@ impl Member {
             } else {
                 "the copy is not Healthy any more"
             };
-            self.tell(
+            self.report_event(
                 kind::MOVE,
                 Severity::Warning,
                 &[("to", to.as_str().into()), ("why", why.into())],
@@ -117,7 +117,7 @@ impl Member {
             store.dismount();
         }
         let data = [("why", "handoff".into()), ("orderly", true.into())];
-        self.tell(kind::OFFLINE, Severity::Info, &data);
+        self.report_event(kind::OFFLINE, Severity::Info, &data);
         self.service.used = self.service.epoch;
         self.service.epoch = 0;
         self.service.redeliver.clear();
@@ -132,7 +132,7 @@ impl Member {
         let moved = self.cluster.record().owner == to;
         let online = self
             .cluster
-            .peer_view()
+            .member_heartbeat()
             .is_some_and(|v| v.service == ServiceState::Online);
         if moved && online {
             let ms = (self.ctx.now.boot_us - since) / 1000;

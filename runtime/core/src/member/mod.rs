@@ -1,6 +1,6 @@
 //! A member: the cluster layer, the storage groups with their copies, and the service on top of them.
 //!
-//! Every input is handled by the layer it belongs to; then [`Member::settle`] lets each layer look at what changed. No
+//! Every input is handled by the layer it belongs to; then [`Member::reconcile`] lets each layer look at what changed. No
 //! layer calls another one: what one must know of another is handed over there.
 
 pub mod clients;
@@ -223,7 +223,7 @@ impl Member {
             Op::Copy(step) => {
                 self.stores[g].ended();
                 let out = self.copies[g].on_disk(&mut self.ctx, &mut self.stores[g], step, result);
-                return self.tell_source(out);
+                return self.send_to_source(out);
             }
             Op::Part {
                 generation, segment, ..
@@ -288,7 +288,7 @@ impl Member {
         }
     }
 
-    fn tell_source(&mut self, out: Vec<Msg>) {
+    fn send_to_source(&mut self, out: Vec<Msg>) {
         if out.is_empty() {
             return;
         }
@@ -369,7 +369,7 @@ impl Member {
                 };
                 let mut out = copy.on_msg(&mut self.ctx, store, msg, body);
                 self.repairs[*group].on_msg(&mut self.ctx, store, msg, body, &mut out);
-                self.tell_source(out);
+                self.send_to_source(out);
             }
             Msg::Verified {
                 id,
@@ -384,7 +384,7 @@ impl Member {
     }
 
     /// Every layer looks at what changed.
-    fn settle(&mut self) {
+    fn reconcile(&mut self) {
         // The layers depend on each other in a circle: the second round lets the cluster layer tell what the service
         // decided, and the service see what the cluster layer decided.
         for _ in 0..2 {
@@ -438,7 +438,7 @@ impl Member {
         let settings = &self.config.settings;
         let probe_us = settings.status_probe_ms * 1000;
         let record = self.cluster.record();
-        let serving = self.cluster.peer_view().filter(|v| {
+        let serving = self.cluster.member_heartbeat().filter(|v| {
             let appointed = v.service_epoch != 0 && v.service_epoch == record.owner_epoch;
             appointed && record.owner == v.from && !self.service.is_engaged()
         });
@@ -449,11 +449,11 @@ impl Member {
         };
         let roles: Vec<Role> = (0..self.stores.len()).map(role).collect();
         // Which logs the source has closed is known from whatever was heard of it, whoever has a majority now.
-        let said = self.cluster.peer_said().filter(|v| v.service_epoch != 0);
+        let heartbeat = self.cluster.last_heartbeat().filter(|v| v.service_epoch != 0);
         // A heartbeat from before the source closed its last log takes nothing back from whoever is about to mount.
         let salvages = self.service.salvages();
         for (g, store) in self.stores.iter_mut().enumerate() {
-            let source = said.filter(|v| {
+            let source = heartbeat.filter(|v| {
                 let appointed = record.owner == v.from && v.service_epoch == record.owner_epoch;
                 appointed || v.service_epoch == record.served(g)
             });
@@ -471,7 +471,7 @@ impl Member {
         }
         let peer: Vec<u64> = self
             .cluster
-            .peer_view()
+            .member_heartbeat()
             .map_or_else(Vec::new, |v| v.groups.iter().map(|g| g.replayed).collect());
         let mut reconnect = false;
         let mut out = Vec::new();
@@ -480,7 +480,7 @@ impl Member {
             out.extend(copy.drive(&mut self.ctx, store, roles[g], probe_us, &mut reconnect));
             let status = copy.status(self.ctx.now.boot_us, store, probe_us);
             if !store.mounted() && !self.service.is_engaged() {
-                copy.tell_status(&mut self.ctx, store, status);
+                copy.report_status(&mut self.ctx, store, status);
             }
             if store.mounted() {
                 store.roll_when_idle(&mut self.ctx, settings.idle_roll_ms * 1000);
@@ -508,7 +508,7 @@ impl Member {
                 copy.on_disconnected(&mut self.ctx);
             }
         }
-        self.tell_source(out);
+        self.send_to_source(out);
     }
 
     /// The Cluster Group's address goes with the quorum resource.
@@ -542,7 +542,7 @@ impl Node for Member {
         }
         self.handle(input);
         if !self.halted && self.stopping.is_none() {
-            self.settle();
+            self.reconcile();
         }
         self.ctx.take_effects()
     }

@@ -154,7 +154,7 @@ impl Member {
                 } else if self.service.partially() {
                     let lost = self.losses();
                     self.service.force_mount();
-                    self.tell(kind::LOSS_ACCEPTED, Severity::Warning, &[]);
+                    self.report_event(kind::LOSS_ACCEPTED, Severity::Warning, &[]);
                     Reply::Done(format!("mounting whatever is lost: {lost}"))
                 } else {
                     Reply::Denied("no database is waiting to be mounted".into())

@@ -94,7 +94,7 @@ impl Member {
 
     /// Whether the copies of what is mounted here are Healthy, and whether they have inspected every closed log.
     pub(super) fn shipped(&self) -> (bool, bool) {
-        let Some(view) = self.cluster.peer_view() else {
+        let Some(view) = self.cluster.member_heartbeat() else {
             return (false, false);
         };
         let mounted = || self.stores.iter().zip(&view.groups).filter(|(s, _)| s.mounted());
@@ -124,7 +124,7 @@ impl Member {
         if record.intent != Intent::Stopped {
             return Some("; it was started again meanwhile".into());
         }
-        let view = self.cluster.peer_view();
+        let view = self.cluster.member_heartbeat();
         let (offline, shipped) = if record.owner == self.config.node {
             (!self.service.is_engaged(), self.service.has_given_all())
         } else {
@@ -148,11 +148,11 @@ impl Member {
 
     /// How far the copies on a member are, for whoever moves the service without a check.
     pub(super) fn lag_on(&self, to: &str) -> String {
-        let said = self.cluster.peer_said();
+        let heartbeat = self.cluster.last_heartbeat();
         let here = to == self.config.node;
         let lag = |g: usize| {
             let store = &self.stores[g];
-            let view = said.and_then(|v| v.groups.get(g));
+            let view = heartbeat.and_then(|v| v.groups.get(g));
             let (status, behind) = if here {
                 let status =
                     self.copies[g].status(self.ctx.now.boot_us, store, self.config.settings.status_probe_ms * 1000);

@@ -16,7 +16,7 @@ impl Member {
 
     /// Whether the other member, as it said last, has nothing of a group that is not here: no open log, and no later one.
     pub(super) fn has_all(&self, g: usize) -> bool {
-        let view = self.cluster.peer_said().and_then(|v| v.groups.get(g));
+        let view = self.cluster.last_heartbeat().and_then(|v| v.groups.get(g));
         view.is_some_and(|v| v.open == Some(false) && v.inspected <= self.stores[g].last().generation)
     }
 
@@ -44,7 +44,7 @@ impl Member {
     /// Whether a mount waits: the other member is heard and has more, and may give it yet.
     pub(super) fn spares(&mut self) -> bool {
         let more = (0..self.stores.len()).any(|g| !self.stores[g].mounted() && !self.has_all(g));
-        if !more || self.service.forced_mount || !self.cluster.hears_peer(&mut self.ctx) {
+        if !more || self.service.forced_mount || !self.cluster.reaches_peer(&mut self.ctx) {
             return false;
         }
         let until = self.ctx.now.boot_us + SALVAGE_US;

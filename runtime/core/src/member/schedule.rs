@@ -18,7 +18,7 @@ impl Member {
         let appoint = |owner: &str, clean| Some(next().appoint(maker, owner, clean));
         let mine = record.owner == me;
         let started = record.intent == Intent::Started;
-        let view = self.cluster.peer_view().filter(|v| v.id == record.id);
+        let view = self.cluster.member_heartbeat().filter(|v| v.id == record.id);
         let proposal = match view {
             // Stopped in order, and the copy has everything: either of them may serve next.
             _ if mine && self.service.stage == Stage::Shipped && record.holder.is_some() => Some(next().shipped()),

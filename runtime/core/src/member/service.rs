@@ -81,7 +81,7 @@ pub struct Service {
     pub(super) hubs: Vec<String>,
     pub(super) redeliver: BTreeSet<String>,
     /// Whether the hubs were asked in this appointment.
-    pub(super) asked: bool,
+    pub(super) requested: bool,
     pub(super) ask_at: u64,
     /// Until then a mount with a loss waits for what the other member, which is heard, still has.
     pub(super) spare_until: Option<u64>,
@@ -112,7 +112,7 @@ impl Service {
             forced_mount: false,
             hubs: config.hubs.iter().map(|h| h.name.clone()).collect(),
             redeliver: BTreeSet::new(),
-            asked: false,
+            requested: false,
             ask_at: 0,
             spare_until: None,
             move_at: 0,
@@ -190,7 +190,7 @@ impl Service {
     }
     /// Whether every hub has said in this appointment that it delivers again.
     pub fn all_redeliver(&self) -> bool {
-        self.stage == Stage::Online && self.asked && self.redeliver.is_empty()
+        self.stage == Stage::Online && self.requested && self.redeliver.is_empty()
     }
     /// A hub has queued again what it had.
     pub fn redelivered(&mut self, ctx: &mut Ctx<Pending>, hub: &str, epoch: u64, count: u64) {
@@ -233,7 +233,7 @@ impl Member {
         }
         if self.service.stage == Stage::Online && self.cluster.service_network_failed() {
             let why = "the network of the service has failed on this node";
-            self.tell_resource_failed("service address", why);
+            self.report_resource_failed("service address", why);
             self.go_offline(why);
             // This appointment is used up; what comes next is for the leader to say.
             return self.resource_failed();
@@ -248,11 +248,11 @@ impl Member {
                 self.service.since = self.ctx.now.boot_us;
                 self.service.refused = false;
                 self.service.forced_mount = false;
-                self.service.asked = false;
+                self.service.requested = false;
                 self.service.stage = Stage::Waiting;
                 let clean = self.cluster.record().clean;
                 let why = if clean { "handoff" } else { "failover or start" };
-                self.tell(kind::ONLINE_PENDING, Severity::Info, &[("why", why.into())]);
+                self.report_event(kind::ONLINE_PENDING, Severity::Info, &[("why", why.into())]);
                 self.drive_service();
             }
             Stage::Waiting => self.waiting(),
@@ -277,11 +277,11 @@ impl Member {
         }
     }
 
-    fn tell_resource_failed(&mut self, resource: &str, why: &str) {
+    fn report_resource_failed(&mut self, resource: &str, why: &str) {
         let data = [
             ("resource", resource.into()),
             ("why", why.into()),
-            ("epoch", self.told_epoch().into()),
+            ("epoch", self.reported_epoch().into()),
         ];
         self.ctx
             .event(kind::RESOURCE_FAILED, Some(1069), Severity::Error, &data);
@@ -306,7 +306,7 @@ impl Member {
             .any(|s| s.source_state.generated > s.last().generation);
         // After a handoff nothing can be left over there.
         let left = !self.cluster.record().clean && (0..self.stores.len()).any(|g| !self.has_all(g));
-        let somewhere = (missing || left) && self.cluster.hears_peer(&mut self.ctx);
+        let somewhere = (missing || left) && self.cluster.reaches_peer(&mut self.ctx);
         let now = self.ctx.now.boot_us;
         let until = now + if somewhere { SALVAGE_US } else { 0 };
         self.service.stage = Stage::Salvaging {
@@ -414,7 +414,7 @@ impl Member {
         self.service.refused |= !self.stores.iter().all(crate::store::Store::mounted);
         let ms = (self.ctx.now.boot_us - self.service.since) / 1000;
         if self.stores.iter().any(crate::store::Store::mounted) {
-            self.tell(kind::MOUNTED, Severity::Info, &[("ms", ms.into())]);
+            self.report_event(kind::MOUNTED, Severity::Info, &[("ms", ms.into())]);
         }
         self.service.stage = Stage::Address;
         let which = AddressKind::Service;
@@ -427,7 +427,7 @@ impl Member {
                 AddressKind::Service => "service address",
                 AddressKind::Cluster => "cluster address",
             };
-            self.tell_resource_failed(resource, &why);
+            self.report_resource_failed(resource, &why);
             if which == AddressKind::Service && up && self.awaits_address() {
                 self.go_offline(&format!("the address cannot be had: {why}"));
                 self.resource_failed();
@@ -447,11 +447,11 @@ impl Member {
         // must know with whose logs to compare its own.
         let epoch = self.service.epoch;
         let record = self.cluster.record();
-        let told = self.stores.iter().all(|s| !s.mounted() || record.served(s.at) == epoch);
+        let recorded = self.stores.iter().all(|s| !s.mounted() || record.served(s.at) == epoch);
         let here = self.service.address == super::fence::Address::Here;
         // A promise that was given while the databases were mounted is kept as well.
         let free = self.ctx.due(self.cluster.safe_to_serve_at());
-        if !told || !here || !free || !self.cluster.committed() || !self.cluster.lease_valid(self.ctx.now) {
+        if !recorded || !here || !free || !self.cluster.committed() || !self.cluster.lease_valid(self.ctx.now) {
             return;
         }
         self.service.stage = Stage::Online;
@@ -461,9 +461,9 @@ impl Member {
         } else {
             kind::ONLINE
         };
-        self.tell(what, Severity::Info, &[("ms", ms.into())]);
+        self.report_event(what, Severity::Info, &[("ms", ms.into())]);
         if self.cluster.record().redeliver && !self.service.refused {
-            self.service.asked = true;
+            self.service.requested = true;
             self.service.redeliver = self.service.hubs.iter().cloned().collect();
             self.service.ask_at = 0;
         }
@@ -496,7 +496,7 @@ impl Member {
         }
         let ready = (0..self.stores.len()).any(|g| {
             let (store, copy) = (&self.stores[g], &self.copies[g]);
-            !store.mounted() && copy.settled() && store.quiet() && self.dial(g).1.is_ok()
+            !store.mounted() && copy.is_idle() && store.quiet() && self.dial(g).1.is_ok()
         });
         if !ready {
             self.service.spare_until = None;
@@ -546,21 +546,21 @@ impl Member {
             self.service.finished = Some((asker.clone(), Reply::Denied(text)));
         }
         let data = [("why", why.into()), ("orderly", orderly.into())];
-        self.tell(kind::OFFLINE, Severity::Info, &data);
+        self.report_event(kind::OFFLINE, Severity::Info, &data);
         self.service.used = self.service.used.max(self.service.epoch);
         self.service.epoch = 0;
         self.service.redeliver.clear();
         self.service.stage = Stage::Off;
     }
 
-    pub(super) fn tell(&mut self, kind: &str, severity: Severity, data: &[(&str, Value)]) {
+    pub(super) fn report_event(&mut self, kind: &str, severity: Severity, data: &[(&str, Value)]) {
         let mut data = data.to_vec();
-        data.push(("epoch", self.told_epoch().into()));
+        data.push(("epoch", self.reported_epoch().into()));
         self.ctx.event(kind, None, severity, &data);
     }
 
     /// The epoch in which the service is here; where it is not, the cluster's.
-    fn told_epoch(&self) -> u64 {
+    fn reported_epoch(&self) -> u64 {
         if self.service.epoch != 0 {
             self.service.epoch
         } else {

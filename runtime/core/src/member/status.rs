@@ -10,11 +10,11 @@ impl Member {
         let record = self.cluster.record();
         let owner = (!record.owner.is_empty()).then(|| record.owner.clone());
         let mine = owner.as_deref() == Some(&self.config.node);
-        let said = self.cluster.peer_view();
+        let heartbeat = self.cluster.member_heartbeat();
         let state = if mine || self.service_state() != ServiceState::Offline {
             Some(self.service_state())
         } else {
-            said.map(|v| v.service)
+            heartbeat.map(|v| v.service)
         };
         let active = match state {
             Some(ServiceState::Online | ServiceState::PartiallyOnline) => owner.clone(),
@@ -92,17 +92,17 @@ impl Member {
     fn copies(&self) -> Vec<status::Copy> {
         let probe_us = self.config.settings.status_probe_ms * 1000;
         let now = self.ctx.now.boot_us;
-        let (said, last_said) = (self.cluster.peer_view(), self.cluster.peer_said());
+        let (heartbeat, last) = (self.cluster.member_heartbeat(), self.cluster.last_heartbeat());
         let mut out = Vec::new();
         for (g, (store, copy)) in self.stores.iter().zip(&self.copies).enumerate() {
             if store.mounted() {
                 let generated = store.last().generation;
-                let status = match said.and_then(|v| v.groups.get(g)) {
+                let status = match heartbeat.and_then(|v| v.groups.get(g)) {
                     Some(view) => view.status,
                     None if self.cluster.peer_evicted() => CopyStatus::Disabled,
                     None => CopyStatus::ServiceDown,
                 };
-                let view = last_said.and_then(|v| v.groups.get(g));
+                let view = last.and_then(|v| v.groups.get(g));
                 // What it said may be older than what this node has closed, or of logs that are not this node's.
                 let inspected = view.map_or(0, |v| v.inspected).min(generated);
                 // What it wrote itself while it served counts as far as this node began with it.

@@ -81,7 +81,7 @@ impl Member {
     pub(super) fn refuse_move(&mut self, why: &str) {
         let Some(v) = self.service.verifying.take() else { return };
         let data = [("to", v.to.as_str().into()), ("why", why.into())];
-        self.tell(kind::MOVE, Severity::Warning, &data);
+        self.report_event(kind::MOVE, Severity::Warning, &data);
         self.answer(v.asker, Reply::Denied(format!("{why}; the service stays here")));
     }
 
@@ -139,7 +139,7 @@ impl Member {
             ("comment", comment.into()),
             ("verified", files.into()),
         ];
-        self.tell(kind::MOVE, Severity::Info, &data);
+        self.report_event(kind::MOVE, Severity::Info, &data);
         // Clients are told to come back; what they were promised is on the disk.
         self.ctx.emit(Effect::CloseClients);
         self.clients.forget();

@@ -78,7 +78,7 @@ pub struct Copy {
     /// The last generation in the inspection folder or beyond it.
     pub copied: u64,
     /// When the source was last heard.
-    heard: Option<u64>,
+    received_at: Option<u64>,
     /// Whether the chains were compared since this copy began to follow.
     pub(super) compared: bool,
     /// A planted bug: it counts as healthy before they were.
@@ -92,7 +92,7 @@ pub struct Copy {
     pub(super) ordered: Option<String>,
     /// Why it failed.
     pub error: Option<String>,
-    told: Option<CopyStatus>,
+    last_reported: Option<CopyStatus>,
 }
 
 /// What the copy wants said to the source.
@@ -106,7 +106,7 @@ impl Copy {
             role: Role::None,
             tries: (0, 0),
             copied: 0,
-            heard: None,
+            received_at: None,
             compared: false,
             early: false,
             fills_gaps: false,
@@ -114,7 +114,7 @@ impl Copy {
             resyncing: false,
             ordered: None,
             error: None,
-            told: None,
+            last_reported: None,
         }
     }
 
@@ -151,7 +151,7 @@ impl Copy {
     }
     /// Whether nothing more can be salvaged for now.
     pub fn salvaged(&self, store: &Store) -> bool {
-        self.settled() && store.last().generation >= store.source_state.generated
+        self.is_idle() && store.last().generation >= store.source_state.generated
     }
 
     /// Whether there is a source.
@@ -159,13 +159,15 @@ impl Copy {
         self.role == Role::Follow
     }
     /// Whether the copy has nothing under way that could still shorten a loss.
-    pub fn settled(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         !self.busy() && !matches!(self.stage, Stage::Pulling { .. })
     }
 
     /// Status, with the definitions of the original's second version.
     pub fn status(&self, ctx_now: u64, store: &Store, probe_us: u64) -> CopyStatus {
-        let silent = self.heard.is_none_or(|at| ctx_now.saturating_sub(at) > 2 * probe_us);
+        let silent = self
+            .received_at
+            .is_none_or(|at| ctx_now.saturating_sub(at) > 2 * probe_us);
         match &self.stage {
             Stage::Seeding(_) | Stage::Switching | Stage::Recovering { seeded: true } => CopyStatus::Seeding,
             _ if store.source_state.broken || store.damage.is_some() => CopyStatus::Failed,
@@ -182,18 +184,18 @@ impl Copy {
         }
     }
     /// Tells of a changed status.
-    pub fn tell_status(&mut self, ctx: &mut Ctx<Pending>, store: &Store, status: CopyStatus) {
-        if self.told == Some(status) {
+    pub fn report_status(&mut self, ctx: &mut Ctx<Pending>, store: &Store, status: CopyStatus) {
+        if self.last_reported == Some(status) {
             return;
         }
         let name = |s: Option<CopyStatus>| s.map_or_else(|| "none".to_owned(), |s| format!("{s:?}"));
         let data = [
             ("group", store.name.as_str().into()),
-            ("from", name(self.told).into()),
+            ("from", name(self.last_reported).into()),
             ("to", name(Some(status)).into()),
         ];
         ctx.info(kind::COPY_STATUS, &data);
-        self.told = Some(status);
+        self.last_reported = Some(status);
     }
 
     /// Replay found a damaged log: it is fetched again.
@@ -240,7 +242,7 @@ impl Copy {
         if role != self.role {
             self.role = role;
             self.compared = false;
-            self.heard = None;
+            self.received_at = None;
             store.end_batch();
             if !self.busy() {
                 self.leave(ctx, store);
@@ -307,7 +309,7 @@ impl Copy {
                     ctx.wake_at(now + probe_us);
                     out.push(Msg::Attach { group: store.at });
                 }
-                if self.heard.is_some_and(|at| now.saturating_sub(at) > ANSWER_US) {
+                if self.received_at.is_some_and(|at| now.saturating_sub(at) > ANSWER_US) {
                     *reconnect = true;
                     self.stage = Stage::Waiting { until: now };
                     ctx.wake_at(now);
@@ -330,7 +332,7 @@ impl Copy {
 
     /// The source said something about this group.
     pub fn on_msg(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, msg: &Msg, body: &[u8]) -> Out {
-        self.heard = Some(ctx.now.boot_us);
+        self.received_at = Some(ctx.now.boot_us);
         let mut out = Vec::new();
         if self.role == Role::None {
             return out;

@@ -15,7 +15,7 @@ const AGAIN_US: u64 = 10_000_000;
 #[derive(Debug, Default)]
 pub struct Repair {
     /// What was asked for, and what came of it.
-    asked: Option<(Part, Vec<u8>)>,
+    requested: Option<(Part, Vec<u8>)>,
     /// When the next attempt is due, or the one under way is over.
     due: u64,
     /// The last file that was tried.
@@ -38,7 +38,7 @@ impl Repair {
         let part = corrupt().find(|p| Some(*p) > self.last).or_else(|| corrupt().next());
         if let Some(part) = part {
             self.last = Some(part);
-            self.asked = Some((part, Vec::new()));
+            self.requested = Some((part, Vec::new()));
             self.due = ctx.now.boot_us + ANSWER_US;
             ctx.wake_at(self.due);
             out.push(ask(store, part, 0));
@@ -47,7 +47,7 @@ impl Repair {
 
     /// The other node answers.
     pub fn on_msg(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, msg: &Msg, body: &[u8], out: &mut Vec<Msg>) {
-        let Some((part, buffer)) = self.asked.as_mut() else {
+        let Some((part, buffer)) = self.requested.as_mut() else {
             return;
         };
         let part = *part;
@@ -106,14 +106,14 @@ impl Repair {
                 ctx.info(kind::DATABASE_REPAIRED, &data);
             }
         }
-        self.asked = None;
+        self.requested = None;
         self.why = None;
         self.due = ctx.now.boot_us;
         ctx.wake_at(self.due);
     }
 
     fn later(&mut self, ctx: &mut Ctx<Pending>, why: String) {
-        self.asked = None;
+        self.requested = None;
         self.why = Some(why);
         self.due = ctx.now.boot_us + AGAIN_US;
         ctx.wake_at(self.due);

@@ -98,7 +98,7 @@ impl Copy {
         links: &[ChainLink],
         out: &mut Out,
     ) {
-        if !matches!(self.stage, Stage::Comparing { from: asked, .. } if asked == from) {
+        if !matches!(self.stage, Stage::Comparing { from: requested, .. } if requested == from) {
             return;
         }
         let ours = store.last().generation;

@@ -41,7 +41,7 @@ enum SeedStep {
     /// Ask again then.
     Waiting(u64),
     /// Asked for the offer, or for a part of a segment, then.
-    Asked(u64, Option<u64>),
+    Requested(u64, Option<u64>),
     /// This segment is written, and read back.
     Writing(ChainLink),
     /// Everything is there; what touches the old copy comes to its end.
@@ -50,7 +50,7 @@ enum SeedStep {
 
 impl Seeding {
     pub(super) fn interrupted(&mut self, until: u64) {
-        if matches!(self.step, SeedStep::Asked(..) | SeedStep::Waiting(_)) {
+        if matches!(self.step, SeedStep::Requested(..) | SeedStep::Waiting(_)) {
             self.buffer.clear();
             self.step = SeedStep::Waiting(until);
         }
@@ -63,7 +63,7 @@ impl Seeding {
         matches!(self.step, SeedStep::Writing(l) if l == link)
     }
     pub(super) fn awaits(&self, generation: u64) -> bool {
-        matches!(self.step, SeedStep::Asked(_, Some(asked)) if asked == generation)
+        matches!(self.step, SeedStep::Requested(_, Some(requested)) if requested == generation)
     }
 }
 
@@ -107,10 +107,10 @@ impl Copy {
         match seeding.step {
             SeedStep::Waiting(until) if ctx.due(until) => {
                 out.push(Msg::Seed { group: store.at });
-                seeding.step = SeedStep::Asked(ctx.now.boot_us, None);
+                seeding.step = SeedStep::Requested(ctx.now.boot_us, None);
                 ctx.wake_at(ctx.now.boot_us + ANSWER_US);
             }
-            SeedStep::Asked(since, _) if ctx.due(since + ANSWER_US) => {
+            SeedStep::Requested(since, _) if ctx.due(since + ANSWER_US) => {
                 *reconnect = true;
                 seeding.interrupted(ctx.now.boot_us + RETRY_US);
                 ctx.wake_at(ctx.now.boot_us + RETRY_US);
@@ -135,7 +135,7 @@ impl Copy {
             return;
         };
         match (msg, &seeding.step) {
-            (Msg::Offer { stream, checkpoint, .. }, SeedStep::Asked(_, None)) => {
+            (Msg::Offer { stream, checkpoint, .. }, SeedStep::Requested(_, None)) => {
                 if *stream != seeding.stream || seeding.have.generation > checkpoint.generation {
                     seeding.have = GENESIS;
                 }
@@ -150,8 +150,8 @@ impl Copy {
                     total,
                     ..
                 },
-                &SeedStep::Asked(_, Some(asked)),
-            ) if asked == generation => self.on_segment_part(ctx, store, (generation, offset, total), body, out),
+                &SeedStep::Requested(_, Some(requested)),
+            ) if requested == generation => self.on_segment_part(ctx, store, (generation, offset, total), body, out),
             _ => {}
         }
     }
@@ -297,7 +297,7 @@ impl Copy {
 }
 
 fn ask(ctx: &mut Ctx<Pending>, store: &Store, seeding: &mut Seeding, generation: u64, out: &mut Out) {
-    seeding.step = SeedStep::Asked(ctx.now.boot_us, Some(generation));
+    seeding.step = SeedStep::Requested(ctx.now.boot_us, Some(generation));
     ctx.wake_at(ctx.now.boot_us + ANSWER_US);
     out.push(Msg::Segment {
         group: store.at,

@@ -85,7 +85,7 @@ impl Rig {
             checkpoint,
         };
         let out = self.copy.on_msg(&mut self.ctx, &mut self.store, &offer, &[]);
-        assert_eq!(asked(&out), Some(0));
+        assert_eq!(requested(&out), Some(0));
     }
     /// A part arrives: what is asked for next.
     fn part(&mut self, offset: usize, bytes: &[u8], total: usize) -> Option<u64> {
@@ -96,7 +96,7 @@ impl Rig {
             total: total as u64,
         };
         let out = self.copy.on_msg(&mut self.ctx, &mut self.store, &part, bytes);
-        asked(&out)
+        requested(&out)
     }
     /// What was written into the seed folder.
     fn written(&mut self) -> Vec<Vec<u8>> {
@@ -111,7 +111,7 @@ impl Rig {
     }
 }
 
-fn asked(out: &[Msg]) -> Option<u64> {
+fn requested(out: &[Msg]) -> Option<u64> {
     match out {
         [] => None,
         [

@@ -83,31 +83,31 @@ fn missing(group: usize, generation: u64, why: &str) -> Msg {
 }
 
 /// Generation, first byte and bytes in use of what a copy asked for.
-type Asked = (u64, u64, u64);
+type PartRequest = (u64, u64, u64);
 
 /// Reads a part of a closed log or of a segment; [`part_read`] sends it.
-fn read_part(ctx: &mut Ctx<Pending>, store: &Store, conn: ConnId, asked: Asked, segment: bool) {
-    let (generation, offset, total) = asked;
+fn read_part(ctx: &mut Ctx<Pending>, store: &Store, conn: ConnId, requested: PartRequest, segment: bool) {
+    let (generation, offset, total) = requested;
     let file = if segment {
         store.segment_file(generation)
     } else {
         store.log_file(generation)
     };
     let len = (total - offset).min(MAX_PART as u64);
-    let op = part(conn, asked, segment);
+    let op = part(conn, requested, segment);
     store.disk(ctx, op, DiskAction::Read { file, offset, len });
 }
 
 /// What a planted bug does: reads the open log as if it were closed.
-fn read_open(ctx: &mut Ctx<Pending>, store: &Store, conn: ConnId, asked: Asked) {
-    let (_, offset, total) = asked;
+fn read_open(ctx: &mut Ctx<Pending>, store: &Store, conn: ConnId, requested: PartRequest) {
+    let (_, offset, total) = requested;
     let file = store.file(".log");
     let len = total - log::END as u64;
-    let op = part(conn, asked, false);
+    let op = part(conn, requested, false);
     store.disk(ctx, op, DiskAction::Read { file, offset, len });
 }
 
-fn part(conn: ConnId, (generation, offset, total): Asked, segment: bool) -> Op {
+fn part(conn: ConnId, (generation, offset, total): PartRequest, segment: bool) -> Op {
     Op::Part {
         conn,
         generation,

@@ -320,14 +320,14 @@ pub fn tail(bytes: &[u8], stream: Stream) -> Tail {
 /// What the marks behind `from` say, wherever a record begins there.
 fn flushed(bytes: &[u8], from: usize, stream: Stream) -> Option<usize> {
     let key = mark_key(stream);
-    let said = |at: usize| {
+    let flushed = |at: usize| {
         let payload = bytes[at..].get(FRAME..MARK).filter(|_| bytes[at + 8] == TOMBSTONE)?;
         let own = u32_at(bytes, at) as usize == MARK - FRAME && payload.ends_with(key.as_bytes());
         let (_, payload) = record(&bytes[at..], at).ok().filter(|_| own)?;
         let flushed = u32_at(payload, 8) as usize;
         (flushed <= at).then_some(flushed)
     };
-    (from..bytes.len().saturating_sub(MARK - 1)).filter_map(said).max()
+    (from..bytes.len().saturating_sub(MARK - 1)).filter_map(flushed).max()
 }
 
 /// Appends the end record with this checksum.

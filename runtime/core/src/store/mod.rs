@@ -247,12 +247,12 @@ impl Store {
     /// The highest epoch that it tells of, at least 1 where there is anything; none before it was read.
     pub fn history(&self) -> Option<u64> {
         let anything = self.stream.is_some() || self.damage.is_some();
-        let told = self
+        let highest = self
             .last()
             .epoch
             .max(self.source_state.verified)
             .max(u64::from(anything));
-        self.recovered().then_some(told)
+        self.recovered().then_some(highest)
     }
     /// The link of this generation, from the log or from the database.
     pub fn link(&self, generation: u64) -> Option<ChainLink> {

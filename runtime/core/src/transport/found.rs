@@ -48,7 +48,7 @@ impl Hub {
     /// A file that is not understood stays, under a name that says so.
     pub(super) fn keep_aside(&mut self, name: &str, dumpster: bool, why: &str) {
         self.set_aside += 1;
-        self.tell_bad(name, why);
+        self.report_bad(name, why);
         let bad = format!("{name}{BAD}");
         if !name.ends_with(BAD) && !self.found.contains(&(bad.clone(), dumpster)) {
             let (from, to) = (path(name, dumpster), path(&bad, dumpster));
@@ -56,7 +56,7 @@ impl Hub {
         }
     }
 
-    pub(super) fn tell_bad(&mut self, name: &str, why: &str) {
+    pub(super) fn report_bad(&mut self, name: &str, why: &str) {
         let data = [("id", name.into()), ("why", why.into())];
         self.ctx.event(kind::HUB_SET_ASIDE, None, Severity::Error, &data);
     }

@@ -53,18 +53,35 @@ const MAX_RECIPIENTS: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pending {
     State,
-    Listed { dumpster: bool },
-    Head { name: String, dumpster: bool },
-    Accepted { req: ReqId, id: String },
-    Body { id: String },
-    Lmtp { id: String, recipient: usize },
-    Redelivered { conn: ConnId, to: Asked, count: u64 },
+    Listed {
+        dumpster: bool,
+    },
+    Head {
+        name: String,
+        dumpster: bool,
+    },
+    Accepted {
+        req: ReqId,
+        id: String,
+    },
+    Body {
+        id: String,
+    },
+    Lmtp {
+        id: String,
+        recipient: usize,
+    },
+    Redelivered {
+        conn: ConnId,
+        to: RedeliveryRequest,
+        count: u64,
+    },
     Quiet,
 }
 
 /// A takeover that asked for redelivery: by whom, and in which epoch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Asked {
+struct RedeliveryRequest {
     who: String,
     epoch: u64,
 }
@@ -110,7 +127,7 @@ pub struct Hub {
     prefix: String,
     next_id: u64,
     /// The last redelivery carried out: for which takeover, and how many messages.
-    redelivered: (Asked, u64),
+    redelivered: (RedeliveryRequest, u64),
     halted: bool,
 }
 
@@ -132,7 +149,7 @@ impl Hub {
             ready: false,
             prefix,
             next_id: 1,
-            redelivered: (Asked::default(), 0),
+            redelivered: (RedeliveryRequest::default(), 0),
             halted: false,
             ctx,
             config,
@@ -220,7 +237,7 @@ impl Hub {
                 self.read_next();
             }
             (Pending::Head { name, .. }, DiskResult::Missing) => {
-                self.tell_bad(&name, "it was listed, and is gone");
+                self.report_bad(&name, "it was listed, and is gone");
                 self.read_next();
             }
             (Pending::Accepted { req, id }, DiskResult::Done) => {
@@ -242,7 +259,7 @@ impl Hub {
             },
             (Pending::Body { id }, DiskResult::Missing) => {
                 self.queue.remove(&id);
-                self.tell_bad(&id, "it is gone from the queue");
+                self.report_bad(&id, "it is gone from the queue");
             }
             (Pending::Head { .. }, _) if self.ctx.plays(Bug::UnreadMessageIsNone) => self.read_next(),
             // What could not be read is not absent: the next life asks again.
@@ -370,7 +387,7 @@ impl Hub {
         match (end, msg) {
             (End::Stranger, Msg::Hello { cluster, node }) if self.streams.hello(conn, &cluster, &node) => {}
             (End::Accepted(who), Msg::Redeliver { epoch }) if self.config.members.iter().any(|m| m.name == who) => {
-                self.redeliver(conn, Asked { who, epoch });
+                self.redeliver(conn, RedeliveryRequest { who, epoch });
             }
             (End::Stranger, _) => {
                 self.streams.closed(conn);
@@ -404,7 +421,7 @@ impl Hub {
     }
 
     /// A new active node asks for what the old one may have lost.
-    fn redeliver(&mut self, conn: ConnId, to: Asked) {
+    fn redeliver(&mut self, conn: ConnId, to: RedeliveryRequest) {
         let epoch = to.epoch;
         if !self.ready || epoch < self.saved.epoch_seen {
             return;
@@ -501,7 +518,7 @@ impl Hub {
         }
     }
 
-    fn settle(&mut self) {
+    fn reconcile(&mut self) {
         if !self.ready {
             return;
         }
@@ -563,7 +580,7 @@ impl Node for Hub {
         self.ctx.begin(now);
         self.handle(input);
         if !self.halted {
-            self.settle();
+            self.reconcile();
         }
         self.ctx.take_effects()
     }
