@@ -4,7 +4,7 @@
 //! meet in one voter, so whoever gathers a majority later has seen every record that counted before. A leader saves first, then
 //! asks the second voter, and has one change under way at a time.
 //!
-//! Each epoch belongs to one member by its number ([`Maker`]), and only that member (`by`) makes records of it; a new leader
+//! Each epoch belongs to one member by its number ([`EpochOwner`]), and only that member (`by`) makes records of it; a new leader
 //! begins with a higher epoch. So no two members share an epoch, not even where an operator forced each of them while it could
 //! not hear the other one; and an epoch that an answer carries was lived in by one node only.
 
@@ -16,14 +16,14 @@ use std::collections::BTreeMap;
 /// A member as the one who makes records: its epochs are those whose number leaves its position, in the order of the members'
 /// names, when divided by how many there are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Maker {
+pub struct EpochOwner {
     /// Its name.
     pub name: String,
     position: u64,
     members: u64,
 }
 
-impl Maker {
+impl EpochOwner {
     /// The member `name` of these.
     pub fn new<'a>(name: &str, members: impl Iterator<Item = &'a str>) -> Self {
         let (mut position, mut count) = (0, 0);
@@ -67,9 +67,9 @@ impl RecordId {
     pub fn newer_than(&self, other: &RecordId) -> bool {
         (self.epoch, self.tag) > (other.epoch, other.tag) && (self.epoch != other.epoch || self.by == other.by)
     }
-    /// Whether a node that holds `self` may go on although a majority has agreed on `seen`: it must have been part of it.
-    pub fn covers(&self, seen: &RecordId) -> bool {
-        self == seen || self.newer_than(seen)
+    /// Whether a node that holds `self` may go on although a majority has agreed on `other`: it must have been part of it.
+    pub fn covers(&self, other: &RecordId) -> bool {
+        self == other || self.newer_than(other)
     }
     /// The same for two records that were both agreed to. Where both are of one epoch and different nodes, an operator had forced
     /// each of them (with a ccrd that did not know whose an epoch is): the one of the later name counts.
@@ -88,7 +88,7 @@ impl RecordId {
 
 /// Who served when the service was stopped in order. It counts for the groups that were mounted last in that epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
+pub struct SoleCopy {
     /// The member.
     pub node: String,
     /// The epoch in which it served.
@@ -118,8 +118,8 @@ pub struct Record {
     /// What the operator wants of the service.
     pub intent: Intent,
     /// Who alone has all that was acknowledged before an operator stopped the service; none as soon as both have it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub holder: Option<Holder>,
+    #[serde(rename = "holder", default, skip_serializing_if = "Option::is_none")]
+    pub sole_copy: Option<SoleCopy>,
     /// The member that an operator evicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evicted: Option<String>,
@@ -143,14 +143,14 @@ impl Record {
             served: Vec::new(),
             redeliver: false,
             intent: Intent::Started,
-            holder: None,
+            sole_copy: None,
             evicted: None,
             witness: None,
             settings: BTreeMap::new(),
         }
     }
     /// The next record of the leader `me`; a leader that the last one appointed begins an epoch of its own.
-    pub fn next(&self, me: &Maker) -> Self {
+    pub fn next(&self, me: &EpochOwner) -> Self {
         let mut next = self.clone();
         next.id.tag += 1;
         if next.id.by != me.name || !me.owns(next.id.epoch) {
@@ -159,19 +159,19 @@ impl Record {
         }
         next
     }
-    /// The first record of a new leader, above everything it has seen.
-    pub fn claimed_by(&self, leader: &Maker, seen: &RecordId) -> Self {
+    /// The first record of a new leader, above its own and above `floor`, all that it has heard of.
+    pub fn claimed_by(&self, leader: &EpochOwner, floor: &RecordId) -> Self {
         let mut next = self.clone();
         next.id = RecordId {
-            epoch: leader.epoch_after(self.id.epoch.max(seen.epoch)),
-            tag: self.id.tag.max(seen.tag) + 1,
+            epoch: leader.epoch_after(self.id.epoch.max(floor.epoch)),
+            tag: self.id.tag.max(floor.tag) + 1,
             by: leader.name.clone(),
         };
         next.quorum_owner.clone_from(&leader.name);
         next
     }
-    /// The same with another owner of the service, in a new epoch of its maker.
-    pub fn appoint(mut self, me: &Maker, owner: &str, clean: bool) -> Self {
+    /// The same with another owner of the service, in a new epoch of `me`.
+    pub fn appoint(mut self, me: &EpochOwner, owner: &str, clean: bool) -> Self {
         self.id.epoch = me.epoch_after(self.id.epoch);
         self.owner = owner.to_owned();
         self.owner_epoch = self.id.epoch;
@@ -180,15 +180,15 @@ impl Record {
         self
     }
     /// The member that alone has what was acknowledged in a group before the service was stopped.
-    pub fn holder(&self, group: usize) -> Option<&str> {
-        let holder = self.holder.as_ref().filter(|h| h.epoch == self.served(group));
-        holder.map(|h| h.node.as_str())
+    pub fn sole_copy(&self, group: usize) -> Option<&str> {
+        let sole_copy = self.sole_copy.as_ref().filter(|h| h.epoch == self.served(group));
+        sole_copy.map(|h| h.node.as_str())
     }
     /// Nobody serves from now on, as an operator wants it. Until it is known better, only the owner has everything.
     pub fn stopped(mut self) -> Self {
         self.intent = Intent::Stopped;
         if self.served.contains(&self.owner_epoch) {
-            self.holder = Some(Holder {
+            self.sole_copy = Some(SoleCopy {
                 node: self.owner.clone(),
                 epoch: self.owner_epoch,
             });
@@ -197,7 +197,7 @@ impl Record {
     }
     /// Both have everything.
     pub fn shipped(mut self) -> Self {
-        self.holder = None;
+        self.sole_copy = None;
         self
     }
     /// The appointment under which a group was mounted last.
@@ -208,20 +208,22 @@ impl Record {
 
 /// What a member keeps in `cluster.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Saved {
+pub struct PersistentState {
     /// The record.
     pub record: Record,
     /// Whether this node knows that a majority has it.
     pub committed: bool,
     /// The last record that this node knows a majority to have had. An own record that was not agreed on yet proves
     /// nothing: what this node has seen of the cluster is this.
-    pub base: RecordId,
+    #[serde(rename = "base")]
+    pub last_committed: RecordId,
     /// The highest epoch that this node has ever seen or tried: a new leader goes above it.
-    pub seen: u64,
+    #[serde(rename = "seen")]
+    pub highest_epoch: u64,
     /// Whether it is not known if the other member has agreed to the witness that the record names: then neither it nor its
     /// predecessor proves anything.
-    #[serde(default)]
-    pub unsettled: bool,
+    #[serde(rename = "unsettled", default)]
+    pub witness_change_pending: bool,
 }
 
 /// The schema of `cluster.json`. The first one had no schema and no `saved` around it. A ccrd that knows that one only takes
@@ -230,14 +232,14 @@ const SCHEMA: u64 = 2;
 
 #[derive(Serialize)]
 struct Written<'a> {
-    saved: &'a Saved,
+    saved: &'a PersistentState,
 }
 #[derive(Deserialize)]
 struct Read {
-    saved: Saved,
+    saved: PersistentState,
 }
 
-impl Saved {
+impl PersistentState {
     /// The file.
     pub fn encode(&self) -> Vec<u8> {
         durable::encode(SCHEMA, &Written { saved: self })
@@ -289,22 +291,25 @@ mod tests {
     #[test]
     fn an_epoch_belongs_to_one_member() {
         let names = ["node2", "node1"];
-        let makers = names.map(|n| Maker::new(n, names.into_iter()));
+        let owners = names.map(|n| EpochOwner::new(n, names.into_iter()));
         for epoch in 0..20 {
-            assert_eq!(makers.iter().filter(|m| m.owns(epoch)).count(), 1, "{epoch}");
-            for maker in &makers {
-                let next = maker.epoch_after(epoch);
-                assert!(maker.owns(next) && next > epoch && next <= epoch + 2, "{epoch} {next}");
+            assert_eq!(owners.iter().filter(|m| m.owns(epoch)).count(), 1, "{epoch}");
+            for epoch_owner in &owners {
+                let next = epoch_owner.epoch_after(epoch);
+                assert!(
+                    epoch_owner.owns(next) && next > epoch && next <= epoch + 2,
+                    "{epoch} {next}"
+                );
             }
         }
         // Whatever the order in which a configuration lists them.
-        assert_eq!(Maker::new("node1", ["node1", "node2"].into_iter()), makers[1]);
+        assert_eq!(EpochOwner::new("node1", ["node1", "node2"].into_iter()), owners[1]);
     }
 
     #[test]
-    fn records_of_one_maker_stay_in_its_epochs() {
+    fn records_of_one_owner_stay_in_its_epochs() {
         let names = ["a", "b"];
-        let [a, b] = names.map(|n| Maker::new(n, names.into_iter()));
+        let [a, b] = names.map(|n| EpochOwner::new(n, names.into_iter()));
         let first = Record::fresh().claimed_by(&a, &RecordId::default());
         let second = first.next(&a).appoint(&a, "b", false);
         assert!(a.owns(first.id.epoch) && a.owns(second.id.epoch) && a.owns(second.owner_epoch));

@@ -74,9 +74,11 @@ pub struct Heartbeat {
     /// Whether the sender knows that a majority has it.
     pub committed: bool,
     /// The last record that the sender knows a majority to have had.
-    pub base: RecordId,
+    #[serde(rename = "base")]
+    pub last_committed: RecordId,
     /// The highest epoch that the sender has ever seen or tried.
-    pub seen: u64,
+    #[serde(rename = "seen")]
+    pub highest_epoch: u64,
     /// The record itself, where the receiver seems not to have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<Record>,
@@ -85,7 +87,8 @@ pub struct Heartbeat {
     /// The epoch in which the sender serves, or could: 0 where it needs one.
     pub service_epoch: u64,
     /// Whether the sender has handed the service over: it is drained, dismounted, and the copy has every log.
-    pub released: bool,
+    #[serde(rename = "released")]
+    pub handed_over: bool,
     /// Whether every hub has said to the sender, as the one that serves, that it delivers again.
     #[serde(default)]
     pub redelivered: bool,
@@ -405,7 +408,7 @@ pub fn decode_frame(bytes: &[u8]) -> Result<(Msg, &[u8]), WireError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Holder;
+    use crate::record::SoleCopy;
     use proptest::prelude::*;
 
     fn frame() -> Vec<u8> {
@@ -448,7 +451,7 @@ mod tests {
         let mut record = Record::fresh();
         (record.id, record.quorum_owner, record.owner, record.evicted) = (id(), name(), name(), Some(name()));
         record.served = vec![u64::MAX; MAX_GROUPS];
-        record.holder = Some(Holder {
+        record.sole_copy = Some(SoleCopy {
             node: name(),
             epoch: u64::MAX,
         });
@@ -493,12 +496,12 @@ mod tests {
             member: Some(u64::MAX),
             id: id(),
             committed: false,
-            base: id(),
-            seen: u64::MAX,
+            last_committed: id(),
+            highest_epoch: u64::MAX,
             record: Some(record),
             service: ServiceState::PartiallyOnline,
             service_epoch: u64::MAX,
-            released: false,
+            handed_over: false,
             redelivered: false,
             groups: vec![group; MAX_GROUPS],
             probe: Some((u64::MAX, false)),

@@ -7,7 +7,7 @@
 use ccr_contract::status::Intent;
 use ccr_core::chain::{ChainLink, Stream};
 use ccr_core::durable::{self, NotUnderstood};
-use ccr_core::record::{Record, RecordId, Saved};
+use ccr_core::record::{PersistentState, Record, RecordId};
 use ccr_core::store::log::{self, FileKind, Header, Label, LogError, Tail};
 use ccr_core::store::{Checkpoint, SourceState};
 use ccr_core::transport::{self, Head};
@@ -39,7 +39,7 @@ fn is_checked_in(name: &str, bytes: &[u8]) {
     assert_eq!(file("now", name), bytes, "{name} is written otherwise than before");
 }
 
-fn saved() -> Saved {
+fn saved() -> PersistentState {
     let id = |epoch, tag| RecordId {
         epoch,
         tag,
@@ -56,15 +56,15 @@ fn saved() -> Saved {
         intent: Intent::Started,
         evicted: None,
         witness: None,
-        holder: None,
+        sole_copy: None,
         settings: [("dial".to_owned(), "lossless".to_owned())].into(),
     };
-    Saved {
+    PersistentState {
         record,
         committed: true,
-        base: id(7, 11),
-        seen: 7,
-        unsettled: false,
+        last_committed: id(7, 11),
+        highest_epoch: 7,
+        witness_change_pending: false,
     }
 }
 
@@ -95,8 +95,8 @@ fn source_state() -> SourceState {
     }
 }
 
-fn hub() -> transport::Saved {
-    transport::Saved {
+fn hub() -> transport::HubState {
+    transport::HubState {
         epoch_seen: 7,
         clock_ms: 123_456,
     }
@@ -170,7 +170,7 @@ where
 
 #[test]
 fn small_files() {
-    matrix("cluster.json", &saved(), &saved().encode(), 2, Saved::decode);
+    matrix("cluster.json", &saved(), &saved().encode(), 2, PersistentState::decode);
     matrix("E00.chk", &checkpoint(), &checkpoint().encode(), 1, Checkpoint::decode);
     matrix(
         "E00.src",
@@ -179,7 +179,7 @@ fn small_files() {
         1,
         SourceState::decode,
     );
-    matrix("hub.json", &hub(), &hub().encode(), 1, transport::Saved::decode);
+    matrix("hub.json", &hub(), &hub().encode(), 1, transport::HubState::decode);
 }
 
 #[test]

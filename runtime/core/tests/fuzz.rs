@@ -5,7 +5,7 @@
 use ccr_contract::status::{CopyStatus, Intent, ServiceState};
 use ccr_core::chain::{ChainLink, Stream};
 use ccr_core::command::Command;
-use ccr_core::record::{Maker, Record, RecordId, Saved};
+use ccr_core::record::{EpochOwner, PersistentState, Record, RecordId};
 use ccr_core::store::log::{self, FileKind, Header, Label};
 use ccr_core::store::{Checkpoint, SourceState};
 use ccr_core::transport::Head;
@@ -111,7 +111,7 @@ fn id() -> RecordId {
 }
 
 fn record() -> Record {
-    let mut r = Record::fresh().claimed_by(&Maker::new("node1", ["node1", "node2"].into_iter()), &id());
+    let mut r = Record::fresh().claimed_by(&EpochOwner::new("node1", ["node1", "node2"].into_iter()), &id());
     r.settings.insert("heartbeat_ms".into(), "1500".into());
     r.witness = Some(r"\\hub\witness2".into());
     r
@@ -143,12 +143,12 @@ fn heartbeat() -> Heartbeat {
         member: Some(4),
         id: id(),
         committed: true,
-        base: id(),
-        seen: 9,
+        last_committed: id(),
+        highest_epoch: 9,
         record: Some(record()),
         service: ServiceState::Online,
         service_epoch: 7,
-        released: false,
+        handed_over: false,
         redelivered: true,
         groups: vec![GroupView {
             generated: 5,
@@ -343,16 +343,16 @@ fn logs_and_segments() {
 
 #[test]
 fn files_of_a_node() {
-    let saved = Saved {
+    let saved = PersistentState {
         record: record(),
         committed: true,
-        base: id(),
-        seen: 9,
-        unsettled: false,
+        last_committed: id(),
+        highest_epoch: 9,
+        witness_change_pending: false,
     };
     let corpus = [json(&saved)];
     fuzz(&corpus, |b| {
-        let saved = Saved::decode(b).map_err(|e| clean(&e))?;
+        let saved = PersistentState::decode(b).map_err(|e| clean(&e))?;
         Ok(json(&saved).len())
     });
     let checkpoint = Checkpoint {

@@ -122,7 +122,8 @@ fn world(online: bool) -> World {
         ticks: Arc::clone(&ticks),
         online,
     });
-    let end = tokio::spawn(async move { run(node, outlets, TestHandler(hang_up), &Notifier::from_environment()).await });
+    let end =
+        tokio::spawn(async move { run(node, outlets, TestHandler(hang_up), &Notifier::from_environment()).await });
     World {
         servers_context: ServerContext::new(core.clone(), "exmbx", GENERATION, hung_up),
         core,

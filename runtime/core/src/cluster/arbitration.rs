@@ -15,18 +15,18 @@ use crate::record::RecordId;
 use crate::wire::{self, WitnessFile};
 use ccr_contract::event::{Severity, kind};
 
-/// Between two attempts to have the file, in microseconds. Where more than [`PATIENT`] of them failed it doubles; but not for a file
-/// that is held: a takeover waits for the moment in which it is free.
+/// Between two attempts to have the file, in microseconds. Where more than [`RETRIES_BEFORE_BACKOFF`] of them failed it
+/// doubles; but not for a file that is held: a takeover waits for the moment in which it is free.
 const RETRY_US: u64 = 300_000;
 /// The longest such wait; a probe that succeeds again ends it sooner.
 const LONGEST_RETRY_US: u64 = 1_200_000;
 /// Failures before the waits become longer: a share that is away for a moment costs no quorum.
-const PATIENT: u32 = 3;
+const RETRIES_BEFORE_BACKOFF: u32 = 3;
 /// Between two events about attempts that gave nothing for different reasons, in microseconds.
 const REPORT_US: u64 = 5_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Hold {
+enum WitnessLock {
     #[default]
     No,
     Opening,
@@ -38,7 +38,7 @@ enum Hold {
 
 /// Why an attempt to have the file gave nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Not {
+enum AttemptFailure {
     /// It says what keeps this node from it.
     Ours,
     /// Somebody has it.
@@ -50,7 +50,7 @@ enum Not {
 /// What this node knows of the witness and does with it.
 #[derive(Debug, Default)]
 pub struct Witness {
-    hold: Hold,
+    lock: WitnessLock,
     /// No attempt before then.
     retry_at: u64,
     /// Attempts that failed since the last good write.
@@ -69,7 +69,7 @@ pub struct Witness {
     /// Whether the present attempt was told of.
     begin_reported: bool,
     /// What was told last of attempts that gave nothing, and when.
-    last_loss_reported: Option<(Not, u64)>,
+    last_loss_reported: Option<(AttemptFailure, u64)>,
     /// Why the last attempt gave nothing.
     pub(super) why: Option<String>,
     /// As what this node arbitrates: the previous owner, or a challenger.
@@ -83,11 +83,11 @@ pub struct Witness {
 impl Witness {
     /// Whether the file is held.
     pub fn holds(&self) -> bool {
-        self.hold == Hold::Held
+        self.lock == WitnessLock::Held
     }
     /// Whether this node holds the file or tries to: it grants nothing then.
     pub fn engaged(&self) -> bool {
-        self.hold != Hold::No
+        self.lock != WitnessLock::No
     }
     /// Whether the witness, held now, has this record.
     pub fn voted_for(&self, id: &RecordId) -> bool {
@@ -95,9 +95,9 @@ impl Witness {
     }
     /// Another file is the witness now: nothing is known of it.
     pub(super) fn forget(&mut self) {
-        let idle = self.hold == Hold::No || (self.hold == Hold::Held && self.writing.is_none());
+        let idle = self.lock == WitnessLock::No || (self.lock == WitnessLock::Held && self.writing.is_none());
         *self = Self {
-            hold: if idle { Hold::No } else { Hold::Abandoned },
+            lock: if idle { WitnessLock::No } else { WitnessLock::Abandoned },
             probing: self.probing,
             beat: self.beat,
             safe_at: self.safe_at,
@@ -137,7 +137,7 @@ impl Cluster {
 
     /// Whether the witness's vote is needed now.
     fn wants_witness(&mut self, ctx: &mut Ctx<Pending>) -> bool {
-        if self.witness_path.is_none() || self.sole || self.saved.unsettled {
+        if self.witness_path.is_none() || self.single_member || self.saved.witness_change_pending {
             return false;
         }
         let delay_us = self.settings.arbitration_delay_ms * 1000;
@@ -146,7 +146,7 @@ impl Cluster {
         let leader = self.saved.record.quorum_owner == self.me;
         match self.phase {
             Phase::Up if leader => self.peer_suspect(ctx) || self.peer.view.is_none() || keeps,
-            Phase::Up => (self.peer_lost(ctx) && ctx.due(self.alone_since_lost() + delay_us)) || keeps,
+            Phase::Up => (self.peer_lost(ctx) && ctx.due(self.isolated_since_lost() + delay_us)) || keeps,
             Phase::Forming if self.force.requested => true,
             Phase::Forming => {
                 if self.peer_is_there(ctx) {
@@ -162,7 +162,7 @@ impl Cluster {
                     return false;
                 }
                 let owner = leader || self.saved.record.id.is_fresh();
-                let from = self.alone_since.max(heard);
+                let from = self.isolated_since.max(heard);
                 ctx.due(from + self.node_tolerance_us() + if owner { 0 } else { delay_us })
             }
             Phase::Evicted => false,
@@ -179,15 +179,15 @@ impl Cluster {
         }
     }
     /// When the other member began to count as lost.
-    fn alone_since_lost(&self) -> u64 {
+    fn isolated_since_lost(&self) -> u64 {
         self.peer.mutual_at.unwrap_or(0) + self.node_tolerance_us()
     }
 
     pub(super) fn drive_witness(&mut self, ctx: &mut Ctx<Pending>) {
         self.probe_witness(ctx);
         let want = self.wants_witness(ctx);
-        match self.witness.hold {
-            Hold::No if want && ctx.due(self.witness.retry_at) => {
+        match self.witness.lock {
+            WitnessLock::No if want && ctx.due(self.witness.retry_at) => {
                 if !self.witness.begin_reported {
                     self.witness.begin_reported = true;
                     let role = self.arbitrates_as();
@@ -197,19 +197,19 @@ impl Cluster {
                         &[("as", role.into()), ("epoch", self.epoch().into())],
                     );
                 }
-                self.witness.hold = Hold::Opening;
+                self.witness.lock = WitnessLock::Opening;
                 let deadline = self.open_deadline_us();
                 ctx.witness(Pending::Witness(WitnessStep::Open), WitnessAction::Open, deadline);
             }
-            Hold::No if !want => {
+            WitnessLock::No if !want => {
                 self.witness.begin_reported = false;
                 self.witness.role = "";
                 self.witness.last_loss_reported = None;
             }
-            Hold::Held if self.witness.writing.is_none() => {
+            WitnessLock::Held if self.witness.writing.is_none() => {
                 let stale = self.saving.is_none() && self.witness.written.as_ref() != Some(&self.saved.record.id);
                 if !want {
-                    self.witness.hold = Hold::Closing;
+                    self.witness.lock = WitnessLock::Closing;
                     // From now on the file says that nobody relies on it.
                     self.lease.drop_source(Source::Witness);
                     self.write(ctx, WitnessStep::LastWrite, false);
@@ -253,8 +253,8 @@ impl Cluster {
 
     /// A witness operation ended.
     pub fn on_witness(&mut self, ctx: &mut Ctx<Pending>, step: WitnessStep, result: WitnessResult) {
-        if self.witness.hold == Hold::Abandoned && step != WitnessStep::Probe {
-            self.witness.hold = Hold::No;
+        if self.witness.lock == WitnessLock::Abandoned && step != WitnessStep::Probe {
+            self.witness.lock = WitnessLock::No;
             return;
         }
         let votes_anyway = match (step, &result) {
@@ -278,10 +278,10 @@ impl Cluster {
                 if self.force.requested {
                     self.force_refused(why);
                 }
-                self.not_won(ctx, why, Not::Free);
+                self.not_won(ctx, why, AttemptFailure::Free);
             }
             (WitnessStep::Open, WitnessResult::Failed(why)) => {
-                self.not_won(ctx, &why, Not::Working);
+                self.not_won(ctx, &why, AttemptFailure::Working);
                 if self.force.requested && self.phase == Phase::Forming && self.saving.is_none() {
                     self.force_alone(ctx, &format!("the witness cannot be seen ({why})"));
                 }
@@ -316,14 +316,16 @@ impl Cluster {
                 // What was held and is lost is asked for again at once; what could never be written is not.
                 let wait = if had_it { 0 } else { self.next_wait(ctx) };
                 self.witness.retry_at = ctx.now.boot_us + wait;
-                self.report_lost(ctx, &format!("{result:?}"), Not::Working);
+                self.report_lost(ctx, &format!("{result:?}"), AttemptFailure::Working);
             }
-            (WitnessStep::Open, WitnessResult::Done) => self.not_won(ctx, "no answer that makes sense", Not::Working),
+            (WitnessStep::Open, WitnessResult::Done) => {
+                self.not_won(ctx, "no answer that makes sense", AttemptFailure::Working)
+            }
         }
     }
 
     fn let_go(&mut self, ctx: &mut Ctx<Pending>) {
-        self.witness.hold = Hold::No;
+        self.witness.lock = WitnessLock::No;
         self.witness.writing = None;
         self.witness.written = None;
         self.lease.drop_source(Source::Witness);
@@ -341,10 +343,10 @@ impl Cluster {
                 return self.refuse(ctx, &why);
             }
         };
-        self.witness.hold = Hold::Held;
+        self.witness.lock = WitnessLock::Held;
         self.witness.written = None;
         self.witness.beat_at = ctx.now.boot_us;
-        let seen = file.as_ref().map(|f| f.id.clone()).unwrap_or_default();
+        let floor = file.as_ref().map(|f| f.id.clone()).unwrap_or_default();
         if self.force.requested && self.phase == Phase::Forming && self.saving.is_none() {
             if let Err(why) = self.force_with_witness(ctx, file.as_ref()) {
                 return self.refuse(ctx, &why);
@@ -360,7 +362,7 @@ impl Cluster {
                 return self.refuse(ctx, &why);
             }
             // Its own unfinished claim is no news: nobody else can have agreed to it.
-            let own = file.id.by == self.me && file.writer == self.me && file.id.epoch <= self.saved.seen;
+            let own = file.id.by == self.me && file.writer == self.me && file.id.epoch <= self.saved.highest_epoch;
             if !self.knows(&file.id) && !own {
                 let data = [
                     ("seen", file.id.epoch.into()),
@@ -374,7 +376,7 @@ impl Cluster {
         }
         self.wait_for_holder(ctx, file.as_ref());
         if self.phase == Phase::Forming && self.saving.is_none() {
-            self.claim(ctx, seen, 0);
+            self.claim(ctx, floor, 0);
         }
     }
 
@@ -388,23 +390,23 @@ impl Cluster {
 
     /// Not to be held by us: close, and look again after a while.
     fn refuse(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
-        self.witness.hold = Hold::Closing;
+        self.witness.lock = WitnessLock::Closing;
         ctx.witness(
             Pending::Witness(WitnessStep::Close),
             WitnessAction::Close,
             self.timeout_us(),
         );
-        self.not_won(ctx, why, Not::Ours);
-        self.witness.hold = Hold::Closing;
+        self.not_won(ctx, why, AttemptFailure::Ours);
+        self.witness.lock = WitnessLock::Closing;
         self.lose_quorum(ctx, why);
     }
 
-    fn not_won(&mut self, ctx: &mut Ctx<Pending>, why: &str, refused: Not) {
-        self.witness.hold = Hold::No;
+    fn not_won(&mut self, ctx: &mut Ctx<Pending>, why: &str, refused: AttemptFailure) {
+        self.witness.lock = WitnessLock::No;
         let wait = match refused {
-            Not::Ours => self.settings.witness_check_ms * 1000,
-            Not::Free => RETRY_US,
-            Not::Working => self.next_wait(ctx),
+            AttemptFailure::Ours => self.settings.witness_check_ms * 1000,
+            AttemptFailure::Free => RETRY_US,
+            AttemptFailure::Working => self.next_wait(ctx),
         };
         self.witness.retry_at = ctx.now.boot_us + wait;
         self.report_lost(ctx, why, refused);
@@ -430,7 +432,7 @@ impl Cluster {
     /// Until the next attempt after one that failed; up to a quarter more, so that two members do not ask a server in trouble at the
     /// same time.
     fn next_wait(&mut self, ctx: &mut Ctx<Pending>) -> u64 {
-        let doubled = self.witness.failures.saturating_sub(PATIENT).min(16);
+        let doubled = self.witness.failures.saturating_sub(RETRIES_BEFORE_BACKOFF).min(16);
         let wait = (RETRY_US << doubled).min(LONGEST_RETRY_US);
         self.witness.failures = self.witness.failures.saturating_add(1);
         self.witness.failing_since.get_or_insert(ctx.now.boot_us);
@@ -438,7 +440,7 @@ impl Cluster {
     }
 
     /// Once for each time that it was had or asked for, and when the reason is another one.
-    fn report_lost(&mut self, ctx: &mut Ctx<Pending>, why: &str, kind: Not) {
+    fn report_lost(&mut self, ctx: &mut Ctx<Pending>, why: &str, kind: AttemptFailure) {
         self.witness.why = Some(why.to_owned());
         let now = ctx.now.boot_us;
         let last = self.witness.last_loss_reported;

@@ -6,7 +6,7 @@
 //! are forced, one after the other and without a witness, neither knows of the other one's epochs: so a forced one is the second
 //! of the real-time clock, if that is more, and the later force counts as long as the clocks are about right. If they are not,
 //! the hub fences the lower epoch, and it is given up when both hear each other: no two members share an epoch whatever the
-//! clocks say ([`super::record::Maker`]). A regular majority, with the other member or with the witness, ends it.
+//! clocks say ([`crate::record::EpochOwner`]). A regular majority, with the other member or with the witness, ends it.
 
 use super::Cluster;
 use crate::ctx::Ctx;
@@ -125,11 +125,11 @@ impl Cluster {
         self.saving.as_ref().map_or(self.epoch(), |s| s.record.id.epoch)
     }
 
-    fn claim_by_force(&mut self, ctx: &mut Ctx<Pending>, seen: u64, why: &str) {
+    fn claim_by_force(&mut self, ctx: &mut Ctx<Pending>, highest_epoch: u64, why: &str) {
         self.force.mark = true;
-        let above = self.saved.record.id.clone();
-        let ahead = seen.max(self.saved.seen) + EPOCHS_AHEAD;
-        let mut record = self.claimed(above, ahead.max(ctx.now.rtc_us / 1_000_000));
+        let floor = self.saved.record.id.clone();
+        let ahead = highest_epoch.max(self.saved.highest_epoch) + EPOCHS_AHEAD;
+        let mut record = self.claimed(floor, ahead.max(ctx.now.rtc_us / 1_000_000));
         // An appointment of before may be older than what the other side has answered with: this node serves in the forced epoch,
         // or in none.
         record.owner.clone_from(&self.me);

@@ -10,14 +10,14 @@ use record::Record;
 
 impl Cluster {
     pub(super) fn drive_forming(&mut self, ctx: &mut Ctx<Pending>) {
-        if self.sole && self.saving.is_none() && self.saved.committed {
+        if self.single_member && self.saving.is_none() && self.saved.committed {
             return self.become_up(ctx, kind::CLUSTER_FORMED);
         }
         let there = self.peer_is_there(ctx);
         if !there || self.saving.is_some() {
             return;
         }
-        self.alone_since = ctx.now.boot_us;
+        self.isolated_since = ctx.now.boot_us;
         let Some(view) = self.peer.view.clone() else { return };
         match view.phase {
             Phase::Up => {
@@ -40,8 +40,8 @@ impl Cluster {
                 let claimed = mine.by == self.me && (!self.saved.committed || view.id == *mine);
                 // Two claims of one epoch are not ordered: neither would be agreed to.
                 let clash = view.id.epoch == mine.epoch && view.id.by != mine.by;
-                if !claimed || clash || view.seen > mine.epoch {
-                    self.claim(ctx, view.id.clone(), view.seen);
+                if !claimed || clash || view.highest_epoch > mine.epoch {
+                    self.claim(ctx, view.id.clone(), view.highest_epoch);
                 }
             }
             Phase::Forming => {
@@ -59,7 +59,7 @@ impl Cluster {
         let mine = &self.saved.record.id;
         let record = view.record.as_ref().filter(|r| r.id == view.id && r.id != *mine)?;
         let later = view.committed || record.id.newer_than(mine);
-        (later && view.base.covers_agreed(&self.saved.base)).then(|| record.clone())
+        (later && view.last_committed.covers_agreed(&self.saved.last_committed)).then(|| record.clone())
     }
 
     /// Whether the other member is heard, and one with which a cluster could be formed.
@@ -70,7 +70,7 @@ impl Cluster {
 
     /// Of two nodes that look for a cluster, the one that knows more leads; of two equal ones, the first in the list.
     pub(super) fn leads(&self, view: &Heartbeat) -> bool {
-        let (mine, theirs) = (self.saved.base.rank(), view.base.rank());
+        let (mine, theirs) = (self.saved.last_committed.rank(), view.last_committed.rank());
         // A follower that has just saved the leader's record holds the same id, and follows on.
         if self.saved.record.id == view.id && !view.id.is_fresh() {
             return view.id.by == self.me || (view.id.by != view.from && self.index == 0);
@@ -79,13 +79,13 @@ impl Cluster {
     }
 
     /// Begins a new epoch with this node as leader.
-    pub(super) fn claim(&mut self, ctx: &mut Ctx<Pending>, above: record::RecordId, seen: u64) {
-        let record = self.claimed(above, seen);
+    pub(super) fn claim(&mut self, ctx: &mut Ctx<Pending>, floor: record::RecordId, highest_epoch: u64) {
+        let record = self.claimed(floor, highest_epoch);
         self.save(ctx, record, false);
     }
-    pub(super) fn claimed(&self, mut above: record::RecordId, seen: u64) -> Record {
-        above.epoch = above.epoch.max(seen).max(self.saved.seen);
-        let mut record = self.saved.record.claimed_by(&self.maker, &above);
+    pub(super) fn claimed(&self, mut floor: record::RecordId, highest_epoch: u64) -> Record {
+        floor.epoch = floor.epoch.max(highest_epoch).max(self.saved.highest_epoch);
+        let mut record = self.saved.record.claimed_by(&self.epoch_owner, &floor);
         if record.owner.is_empty() {
             record.owner.clone_from(&self.me);
         }

@@ -191,7 +191,8 @@ impl Cluster {
             }
             return;
         }
-        let newer_here = !hb.base.covers_agreed(&self.saved.base) && hb.id != self.saved.base;
+        let newer_here =
+            !hb.last_committed.covers_agreed(&self.saved.last_committed) && hb.id != self.saved.last_committed;
         if self.witness.engaged() || self.report.wants_lease || newer_here {
             return;
         }
@@ -322,7 +323,10 @@ impl Cluster {
             ctx.wake_at(now + BETWEEN_ROUNDS_US);
         }
         for interface in self.peer.interfaces.iter().filter(|p| p.internal()) {
-            let (network, to) = (interface.name.clone(), interface.peer.expect("internal interfaces have one"));
+            let (network, to) = (
+                interface.name.clone(),
+                interface.peer.expect("internal interfaces have one"),
+            );
             ctx.emit(Effect::SendDatagram {
                 network,
                 to,
@@ -359,12 +363,12 @@ impl Cluster {
             member: view.filter(|_| self.peer.member).map(|v| v.incarnation),
             id: self.saved.record.id.clone(),
             committed: self.saved.committed,
-            base: self.saved.base.clone(),
-            seen: self.saved.seen,
+            last_committed: self.saved.last_committed.clone(),
+            highest_epoch: self.saved.highest_epoch,
             record: behind.then(|| self.saved.record.clone()),
             service: self.report.service,
             service_epoch: self.report.service_epoch,
-            released: self.report.released,
+            handed_over: self.report.handed_over,
             redelivered: self.report.redelivered,
             groups: self.report.groups.clone(),
             probe: self.witness.probe_for_peer(now),

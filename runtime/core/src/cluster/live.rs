@@ -31,7 +31,7 @@ const LEAST_TOLERANCE: u64 = 2;
 
 /// What the configuration file says, below the record's settings.
 #[derive(Debug)]
-pub(super) struct Base {
+pub(super) struct ConfigDefaults {
     settings: Settings,
     roles: Vec<NetworkRole>,
     witness: Option<String>,
@@ -39,7 +39,7 @@ pub(super) struct Base {
     hosts: BTreeMap<String, Ipv4Addr>,
 }
 
-impl Base {
+impl ConfigDefaults {
     pub fn new(config: &Config) -> Self {
         let host = |p: &ccr_contract::config::Peer| {
             let address = p.addresses.get(&config.service_network).or(p.addresses.values().next());
@@ -125,7 +125,7 @@ impl Cluster {
         if let Some(name) = network_of(&key) {
             self.check_role(name, value)?;
         } else if key == WITNESS {
-            let Some(_) = &self.base.witness else {
+            let Some(_) = &self.defaults.witness else {
                 return Err("this cluster was made without a witness".into());
             };
             self.locate(value)?;
@@ -144,7 +144,7 @@ impl Cluster {
             answer +=
                 "; forced although the witness cannot be locked: the quorum is lost while a cluster service restarts";
         }
-        let mut next = self.saved.record.next(&self.maker);
+        let mut next = self.saved.record.next(&self.epoch_owner);
         next.settings.insert(key, value.to_owned());
         Ok((next, answer))
     }
@@ -183,7 +183,7 @@ impl Cluster {
         if share.is_empty() || share.len() > 80 || !share.bytes().all(plain) {
             return Err(format!("`{}` is no name of a share", share.escape_debug()));
         }
-        let known = self.base.hosts.get(host).copied();
+        let known = self.defaults.hosts.get(host).copied();
         let address = known.or_else(|| host.parse().ok());
         let address =
             address.ok_or_else(|| format!("`{}` is no node of this cluster and no address", host.escape_debug()))?;
@@ -193,7 +193,7 @@ impl Cluster {
     /// The witness that is configured; in force perhaps later.
     pub(super) fn configured_witness(&self) -> Option<String> {
         let set = self.saved.record.settings.get(WITNESS).cloned();
-        set.or_else(|| self.base.witness.clone())
+        set.or_else(|| self.defaults.witness.clone())
     }
 
     /// Whether the quorum resource is online on `to`, with the witness that is configured.
@@ -205,7 +205,7 @@ impl Cluster {
 
     /// The record with which the quorum resource comes online on `to`: the configured witness is the one in force then.
     pub fn bring_online_on(&self, to: &str) -> Result<Record, String> {
-        let mut next = self.saved.record.next(&self.maker);
+        let mut next = self.saved.record.next(&self.epoch_owner);
         to.clone_into(&mut next.quorum_owner);
         let configured = self.saved.record.settings.get(WITNESS).cloned();
         if configured.is_some() && configured != next.witness {
@@ -243,7 +243,7 @@ impl Cluster {
             }
             _ => {}
         }
-        let mut next = record.next(&self.maker);
+        let mut next = record.next(&self.epoch_owner);
         next.evicted = evict.then(|| node.to_owned());
         Ok(next)
     }
@@ -256,12 +256,12 @@ impl Cluster {
     /// A record is on the disk: what it says beside ownership takes effect.
     pub(super) fn apply_live(&mut self, ctx: &mut Ctx<Pending>, before: &BTreeMap<String, String>, committed: bool) {
         let record = &self.saved.record;
-        let mut settings = self.base.settings.clone();
+        let mut settings = self.defaults.settings.clone();
         // Each value was checked when it was set; in another order one may need the other, so that each gets two tries.
         for (key, value) in record.settings.iter().chain(&record.settings) {
             settings = with(&settings, key, value).unwrap_or(settings);
         }
-        for (interface, default) in self.peer.interfaces.iter_mut().zip(&self.base.roles) {
+        for (interface, default) in self.peer.interfaces.iter_mut().zip(&self.defaults.roles) {
             let set = record.settings.get(&format!("network.{}.role", interface.name));
             interface.role = set.and_then(|v| role(v).ok()).unwrap_or(*default);
         }
@@ -291,7 +291,7 @@ impl Cluster {
             ctx.info(kind::RESTARTING, &data);
             self.lose_quorum(ctx, "the cluster service restarts");
             // As long as the original's services took: the other member misses it, and looks for another majority.
-            self.resting_until = ctx.now.boot_us + self.node_tolerance_us() + self.patience_us() + RESTART_US;
+            self.restart_at = ctx.now.boot_us + self.node_tolerance_us() + self.patience_us() + RESTART_US;
         }
         self.use_witness(ctx);
         if committed {
@@ -301,10 +301,15 @@ impl Cluster {
 
     /// Tells the shell which witness is in force.
     fn use_witness(&mut self, ctx: &mut Ctx<Pending>) {
-        if self.saved.unsettled || self.base.witness.is_none() {
+        if self.saved.witness_change_pending || self.defaults.witness.is_none() {
             return;
         }
-        let path = self.saved.record.witness.clone().or_else(|| self.base.witness.clone());
+        let path = self
+            .saved
+            .record
+            .witness
+            .clone()
+            .or_else(|| self.defaults.witness.clone());
         if path == self.witness_path {
             return;
         }
@@ -322,14 +327,14 @@ impl Cluster {
         if gone && self.peer.member {
             self.remove_peer(ctx, "evicted");
         }
-        self.sole = gone;
+        self.single_member = gone;
         if me_gone && self.phase != Phase::Evicted {
             self.lose_quorum(ctx, "an operator evicted this node");
             self.phase = Phase::Evicted;
             self.beat_now = true;
         } else if !me_gone && self.phase == Phase::Evicted {
             self.phase = Phase::Forming;
-            self.alone_since = ctx.now.boot_us;
+            self.isolated_since = ctx.now.boot_us;
             self.beat_now = true;
         }
     }
@@ -340,7 +345,7 @@ impl Cluster {
         let mine = &self.saved.record.id;
         if (view.phase == Phase::Up || view.committed)
             && self.saving.is_none()
-            && view.base.covers_agreed(&self.saved.base)
+            && view.last_committed.covers_agreed(&self.saved.last_committed)
             && let Some(record) = view.record.as_ref().filter(|r| r.id == view.id && r.id != *mine)
         {
             let record = record.clone();

@@ -19,7 +19,7 @@ use crate::ctx::Ctx;
 use crate::io::{DiskAction, Now};
 use crate::op::Pending;
 use crate::planted::Bug;
-use crate::record::{self, Record, Saved};
+use crate::record::{self, PersistentState, Record};
 use crate::wire::{GroupView, Heartbeat, Phase};
 use arbitration::Witness;
 use ccr_contract::config::{Config, Settings};
@@ -36,7 +36,7 @@ pub const CLUSTER_FILE: &str = "cluster.json";
 
 /// What the other layers tell this one before each round.
 #[derive(Debug, Clone)]
-pub struct Report {
+pub struct NodeReport {
     /// State of the service here.
     pub service: ServiceState,
     /// Epoch in which the service runs or may run here; 0 without one.
@@ -44,7 +44,7 @@ pub struct Report {
     /// Whether the service here needs a lease.
     pub wants_lease: bool,
     /// Whether the service was handed over here.
-    pub released: bool,
+    pub handed_over: bool,
     /// Whether every hub has said that it delivers again.
     pub redelivered: bool,
     /// The storage groups.
@@ -58,27 +58,27 @@ pub struct Report {
 pub struct Cluster {
     pub(crate) me: String,
     /// Whose epochs this node's records have.
-    maker: record::Maker,
+    epoch_owner: record::EpochOwner,
     name: String,
     /// Position in the configuration's list of members.
     index: usize,
     pub(crate) settings: Settings,
-    base: live::Base,
+    defaults: live::ConfigDefaults,
     /// The network that carries the service's address.
     service_network: String,
     /// The witness in force.
     witness_path: Option<String>,
     force: force::Force,
     /// The other member was evicted, with a majority's consent: this node is the whole cluster.
-    sole: bool,
+    single_member: bool,
     /// The cluster service is away until then.
-    resting_until: u64,
+    restart_at: u64,
     phase: Phase,
     /// False until `cluster.json` was read.
     started: bool,
     incarnation: u64,
-    saved: Saved,
-    saving: Option<Saved>,
+    saved: PersistentState,
+    saving: Option<PersistentState>,
     /// The last records that a majority agreed to while this node looked on.
     agreed: VecDeque<record::RecordId>,
     peer: Peer,
@@ -95,14 +95,14 @@ pub struct Cluster {
     /// Until then the other member may rely on this node not to serve.
     granted_until: u64,
     /// Since when this node has been alone without authority, or looking for a cluster.
-    alone_since: u64,
+    isolated_since: u64,
     witness: Witness,
-    report: Report,
+    report: NodeReport,
 }
 
 /// Why this node may not change the record now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotNow {
+pub enum ProposeError {
     /// It is not the leader of a cluster with a majority.
     NotLeader,
     /// A change is under way.
@@ -115,25 +115,25 @@ impl Cluster {
         let index = config.members.iter().position(|m| m.name == config.node).unwrap_or(0);
         Self {
             me: config.node.clone(),
-            maker: record::Maker::new(&config.node, config.members.iter().map(|m| m.name.as_str())),
+            epoch_owner: record::EpochOwner::new(&config.node, config.members.iter().map(|m| m.name.as_str())),
             name: config.cluster.clone(),
             index,
             settings: config.settings.clone(),
-            base: live::Base::new(config),
+            defaults: live::ConfigDefaults::new(config),
             service_network: config.service_network.clone(),
             witness_path: config.witness.as_ref().map(|w| w.path.clone()),
             force: force::Force::default(),
-            sole: false,
-            resting_until: 0,
+            single_member: false,
+            restart_at: 0,
             phase: Phase::Forming,
             started: false,
             incarnation,
-            saved: Saved {
+            saved: PersistentState {
                 record: Record::fresh(),
                 committed: false,
-                base: record::RecordId::default(),
-                seen: 0,
-                unsettled: false,
+                last_committed: record::RecordId::default(),
+                highest_epoch: 0,
+                witness_change_pending: false,
             },
             saving: None,
             agreed: VecDeque::new(),
@@ -147,13 +147,13 @@ impl Cluster {
             lease: Lease::default(),
             leased: false,
             granted_until: 0,
-            alone_since: 0,
+            isolated_since: 0,
             witness: Witness::default(),
-            report: Report {
+            report: NodeReport {
                 service: ServiceState::Offline,
                 service_epoch: 0,
                 wants_lease: false,
-                released: false,
+                handed_over: false,
                 redelivered: false,
                 groups: Vec::new(),
                 history: None,
@@ -164,15 +164,15 @@ impl Cluster {
     /// `cluster.json` was read; none is there on a fresh node.
     pub fn start(&mut self, ctx: &mut Ctx<Pending>, file: Option<&[u8]>) -> Result<(), String> {
         if let Some(bytes) = file {
-            self.saved = Saved::decode(bytes).map_err(|e| format!("{CLUSTER_FILE}: {e}"))?;
-            if Saved::is_dated(bytes) {
+            self.saved = PersistentState::decode(bytes).map_err(|e| format!("{CLUSTER_FILE}: {e}"))?;
+            if PersistentState::is_dated(bytes) {
                 let (file, bytes) = (CLUSTER_FILE.to_owned(), self.saved.encode());
                 ctx.disk(Pending::Quiet, DiskAction::Replace { file, bytes });
             }
         }
         self.started = true;
         self.lease.boot_clock_only = ctx.plays(Bug::LeaseByBootClock);
-        self.alone_since = ctx.now.boot_us;
+        self.isolated_since = ctx.now.boot_us;
         self.next_beat = ctx.now.boot_us;
         self.apply_live(ctx, &std::collections::BTreeMap::new(), self.saved.committed);
         if !self.saved.record.id.is_fresh() && !ctx.plays(Bug::ForgetPromise) {
@@ -183,8 +183,8 @@ impl Cluster {
     }
 
     /// This node as one who makes records.
-    pub fn maker(&self) -> &record::Maker {
-        &self.maker
+    pub fn epoch_owner(&self) -> &record::EpochOwner {
+        &self.epoch_owner
     }
     /// The durable record.
     pub fn record(&self) -> &Record {
@@ -236,12 +236,12 @@ impl Cluster {
     }
     /// Whether an answer may leave now.
     pub fn lease_valid(&self, now: Now) -> bool {
-        self.is_up() && (self.sole || self.lease.valid(now, self.member_lease_us(), self.witness_lease_us()))
+        self.is_up() && (self.single_member || self.lease.valid(now, self.member_lease_us(), self.witness_lease_us()))
     }
     /// The boot-time instant at which the lease ends, where it does.
     pub fn lease_ends(&self) -> Option<u64> {
         let ends = self.lease.ends(self.member_lease_us(), self.witness_lease_us());
-        ends.filter(|_| !self.sole && !self.lease.forced)
+        ends.filter(|_| !self.single_member && !self.lease.forced)
     }
     /// Until when the other member may rely on this node not to serve, as a boot-time instant.
     pub fn promised_until(&self) -> u64 {
@@ -262,12 +262,12 @@ impl Cluster {
     }
 
     /// Begins to change the record. It counts when [`Self::committed`].
-    pub fn propose(&mut self, ctx: &mut Ctx<Pending>, record: Record) -> Result<(), NotNow> {
+    pub fn propose(&mut self, ctx: &mut Ctx<Pending>, record: Record) -> Result<(), ProposeError> {
         if !self.is_leader() {
-            return Err(NotNow::NotLeader);
+            return Err(ProposeError::NotLeader);
         }
         if !self.committed() {
-            return Err(NotNow::Busy);
+            return Err(ProposeError::Busy);
         }
         self.save(ctx, record, false);
         Ok(())
@@ -275,13 +275,17 @@ impl Cluster {
 
     fn save(&mut self, ctx: &mut Ctx<Pending>, record: Record, committed: bool) {
         assert!(self.saving.is_none(), "one save at a time");
-        let base = if committed { &record.id } else { &self.saved.base };
+        let base = if committed {
+            &record.id
+        } else {
+            &self.saved.last_committed
+        };
         // With the other member's consent, which `committed` proves, a change of the witness is settled.
-        let switches = record.witness != self.saved.record.witness || self.saved.unsettled;
-        let saved = Saved {
-            unsettled: switches && !committed,
-            seen: self.saved.seen.max(record.id.epoch),
-            base: base.clone(),
+        let switches = record.witness != self.saved.record.witness || self.saved.witness_change_pending;
+        let saved = PersistentState {
+            witness_change_pending: switches && !committed,
+            highest_epoch: self.saved.highest_epoch.max(record.id.epoch),
+            last_committed: base.clone(),
             record,
             committed,
         };
@@ -313,17 +317,17 @@ impl Cluster {
     }
 
     /// One round: looks at the time and at what arrived, and acts.
-    pub fn drive(&mut self, ctx: &mut Ctx<Pending>, report: Report) {
+    pub fn drive(&mut self, ctx: &mut Ctx<Pending>, report: NodeReport) {
         if !self.started {
             return;
         }
-        if !ctx.due(self.resting_until) {
+        if !ctx.due(self.restart_at) {
             return self.probe_witness(ctx);
         }
         if self.force.requested && self.phase != Phase::Forming {
             self.force_refused("a regular cluster was formed meanwhile");
         }
-        let same = |r: &Report| (r.service, r.service_epoch, r.wants_lease, r.released, r.redelivered);
+        let same = |r: &NodeReport| (r.service, r.service_epoch, r.wants_lease, r.handed_over, r.redelivered);
         let state = |g: &GroupView| (g.inspected, g.status, g.mounted, g.open);
         let groups = report.groups.iter().map(state);
         if same(&report) != same(&self.report) || !groups.eq(self.report.groups.iter().map(state)) {
@@ -338,7 +342,7 @@ impl Cluster {
         self.report = report;
         if self.saved.record.id.is_fresh() {
             // Without a record, but not new: what is agreed to now comes after what its logs tell of.
-            self.saved.seen = self.saved.seen.max(self.report.history.unwrap_or(0));
+            self.saved.highest_epoch = self.saved.highest_epoch.max(self.report.history.unwrap_or(0));
         }
         self.watch_paths(ctx);
         match self.phase {
@@ -380,9 +384,9 @@ impl Cluster {
             return self.lose_quorum(ctx, "the other member is in a newer cluster");
         }
         self.end_force();
-        if self.peer.member || self.witness.holds() || self.lease.forced || self.sole {
-            self.alone_since = ctx.now.boot_us;
-        } else if ctx.due(self.alone_since + self.patience_us()) {
+        if self.peer.member || self.witness.holds() || self.lease.forced || self.single_member {
+            self.isolated_since = ctx.now.boot_us;
+        } else if ctx.due(self.isolated_since + self.patience_us()) {
             return self.lose_quorum(ctx, "neither the other member nor the witness");
         }
         self.lead(ctx);
@@ -392,7 +396,7 @@ impl Cluster {
     fn adopt_from_leader(&mut self, ctx: &mut Ctx<Pending>) -> bool {
         let Some(record) = self.peer.view.as_ref().and_then(|v| {
             let ours = v.phase == Phase::Up && v.member == Some(self.incarnation);
-            let ours = ours && v.base.covers_agreed(&self.saved.base);
+            let ours = ours && v.last_committed.covers_agreed(&self.saved.last_committed);
             v.record
                 .as_ref()
                 .filter(|r| ours && r.id == v.id && r.id.newer_than(&self.saved.record.id))
@@ -408,17 +412,20 @@ impl Cluster {
     fn peer_knows_better(&self, ctx: &mut Ctx<Pending>) -> bool {
         let lost = self.peer_lost(ctx);
         self.peer.view.as_ref().is_some_and(|v| {
-            !lost && v.member != Some(self.incarnation) && !self.knows_agreed(&v.base) && self.saving.is_none()
+            !lost
+                && v.member != Some(self.incarnation)
+                && !self.knows_agreed(&v.last_committed)
+                && self.saving.is_none()
         })
     }
 
     /// Whether this node was part of what led to `id`: it knows it as agreed, or it is its own proposal, now agreed.
     fn knows(&self, id: &record::RecordId) -> bool {
-        self.saved.base.covers(id) || self.saved.record.id == *id
+        self.saved.last_committed.covers(id) || self.saved.record.id == *id
     }
     /// The same of a record that was agreed to.
     fn knows_agreed(&self, id: &record::RecordId) -> bool {
-        self.saved.base.covers_agreed(id) || self.saved.record.id == *id
+        self.saved.last_committed.covers_agreed(id) || self.saved.record.id == *id
     }
 
     /// A survivor that was not the leader becomes it; a leader goes above every epoch that was ever tried.
@@ -427,15 +434,20 @@ impl Cluster {
             return;
         }
         let leader_gone = self.saved.record.quorum_owner != self.me && !self.peer.member;
-        let can_agree = self.witness.holds() || !self.peer_lost(ctx) || self.sole || self.lease.forced;
-        let seen = self.peer.view.as_ref().map_or(0, |v| v.seen).max(self.saved.seen);
-        let behind = seen > self.saved.record.id.epoch;
+        let can_agree = self.witness.holds() || !self.peer_lost(ctx) || self.single_member || self.lease.forced;
+        let highest = self
+            .peer
+            .view
+            .as_ref()
+            .map_or(0, |v| v.highest_epoch)
+            .max(self.saved.highest_epoch);
+        let behind = highest > self.saved.record.id.epoch;
         // Also with a change under way: it goes on in the new epoch, and in the old one the other member might not agree to it.
         let outrun = behind && self.is_leader() && self.peer.member && can_agree;
         if (leader_gone && can_agree) || outrun {
-            let mut above = self.saved.record.id.clone();
-            above.epoch = seen.max(above.epoch);
-            let record = self.saved.record.claimed_by(&self.maker, &above);
+            let mut floor = self.saved.record.id.clone();
+            floor.epoch = highest.max(floor.epoch);
+            let record = self.saved.record.claimed_by(&self.epoch_owner, &floor);
             self.save(ctx, record, false);
         }
     }
@@ -448,8 +460,8 @@ impl Cluster {
         let peer_has = self.peer.view.as_ref().is_some_and(|v| v.id == self.saved.record.id) && !self.peer_lost(ctx);
         // A cluster that goes on is joined, not formed a second time. A node that counts as evicted by this record agrees to it.
         let forms = self.phase == Phase::Up || self.peer.view.as_ref().is_some_and(|v| v.phase != Phase::Up);
-        let alone = self.witness.voted_for(&self.saved.record.id) || self.lease.forced || self.sole;
-        let second = (peer_has && forms) || (alone && !self.saved.unsettled);
+        let alone = self.witness.voted_for(&self.saved.record.id) || self.lease.forced || self.single_member;
+        let second = (peer_has && forms) || (alone && !self.saved.witness_change_pending);
         if !second {
             return;
         }
@@ -463,7 +475,7 @@ impl Cluster {
 
     fn become_up(&mut self, ctx: &mut Ctx<Pending>, how: &str) {
         self.phase = Phase::Up;
-        self.alone_since = ctx.now.boot_us;
+        self.isolated_since = ctx.now.boot_us;
         self.peer.restarted = false;
         self.beat_now = true;
         ctx.info(how, &[("epoch", self.epoch().into())]);
@@ -472,7 +484,7 @@ impl Cluster {
     fn remove_peer(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
         self.peer.member = false;
         self.peer.was_up = false;
-        self.alone_since = ctx.now.boot_us;
+        self.isolated_since = ctx.now.boot_us;
         self.beat_now = true;
         let peer = self.peer.name.clone();
         let data = [
@@ -489,7 +501,7 @@ impl Cluster {
         }
         self.phase = Phase::Forming;
         self.peer.member = false;
-        self.alone_since = ctx.now.boot_us;
+        self.isolated_since = ctx.now.boot_us;
         self.lease.end();
         self.beat_now = true;
         let data = [("why", why.into()), ("epoch", self.epoch().into())];

@@ -7,7 +7,7 @@ use ccr_contract::status::{self, ClusterState, MemberState, WitnessHealth, Witne
 impl Cluster {
     /// What this node knows of the cluster.
     pub fn status(&self, now: Now) -> status::Cluster {
-        let quorate = self.lease_valid(now) || self.peer.member || self.witness.holds() || self.sole;
+        let quorate = self.lease_valid(now) || self.peer.member || self.witness.holds() || self.single_member;
         let state = match self.phase {
             Phase::Up if quorate => ClusterState::Up,
             Phase::Up => ClusterState::NoQuorum,
@@ -20,10 +20,10 @@ impl Cluster {
             have.push(self.peer.name.clone());
         }
         // While both members are there nobody holds the file: the vote can be had if the last probe locked it.
-        if !self.sole && (self.witness.holds() || (self.peer.member && self.witness.could_be_locked())) {
+        if !self.single_member && (self.witness.holds() || (self.peer.member && self.witness.could_be_locked())) {
             have.push("witness".into());
         }
-        let total = if self.sole {
+        let total = if self.single_member {
             1
         } else {
             2 + u32::from(self.witness_path.is_some())
@@ -71,7 +71,7 @@ impl Cluster {
                 self.me
             );
         }
-        if now.boot_us < self.resting_until {
+        if now.boot_us < self.restart_at {
             return "the cluster service restarts, for new heartbeat settings".into();
         }
         let tolerance = self.node_tolerance_us();

@@ -29,7 +29,7 @@ impl Member {
         let until = self.ctx.now.boot_us + END_US;
         let (served, given) = match self.service.stage {
             Stage::Online | Stage::Draining { .. } | Stage::Closing { .. } => (self.service.epoch, false),
-            Stage::Released { .. } | Stage::Shipped => (self.service.used, true),
+            Stage::Released { .. } | Stage::Shipped => (self.service.last_used_epoch, true),
             _ => (0, false),
         };
         self.ending.get_or_insert(Ending {

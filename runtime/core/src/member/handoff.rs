@@ -118,7 +118,7 @@ impl Member {
         }
         let data = [("why", "handoff".into()), ("orderly", true.into())];
         self.report_event(kind::OFFLINE, Severity::Info, &data);
-        self.service.used = self.service.epoch;
+        self.service.last_used_epoch = self.service.epoch;
         self.service.epoch = 0;
         self.service.redeliver.clear();
         self.service.stage = Stage::Released { to, asker, since };

@@ -15,7 +15,7 @@ mod service;
 mod status;
 mod verify;
 
-use crate::cluster::{CLUSTER_FILE, Cluster, Report};
+use crate::cluster::{CLUSTER_FILE, Cluster, NodeReport};
 use crate::ctx::Ctx;
 use crate::io::{AddressKind, Boot, ConnId, DiskAction, DiskResult, Effect, Input, MemoryUse, Node, Now};
 use crate::links::{End, PeerStreams};
@@ -401,7 +401,7 @@ impl Member {
         self.drive_end();
     }
 
-    fn report(&self) -> Report {
+    fn report(&self) -> NodeReport {
         let groups = self.stores.iter().zip(&self.copies).map(|(s, c)| GroupView {
             generated: if s.mounted() {
                 s.last().generation
@@ -415,11 +415,11 @@ impl Member {
             open: s.has_open(),
             common: s.source_state.common.filter(|_| !s.mounted()),
         });
-        Report {
+        NodeReport {
             service: self.service_state(),
             service_epoch: self.service.epoch(),
             wants_lease: self.service.wants_lease(),
-            released: self.service.has_given_all(),
+            handed_over: self.service.has_given_all(),
             redelivered: self.service.all_redeliver(),
             groups: groups.collect(),
             history: self.history(),

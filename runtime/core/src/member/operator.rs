@@ -2,7 +2,7 @@
 
 use super::Member;
 use super::orderly::Stopping;
-use crate::cluster::NotNow;
+use crate::cluster::ProposeError;
 use crate::command::{Command, GroupName};
 use crate::io::{ConnId, Effect, Reply, ReqId};
 use crate::record::{Record, RecordId};
@@ -208,20 +208,20 @@ impl Member {
         if record.intent == intent {
             return self.answer(asker, Reply::Done(format!("the service is {intent:?} already")));
         }
-        let maker = self.cluster.maker();
-        let next = record.next(maker);
+        let epoch_owner = self.cluster.epoch_owner();
+        let next = record.next(epoch_owner);
         if intent == Intent::Stopped {
             return self.agree_then(asker, next.stopped(), format!("{intent:?}: {comment}"), true);
         }
         // Where all is that was acknowledged, if that one is there.
         let there = |node: &str| node == self.config.node || self.cluster.peer_up();
-        let holder = next.holder.as_ref().filter(|h| next.served.contains(&h.epoch));
-        let owner = holder
+        let sole_copy = next.sole_copy.as_ref().filter(|h| next.served.contains(&h.epoch));
+        let owner = sole_copy
             .map(|h| &h.node)
             .filter(|n| there(n))
             .unwrap_or(&next.owner)
             .clone();
-        let mut next = next.appoint(maker, &owner, false);
+        let mut next = next.appoint(epoch_owner, &owner, false);
         next.intent = intent;
         self.agree(asker, next, format!("{intent:?}: {comment}"));
     }
@@ -254,8 +254,8 @@ impl Member {
                 return self.answer(asker, Reply::Denied(format!("the service group is on {to} already")));
             }
             GroupName::Service => {
-                let maker = self.cluster.maker();
-                self.cluster.record().next(maker).appoint(maker, to, false)
+                let epoch_owner = self.cluster.epoch_owner();
+                self.cluster.record().next(epoch_owner).appoint(epoch_owner, to, false)
             }
         };
         let mut text = format!("moved to {to} without any check of its health");
@@ -284,8 +284,10 @@ impl Member {
                     stop,
                 });
             }
-            Err(NotNow::Busy) => self.answer(asker, Reply::Denied("another change is under way: try again".into())),
-            Err(NotNow::NotLeader) => self.answer(
+            Err(ProposeError::Busy) => {
+                self.answer(asker, Reply::Denied("another change is under way: try again".into()))
+            }
+            Err(ProposeError::NotLeader) => self.answer(
                 asker,
                 Reply::Denied("this node leads no cluster with a majority".into()),
             ),

@@ -1,6 +1,6 @@
 //! Going offline in order: an operator stops the service, or moves it without any check. What is open is closed, so that the
 //! other member can have it; a stop is done when that one has inspected everything. Where it cannot, the record goes on saying
-//! who alone has everything, and the service starts only with that (`Record::holder`).
+//! who alone has everything, and the service starts only with that (`Record::sole_copy`).
 
 use super::Member;
 use super::handoff::HANDOFF_US;
@@ -132,14 +132,14 @@ impl Member {
             let offline = view.is_some_and(|v| {
                 v.service_epoch == 0 && matches!(v.service, ServiceState::Offline | ServiceState::Failed)
             });
-            (offline, view.is_some_and(|v| v.released))
+            (offline, view.is_some_and(|v| v.handed_over))
         };
-        match &record.holder {
+        match &record.sole_copy {
             // That both have everything must be known to a majority.
             None if offline && self.cluster.committed() => Some(String::new()),
-            Some(holder) if offline && !shipped => Some(format!(
+            Some(sole_copy) if offline && !shipped => Some(format!(
                 "; only {} has all that was acknowledged: the service starts with it, or dismounted until `mount` accepts the loss",
-                holder.node
+                sole_copy.node
             )),
             _ if late => Some("; it is not offline yet".into()),
             _ => None,

@@ -37,7 +37,7 @@ impl Member {
 
     /// Whether the service was stopped in order on the other member before this one had everything, and still has not.
     pub(super) fn held_elsewhere(&self, g: usize) -> bool {
-        let there = self.cluster.record().holder(g) == Some(self.cluster.peer_name());
+        let there = self.cluster.record().sole_copy(g) == Some(self.cluster.peer_name());
         there && !(self.cluster.peer_up() && self.has_all(g))
     }
 

@@ -13,16 +13,16 @@ impl Member {
         }
         let record = self.cluster.record();
         let (me, peer) = (self.config.node.as_str(), self.cluster.peer_name());
-        let maker = self.cluster.maker();
-        let next = || record.next(maker);
-        let appoint = |owner: &str, clean| Some(next().appoint(maker, owner, clean));
+        let epoch_owner = self.cluster.epoch_owner();
+        let next = || record.next(epoch_owner);
+        let appoint = |owner: &str, clean| Some(next().appoint(epoch_owner, owner, clean));
         let mine = record.owner == me;
         let started = record.intent == Intent::Started;
         let view = self.cluster.member_heartbeat().filter(|v| v.id == record.id);
         let proposal = match view {
             // Stopped in order, and the copy has everything: either of them may serve next.
-            _ if mine && self.service.stage == Stage::Shipped && record.holder.is_some() => Some(next().shipped()),
-            Some(v) if !mine && v.released && !started => record.holder.is_some().then(|| next().shipped()),
+            _ if mine && self.service.stage == Stage::Shipped && record.sole_copy.is_some() => Some(next().shipped()),
+            Some(v) if !mine && v.handed_over && !started => record.sole_copy.is_some().then(|| next().shipped()),
             _ if mine && self.service.is_released() && self.cluster.peer_up() => appoint(peer, true),
             _ if mine && self.service.is_released() => None,
             Some(v) if mine && self.service.stage == Stage::Failed && v.service != ServiceState::Failed => {
@@ -33,13 +33,13 @@ impl Member {
                 && self.ending.is_none()
                 && self.service.epoch == 0
                 && self.history().is_some()
-                && record.owner_epoch <= self.last_used()
+                && record.owner_epoch <= self.last_used_epoch()
                 && self.service.stage == Stage::Off =>
             {
                 appoint(me, false)
             }
             _ if !mine && !self.cluster.peer_up() => appoint(me, false),
-            Some(v) if !mine && v.released => appoint(me, true),
+            Some(v) if !mine && v.handed_over => appoint(me, true),
             Some(v) if !mine && v.service == ServiceState::Failed && self.service.stage != Stage::Failed => {
                 appoint(me, false)
             }

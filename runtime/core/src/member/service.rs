@@ -73,7 +73,7 @@ pub struct Service {
     /// The appointment in use.
     pub(super) epoch: u64,
     /// Appointments up to this one are used up: they belonged to an earlier life, or ended with a loss of quorum.
-    pub(super) used: u64,
+    pub(super) last_used_epoch: u64,
     pub(super) since: u64,
     pub(super) refused: bool,
     /// Mount whatever the loss: an operator said so.
@@ -106,7 +106,7 @@ impl Service {
         Self {
             stage: Stage::Off,
             epoch: 0,
-            used: u64::MAX,
+            last_used_epoch: u64::MAX,
             since: 0,
             refused: false,
             forced_mount: false,
@@ -126,7 +126,7 @@ impl Service {
     }
     /// The record was read from the disk: appointments of earlier lives do not count.
     pub fn start(&mut self, record: &Record) {
-        self.used = record.owner_epoch;
+        self.last_used_epoch = record.owner_epoch;
     }
     /// The appointment under which this node serves or is about to; 0 without.
     pub fn epoch(&self) -> u64 {
@@ -208,8 +208,8 @@ impl Service {
 
 impl Member {
     /// Appointments up to this one are used up. A node whose record was lost knows from its logs in which epochs it has served.
-    pub(super) fn last_used(&self) -> u64 {
-        self.service.used.max(self.history().unwrap_or(u64::MAX))
+    pub(super) fn last_used_epoch(&self) -> u64 {
+        self.service.last_used_epoch.max(self.history().unwrap_or(u64::MAX))
     }
 
     pub(super) fn drive_service(&mut self) {
@@ -222,7 +222,7 @@ impl Member {
             && self.cluster.committed()
             && record.owner == self.config.node
             && started
-            && record.owner_epoch > self.last_used();
+            && record.owner_epoch > self.last_used_epoch();
         let epoch = record.owner_epoch;
         let still = self.cluster.is_up()
             && record.owner == self.config.node
@@ -263,7 +263,7 @@ impl Member {
             Stage::Draining { to, asker, since } => self.draining(to, asker, since),
             Stage::Closing { since } => self.closing(since),
             Stage::Released { to, asker, since } => self.released(&to, asker, since),
-            Stage::Shipped if self.cluster.record().holder.is_none() => self.service.stage = Stage::Off,
+            Stage::Shipped if self.cluster.record().sole_copy.is_none() => self.service.stage = Stage::Off,
             Stage::Failed => {
                 if self.ctx.due(self.service.retry_at) {
                     self.service.stage = Stage::Off;
@@ -547,7 +547,7 @@ impl Member {
         }
         let data = [("why", why.into()), ("orderly", orderly.into())];
         self.report_event(kind::OFFLINE, Severity::Info, &data);
-        self.service.used = self.service.used.max(self.service.epoch);
+        self.service.last_used_epoch = self.service.last_used_epoch.max(self.service.epoch);
         self.service.epoch = 0;
         self.service.redeliver.clear();
         self.service.stage = Stage::Off;

@@ -3,7 +3,7 @@
 use super::counters::Counters;
 use super::world::World;
 use crate::io::Reply;
-use crate::record::Saved;
+use crate::record::PersistentState;
 use crate::store::log;
 use crate::wire;
 use ccr_contract::config::Config;
@@ -499,7 +499,7 @@ impl World {
     fn check_votes(&mut self, i: usize, epoch: u64) {
         let read = |i: usize| {
             let bytes = self.machines[i].disk.file(crate::cluster::CLUSTER_FILE)?;
-            Saved::decode(bytes).ok()
+            PersistentState::decode(bytes).ok()
         };
         // A file that was hurt behind the daemon's back says nothing of what that had agreed to.
         let hurt = self.atlas.cluster == Some(i);

@@ -4,7 +4,7 @@ use super::disk::{How, Kind};
 use super::world::World;
 use crate::cluster::CLUSTER_FILE;
 use crate::durable;
-use crate::record::Saved;
+use crate::record::PersistentState;
 use crate::store::log;
 use crate::wire;
 use ccr_contract::status::{ClusterState, CopyStatus};
@@ -85,7 +85,7 @@ impl World {
     /// A member that goes on by an operator's force only, its cluster's record being lost: what the witness voted for last is in that
     /// of the other one, whose daemon does not start with it; or its own is gone, and the other one was evicted.
     pub(super) fn needs_force(&mut self) -> Option<usize> {
-        let bad = |b: &[u8]| Saved::decode(b).is_err();
+        let bad = |b: &[u8]| PersistentState::decode(b).is_err();
         (0..2).find(|i| {
             let cause = self.ask_status(*i).and_then(|s| s.cluster?.cause).unwrap_or_default();
             let other_is_bad = self.machines[1 - i].disk.file(CLUSTER_FILE).is_some_and(bad);
@@ -167,7 +167,7 @@ impl World {
     fn cluster_known_elsewhere(&self, i: usize, how: How) -> bool {
         let record = |i: usize| {
             let file = self.machines[i].disk.file(CLUSTER_FILE)?;
-            Saved::decode(file).ok().map(|s| s.record.id)
+            PersistentState::decode(file).ok().map(|s| s.record.id)
         };
         let spared = self.atlas.cluster.is_none_or(|victim| victim == i);
         let Some(ours) = record(i).filter(|_| spared) else {

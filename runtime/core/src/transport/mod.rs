@@ -88,14 +88,14 @@ struct RedeliveryRequest {
 
 /// Content of `hub.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Saved {
+pub struct HubState {
     /// The highest epoch seen in an answer of the store or in a request for redelivery.
     pub epoch_seen: u64,
     /// Service time, in milliseconds.
     pub clock_ms: u64,
 }
 
-impl Saved {
+impl HubState {
     /// The file.
     pub fn encode(&self) -> Vec<u8> {
         durable::encode(SCHEMA, self)
@@ -114,7 +114,7 @@ pub struct Hub {
     ctx: Ctx<Pending>,
     streams: PeerStreams,
     queue: Queue,
-    saved: Saved,
+    saved: HubState,
     started_us: u64,
     noted_us: u64,
     /// Files whose head is still to be read.
@@ -140,7 +140,7 @@ impl Hub {
             version: boot.version,
             streams: PeerStreams::new(&config),
             queue: Queue::new(boot.planted == Some(Bug::LoadEveryBody)),
-            saved: Saved::default(),
+            saved: HubState::default(),
             started_us: 0,
             noted_us: 0,
             unread: Vec::new(),
@@ -220,7 +220,7 @@ impl Hub {
             return self.halt(why);
         }
         match (what, result) {
-            (Pending::State, DiskResult::Bytes(bytes)) => match Saved::decode(&bytes) {
+            (Pending::State, DiskResult::Bytes(bytes)) => match HubState::decode(&bytes) {
                 Ok(saved) => self.saved = saved,
                 Err(e) => self.halt(format!("{STATE_FILE}: {e}")),
             },
@@ -411,7 +411,7 @@ impl Hub {
 
     /// Writes `hub.json`; `what` waits for it.
     fn save(&mut self, what: Pending) {
-        let saved = Saved {
+        let saved = HubState {
             clock_ms: self.clock_ms(),
             ..self.saved
         };
