@@ -1,5 +1,5 @@
 //! The source's side: answers what the copy asks. It keeps no state for a copy, but for the checkpoint that it offered last to one
-//! that seeds ([`Store::pin`]).
+//! that seeds ([`Store::hold_logs`]).
 
 use crate::ctx::Ctx;
 use crate::io::{ConnId, DiskAction, DiskResult, Effect};
