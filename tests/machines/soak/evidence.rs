@@ -90,9 +90,19 @@ fn run(tool: &Tool, id: &str, moment: Option<Duration>) -> Result<Ran, String> {
     let report: Value = serde_json::from_slice(&ended.stdout)
         .map_err(|e| format!("verify ended with {}: {e}: {}", ended.status, text(&ended.stdout)))?;
     let scenario = &report["scenarios"][0];
-    std::fs::remove_dir_all(&out).map_err(|e| e.to_string())?;
+    let verdict = scenario["verdict"].as_str().unwrap_or("none").to_owned();
+    if verdict == "fail" {
+        // It broke something, or its evidence misleads: either is to be looked at.
+        let mut names = (1..=100).map(|n| tool.home.join(format!("failed-{id}-{n}")));
+        let kept = names.find(|folder| !folder.exists());
+        let kept = kept.ok_or("a hundred failed runs are kept already")?;
+        std::fs::rename(&out, &kept).map_err(|e| e.to_string())?;
+        eprintln!("  kept: {}", kept.display());
+    } else {
+        std::fs::remove_dir_all(&out).map_err(|e| e.to_string())?;
+    }
     Ok(Ran {
-        verdict: scenario["verdict"].as_str().unwrap_or("none").to_owned(),
+        verdict,
         why: scenario["why"].as_str().map(str::to_owned),
         seconds: scenario["seconds"].as_f64().unwrap_or(0.0),
         killed_s,
