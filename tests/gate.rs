@@ -59,6 +59,7 @@ impl Workspace {
             let who = if names.is_empty() { "user" } else { "root" };
             let bad = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(who).exists();
             println!("\nmachines ran {who}\n");
+            if bad { println!("failures:\n\n---- {who} ----\nleaks of {who}\n\n\nfailures:\n    {who}\n"); }
             println!("test result: {}. {} passed; {} failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s",
                 if bad { "FAILED" } else { "ok" }, 3 - u32::from(bad), u32::from(bad));
             std::process::exit(if bad { 101 } else { 0 });
@@ -202,13 +203,26 @@ fn one_failing_test_in_any_tier_fails_the_whole_and_the_rest_still_runs() {
         "{}",
         well.text
     );
-    for plant in ["first", "second", "planted", "user", "root"] {
+    let broken = "assertion failed";
+    for (plant, why) in [
+        ("first", broken),
+        ("second", broken),
+        ("planted", broken),
+        ("user", "leaks of user"),
+        ("root", "leaks of root"),
+    ] {
         let ended = w.run_with(plant, "scripts/test", &["ci"]);
         assert_ne!(ended.status, 0, "{plant}: {}", ended.text);
         assert_eq!(ended.programs(), ALL, "{plant}: {}", ended.text);
         assert_eq!(
             ended.sum(),
             "test result: FAILED. 9 passed; 1 failed",
+            "{plant}: {}",
+            ended.text
+        );
+        let at_the_end = ended.text.split_once("ci: what failed:").map(|(_, end)| end);
+        assert!(
+            at_the_end.is_some_and(|end| end.contains(why)),
             "{plant}: {}",
             ended.text
         );
