@@ -6,7 +6,7 @@ use crate::error::{Error, Problem, Result};
 use crate::hypervisor::DomainState;
 use crate::spec::{Lab, NodeRole};
 use crate::verify::Observation;
-use ccr_contract::status::{ClusterState, CopyStatus, MemberState, ServiceState, WitnessHealth};
+use ccr_contract::status::{ClusterState, CopyStatus, Intent, MemberState, ServiceState, Status, WitnessHealth};
 
 /// An expectation, and of whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Expectation {
         };
         Ok(match (self.what, on) {
             (What::Healthy, _) => healthy(lab, seen),
-            (What::Drained, _) => drained(seen),
+            (What::Drained, _) => drained(lab, seen),
             (What::Off, Some(node)) => {
                 let state = seen.nodes.get(&node).and_then(|v| v.machine);
                 (matches!(state, Some(DomainState::Off)), format!("{node} is {state:?}"))
@@ -257,37 +257,45 @@ fn members(lab: &Lab, seen: &Observation, wrong: &mut Vec<String>) {
     }
 }
 
-/// The hubs have delivered everything, and every copy has everything.
-fn drained(seen: &Observation) -> (bool, String) {
+/// The hubs have delivered everything, what a takeover asked for again too, and every copy has everything. It must be said: each node
+/// answers, and one member serves unless an operator stopped the service.
+fn drained(lab: &Lab, seen: &Observation) -> (bool, String) {
     let mut wrong = Vec::new();
-    for (node, status) in seen.statuses() {
-        if let Some(hub) = &status.hub
-            && (hub.queued > 0 || hub.redeliveries > 0)
-        {
-            wrong.push(format!(
-                "{node}: {} queued, {} redeliveries",
-                hub.queued, hub.redeliveries
-            ));
-        }
-        for c in status
-            .copies
-            .iter()
-            .filter(|c| c.node == status.node && seen.active() != Some(&c.node))
-        {
-            if c.copy_queue > 0 || c.replay_queue > 0 {
-                wrong.push(format!(
-                    "{node}: copy queue {}, replay queue {}",
-                    c.copy_queue, c.replay_queue
-                ));
-            }
+    for node in lab.nodes.iter().filter(|n| n.role.is_some()) {
+        match seen.nodes.get(node.name.as_str()).and_then(|v| v.status.as_ref()) {
+            Some(status) => not_drained(status, seen.active(), &mut wrong),
+            None => wrong.push(format!("{} does not answer", node.name)),
         }
     }
-    if seen.statuses().next().is_none() {
-        wrong.push("nobody answers".to_owned());
+    let services = || seen.statuses().filter_map(|(_, s)| s.service.as_ref());
+    if seen.active().is_none() && !services().any(|s| s.intent == Intent::Stopped) {
+        wrong.push("not exactly one member serves".to_owned());
+    }
+    if services().any(|s| s.redelivery_due) {
+        wrong.push("a redelivery is due".to_owned());
     }
     if wrong.is_empty() {
         (true, "drained".to_owned())
     } else {
         (false, wrong.join("; "))
+    }
+}
+
+fn not_drained(status: &Status, active: Option<&str>, wrong: &mut Vec<String>) {
+    let node = &status.node;
+    if let Some(hub) = &status.hub
+        && (hub.queued > 0 || hub.redeliveries > 0)
+    {
+        wrong.push(format!(
+            "{node}: {} queued, {} redeliveries",
+            hub.queued, hub.redeliveries
+        ));
+    }
+    let passive = status.copies.iter().filter(|c| c.node == *node && active != Some(node));
+    for c in passive.filter(|c| c.copy_queue > 0 || c.replay_queue > 0) {
+        wrong.push(format!(
+            "{node}: copy queue {}, replay queue {}",
+            c.copy_queue, c.replay_queue
+        ));
     }
 }

@@ -296,3 +296,47 @@ fn healthy_names_a_network_without_heartbeats() {
         "{shown}"
     );
 }
+
+#[test]
+fn drained_must_be_said_by_every_node() {
+    let lab = lab();
+    let roles = Roles::of(&lab);
+    let with = |change: fn(&mut Observation)| {
+        let mut seen = crate::verify::sample::observation(&lab, 0, "node1", 5, 5);
+        change(&mut seen);
+        Expectation::DRAINED.met(&lab, &roles, &seen).unwrap()
+    };
+    let status = |seen: &mut Observation, node: &str, change: fn(&mut ccr_contract::status::Status)| {
+        change(seen.nodes.get_mut(node).unwrap().status.as_mut().unwrap());
+    };
+    assert_eq!(with(|_| ()), (true, "drained".to_owned()));
+    let hub_is_silent = |seen: &mut Observation| seen.nodes.get_mut("hub").unwrap().status = None;
+    assert_eq!(with(hub_is_silent), (false, "hub does not answer".to_owned()));
+    let cases: [(fn(&mut ccr_contract::status::Status), &str, &str); 4] = [
+        (|s| s.hub.as_mut().unwrap().queued = 2, "hub", "hub: 2 queued"),
+        (|s| s.copies[0].replay_queue = 1, "node2", "replay queue 1"),
+        (
+            |s| s.service.as_mut().unwrap().redelivery_due = true,
+            "node1",
+            "a redelivery is due",
+        ),
+        (
+            |s| s.service.as_mut().unwrap().active = None,
+            "node1",
+            "not exactly one member serves",
+        ),
+    ];
+    for (change, node, why) in cases {
+        let mut seen = crate::verify::sample::observation(&lab, 0, "node1", 5, 5);
+        status(&mut seen, node, change);
+        let (met, shown) = Expectation::DRAINED.met(&lab, &roles, &seen).unwrap();
+        assert!(!met && shown.contains(why), "{why}: {shown}");
+    }
+    // Who stopped the service on purpose waits for nobody.
+    let mut stopped = crate::verify::sample::observation(&lab, 0, "none", 5, 5);
+    assert!(!Expectation::DRAINED.met(&lab, &roles, &stopped).unwrap().0);
+    status(&mut stopped, "node1", |s| {
+        s.service.as_mut().unwrap().intent = ccr_contract::status::Intent::Stopped
+    });
+    assert!(Expectation::DRAINED.met(&lab, &roles, &stopped).unwrap().0);
+}

@@ -13,6 +13,8 @@ struct Books<'a> {
     stored: BTreeMap<&'a str, Vec<&'a Message>>,
     /// Keys that a hub still holds.
     queued: BTreeSet<&'a str>,
+    /// Hubs whose queue was not read.
+    unread: Vec<&'a str>,
     /// Keys that were deleted and acknowledged, with the operation.
     deleted: BTreeMap<&'a str, &'a Op<'a>>,
     /// Keys whose deletion may have happened.
@@ -31,6 +33,13 @@ impl<'a> Books<'a> {
                 .flat_map(|d| &d.queued)
                 .filter_map(|q| q.key.as_deref())
                 .collect(),
+            unread: e
+                .context
+                .hubs
+                .iter()
+                .map(String::as_str)
+                .filter(|hub| !e.history.dumps.iter().any(|d| d.node == *hub))
+                .collect(),
             deleted: deletes().filter(|o| o.acked()).map(|o| (o.key, o)).collect(),
             perhaps_deleted: deletes()
                 .filter(|o| o.outcome == Outcome::Unknown)
@@ -44,6 +53,21 @@ impl<'a> Books<'a> {
         !self.stored.contains_key(op.key)
             && !self.deleted.contains_key(op.key)
             && !self.perhaps_deleted.contains(op.key)
+    }
+
+    /// Why a missing message that a hub took may still come.
+    fn on_its_way(&self, op: &Op<'_>) -> Option<String> {
+        if op.kind != OpKind::Submit {
+            None
+        } else if self.queued.contains(op.key) {
+            Some(format!("submit {} is still in a hub's queue", op.key))
+        } else {
+            let hub = self.unread.first()?;
+            Some(format!(
+                "submit {} is missing, and the queue of {hub} was not read",
+                op.key
+            ))
+        }
     }
 }
 
@@ -120,8 +144,8 @@ pub(super) fn planned(e: &Evidence<'_>) -> Finding {
         }
         if !books.missing(op) {
             kept += 1;
-        } else if op.kind == OpKind::Submit && books.queued.contains(op.key) {
-            unclear.push(format!("{} is still in a hub's queue", op.key));
+        } else if let Some(why) = books.on_its_way(op) {
+            unclear.push(why);
         } else if accepted {
             unclear.push(format!("{} is missing, and an operator has accepted a loss", op.key));
         } else {
@@ -167,8 +191,8 @@ pub(super) fn lossy(e: &Evidence<'_>) -> Finding {
     for op in e.ops.iter().filter(|o| o.acked() && o.kind == OpKind::Submit) {
         if !books.missing(op) {
             submits += 1;
-        } else if books.queued.contains(op.key) {
-            unclear.push(format!("submit {} is still in a hub's queue", op.key));
+        } else if let Some(why) = books.on_its_way(op) {
+            unclear.push(why);
         } else if evicted {
             unclear.push(format!(
                 "submit {} is missing, and the dumpster was too small for some",

@@ -554,5 +554,6 @@ fn service(active: Option<&str>) -> Service {
         cause: None,
         intent: Intent::Started,
         address: "10.77.1.21".into(),
+        redelivery_due: false,
     }
 }

@@ -310,6 +310,25 @@ fn a_message_in_the_queue_at_the_end_is_not_yet_lost() {
 }
 
 #[test]
+fn a_queue_that_was_not_read_may_hold_what_is_missing() {
+    let mut h = failover();
+    let key = acked(&h, OpKind::Submit)
+        .into_iter()
+        .find(|(_, k, _)| stored(&h, k))
+        .unwrap()
+        .1;
+    h.dumps.retain(|d| d.node != "hub");
+    assert_eq!(verdict(I3, &h), Verdict::Pass, "nothing is missing: {}", detail(I3, &h));
+    remove(&mut h, &key);
+    assert_eq!(verdict(I3, &h), Verdict::Unknown, "{}", detail(I3, &h));
+    assert!(
+        detail(I3, &h).contains("the queue of hub was not read"),
+        "{}",
+        detail(I3, &h)
+    );
+}
+
+#[test]
 fn a_duplicate_a_stranger_and_a_damaged_message_are_seen() {
     let h = failover();
     let add = |h: &History, change: &dyn Fn(&mut ccr_contract::dump::Message)| {

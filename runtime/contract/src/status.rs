@@ -201,6 +201,9 @@ pub struct Service {
     pub intent: Intent,
     /// The address that moves with it.
     pub address: String,
+    /// The hubs still have to deliver again what a takeover may have lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub redelivery_due: bool,
 }
 
 /// State of the service group, in the original's words.

@@ -34,6 +34,7 @@ impl Member {
                 cause: self.service_cause(),
                 intent: record.intent,
                 address: self.config.service_address.to_string(),
+                redelivery_due: record.redeliver,
             });
         Status {
             schema: 1,
