@@ -166,6 +166,8 @@ fn no_file_is_longer_than_a_person_reads() {
     let trees = [
         "src",
         "tests",
+        "../agent/src",
+        "../agent/tests",
         "../ccrd/src",
         "../ccrd/tests",
         "../contract/src",
