@@ -1,7 +1,5 @@
 //! failoverlab: a virtual lab for failover clusters. See `docs/architecture.md` for the map of these modules.
 
-#![warn(clippy::too_many_lines)]
-
 pub mod busy;
 pub mod capacity;
 pub mod cli;

@@ -173,11 +173,8 @@ impl Drop for Ends<'_> {
     }
 }
 
-#[test]
-#[ignore = "boots machines; needs FAILOVERLAB_TEST_IMAGE"]
-fn machines_live_on_and_come_back() {
-    let dir = tempfile::Builder::new().prefix("fl").tempdir_in("/tmp").unwrap();
-    let dir = dir.path();
+/// The process that makes the machines; they are there.
+fn start_first_life(dir: &Path) -> Killed {
     let mut first = Killed(
         Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "first_life", "--nocapture"])
@@ -197,21 +194,11 @@ fn machines_live_on_and_come_back() {
         })
     })
     .unwrap();
+    first
+}
 
-    // While the first process lives, the root is refused; in this process a second attempt must still work.
-    let refused = Embedded::open(&dir.join("r"), &dir.join("cap")).unwrap_err();
-    eprintln!("refused: {refused}");
-    assert!(refused.problem().unwrap().remedy.is_some(), "{refused:?}");
-    first.0.kill().unwrap();
-    first.0.wait().unwrap();
-
-    let hv = timed("open a root with two machines", || {
-        Embedded::open(&dir.join("r"), &dir.join("cap"))
-    })
-    .unwrap();
-    let ends = Ends(&hv);
-    let (tx, rx) = mpsc::channel();
-    hv.listen(Box::new(move |e| drop(tx.send((e.name, e.what, e.detail)))));
+/// Both machines that another process made are found, and are below the fabric.
+fn runs_and_is_niced(hv: &Embedded) {
     let found = hv.list().unwrap();
     assert_eq!(found.len(), 2);
     for d in &found {
@@ -229,29 +216,29 @@ fn machines_live_on_and_come_back() {
             .unwrap();
         assert!(nice >= 5, "{}: nice {nice}", d.name);
     }
-    timed("boot until the agents answer", || {
-        await_agent(&hv, "node1");
-        await_agent(&hv, "node2");
-    });
-    let boot_id = run(&hv, "node1", &["cat", "/proc/sys/kernel/random/boot_id"]);
-    let credential = run(&hv, "node1", &["head", "-c", "30", "/root/credential"]);
+}
+
+fn guest_has_what_it_was_given(hv: &Embedded) {
+    let credential = run(hv, "node1", &["head", "-c", "30", "/root/credential"]);
     assert_eq!(
         credential,
         "hello hello hello hello hello",
         "{}",
-        run(&hv, "node1", &["ls", "-la", "/root"])
+        run(hv, "node1", &["ls", "-la", "/root"])
     );
-    eprintln!("{}", run(&hv, "node1", &["ip", "-br", "link"]));
-    assert!(run(&hv, "node1", &["lsblk", "-no", "SERIAL", "/dev/vdb"]).contains("data"));
+    eprintln!("{}", run(hv, "node1", &["ip", "-br", "link"]));
+    assert!(run(hv, "node1", &["lsblk", "-no", "SERIAL", "/dev/vdb"]).contains("data"));
 
-    assert_eq!(run(&hv, "node1", &["cat", "/sys/class/net/eth1/mtu"]), "1500");
-    assert_eq!(run(&hv, "node1", &["cat", "/sys/class/net/eth2/mtu"]), "2000");
+    assert_eq!(run(hv, "node1", &["cat", "/sys/class/net/eth1/mtu"]), "1500");
+    assert_eq!(run(hv, "node1", &["cat", "/sys/class/net/eth2/mtu"]), "2000");
+}
 
+fn carrier_follows(hv: &Embedded) {
     // Carrier, as the guest sees it: a port that libvirt knows, and the one that it does not.
     for (mac, nic) in [("52:54:00:01:00:01", "eth1"), ("52:54:00:00:00:01", "eth0")] {
         let carrier = || {
-            run(&hv, "node1", &["ip", "link", "set", nic, "up"]);
-            run(&hv, "node1", &["cat", &format!("/sys/class/net/{nic}/carrier")])
+            run(hv, "node1", &["ip", "link", "set", nic, "up"]);
+            run(hv, "node1", &["cat", &format!("/sys/class/net/{nic}/carrier")])
         };
         assert_eq!(carrier(), "1", "{nic}");
         timed("set_link", || hv.set_link("node1", mac, false)).unwrap();
@@ -259,6 +246,37 @@ fn machines_live_on_and_come_back() {
         hv.set_link("node1", mac, true).unwrap();
         assert_eq!(carrier(), "1", "{nic}");
     }
+}
+
+#[test]
+#[ignore = "boots machines; needs FAILOVERLAB_TEST_IMAGE"]
+fn machines_live_on_and_come_back() {
+    let dir = tempfile::Builder::new().prefix("fl").tempdir_in("/tmp").unwrap();
+    let dir = dir.path();
+    let mut first = start_first_life(dir);
+
+    // While the first process lives, the root is refused; in this process a second attempt must still work.
+    let refused = Embedded::open(&dir.join("r"), &dir.join("cap")).unwrap_err();
+    eprintln!("refused: {refused}");
+    assert!(refused.problem().unwrap().remedy.is_some(), "{refused:?}");
+    first.0.kill().unwrap();
+    first.0.wait().unwrap();
+
+    let hv = timed("open a root with two machines", || {
+        Embedded::open(&dir.join("r"), &dir.join("cap"))
+    })
+    .unwrap();
+    let ends = Ends(&hv);
+    let (tx, rx) = mpsc::channel();
+    hv.listen(Box::new(move |e| drop(tx.send((e.name, e.what, e.detail)))));
+    runs_and_is_niced(&hv);
+    timed("boot until the agents answer", || {
+        await_agent(&hv, "node1");
+        await_agent(&hv, "node2");
+    });
+    let boot_id = run(&hv, "node1", &["cat", "/proc/sys/kernel/random/boot_id"]);
+    guest_has_what_it_was_given(&hv);
+    carrier_follows(&hv);
     assert!(hv.set_link("node1", "52:54:00:ff:ff:ff", false).is_err());
     assert!(hv.monitor("node1", r#"{"execute":"no-such-thing"}"#).is_err());
 

@@ -4,15 +4,16 @@
 
 use crate::common::{free_port, image};
 use failoverlab::error::{Error, Problem, Result};
-use failoverlab::files::{Home, LabFiles};
+use failoverlab::files::{Home, LabFiles, NodeFiles};
 use failoverlab::guest::keys::Keys;
 use failoverlab::guest::ssh::Target;
 use failoverlab::guest::{self, Remote, credentials};
-use failoverlab::spec::Lab;
+use failoverlab::image::Image;
+use failoverlab::spec::{Lab, Node};
 use failoverlab::wait::Deadline;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -49,6 +50,59 @@ pub fn run(remote: &mut dyn Remote, argv: &[&str]) -> String {
     output.check_text("run", argv.join(" ")).unwrap()
 }
 
+/// The machine without its lab's networks and disks.
+fn command_line(image: &Image, forward: &str, node: &Node, of_node: &NodeFiles, dir: &Path) -> Command {
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args([
+        "-machine",
+        "q35",
+        "-accel",
+        "tcg",
+        "-cpu",
+        "max",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-m",
+        "384",
+    ])
+    .arg("-kernel")
+    .arg(&image.kernel)
+    .arg("-initrd")
+    .arg(&image.initrd)
+    .args(["-append", &image.cmdline])
+    .arg("-drive")
+    .arg(format!(
+        "file={},if=none,id=root,format=qcow2,cache=unsafe",
+        of_node.root_overlay().display()
+    ))
+    .args(["-device", "virtio-blk-pci,drive=root", "-device", "virtio-rng-pci"])
+    .arg("-netdev")
+    .arg(forward)
+    .arg("-device")
+    .arg(format!("virtio-net-pci,netdev=mgmt,mac={}", node.mgmt_mac))
+    .arg("-serial")
+    .arg(format!("file:{}", of_node.console_log().display()))
+    .arg("-chardev")
+    .arg(format!(
+        "socket,id=agent,path={},server=on,wait=off",
+        dir.join("agent").display()
+    ))
+    .args([
+        "-device",
+        "virtio-serial-pci",
+        "-device",
+        "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
+    ])
+    .arg("-chardev")
+    .arg(format!(
+        "socket,id=clock,path={},server=on,wait=off",
+        of_node.clock().display()
+    ))
+    .args(["-device", "virtserialport,chardev=clock,name=org.failoverlab.clock"]);
+    qemu
+}
+
 impl Machine {
     /// Boots `node` of `lab`, its lab networks unconnected.
     pub fn boot(lab: &Lab, node: &str) -> Self {
@@ -71,54 +125,7 @@ impl Machine {
         for (guest, host) in &ports {
             forward += &format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}");
         }
-        let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args([
-            "-machine",
-            "q35",
-            "-accel",
-            "tcg",
-            "-cpu",
-            "max",
-            "-nodefaults",
-            "-display",
-            "none",
-            "-m",
-            "384",
-        ])
-        .arg("-kernel")
-        .arg(&image.kernel)
-        .arg("-initrd")
-        .arg(&image.initrd)
-        .args(["-append", &image.cmdline])
-        .arg("-drive")
-        .arg(format!(
-            "file={},if=none,id=root,format=qcow2,cache=unsafe",
-            of_node.root_overlay().display()
-        ))
-        .args(["-device", "virtio-blk-pci,drive=root", "-device", "virtio-rng-pci"])
-        .arg("-netdev")
-        .arg(&forward)
-        .arg("-device")
-        .arg(format!("virtio-net-pci,netdev=mgmt,mac={}", node.mgmt_mac))
-        .arg("-serial")
-        .arg(format!("file:{}", of_node.console_log().display()))
-        .arg("-chardev")
-        .arg(format!(
-            "socket,id=agent,path={},server=on,wait=off",
-            dir.path().join("agent").display()
-        ))
-        .args([
-            "-device",
-            "virtio-serial-pci",
-            "-device",
-            "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
-        ])
-        .arg("-chardev")
-        .arg(format!(
-            "socket,id=clock,path={},server=on,wait=off",
-            of_node.clock().display()
-        ))
-        .args(["-device", "virtserialport,chardev=clock,name=org.failoverlab.clock"]);
+        let mut qemu = command_line(&image, &forward, node, &of_node, dir.path());
         std::fs::create_dir_all(of_node.clock().parent().unwrap()).unwrap();
         for (i, nic) in node.nics.iter().enumerate() {
             qemu.arg("-netdev").arg(format!("hubport,id=n{i},hubid={i}"));

@@ -98,85 +98,18 @@ pub async fn run(options: Options) -> Result<(), Ended> {
     let config = Arc::new(config);
     let notifier = Arc::new(Notifier::from_environment());
     let ports = Ports::new(loopback);
-    let mut signals = start("wait for signals", Signals::new())?;
+    let signals = start("wait for signals", Signals::new())?;
     let (asking, inlets, outlets) = core::channels();
-    let events = Events::default();
-    let (hang_up, hung_up) = watch::channel(0);
-    let greeting = match config.role {
-        Role::Member => &config.service,
-        Role::Hub => &config.node,
-    };
-    let servers_context = ServerContext::new(asking.clone(), greeting, config.settings.generation_bytes, hung_up);
-    let mine = own_addresses(&config);
-
-    let addresses = start(
-        "find the interface of the service network",
-        moving_addresses(&config, loopback).await,
-    )?;
-    if let Some(a) = &addresses {
-        // An earlier life of this daemon may have left them: nobody may hold them before the core says so.
-        for left in [config.service_address, config.cluster_address] {
-            start(format!("remove the left-over address {left}"), a.drop(left).await)?;
-        }
-    }
-    let datagrams = start(
-        "listen for heartbeats",
-        Datagrams::start(&mine, ports.heartbeat, &inlets.datagrams),
-    )?;
-    let streams = Streams::new(inlets.streams.clone(), tokio::runtime::Handle::current());
-    let (numbers, room) = (Arc::default(), Streams::room());
-    for (_, address) in &mine {
-        let listener = start(
-            format!("listen on {address} port {}", ports.stream),
-            net::listen(*address, ports.stream),
-        )?;
-        streams.accept_on(listener, Arc::clone(&numbers), room.clone());
-    }
-    if config.role == Role::Hub {
-        for (_, address) in &mine {
-            let listener = start(
-                format!("listen on {address} port {}", ports.smtp),
-                net::listen(*address, ports.smtp),
-            )?;
-            servers_context.serve(Protocol::Smtp, listener);
-        }
-    }
-    let done = inlets.done.clone();
-    let disk = start(
-        format!("use the folder {}", config.data),
-        disk::start(std::path::Path::new(&config.data), move |op, result| {
-            let _ = done.send(Input::DiskDone { op, result });
-        }),
-    )?;
+    let addresses = free_addresses(&config, loopback).await?;
+    let shell = Shell::start(&config, ports, &asking, inlets.clone(), addresses.clone())?;
+    let events = shell.events.clone();
     let control = run.join(ctl::SOCKET);
     let listener = start(
         format!("listen on {}", control.display()),
         ctl::server::listen(&control),
     )?;
     tokio::spawn(ctl::server::serve(listener, asking, events.clone()));
-
     tokio::spawn(events::journal(events.reader()));
-
-    let runtime = tokio::runtime::Handle::current();
-    let share = start("prepare the witness", configured_share(&config))?;
-    let to_core = inlets.done.clone();
-    let (ending, last_events) = (Arc::clone(&notifier), events.clone());
-    let hands = Shell {
-        witness: share
-            .as_ref()
-            .map(|s| WitnessTasks::start(s, &config.node, &inlets, &runtime)),
-        share,
-        addresses: address_task(config.clone(), addresses.clone(), servers_context, ports, &inlets),
-        datagrams,
-        streams,
-        disk,
-        hang_up,
-        events,
-        ports,
-        inlets,
-        config: config.clone(),
-        runtime,
-    };
     let boot = Boot {
         entropy: start("get random bits", entropy())?,
         version: crate::VERSION.to_owned(),
@@ -185,37 +118,21 @@ pub async fn run(options: Options) -> Result<(), Ended> {
     let node = ccr_core::node((*config).clone(), boot);
     notifier.ready();
     // The core has a thread of its own: a long step must not hold up the sockets, nor they the step.
-    let (ended, mut end) = tokio::sync::oneshot::channel();
+    let (ended, end) = tokio::sync::oneshot::channel();
+    let ending = Arc::clone(&notifier);
     let thread = std::thread::Builder::new().name("ccrd-core".into()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let why = match runtime {
-            Ok(runtime) => runtime.block_on(core::run(node, outlets, hands, &notifier)),
+            Ok(runtime) => runtime.block_on(core::run(node, outlets, shell, &notifier)),
             Err(e) => Err(format!("no runtime for the core: {e}")),
         };
         notifier.stopping();
         let _ = ended.send(why);
     });
     start("start the core's thread", thread)?;
-    let outcome = tokio::select! {
-        outcome = &mut end => Some(outcome),
-        () = signals.again() => None,
-    };
-    let outcome = match outcome {
-        Some(outcome) => outcome.unwrap_or_else(|_| Err("the core's thread panicked".to_owned())),
-        // Once means in order; the core knows what that is, and how long it may take. Twice means now.
-        None => {
-            ending.stopping();
-            // Where the core is gone already, `end` says so.
-            let _ = to_core.send(Input::End);
-            tokio::select! {
-                outcome = end => outcome.unwrap_or_else(|_| Err("the core's thread panicked".to_owned())),
-                () = signals.again() => Ok(()),
-                () = tokio::time::sleep(Duration::from_micros(END_US) + SPARE) => Ok(()),
-            }
-        }
-    };
+    let outcome = until_ended(end, signals, &ending, &inlets).await;
     // Followers and the journal get the last events, if they take them.
-    let _ = tokio::time::timeout(SPARE, last_events.drained()).await;
+    let _ = tokio::time::timeout(SPARE, events.drained()).await;
     // The address first: nobody should find it here any more.
     if let Some(a) = &addresses {
         for mine in [config.service_address, config.cluster_address] {
@@ -226,6 +143,44 @@ pub async fn run(options: Options) -> Result<(), Ended> {
     }
     let _ = std::fs::remove_file(&control);
     outcome.map_err(Ended::Halted)
+}
+
+/// Where the moving addresses go, and none of them is there.
+async fn free_addresses(config: &Config, loopback: Option<u16>) -> Result<Option<Addresses>, Ended> {
+    let addresses = start(
+        "find the interface of the service network",
+        moving_addresses(config, loopback).await,
+    )?;
+    if let Some(a) = &addresses {
+        // An earlier life of this daemon may have left them: nobody may hold them before the core says so.
+        for left in [config.service_address, config.cluster_address] {
+            start(format!("remove the left-over address {left}"), a.drop(left).await)?;
+        }
+    }
+    Ok(addresses)
+}
+
+/// Until the core has ended, by itself or because the process was told to; why it halted.
+async fn until_ended(
+    mut end: tokio::sync::oneshot::Receiver<Result<(), String>>,
+    mut signals: Signals,
+    notifier: &Notifier,
+    inlets: &Inlets,
+) -> Result<(), String> {
+    let panicked = |_| Err("the core's thread panicked".to_owned());
+    tokio::select! {
+        outcome = &mut end => return outcome.unwrap_or_else(panicked),
+        () = signals.again() => {}
+    }
+    // Once means in order; the core knows what that is, and how long it may take. Twice means now.
+    notifier.stopping();
+    // Where the core is gone already, `end` says so.
+    let _ = inlets.done.send(Input::End);
+    tokio::select! {
+        outcome = end => outcome.unwrap_or_else(panicked),
+        () = signals.again() => Ok(()),
+        () = tokio::time::sleep(Duration::from_micros(END_US) + SPARE) => Ok(()),
+    }
 }
 
 /// The signals that tell the process to end.
@@ -300,6 +255,68 @@ struct Shell {
     hang_up: watch::Sender<u64>,
     events: Events,
     runtime: tokio::runtime::Handle,
+}
+
+impl Shell {
+    /// Opens what the daemon listens on, and starts whoever carries out effects.
+    fn start(
+        config: &Arc<Config>,
+        ports: Ports,
+        asking: &core::Core,
+        inlets: Inlets,
+        addresses: Option<Addresses>,
+    ) -> Result<Self, Ended> {
+        let (hang_up, hung_up) = watch::channel(0);
+        let greeting = match config.role {
+            Role::Member => &config.service,
+            Role::Hub => &config.node,
+        };
+        let servers_context = ServerContext::new(asking.clone(), greeting, config.settings.generation_bytes, hung_up);
+        let mine = own_addresses(config);
+        let datagrams = start(
+            "listen for heartbeats",
+            Datagrams::start(&mine, ports.heartbeat, &inlets.datagrams),
+        )?;
+        let runtime = tokio::runtime::Handle::current();
+        let streams = Streams::new(inlets.streams.clone(), runtime.clone());
+        let listen = |address: Ipv4Addr, port: u16| {
+            start(format!("listen on {address} port {port}"), net::listen(address, port))
+        };
+        let (numbers, room) = (Arc::default(), Streams::room());
+        for (_, address) in &mine {
+            let listener = listen(*address, ports.stream)?;
+            streams.accept_on(listener, Arc::clone(&numbers), room.clone());
+        }
+        if config.role == Role::Hub {
+            for (_, address) in &mine {
+                servers_context.serve(Protocol::Smtp, listen(*address, ports.smtp)?);
+            }
+        }
+        let done = inlets.done.clone();
+        let disk = start(
+            format!("use the folder {}", config.data),
+            disk::start(std::path::Path::new(&config.data), move |op, result| {
+                let _ = done.send(Input::DiskDone { op, result });
+            }),
+        )?;
+        let share = start("prepare the witness", configured_share(config))?;
+        Ok(Self {
+            witness: share
+                .as_ref()
+                .map(|s| WitnessTasks::start(s, &config.node, &inlets, &runtime)),
+            share,
+            addresses: address_task(config.clone(), addresses, servers_context, ports, &inlets),
+            datagrams,
+            streams,
+            disk,
+            hang_up,
+            events: Events::default(),
+            ports,
+            inlets,
+            config: config.clone(),
+            runtime,
+        })
+    }
 }
 
 impl EffectHandler for Shell {

@@ -1,6 +1,6 @@
 //! `ccrctl`: asks the daemon on this machine.
 
-use super::{Answer, RUN, Request, SOCKET};
+use super::{Answer, RUN, Request, SOCKET, describe};
 use ccr_contract::status::Status;
 use ccr_core::command::{Command, GroupName};
 use clap::{Parser, Subcommand};
@@ -195,7 +195,7 @@ fn perform(cli: &Cli) -> Result<(), Failed> {
             return if *json {
                 print_json(&mut out, &status)
             } else {
-                print(&mut out, &describe(&status))
+                print(&mut out, &describe::status(&status))
             };
         }
         Verb::Dump => {
@@ -351,112 +351,6 @@ fn print_json(out: &mut impl Write, value: &impl serde::Serialize) -> Result<(),
     print(out, "\n")
 }
 
-/// A status for people.
-fn describe(s: &Status) -> String {
-    let mut t = format!("{}  ccrd {}  epoch {}\n", s.node, s.version, s.epoch);
-    if let Some(c) = &s.cluster {
-        let members: Vec<String> = c
-            .members
-            .iter()
-            .map(|m| format!("{} {}", m.name, word(&m.state)))
-            .collect();
-        t += &format!(
-            "cluster   {}{}; quorum owner {}; votes {} of {} ({} needed)\n",
-            word(&c.state),
-            c.cause.as_ref().map(|why| format!(" ({why})")).unwrap_or_default(),
-            c.quorum_owner.as_deref().unwrap_or("unknown"),
-            if c.votes.have.is_empty() {
-                "none".into()
-            } else {
-                c.votes.have.join(", ")
-            },
-            c.votes.total,
-            c.votes.needed
-        );
-        t += &format!("members   {}\n", members.join(", "));
-        for n in &c.networks {
-            let paths: Vec<String> = n
-                .paths
-                .iter()
-                .map(|p| {
-                    format!(
-                        "{}>{} {}",
-                        p.from,
-                        p.to,
-                        match p.up {
-                            Some(true) => "up",
-                            Some(false) => "down",
-                            None => "unknown",
-                        }
-                    )
-                })
-                .collect();
-            t += &format!("network   {} ({}): {}\n", n.name, word(&n.role), paths.join(", "));
-        }
-        if let Some(w) = &c.witness {
-            t += &format!(
-                "witness   {} {}\n",
-                w.running.as_deref().unwrap_or(&w.configured),
-                word(&w.health)
-            );
-        }
-    }
-    if let Some(v) = &s.service {
-        let active = match (&v.active, &v.owner) {
-            (Some(active), _) => active.clone(),
-            (None, Some(owner)) => format!("nobody, owner {owner}"),
-            (None, None) => "unknown".into(),
-        };
-        let epoch = v.epoch.map(|e| format!(" in epoch {e}")).unwrap_or_default();
-        t += &format!(
-            "service   {} {}{epoch}; active {active}; intent {}; {}\n",
-            v.name,
-            word(&v.state),
-            word(&v.intent),
-            v.address
-        );
-        if let Some(cause) = &v.cause {
-            t += &format!("cause     {cause}\n");
-        }
-    }
-    for c in &s.copies {
-        t += &format!(
-            "copy      {} on {}: {}; generated {} inspected {} replayed {}; queues {} and {}{}\n",
-            c.group,
-            c.node,
-            word(&c.status),
-            c.generated,
-            c.inspected,
-            c.replayed,
-            c.copy_queue,
-            c.replay_queue,
-            c.error.as_deref().map(|e| format!("; {e}")).unwrap_or_default()
-        );
-    }
-    if let Some(h) = &s.hub {
-        t += &format!(
-            "hub       queued {}; dumpster {} ({} bytes); redeliveries {}; highest epoch seen {}\n",
-            h.queued, h.dumpster, h.dumpster_bytes, h.redeliveries, h.epoch_seen
-        );
-        if h.set_aside > 0 {
-            t += &format!(
-                "          {} messages set aside: not understood, kept as .bad\n",
-                h.set_aside
-            );
-        }
-    }
-    t
-}
-
-/// The word that the contract writes for a value, without its quotes.
-fn word(value: &impl serde::Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(s)) => s,
-        Ok(other) => other.to_string(),
-        Err(e) => e.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -541,7 +435,7 @@ mod tests {
             "service":{"name":"exmbx","state":"Offline","active":null,"intent":"started","address":"10.0.0.1"}}"#,
         )
         .unwrap();
-        let text = describe(&status);
+        let text = describe::status(&status);
         for line in [
             "no-quorum; quorum owner unknown; votes none of 3 (2 needed)",
             "node1 up, node2 down",
@@ -563,7 +457,7 @@ mod tests {
               "address":"10.0.0.1"}}"#,
         )
         .unwrap();
-        let text = describe(&status);
+        let text = describe::status(&status);
         for line in [
             "forming (node2 is not heard, and there is no witness); quorum owner unknown",
             "Offline in epoch 7; active nobody, owner node1",

@@ -1,6 +1,7 @@
 //! The operator's way in: JSON lines over a unix socket that only root may open. `ccrctl` is its client.
 
 pub mod client;
+mod describe;
 pub mod server;
 
 use ccr_contract::dump::Dump;

@@ -240,35 +240,66 @@ impl Copy {
             return out;
         }
         if role != self.role {
-            self.role = role;
-            self.compared = false;
-            self.received_at = None;
-            store.end_batch();
-            if !self.busy() {
-                self.leave(ctx, store);
-            }
+            self.take_role(ctx, store, role);
         }
         if !self.busy()
             && let Some(why) = self.ordered.take()
         {
             self.begin_seed(ctx, store, &why);
         }
-        let now = ctx.now.boot_us;
+        if self.halts(ctx, store) {
+            return out;
+        }
+        self.drive_stage(ctx, store, probe_us, reconnect, &mut out);
+        // Not before the chains were compared: what this node closed as the active one may not be the source's, and a
+        // database that has taken it in can only be seeded.
+        let well = !store.source_state.broken && store.damage.is_none() && !self.seeds();
+        if well && role == Role::Follow && self.compared {
+            store.replay_towards(ctx, store.last().generation);
+            store.compact(ctx);
+        }
+        out
+    }
+
+    fn take_role(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, role: Role) {
+        self.role = role;
+        self.compared = false;
+        self.received_at = None;
+        store.end_batch();
+        if !self.busy() {
+            self.leave(ctx, store);
+        }
+    }
+
+    /// Whether there is nothing to copy, or an operator does not want it; what was under way ends then.
+    fn halts(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store) -> bool {
         // An operator suspends a copy; whoever is to serve looks for what it misses all the same.
         let suspended = store.source_state.suspended && !self.salvages();
-        let halted = role == Role::None || suspended || store.mounted() || store.is_mounting();
+        let halted = self.role == Role::None || suspended || store.mounted() || store.is_mounting();
         if suspended {
             store.end_batch();
         }
-        if halted && !self.busy() {
-            if store.mounted() {
-                self.error = None;
-            }
-            if store.mounted() || !matches!(self.stage, Stage::Failed) {
-                self.leave(ctx, store);
-            }
-            return out;
+        if !halted || self.busy() {
+            return false;
         }
+        if store.mounted() {
+            self.error = None;
+        }
+        if store.mounted() || !matches!(self.stage, Stage::Failed) {
+            self.leave(ctx, store);
+        }
+        true
+    }
+
+    fn drive_stage(
+        &mut self,
+        ctx: &mut Ctx<Pending>,
+        store: &mut Store,
+        probe_us: u64,
+        reconnect: &mut bool,
+        out: &mut Out,
+    ) {
+        let now = ctx.now.boot_us;
         let answer_us = self.answer_us();
         let retry_us = if self.salvages() { 0 } else { RETRY_US };
         match &mut self.stage {
@@ -314,20 +345,12 @@ impl Copy {
                     self.stage = Stage::Waiting { until: now };
                     ctx.wake_at(now);
                 } else {
-                    self.follow(ctx, store, &mut out);
+                    self.follow(ctx, store, out);
                 }
             }
-            Stage::Seeding(_) => self.drive_seed(ctx, store, &mut out, reconnect),
+            Stage::Seeding(_) => self.drive_seed(ctx, store, out, reconnect),
             Stage::Inspecting | Stage::Switching | Stage::Failed => {}
         }
-        // Not before the chains were compared: what this node closed as the active one may not be the source's, and a
-        // database that has taken it in can only be seeded.
-        let well = !store.source_state.broken && store.damage.is_none() && !self.seeds();
-        if well && role == Role::Follow && self.compared {
-            store.replay_towards(ctx, store.last().generation);
-            store.compact(ctx);
-        }
-        out
     }
 
     /// The source said something about this group.

@@ -4,7 +4,7 @@ use super::MEMBERS;
 use super::disk::{Fails, Rule};
 use super::effects::SHARE_HOST;
 use super::machine::{Moment, Pause};
-use super::plan::{Direction, What, Who};
+use super::plan::{Direction, Step, What, Who};
 use super::share::SHARES;
 use super::triggers::DelayedDatagrams;
 use super::world::{CLIENTS, PRIVATE, PUBLIC, SimEvent, Waiter, World};
@@ -18,6 +18,31 @@ pub(super) struct Done {
     pub cuts: Vec<(usize, usize, usize)>,
     /// The machine that it hit.
     pub hit: Option<usize>,
+}
+
+impl Done {
+    fn hit(i: usize) -> Self {
+        Self {
+            hit: Some(i),
+            ..Self::default()
+        }
+    }
+    /// Cuts between `a` and each of `others`, seen from `a`.
+    fn cut(network: usize, a: usize, others: impl IntoIterator<Item = usize>, direction: Direction) -> Self {
+        let mut done = Self::default();
+        for b in others {
+            done.cuts
+                .extend((direction != Direction::In).then_some((network, a, b)));
+            done.cuts
+                .extend((direction != Direction::Out).then_some((network, b, a)));
+        }
+        done
+    }
+    fn and(mut self, other: Self) -> Self {
+        self.cuts.extend(other.cuts);
+        self.hit = self.hit.or(other.hit);
+        self
+    }
 }
 
 /// Everything of one member, both ways.
@@ -50,176 +75,13 @@ impl World {
     pub(super) fn begin_step(&mut self, n: usize) {
         let step = self.plan.steps[n].clone();
         self.note(|| format!("STEP {n} {:?} for {} s", step.what, step.for_us / 1_000_000));
-        let mut cuts = Vec::new();
-        let mut hit = None;
-        let mut both = |network, a: usize, b: usize, direction: Direction| {
-            if direction != Direction::In {
-                cuts.push((network, a, b));
-            }
-            if direction != Direction::Out {
-                cuts.push((network, b, a));
-            }
-        };
-        match step.what {
-            What::PowerOff(who) => {
-                let i = self.who(who);
-                hit = Some(i);
-                self.checks.counters.power_offs += 1;
-                self.stop_daemon(i, true);
-            }
-            What::PowerOffMidWrite(who) => {
-                let i = self.who(who);
-                hit = Some(i);
-                self.checks.counters.power_offs += 1;
-                self.machines[i].doomed = self.machines[i].powered.then_some(Moment::Write);
-                let life = self.machines[i].life;
-                self.at(3_000_000.min(step.for_us / 2), SimEvent::Doom(i, life));
-            }
-            What::LateAnswer => self.cut_at_answer = Some((n, self.workload.service_at)),
-            What::BothOff => {
-                self.stop_daemon(0, true);
-                self.stop_daemon(1, true);
-                self.checks.counters.power_offs += 2;
-            }
-            What::Kill(who) => {
-                let i = self.who(who);
-                self.stop_daemon(i, false);
-                let life = self.machines[i].life;
-                self.at(step.for_us / 4, SimEvent::Restart(i, life));
-            }
-            What::Pause(who, kind) => {
-                let i = self.who(who);
-                hit = Some(i);
-                match kind {
-                    Pause::Machine => self.checks.counters.machine_pauses += 1,
-                    Pause::Process => self.checks.counters.process_pauses += 1,
-                }
-                self.pause(i, kind);
-            }
-            What::CutPrivate => both(PRIVATE, 0, 1, Direction::Both),
-            What::CutPublic(who, direction) => {
-                let i = self.who(who);
-                (0..=CLIENTS)
-                    .filter(|j| *j != i)
-                    .for_each(|j| both(PUBLIC, i, j, direction));
-            }
-            What::Partition(direction) => [PUBLIC, PRIVATE].into_iter().for_each(|n| both(n, 0, 1, direction)),
-            What::Isolate(who) => {
-                let i = self.who(who);
-                cuts.extend(around(i));
-            }
-            What::ShareDown => self.share.down = true,
-            What::ShareRestart => self.share.restarted(),
-            What::HubOff(h) => {
-                let i = 2 + h % (self.machines.len() - 2);
-                hit = Some(i);
-                self.stop_daemon(i, true);
-            }
-            What::BadNetwork => (self.loss, self.delay_us) = (25, 60_000),
-            What::DiskFails(who, renaming) => {
-                let i = self.who(who);
-                self.machines[i].disk.fail_next = Some(if renaming { Fails::Renaming } else { Fails::Write });
-            }
-            What::DiskFull(who) => {
-                let i = self.who(who);
-                hit = Some(i);
-                let room = self.rng.range(0, 6_000);
-                let disk = &mut self.machines[i].disk;
-                disk.capacity = Some(disk.used() + room);
-            }
-            What::Rtc(who, ahead) => {
-                let i = self.who(who);
-                self.machines[i].rtc_offset_us += if ahead { 3_600_000_000 } else { -3_600_000_000 };
-            }
-            What::Flip(who) => self.hurt_log(self.who(who), false),
-            What::LoseLog(who) => self.hurt_log(self.who(who), true),
-            What::Throttle => self.throttled = true,
-            What::Move => {
-                let to = 1 - self.workload.service_at;
-                self.order(
-                    n,
-                    self.workload.service_at,
-                    Command::Move {
-                        to: self.machines[to].config.node.clone(),
-                        comment: "planned".into(),
-                    },
-                );
-            }
-            What::MoveCluster | What::RawMove => {
-                let group = if step.what == What::RawMove {
-                    GroupName::Service
-                } else {
-                    GroupName::Cluster
-                };
-                let to = self.machines[1 - self.workload.service_at].config.node.clone();
-                self.order(n, 0, Command::MoveGroup { group, to });
-            }
-            What::Suspend => {
-                let comment = "maintenance".into();
-                self.order(n, 0, Command::Suspend { group: None, comment });
-            }
-            What::Stop => {
-                self.checks.stop_asked = true;
-                let comment = "maintenance".into();
-                self.order(n, 0, Command::Stop { comment });
-            }
-            What::Reseed => self.order(n, 0, Command::Reseed { group: None }),
-            What::Ask(i, ref command) => {
-                self.checks.counters.orders += 1;
-                self.checks.stop_asked |= matches!(command, Command::Stop { .. });
-                self.order(n, i, command.clone());
-            }
-            What::Heartbeat(ms) => {
-                self.order(n, 0, set("heartbeat_ms", ms.to_string()));
-            }
-            What::Witness(which) => {
-                self.order(n, 0, set("witness", format!(r"\\hub0\{}", SHARES[which])));
-            }
-            What::Evict => {
-                let i = 1 - self.workload.service_at;
-                hit = Some(i);
-                self.checks.counters.evictions += 1;
-                let node = self.machines[i].config.node.clone();
-                self.order(n, 1 - i, Command::Evict { node });
-            }
-            // See below.
-            What::PowerOffMidChange(_)
-            | What::Unreadable(..)
-            | What::Damage(..)
-            | What::Hold(_)
-            | What::RestartInOrder(_)
-            | What::BehindOnline(_)
-            | What::NoRoom(_)
-            | What::CutAtNoLease => {}
-            What::Alone(who) => {
-                let i = self.who(who);
-                both(PUBLIC, i, 1 - i, Direction::Both);
-                both(PRIVATE, i, 1 - i, Direction::Both);
-                both(PUBLIC, i, SHARE_HOST, Direction::Both);
-            }
-            What::Force(who) => {
-                let i = self.who(who);
-                hit = Some(1 - i);
-                self.stop_daemon(1 - i, true);
-                self.share.down = true;
-                self.order_later(n, i, Command::ForceQuorum, 16_000_000);
-            }
-            What::ForceOld(who) => {
-                let i = self.who(who);
-                hit = Some(1 - i);
-                self.stop_daemon(i, true);
-                self.at(16_000_000, SimEvent::PowerOff(1 - i));
-                self.at(17_000_000, SimEvent::PowerOn(i));
-                self.at(34_000_000, SimEvent::Order(n, i, Command::ForceQuorum));
-            }
-        }
-        hit = self.begin_harsher(n).or(hit);
+        let done = self.begin(n, &step);
         self.trouble();
         if let What::Reseed | What::Ask(_, Command::Reseed { .. }) = step.what {
             self.seed_ordered(None);
         }
-        self.cuts.extend(cuts.iter().copied());
-        self.done[n] = Done { cuts, hit };
+        self.cuts.extend(done.cuts.iter().copied());
+        self.done[n] = done;
         self.share_contact();
         self.look();
         let wait = match step.what {
@@ -230,22 +92,138 @@ impl World {
         self.at(wait, SimEvent::Undo(n));
     }
 
-    /// The same of what makes the world harsher; the machine that is hit.
-    fn begin_harsher(&mut self, n: usize) -> Option<usize> {
-        let step = self.plan.steps[n].clone();
+    fn begin(&mut self, n: usize, step: &Step) -> Done {
+        let active = self.workload.service_at;
         match step.what {
-            What::PowerOffMidChange(who) => {
-                let i = self.who(who);
-                self.checks.counters.power_offs += 1;
-                if self.more.chance(40) {
-                    // While it recovers.
-                    self.kill_for(i, 100_000);
-                }
-                self.machines[i].doomed = self.machines[i].powered.then_some(Moment::Change);
-                let life = self.machines[i].life;
-                self.at(3_000_000.min(step.for_us / 2), SimEvent::Doom(i, life));
-                Some(i)
+            What::PowerOff(who) => return self.power_off(self.who(who)),
+            What::PowerOffMidWrite(who) => {
+                return self.power_off_in_the_middle(self.who(who), Moment::Write, step.for_us);
             }
+            What::PowerOffMidChange(who) => return self.power_off_mid_change(self.who(who), step.for_us),
+            What::LateAnswer => self.cut_at_answer = Some((n, active)),
+            What::BothOff => {
+                self.power_off(0);
+                self.power_off(1);
+            }
+            What::Kill(who) => self.kill_for(self.who(who), step.for_us / 4),
+            What::Pause(who, kind) => return self.stand_still(self.who(who), kind),
+            What::CutPrivate => return Done::cut(PRIVATE, 0, [1], Direction::Both),
+            What::CutPublic(who, direction) => {
+                let i = self.who(who);
+                return Done::cut(PUBLIC, i, (0..=CLIENTS).filter(|j| *j != i), direction);
+            }
+            What::Partition(direction) => {
+                return Done::cut(PUBLIC, 0, [1], direction).and(Done::cut(PRIVATE, 0, [1], direction));
+            }
+            What::Isolate(who) => {
+                let cuts = around(self.who(who));
+                return Done { cuts, hit: None };
+            }
+            What::Alone(who) => {
+                let i = self.who(who);
+                let from_public = Done::cut(PUBLIC, i, [1 - i, SHARE_HOST], Direction::Both);
+                return from_public.and(Done::cut(PRIVATE, i, [1 - i], Direction::Both));
+            }
+            What::ShareDown => self.share.down = true,
+            What::ShareRestart => self.share.restarted(),
+            What::HubOff(h) => {
+                let i = self.who(Who::Hub(h));
+                self.stop_daemon(i, true);
+                return Done::hit(i);
+            }
+            What::BadNetwork => (self.loss, self.delay_us) = (25, 60_000),
+            What::Throttle => self.throttled = true,
+            What::Hold(who) => return self.hold_datagrams(n, self.who(who), step.for_us),
+            What::BehindOnline(_) | What::CutAtNoLease => self.waiting.push(n),
+            What::RestartInOrder(who) => {
+                self.back_after_us = Some(self.more.range(50_000, 4_000_000));
+                self.end_in_order(self.who(who));
+            }
+            What::DiskFails(..)
+            | What::DiskFull(_)
+            | What::Rtc(..)
+            | What::Flip(_)
+            | What::LoseLog(_)
+            | What::Unreadable(..)
+            | What::Damage(..)
+            | What::NoRoom(_) => return self.begin_storage(step),
+            What::Move
+            | What::MoveCluster
+            | What::RawMove
+            | What::Suspend
+            | What::Stop
+            | What::Reseed
+            | What::Ask(..)
+            | What::Heartbeat(_)
+            | What::Witness(_)
+            | What::Evict
+            | What::Force(_)
+            | What::ForceOld(_) => return self.begin_order(n, &step.what),
+        }
+        Done::default()
+    }
+
+    fn power_off(&mut self, i: usize) -> Done {
+        self.checks.counters.power_offs += 1;
+        self.stop_daemon(i, true);
+        Done::hit(i)
+    }
+
+    /// The power goes at the next such moment, or after a while.
+    fn power_off_in_the_middle(&mut self, i: usize, moment: Moment, for_us: u64) -> Done {
+        self.checks.counters.power_offs += 1;
+        self.machines[i].doomed = self.machines[i].powered.then_some(moment);
+        let life = self.machines[i].life;
+        self.at(3_000_000.min(for_us / 2), SimEvent::Doom(i, life));
+        Done::hit(i)
+    }
+
+    fn power_off_mid_change(&mut self, i: usize, for_us: u64) -> Done {
+        if self.more.chance(40) {
+            // While it recovers.
+            self.kill_for(i, 100_000);
+        }
+        self.power_off_in_the_middle(i, Moment::Change, for_us)
+    }
+
+    fn stand_still(&mut self, i: usize, kind: Pause) -> Done {
+        match kind {
+            Pause::Machine => self.checks.counters.machine_pauses += 1,
+            Pause::Process => self.checks.counters.process_pauses += 1,
+        }
+        self.pause(i, kind);
+        Done::hit(i)
+    }
+
+    fn hold_datagrams(&mut self, n: usize, from: usize, for_us: u64) -> Done {
+        let life = self.machines[from].life;
+        let datagrams = Vec::new();
+        self.delayed = Some(DelayedDatagrams { from, life, datagrams });
+        // Some heartbeats first.
+        self.at(for_us / 2, SimEvent::Behind(n, from));
+        Done::hit(from)
+    }
+
+    /// What hurts a disk, a file or a clock.
+    fn begin_storage(&mut self, step: &Step) -> Done {
+        match step.what {
+            What::DiskFails(who, renaming) => {
+                let i = self.who(who);
+                self.machines[i].disk.fail_next = Some(if renaming { Fails::Renaming } else { Fails::Write });
+            }
+            What::DiskFull(who) => {
+                let i = self.who(who);
+                let room = self.rng.range(0, 6_000);
+                let disk = &mut self.machines[i].disk;
+                disk.capacity = Some(disk.used() + room);
+                return Done::hit(i);
+            }
+            What::Rtc(who, ahead) => {
+                let i = self.who(who);
+                self.machines[i].rtc_offset_us += if ahead { 3_600_000_000 } else { -3_600_000_000 };
+            }
+            What::Flip(who) => self.hurt_log(self.who(who), false),
+            What::LoseLog(who) => self.hurt_log(self.who(who), true),
             What::Unreadable(who, what, at_start) => {
                 let i = self.who(who);
                 self.machines[i].disk.unreadable = Some(what);
@@ -253,7 +231,7 @@ impl World {
                 if at_start {
                     self.kill_for(i, 500_000);
                 }
-                Some(i)
+                return Done::hit(i);
             }
             What::Damage(who, kind, how, down) => {
                 let i = self.who(who);
@@ -262,42 +240,80 @@ impl World {
                     // The daemon had died before: what it has in memory does not matter.
                     self.kill_for(i, step.for_us / 4);
                 }
-                None
             }
-            What::Hold(who) => {
-                let from = self.who(who);
-                let life = self.machines[from].life;
-                let datagrams = Vec::new();
-                self.delayed = Some(DelayedDatagrams { from, life, datagrams });
-                // Some heartbeats first.
-                self.at(step.for_us / 2, SimEvent::Behind(n, from));
-                Some(from)
-            }
-            What::BehindOnline(_) | What::CutAtNoLease => {
-                self.waiting.push(n);
-                None
-            }
-            What::RestartInOrder(who) => {
-                let i = self.who(who);
-                self.back_after_us = Some(self.more.range(50_000, 4_000_000));
-                self.end_in_order(i);
-                None
-            }
-            What::NoRoom(who) => {
-                let i = self.who(who);
-                let what =
-                    |a: &DiskAction| matches!(a, DiskAction::Replace { file, .. } if file.starts_with("E01/E01res"));
-                let (result, once) = (DiskResult::Full, false);
-                let disk = &mut self.machines[i].disk;
-                let taken: Vec<String> = disk.names().filter(|n| n.starts_with("E01/E01res")).cloned().collect();
-                for file in taken {
-                    disk.remove(&file);
-                }
-                disk.rule = Some(Rule { what, result, once });
-                Some(i)
-            }
-            _ => None,
+            What::NoRoom(who) => return self.no_room(self.who(who)),
+            _ => {}
         }
+        Done::default()
+    }
+
+    /// The second group's reserve logs are gone and cannot be written.
+    fn no_room(&mut self, i: usize) -> Done {
+        let what = |a: &DiskAction| matches!(a, DiskAction::Replace { file, .. } if file.starts_with("E01/E01res"));
+        let (result, once) = (DiskResult::Full, false);
+        let disk = &mut self.machines[i].disk;
+        let taken: Vec<String> = disk.names().filter(|n| n.starts_with("E01/E01res")).cloned().collect();
+        for file in taken {
+            disk.remove(&file);
+        }
+        disk.rule = Some(Rule { what, result, once });
+        Done::hit(i)
+    }
+
+    /// What an operator does.
+    fn begin_order(&mut self, n: usize, what: &What) -> Done {
+        let active = self.workload.service_at;
+        let comment = || "maintenance".to_owned();
+        let other = || MEMBERS[1 - active].to_owned();
+        match *what {
+            What::Move => {
+                let (to, comment) = (other(), "planned".into());
+                self.order(n, active, Command::Move { to, comment });
+            }
+            What::MoveCluster | What::RawMove => {
+                let raw = *what == What::RawMove;
+                let group = if raw { GroupName::Service } else { GroupName::Cluster };
+                self.order(n, 0, Command::MoveGroup { group, to: other() });
+            }
+            What::Suspend => {
+                let (group, comment) = (None, comment());
+                self.order(n, 0, Command::Suspend { group, comment });
+            }
+            What::Stop => {
+                self.checks.stop_asked = true;
+                self.order(n, 0, Command::Stop { comment: comment() });
+            }
+            What::Reseed => self.order(n, 0, Command::Reseed { group: None }),
+            What::Ask(i, ref command) => {
+                self.checks.counters.orders += 1;
+                self.checks.stop_asked |= matches!(command, Command::Stop { .. });
+                self.order(n, i, command.clone());
+            }
+            What::Heartbeat(ms) => self.order(n, 0, set("heartbeat_ms", ms.to_string())),
+            What::Witness(which) => self.order(n, 0, set("witness", format!(r"\\hub0\{}", SHARES[which]))),
+            What::Evict => {
+                self.checks.counters.evictions += 1;
+                self.order(n, active, Command::Evict { node: other() });
+                return Done::hit(1 - active);
+            }
+            What::Force(who) => {
+                let i = self.who(who);
+                self.stop_daemon(1 - i, true);
+                self.share.down = true;
+                self.order_later(n, i, Command::ForceQuorum, 16_000_000);
+                return Done::hit(1 - i);
+            }
+            What::ForceOld(who) => {
+                let i = self.who(who);
+                self.stop_daemon(i, true);
+                self.at(16_000_000, SimEvent::PowerOff(1 - i));
+                self.at(17_000_000, SimEvent::PowerOn(i));
+                self.order_later(n, i, Command::ForceQuorum, 34_000_000);
+                return Done::hit(1 - i);
+            }
+            _ => {}
+        }
+        Done::default()
     }
 
     /// The daemon is told to end.
@@ -325,6 +341,7 @@ impl World {
                 self.cuts.remove(&cut);
             }
         }
+        let hit = self.done[n].hit;
         match step.what {
             What::LateAnswer => self.cut_at_answer = None,
             What::PowerOff(_)
@@ -334,14 +351,8 @@ impl World {
             | What::BehindOnline(_)
             | What::CutAtNoLease => {
                 self.waiting.retain(|w| *w != n);
-                if let Some(i) = self.done[n].hit {
-                    self.machines[i].doomed = None;
-                    self.power_on(i);
-                    if matches!(step.what, What::PowerOffMidWrite(_)) && self.more.chance(30) {
-                        // The power flickers.
-                        self.machines[i].doomed = Some(Moment::Change);
-                        self.at(3_000_000, SimEvent::PowerOn(i));
-                    }
+                if let Some(i) = hit {
+                    self.power_back(i, matches!(step.what, What::PowerOffMidWrite(_)));
                 }
             }
             What::BothOff => {
@@ -355,10 +366,48 @@ impl World {
                 if self.share.down {
                     self.share.restarted();
                 }
-                if let Some(i) = self.done[n].hit {
+                if let Some(i) = hit {
                     self.at(3_000_000, SimEvent::PowerOn(i));
                 }
             }
+            What::Pause(..) => {
+                if let Some(i) = hit {
+                    self.resume(i);
+                }
+            }
+            What::ShareDown => self.share.restarted(),
+            What::BadNetwork => (self.loss, self.delay_us) = (0, 2_000),
+            What::Throttle => self.throttled = false,
+            What::DiskFull(_) | What::Unreadable(..) | What::NoRoom(_) => {
+                if let Some(i) = hit {
+                    let disk = &mut self.machines[i].disk;
+                    match step.what {
+                        What::DiskFull(_) => disk.capacity = None,
+                        What::Unreadable(..) => disk.unreadable = None,
+                        _ => disk.rule = None,
+                    }
+                }
+            }
+            What::Hold(_) => self.let_go(),
+            _ => self.undo_order(n, &step.what),
+        }
+        self.share_contact();
+        self.look();
+    }
+
+    fn power_back(&mut self, i: usize, may_flicker: bool) {
+        self.machines[i].doomed = None;
+        self.power_on(i);
+        if may_flicker && self.more.chance(30) {
+            // The power flickers.
+            self.machines[i].doomed = Some(Moment::Change);
+            self.at(3_000_000, SimEvent::PowerOn(i));
+        }
+    }
+
+    /// The operator takes back what was ordered.
+    fn undo_order(&mut self, n: usize, what: &What) {
+        match what {
             What::Witness(_) => {
                 let to = MEMBERS[self.rng.range(0, 2) as usize].to_owned();
                 let group = GroupName::Cluster;
@@ -366,45 +415,20 @@ impl World {
             }
             What::Evict => {
                 if let Some(i) = self.done[n].hit {
-                    let node = self.machines[i].config.node.clone();
+                    let node = MEMBERS[i].to_owned();
                     self.order(n, 1 - i, Command::Join { node });
-                }
-            }
-            What::Pause(..) => {
-                if let Some(i) = self.done[n].hit {
-                    self.resume(i);
-                }
-            }
-            What::ShareDown => self.share.restarted(),
-            What::BadNetwork => (self.loss, self.delay_us) = (0, 2_000),
-            What::Throttle => self.throttled = false,
-            What::DiskFull(_) => {
-                if let Some(i) = self.done[n].hit {
-                    self.machines[i].disk.capacity = None;
                 }
             }
             What::Suspend | What::Ask(_, Command::Suspend { .. }) => {
                 self.order(n, 0, Command::Resume { group: None });
             }
-            What::Ask(i, Command::Evict { ref node }) => {
+            What::Ask(i, Command::Evict { node }) => {
                 let node = node.clone();
-                self.order(n, i, Command::Join { node });
-            }
-            What::Unreadable(who, ..) => {
-                let i = self.done[n].hit.unwrap_or(self.who(who));
-                self.machines[i].disk.unreadable = None;
-            }
-            What::Hold(_) => self.let_go(),
-            What::NoRoom(_) => {
-                if let Some(i) = self.done[n].hit {
-                    self.machines[i].disk.rule = None;
-                }
+                self.order(n, *i, Command::Join { node });
             }
             What::Stop | What::Ask(_, Command::Stop { .. }) => self.order(n, 0, Command::Start),
             _ => {}
         }
-        self.share_contact();
-        self.look();
     }
 
     /// Everything works again.

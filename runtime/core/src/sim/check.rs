@@ -377,10 +377,9 @@ impl World {
         if e.kind == kind::COPY_STATUS && text(e, "to") == "Healthy" {
             self.check_healthy(i, text(e, "group"));
         }
-        let c = &mut self.checks.counters;
+        self.checks.counters.count(e);
         match e.kind.as_str() {
             kind::LOG_CLOSED => {
-                c.closed_generations += 1;
                 self.truths.log(
                     self.now,
                     text(e, "group"),
@@ -413,7 +412,6 @@ impl World {
                 self.checks.opened(self.now, calm, i, e);
             }
             kind::ONLINE | kind::PARTIALLY_ONLINE => {
-                c.role_changes += 1;
                 self.check_votes(i, number(e, "epoch"));
                 self.came_online(i);
             }
@@ -421,26 +419,10 @@ impl World {
                 self.checks.forced.take_if(|forced| *forced == i);
                 self.came_back(i);
             }
-            kind::LOG_FULL => c.full_disks += 1,
-            kind::ENDED => {
-                c.orderly_ends += 1;
-                if number(e, "served") != 0 && e.data.get("given") == Some(&Value::Bool(true)) {
-                    c.ends_that_gave_all += 1;
-                    self.checks.stopped_in.insert(number(e, "served"));
-                }
+            kind::ENDED if number(e, "served") != 0 && e.data.get("given") == Some(&Value::Bool(true)) => {
+                self.checks.counters.ends_that_gave_all += 1;
+                self.checks.stopped_in.insert(number(e, "served"));
             }
-            kind::CONFIGURED => c.live_settings += 1,
-            kind::ARBITRATION_WON if text(e, "as") == "owner" => c.arbitrations_won_by_owner += 1,
-            kind::ARBITRATION_WON => c.arbitrations_won_by_challenger += 1,
-            kind::ARBITRATION_LOST => c.arbitrations_lost += 1,
-            kind::QUORUM_LOST => c.quorums_lost += 1,
-            kind::PARTITION_IN_TIME => c.partitions_in_time += 1,
-            kind::COPY_LOST => c.lossy_mounts += 1,
-            kind::DIAL_REFUSED => c.dial_refusals += 1,
-            kind::COPY_DIVERGED => c.divergences += 1,
-            kind::COPY_RESYNCED => c.incremental_reseeds += 1,
-            kind::COPY_SEEDED => c.full_reseeds += 1,
-            kind::DATABASE_COMPACTED => c.compactions += 1,
             kind::COPY_FAILED if text(e, "why").starts_with("a message cannot be read") => {
                 // A failed read is no broken body.
                 if self.checks.is_hurt(i, text(e, "group")) || self.checks.unread.contains(&i) {
@@ -453,13 +435,7 @@ impl World {
                 let (group, generation) = (text(e, "group").to_owned(), number(e, "generation"));
                 self.check_copied(i, &group, generation);
             }
-            kind::COPY_INSPECTION_FAILED => c.failed_inspections += 1,
-            kind::LOG_TORN => c.torn_tails += 1,
-            kind::HUB_REDELIVERY => c.redeliveries += number(e, "count"),
-            kind::HUB_FENCED => c.fenced_deliveries += 1,
-            kind::FENCED => c.fenced_answers += 1,
             kind::QUORUM_FORCED => {
-                c.forced_quorums += 1;
                 self.checks.forced = Some(i);
                 // Whatever the other one wrote since is given up with it.
                 self.checks.mount_forced = true;

@@ -205,35 +205,10 @@ impl Plan {
             self.add(&mut rng, What::Hold(who));
         }
         if let (true, mut rng) = part(rng, odds::BEHIND_ONLINE) {
-            let then = *rng.pick(&[
-                Then::Move,
-                Then::MoveAtReturn,
-                Then::MoveAtReturn,
-                Then::Kill,
-                Then::KillOther,
-                Then::PowerOff,
-            ]);
-            let cause = match rng.range(0, 4) {
-                0 => What::Move,
-                1 => What::Kill(Who::Active),
-                2 => What::Isolate(Who::Active),
-                _ => What::PowerOff(Who::Active),
-            };
-            let at = self.add(&mut rng, What::BehindOnline(then));
-            let step = |at_us, for_us, what| Step { at_us, for_us, what };
-            if then == Then::MoveAtReturn {
-                // Slow enough to be in between.
-                self.steps.push(step(at, 20_000_000, What::BadNetwork));
-            }
-            self.steps.push(step(at + 500_000, 12_000_000, cause));
+            self.behind_online(&mut rng);
         }
         if let (true, mut rng) = part(rng, odds::ALONE) {
-            self.times = Times::draw(&mut rng);
-            let at = self.add(&mut rng, What::Alone(Who::Active));
-            let at_us = at + rng.range(0, 400_000);
-            let for_us = rng.range(400_000, 4_000_000);
-            let what = What::Kill(Who::Passive);
-            self.steps.push(Step { at_us, for_us, what });
+            self.alone(&mut rng);
         }
         if let (true, mut rng) = part(rng, odds::ORDERS) {
             for _ in 0..rng.range(1, 4) {
@@ -251,22 +226,7 @@ impl Plan {
             }
         }
         if let (true, mut rng) = part(rng, odds::CUT_AT_NO_LEASE) {
-            // So quick that the other one may take over while a lease that was given up would still be good.
-            self.times = Times::draw(&mut rng);
-            self.times.heartbeat = *rng.pick(&[100, 200]);
-            self.groups = self.groups.max(2);
-            // Nothing else: whatever moves the service or the lead meanwhile takes the moment away.
-            self.steps.clear();
-            let at = WINDOW_US.0 + rng.range(0, 10_000_000);
-            let mut then = |after_us, for_us, what| {
-                let at_us = at + after_us;
-                self.steps.push(Step { at_us, for_us, what });
-            };
-            then(0, 60_000_000, What::NoRoom(Who::Member(0)));
-            then(0, 60_000_000, What::NoRoom(Who::Member(1)));
-            then(500_000, 2_000_000, What::BothOff);
-            then(18_000_000, 1_000_000, What::MoveCluster);
-            then(20_000_000, 35_000_000, What::CutAtNoLease);
+            self.cut_at_no_lease(&mut rng);
         }
         self.steps.sort_by_key(|s| s.at_us);
         // A damaged file and a seed of the copy that still has it whole: nothing could bring that back.
@@ -277,6 +237,61 @@ impl Plan {
             all.filter(|s| reseeds(&s.what)).for_each(|s| s.what = What::Move);
         }
         self
+    }
+
+    /// The service comes online, and right behind that something happens.
+    fn behind_online(&mut self, rng: &mut Rng) {
+        let then = *rng.pick(&[
+            Then::Move,
+            Then::MoveAtReturn,
+            Then::MoveAtReturn,
+            Then::Kill,
+            Then::KillOther,
+            Then::PowerOff,
+        ]);
+        let cause = match rng.range(0, 4) {
+            0 => What::Move,
+            1 => What::Kill(Who::Active),
+            2 => What::Isolate(Who::Active),
+            _ => What::PowerOff(Who::Active),
+        };
+        let at = self.add(rng, What::BehindOnline(then));
+        let step = |at_us, for_us, what| Step { at_us, for_us, what };
+        if then == Then::MoveAtReturn {
+            // Slow enough to be in between.
+            self.steps.push(step(at, 20_000_000, What::BadNetwork));
+        }
+        self.steps.push(step(at + 500_000, 12_000_000, cause));
+    }
+
+    /// The active member is alone, and the other one's daemon is killed about then.
+    fn alone(&mut self, rng: &mut Rng) {
+        self.times = Times::draw(rng);
+        let at = self.add(rng, What::Alone(Who::Active));
+        let at_us = at + rng.range(0, 400_000);
+        let for_us = rng.range(400_000, 4_000_000);
+        let what = What::Kill(Who::Passive);
+        self.steps.push(Step { at_us, for_us, what });
+    }
+
+    /// Members lose each other when one has just heard that the other one wants no lease.
+    fn cut_at_no_lease(&mut self, rng: &mut Rng) {
+        // So quick that the other one may take over while a lease that was given up would still be good.
+        self.times = Times::draw(rng);
+        self.times.heartbeat = *rng.pick(&[100, 200]);
+        self.groups = self.groups.max(2);
+        // Nothing else: whatever moves the service or the lead meanwhile takes the moment away.
+        self.steps.clear();
+        let at = WINDOW_US.0 + rng.range(0, 10_000_000);
+        let mut then = |after_us, for_us, what| {
+            let at_us = at + after_us;
+            self.steps.push(Step { at_us, for_us, what });
+        };
+        then(0, 60_000_000, What::NoRoom(Who::Member(0)));
+        then(0, 60_000_000, What::NoRoom(Who::Member(1)));
+        then(500_000, 2_000_000, What::BothOff);
+        then(18_000_000, 1_000_000, What::MoveCluster);
+        then(20_000_000, 35_000_000, What::CutAtNoLease);
     }
 
     /// One more step, before any force of the quorum: whoever does that has waited for everything else. When it begins.
