@@ -312,7 +312,8 @@ fn drained_must_be_said_by_every_node() {
     assert_eq!(with(|_| ()), (true, "drained".to_owned()));
     let hub_is_silent = |seen: &mut Observation| seen.nodes.get_mut("hub").unwrap().status = None;
     assert_eq!(with(hub_is_silent), (false, "hub does not answer".to_owned()));
-    let cases: [(fn(&mut ccr_contract::status::Status), &str, &str); 4] = [
+    type Change = fn(&mut ccr_contract::status::Status);
+    let cases: [(Change, &str, &str); 4] = [
         (|s| s.hub.as_mut().unwrap().queued = 2, "hub", "hub: 2 queued"),
         (|s| s.copies[0].replay_queue = 1, "node2", "replay queue 1"),
         (
