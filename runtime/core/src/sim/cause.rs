@@ -13,6 +13,10 @@ pub struct Causes {
     had: BTreeSet<(usize, String)>,
     /// Members and groups of which a full copy may be made: an operator ordered it, or its history is another one.
     may_seed: BTreeSet<(usize, String)>,
+    /// Of which one is being made.
+    seeding: BTreeSet<(usize, String)>,
+    /// Of which one was ordered while another one was being made: it comes after that.
+    ordered_next: BTreeSet<(usize, String)>,
     /// When something was in force last, orders of operators too.
     trouble_at: u64,
     /// Who came online last.
@@ -45,7 +49,12 @@ impl World {
     pub(super) fn seed_ordered(&mut self, group: Option<&str>) {
         let groups = self.checks.groups.clone();
         for g in groups.into_iter().filter(|g| group.is_none_or(|only| only == g)) {
-            self.causes.may_seed.extend([(0, g.clone()), (1, g)]);
+            for place in [(0, g.clone()), (1, g)] {
+                if self.causes.seeding.contains(&place) {
+                    self.causes.ordered_next.insert(place.clone());
+                }
+                self.causes.may_seed.insert(place);
+            }
         }
     }
 
@@ -60,7 +69,10 @@ impl World {
                 self.causes.had.insert(place);
             }
             kind::COPY_SEEDED => {
-                self.causes.may_seed.remove(&place);
+                self.causes.seeding.remove(&place);
+                if !self.causes.ordered_next.remove(&place) {
+                    self.causes.may_seed.remove(&place);
+                }
                 self.causes.had.insert(place);
             }
             kind::COPY_DIVERGED => {
@@ -75,6 +87,9 @@ impl World {
                 if !hurt && !fresh && !self.causes.may_seed.contains(&place) && !text(e, "why").contains("full") {
                     let how = format!("node {i}: {} of {group} without a cause: {}", e.kind, text(e, "why"));
                     self.checks.broke("I12", how);
+                }
+                if seeds {
+                    self.causes.seeding.insert(place.clone());
                 }
                 self.causes.may_seed.insert(place);
             }
