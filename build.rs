@@ -1,6 +1,7 @@
 //! What is compiled into the tool: its folders, and the program that images carry into machines.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
@@ -11,22 +12,42 @@ fn main() {
             println!("cargo::rerun-if-changed={folder}");
         }
     }
-    clock();
+    let out = PathBuf::from(set("OUT_DIR"));
+    let program = "--crate-type=bin".into();
+    compile(
+        "runtime/clock/src/main.rs",
+        "lab_clock",
+        &out.join("lab-clock"),
+        &[program],
+    );
+    println!("cargo::rerun-if-changed=runtime/agent/src");
+    let library = out.join("liblab_agent.rlib");
+    compile(
+        "runtime/agent/src/lib.rs",
+        "lab_agent",
+        &library,
+        &["--crate-type=rlib".into()],
+    );
+    let library = format!("--extern=lab_agent={}", library.display());
+    compile(
+        "runtime/agent/src/main.rs",
+        "lab_agent_program",
+        &out.join("lab-agent"),
+        &[library],
+    );
 }
 
-/// Compiles `runtime/clock` for machines, whose system is older than this host's: static, small, and the same bytes whatever the tool is
-/// built for, since the image's digest covers them. Cargo cannot be asked: it is waiting for us.
-fn clock() {
-    const SOURCE: &str = "runtime/clock/src/main.rs";
-    println!("cargo::rerun-if-changed={SOURCE}");
-    let set = |name: &str| std::env::var_os(name).unwrap_or_else(|| panic!("cargo sets {name}"));
+fn set(name: &str) -> OsString {
+    std::env::var_os(name).unwrap_or_else(|| panic!("cargo sets {name}"))
+}
+
+/// Compiles a program, or its library, for machines, whose system is older than this host's: static, small, and the same bytes whatever
+/// the tool is built for, since the image's digest covers them. Cargo cannot be asked: it is waiting for us.
+fn compile(source: &str, name: &str, to: &Path, more: &[String]) {
+    println!("cargo::rerun-if-changed={source}");
     let status = Command::new(set("RUSTC"))
-        .args([
-            SOURCE,
-            "--crate-name=lab_clock",
-            "--edition=2024",
-            "--target=x86_64-unknown-linux-gnu",
-        ])
+        .args([source, "--edition=2024", "--target=x86_64-unknown-linux-gnu"])
+        .arg(format!("--crate-name={name}"))
         .args([
             "-Copt-level=s",
             "-Clto=fat",
@@ -35,11 +56,12 @@ fn clock() {
             "-Cstrip=symbols",
             "-Ctarget-feature=+crt-static",
         ])
+        .args(more)
         .arg("-o")
-        .arg(Path::new(&set("OUT_DIR")).join("lab-clock"))
+        .arg(to)
         .status();
     assert!(
         status.as_ref().is_ok_and(|s| s.success()),
-        "compile {SOURCE}: {status:?}"
+        "compile {source}: {status:?}"
     );
 }

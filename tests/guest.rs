@@ -6,8 +6,8 @@ mod common;
 mod machine;
 
 use common::timed;
-use failoverlab::guest::agent::Agent;
 use failoverlab::guest::clock::Clock;
+use failoverlab::guest::qemu_agent::QemuAgent;
 use failoverlab::guest::ssh::{Ssh, Target, openssh_argv};
 use failoverlab::guest::{Command, Remote, wait_ready};
 use machine::{Machine, run, within};
@@ -146,7 +146,7 @@ fn the_systems_ssh(target: &Target) {
 }
 
 fn the_agent(machine: &Machine, ssh: &mut Ssh) {
-    let mut agent = Agent::over("node1", machine.agent());
+    let mut agent = QemuAgent::over("node1", machine.agent());
     agent.wait(within(30)).unwrap();
     let begin = Instant::now();
     agent.ping(within(5)).unwrap();

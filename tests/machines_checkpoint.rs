@@ -8,8 +8,8 @@ use common::{free_port, image, timed};
 use failoverlab::event::Journal;
 use failoverlab::fabric::{Control, Fabric, FabricConfig};
 use failoverlab::files::{Home, LabFiles};
-use failoverlab::guest::agent::Agent;
 use failoverlab::guest::keys::Keys;
+use failoverlab::guest::qemu_agent::QemuAgent;
 use failoverlab::guest::{Command as Run, Remote, credentials};
 use failoverlab::hypervisor::{
     Accel, DiskFormat, Embedded, Hypervisor, Machine, Mgmt, Port, become_subreaper, log_environment,
@@ -171,8 +171,8 @@ impl Running {
         back
     }
 
-    fn agent(&self, node: &str) -> Agent {
-        Agent::new(self.hypervisor.clone(), node)
+    fn agent(&self, node: &str) -> QemuAgent {
+        QemuAgent::new(self.hypervisor.clone(), node)
     }
 
     fn run(&self, node: &str, argv: &[&str]) -> String {

@@ -1,10 +1,12 @@
-//! Ways into a guest: boot credentials before it runs, SSH, the guest agent and the clock once it does.
+//! Ways into a guest: boot credentials before it runs; our agent, SSH and QEMU's guest agent once it does.
 
 pub mod agent;
 pub mod clock;
 pub mod credentials;
 pub mod fake;
 pub mod keys;
+mod lines;
+pub mod qemu_agent;
 mod quote;
 mod ready;
 #[cfg(test)]

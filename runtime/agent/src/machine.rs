@@ -14,7 +14,7 @@ pub trait Machine {
     /// The identifier that the kernel made at boot.
     fn boot_id(&self) -> String;
     /// The clocks.
-    fn clock(&self) -> Clock;
+    fn clock(&mut self) -> Clock;
     /// Sets the clock: time since 1970.
     ///
     /// # Errors
@@ -24,7 +24,7 @@ pub trait Machine {
     ///
     /// # Errors
     /// What could not be read.
-    fn sample(&self) -> io::Result<Sample>;
+    fn sample(&mut self) -> io::Result<Sample>;
 }
 
 /// The machine that this process runs in.
@@ -47,7 +47,7 @@ impl Machine for ThisMachine {
         self.boot_id.clone()
     }
 
-    fn clock(&self) -> Clock {
+    fn clock(&mut self) -> Clock {
         Clock {
             time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             boottime: sys::boottime(),
@@ -58,7 +58,7 @@ impl Machine for ThisMachine {
         sys::set_clock(time)
     }
 
-    fn sample(&self) -> io::Result<Sample> {
+    fn sample(&mut self) -> io::Result<Sample> {
         let load =
             load(&read_to_string("/proc/loadavg")?).ok_or_else(|| io::Error::other("/proc/loadavg has no load"))?;
         let mut ports = Vec::new();
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn this_machine_says_who_and_how_it_is() {
-        let machine = ThisMachine::new().unwrap();
+        let mut machine = ThisMachine::new().unwrap();
         let sample = machine.sample().unwrap();
         assert_eq!(sample.boot_id.len(), 36);
         assert!(sample.ports.iter().any(|p| p.name == "lo"), "{sample:?}");

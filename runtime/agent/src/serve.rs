@@ -257,11 +257,10 @@ impl Server<'_> {
             Order::Say(channel, message) => self.say(channel, &message),
             Order::Unsay => self.queue = vec![0],
             Order::Clock(channel, set) => {
-                let set = set.map_or(Ok(()), |time| self.machine.set_clock(time));
-                let told = set.map_or_else(
-                    |e| FromAgent::Failed { why: e.to_string() },
-                    |()| FromAgent::Clock(self.machine.clock()),
-                );
+                let told = match set.map_or(Ok(()), |time| self.machine.set_clock(time)) {
+                    Ok(()) => FromAgent::Clock(self.machine.clock()),
+                    Err(e) => FromAgent::Failed { why: e.to_string() },
+                };
                 self.say(channel, &told);
                 // Whoever asks for the time waits for it: nothing else comes first.
                 self.send();

@@ -21,13 +21,13 @@ impl Machine for Looking {
     fn boot_id(&self) -> String {
         self.0.boot_id()
     }
-    fn clock(&self) -> Clock {
+    fn clock(&mut self) -> Clock {
         self.0.clock()
     }
     fn set_clock(&mut self, _: Duration) -> io::Result<()> {
         Err(io::Error::from(io::ErrorKind::PermissionDenied))
     }
-    fn sample(&self) -> io::Result<Sample> {
+    fn sample(&mut self) -> io::Result<Sample> {
         self.0.sample()
     }
 }

@@ -4,18 +4,16 @@
 //! between two tries we wait for the socket ourselves, until the deadline. That also drains both outputs of a command while its
 //! input is being written, whichever of them fills a window first.
 
-mod lines;
 mod target;
 
-pub use lines::MAX_LINE;
 pub use target::{Target, openssh_argv};
 
 use super::keys::public_bytes;
+use super::lines::{Lines, MAX_LINE};
 use super::transfer::{text_path, upload};
 use super::{Command, Output, Remote, quote};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::wait::Deadline;
-use lines::Lines;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use ssh2::{BlockDirections, Channel, ErrorCode, MethodType, Session};
 use std::fmt;

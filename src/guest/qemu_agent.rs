@@ -1,4 +1,4 @@
-//! The guest agent: the second way in, through a virtio-serial port. No partition, full firewall or dead sshd cuts it.
+//! QEMU's guest agent: a way in through a virtio-serial port of its own. No partition, full firewall or dead sshd cuts it.
 
 use super::ssh::MAX_OUTPUT;
 use super::transfer::{text_path, upload};
@@ -25,14 +25,14 @@ const CHUNK: usize = 256 << 10;
 type Call = Box<dyn FnMut(&str, Duration) -> Result<String> + Send>;
 
 /// The agent of one node.
-pub struct Agent {
+pub struct QemuAgent {
     node: String,
     call: Call,
 }
 
-impl fmt::Debug for Agent {
+impl fmt::Debug for QemuAgent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Agent")
+        f.debug_struct("QemuAgent")
             .field("node", &self.node)
             .finish_non_exhaustive()
     }
@@ -43,11 +43,11 @@ impl fmt::Debug for Agent {
 struct Answer<T> {
     #[serde(rename = "return")]
     result: Option<T>,
-    error: Option<AgentError>,
+    error: Option<QemuError>,
 }
 
 #[derive(Deserialize)]
-struct AgentError {
+struct QemuError {
     desc: String,
 }
 
@@ -81,7 +81,7 @@ struct Chunk {
 #[derive(Deserialize)]
 struct Nothing {}
 
-impl Agent {
+impl QemuAgent {
     /// The agent of domain `node`.
     pub fn new(hypervisor: Arc<dyn Hypervisor>, node: &str) -> Self {
         let domain = node.to_owned();
@@ -214,7 +214,7 @@ impl Agent {
     }
 }
 
-impl Remote for Agent {
+impl Remote for QemuAgent {
     /// The agent searches `$PATH` and keeps at most [`AGENT_OUTPUT`] of each output.
     fn exec(&mut self, command: &Command, deadline: Deadline) -> Result<Output> {
         let Some((program, arguments)) = command.argv.split_first() else {
@@ -280,11 +280,11 @@ mod tests {
     }
 
     /// An agent that gives these answers in order, and what it was asked.
-    fn scripted(answers: &[&str]) -> (Agent, Arc<Mutex<Vec<Value>>>) {
+    fn scripted(answers: &[&str]) -> (QemuAgent, Arc<Mutex<Vec<Value>>>) {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let mut answers: Vec<String> = answers.iter().rev().map(|a| (*a).to_owned()).collect();
         let log = asked.clone();
-        let agent = Agent::over("node1", move |json, _| {
+        let agent = QemuAgent::over("node1", move |json, _| {
             log.lock().unwrap().push(serde_json::from_str(json).unwrap());
             Ok(answers.pop().unwrap_or_default())
         });

@@ -7,13 +7,13 @@ pub const MAX_LINE: usize = 1 << 20;
 
 /// Cuts a stream into lines.
 #[derive(Default)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     rest: Vec<u8>,
-    pub(super) too_long: bool,
+    pub(crate) too_long: bool,
 }
 
 impl Lines {
-    pub(super) fn take(&mut self, bytes: &[u8], line: &mut dyn FnMut(&str) -> bool) -> ControlFlow<()> {
+    pub(crate) fn take(&mut self, bytes: &[u8], line: &mut dyn FnMut(&str) -> bool) -> ControlFlow<()> {
         self.rest.extend_from_slice(bytes);
         let mut begin = 0;
         while let Some(len) = self.rest[begin..].iter().position(|b| *b == b'\n') {
