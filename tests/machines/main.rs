@@ -30,6 +30,10 @@ fn main() {
     let bare = bare::TRIALS.iter().copied().map(trial).chain([full_disk]);
     let rest = [ccr::TRIALS, soak].concat().into_iter().map(trial);
     let trials = bare.chain(rest).collect();
+    if !args.list {
+        // The home stays: a run that was cut off has left its labs there, and every look for leaks would find them.
+        tool.clean_up();
+    }
     let conclusion = libtest_mimic::run(&args, trials);
     tool.clean_up();
     conclusion.exit();
