@@ -20,6 +20,7 @@ mod triggers;
 mod truth;
 mod world;
 
+use crate::command::{Command, GroupName};
 use crate::planted::Bug;
 use ccr_contract::config::{Config, DatabaseFailure, Network, Peer, Role, Settings, Shipping, Witness};
 use ccr_contract::status::{ClusterState, CopyStatus, NetworkRole};
@@ -28,7 +29,7 @@ pub use counters::Counters;
 use plan::{Plan, WINDOW_US};
 use rng::Rng;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 pub use truth::Phases;
 use world::World;
@@ -278,7 +279,6 @@ fn configs(plan: &Plan) -> Vec<Config> {
 impl World {
     /// What an operator does when the cluster does not become well by itself.
     fn mend(&mut self, why: &str) {
-        use crate::command::Command;
         let group = None;
         self.take_away_what_is_not_understood();
         if let Some(i) = self.needs_force() {
@@ -286,14 +286,7 @@ impl World {
             return self.order(usize::MAX, i, Command::ForceQuorum);
         }
         if why.contains("Failed") {
-            let status = (0..2).filter_map(|i| self.ask_status(i)).flat_map(|s| s.copies);
-            let failed: std::collections::BTreeSet<String> = status
-                .filter(|c| c.status == CopyStatus::Failed)
-                .map(|c| c.group)
-                .collect();
-            for group in failed {
-                self.order(usize::MAX, 0, Command::Reseed { group: Some(group) });
-            }
+            self.mend_failed();
         } else if why.contains("PartiallyOnline") {
             // First the database that is there; where that is none, back to the node that has one.
             self.mended += 1;
@@ -301,9 +294,7 @@ impl World {
                 self.checks.loss_accepted();
                 self.order(usize::MAX, 0, Command::Mount { group });
             } else if self.mended % 4 == 3 {
-                let to = MEMBERS[1 - self.workload.service_at].to_owned();
-                let group = crate::command::GroupName::Service;
-                self.order(usize::MAX, 0, Command::MoveGroup { group, to });
+                self.move_service();
             }
         } else if why.contains("Suspended") {
             self.order(usize::MAX, 0, Command::Resume { group });
@@ -319,6 +310,34 @@ impl World {
         if why.contains("Offline") {
             self.order(usize::MAX, 0, Command::Start);
         }
+    }
+
+    /// A copy that failed is seeded anew. Where that does not help, because its source has a hole that nobody can fill, the service
+    /// goes to the copy (docs/runtime.md, "The way out of a hole").
+    fn mend_failed(&mut self) {
+        let said: Vec<_> = (0..2).filter_map(|i| self.ask_status(i)).collect();
+        let causes = || said.iter().filter_map(|s| s.service.as_ref()?.cause.as_deref());
+        self.reseeds += 1;
+        if self.reseeds % 4 == 3 && causes().any(|c| c.contains("cannot give it")) {
+            return self.move_service();
+        }
+        let failed: BTreeSet<&String> = said
+            .iter()
+            .flat_map(|s| &s.copies)
+            .filter(|c| c.status == CopyStatus::Failed)
+            .map(|c| &c.group)
+            .collect();
+        for group in failed {
+            let group = Some(group.clone());
+            self.order(usize::MAX, 0, Command::Reseed { group });
+        }
+    }
+
+    /// A move that asks for nothing.
+    fn move_service(&mut self) {
+        let to = MEMBERS[1 - self.workload.service_at].to_owned();
+        let group = GroupName::Service;
+        self.order(usize::MAX, 0, Command::MoveGroup { group, to });
     }
 }
 

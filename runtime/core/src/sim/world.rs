@@ -113,6 +113,8 @@ pub struct World {
     pub delay_us: u64,
     /// How often an operator had to mend a dismounted database.
     pub mended: u64,
+    /// How often one had to seed a failed copy anew.
+    pub reseeds: u64,
     /// The step that cuts a member off as soon as it answers a hub.
     pub cut_at_answer: Option<(usize, usize)>,
     /// Whether log shipping is held up.
@@ -180,6 +182,7 @@ impl World {
             loss: 0,
             delay_us: 2_000,
             mended: 0,
+            reseeds: 0,
             cut_at_answer: None,
             throttled: false,
             share: Share::default(),
