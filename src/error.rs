@@ -20,9 +20,21 @@ pub struct Problem {
     /// What the person can do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
+    /// What the observed words mean, where the tool does something about it. It stays within the process.
+    #[serde(skip)]
+    pub cause: Option<Cause>,
     /// Failures of undoing the step, each in its own words. Empty where everything was undone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rollback: Vec<String>,
+}
+
+/// A failure of another program that the tool knows what to do about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// QEMU could not have a port of this host: another process took it.
+    PortTaken,
+    /// libvirt's driver, as root, looks up the account that its packages make, and there is none.
+    NoServiceAccount,
 }
 
 impl Problem {
@@ -33,6 +45,7 @@ impl Problem {
             on: None,
             observed: None,
             remedy: None,
+            cause: None,
             rollback: Vec::new(),
         }
     }

@@ -1,8 +1,10 @@
 //! The one stream out of the engine. Terminal, files and pages are its consumers.
 
 mod lines;
+mod node;
 mod reader;
 
+pub use node::RuntimeEvent;
 pub use reader::{Read, Reader};
 
 use crate::error::{Error, IoContext, Problem, Result};

@@ -1,10 +1,11 @@
 //! libvirt's in-process QEMU driver: no daemon, no root.
 
 use super::memory::Image;
+use super::refusal;
 use super::{
     Described, Domain, DomainEvent, DomainState, Hypervisor, Listener, edit, ffi, lifecycle, orphans, power_cut,
 };
-use crate::error::{Error, IoContext, Problem, Result};
+use crate::error::{Cause, Error, IoContext, Problem, Result};
 use crate::lock::lock;
 use crate::process;
 use crate::wait::{Deadline, Probe, wait_until};
@@ -62,12 +63,8 @@ impl Embedded {
     pub fn open(root: &Path, capabilities: &Path) -> Result<Embedded> {
         static OPENED: Mutex<bool> = Mutex::new(false);
         let mut opened = lock(&OPENED);
-        let refuse = |seen: &str, remedy: &str| {
-            let problem = Problem::new("open libvirt's embedded driver")
-                .on(root.display())
-                .observed(seen);
-            Error::Operation(problem.remedy(remedy))
-        };
+        let problem = || Problem::new("open libvirt's embedded driver").on(root.display());
+        let refuse = |seen: &str, remedy: &str| Error::Operation(problem().observed(seen).remedy(remedy));
         // An attempt that fails leaves the driver unusable for the rest of the process: what can be known before is asked before.
         if *opened {
             let seen = "this process opened a root before, and can open one only";
@@ -85,12 +82,14 @@ impl Embedded {
         start_event_loop()?;
         *opened = true;
         let conn = Connect::open(Some(&uri(root))).map_err(|e| {
-            let remedy = if e.message().contains("Failed to parse user") {
-                "libvirt as root wants the user of its packages: install libvirt-daemon-system, or work as an ordinary user"
-            } else {
-                "what libvirt logged says more"
+            let problem = refusal::refused(problem(), &error_text(&e));
+            let remedy = match problem.cause {
+                Some(Cause::NoServiceAccount) => {
+                    "libvirt as root wants the user of its packages: install libvirt-daemon-system, or work as an ordinary user"
+                }
+                _ => "what libvirt logged says more",
             };
-            refuse(&error_text(&e), remedy)
+            Error::Operation(problem.remedy(remedy))
         })?;
         let listeners = Listeners::default();
         let hear = listeners.clone();
@@ -504,7 +503,7 @@ fn error_text(e: &virt::error::Error) -> String {
 }
 
 fn failed(what: &'static str, on: impl std::fmt::Display) -> impl FnOnce(virt::error::Error) -> Error {
-    move |e| Error::Operation(Problem::new(what).on(on).observed(error_text(&e)))
+    move |e| Error::Operation(refusal::refused(Problem::new(what).on(on), &error_text(&e)))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod memory;
 mod orphans;
 mod power_cut;
 mod reaper;
+mod refusal;
 mod template;
 mod tsc;
 

@@ -193,16 +193,9 @@ impl Thread {
         p.offset_us = p.offset_us.min(latest_us);
         let t_us = (event.node_t_us as i64 + p.offset_us).max(0) as u64;
         Draft {
-            src: Source::Node,
-            node: Some(self.way.node.clone()),
-            kind: event.kind,
-            id: event.id,
-            severity: event.severity,
             t_us: Some(t_us),
-            node_t_us: Some(event.node_t_us),
             skew_us: Some(p.skew_us),
-            node_seq: Some(event.seq),
-            data: serde_json::to_value(event.data).expect("plain data"),
+            ..Draft::of_runtime(&self.way.node, event)
         }
     }
 }

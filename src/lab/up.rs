@@ -7,7 +7,7 @@ use super::machines;
 use super::protocol::{RestoreArgs, UpArgs};
 use super::record::{DesiredState, LabRecord};
 use crate::deploy;
-use crate::error::{Error, IoContext, Problem, Result};
+use crate::error::{Cause, Error, IoContext, Problem, Result};
 use crate::event::{Draft, Severity, Source, Step};
 use crate::guest;
 use crate::hypervisor::{DiskFormat, DomainState, mgmt_is_up};
@@ -235,9 +235,7 @@ impl Engine {
         let step = Step::begin(self.journal(), "start", Some(&node.name), "creating the machine");
         let mut created = self.create_machine(record, &node.name);
         if let Err(Error::Operation(p)) = &created
-            && p.observed
-                .as_deref()
-                .is_some_and(|s| s.contains("Could not set up host forwarding rule"))
+            && p.cause == Some(Cause::PortTaken)
         {
             // Another process took the port since it was chosen: another one, not a failure.
             let mut changed = (*self.record()?).clone();

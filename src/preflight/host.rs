@@ -4,7 +4,7 @@
 
 mod facts;
 
-pub use facts::{Facts, gather};
+pub use facts::{Facts, NoKvm, gather};
 
 use crate::files::Home;
 use crate::hypervisor::accel::Boot;
@@ -304,7 +304,7 @@ fn kvm(facts: &Facts) -> Check {
     let id = "kvm";
     let slower = "labs run under emulation, several times slower";
     match (&facts.kvm, &facts.kvm_boot) {
-        (Err(observed), _) if observed.contains("ermission denied") => warning(
+        (Err(observed @ NoKvm::Denied(_)), _) => warning(
             id,
             format!("{observed}: {slower}"),
             facts.sudo(&format!("adduser {} kvm", facts.user)) + ", then log in again",

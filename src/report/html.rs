@@ -6,6 +6,7 @@ use crate::error::{IoContext, Result};
 use crate::event::{Event, Source};
 use crate::spec::Lab;
 use crate::verify::{History, InvariantId, RunReport, ScenarioReport, Verdict};
+use ccr_contract::event::EventKind;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -335,8 +336,14 @@ fn events(history: &History, at: &impl Fn(u64) -> f64) -> (Vec<Shown>, usize) {
     let all: Vec<&Event> = history.events.iter().filter(wanted).collect();
     let quiet = |e: &&&Event| {
         !matches!(
-            e.kind.as_str(),
-            "log.closed" | "copy.inspected" | "copy.replayed" | "hub.queued" | "hub.delivered"
+            e.runtime_event().map(|t| t.what),
+            Some(
+                EventKind::LogClosed { .. }
+                    | EventKind::CopyInspected { .. }
+                    | EventKind::CopyReplayed { .. }
+                    | EventKind::HubQueued { .. }
+                    | EventKind::HubDelivered { .. }
+            )
         )
     };
     let chosen: Vec<&Event> = if all.len() > EVENTS {

@@ -1,9 +1,9 @@
 //! Who was what, when: the bars of the timeline.
 
-use crate::event::{Event, Source};
+use crate::event::Event;
 use crate::hypervisor::DomainState;
 use crate::verify::{History, NodeView};
-use ccr_contract::event::kind;
+use ccr_contract::event::EventKind;
 use ccr_contract::status::ClusterState;
 
 /// What a node was for some time.
@@ -61,11 +61,13 @@ fn looked(view: &NodeView) -> Role {
 }
 
 /// What an event says of the node that it comes from.
-fn told(e: &Event) -> Option<Role> {
-    match e.kind.as_str() {
-        kind::ONLINE => Some(Role::Active),
-        kind::OFFLINE | kind::CLUSTER_JOINED | kind::CLUSTER_FORMED => Some(Role::Passive),
-        kind::QUORUM_LOST => Some(Role::Apart),
+fn role_after(what: &EventKind) -> Option<Role> {
+    match what {
+        EventKind::Online { .. } => Some(Role::Active),
+        EventKind::Offline { .. } | EventKind::ClusterJoined { .. } | EventKind::ClusterFormed { .. } => {
+            Some(Role::Passive)
+        }
+        EventKind::QuorumLost { .. } => Some(Role::Apart),
         _ => None,
     }
 }
@@ -88,8 +90,9 @@ pub(super) fn role_intervals(history: &History, node: &str, from_us: u64, to_us:
     let events = history
         .events
         .iter()
-        .filter(|e| e.src == Source::Node && e.node.as_deref() == Some(node))
-        .filter_map(|e| Some((e.t_us, told(e)?)));
+        .filter_map(Event::runtime_event)
+        .filter(|t| t.node == node)
+        .filter_map(|t| Some((t.event.t_us, role_after(&t.what)?)));
     let mut marks: Vec<(u64, Role)> = looks.chain(faults).chain(events).collect();
     marks.sort_by_key(|(t, _)| *t);
     let mut out: Vec<RoleInterval> = Vec::new();

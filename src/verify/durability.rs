@@ -4,8 +4,9 @@ use super::evidence::{Evidence, writes};
 use super::finding::Finding;
 use super::takeover::orderly_steps;
 use super::{Loss, Op, OpKind, Outcome, Takeover, Verdict};
+use crate::event::RuntimeEvent;
 use ccr_contract::dump::Message;
-use ccr_contract::event::kind;
+use ccr_contract::event::EventKind;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the final reads say of the acknowledged operations.
@@ -106,10 +107,10 @@ fn inspected(e: &Evidence<'_>, t: &Takeover, stream: &str) -> Option<u64> {
         .flat_map(|d| &d.groups)
         .find(|g| g.logs.iter().any(|l| l.stream == stream) || g.messages.iter().any(|m| m.stream == stream));
     let in_events = || {
-        let closed = e
-            .events(kind::LOG_CLOSED)
-            .find(|c| c.data.get("stream").is_some_and(|s| s == stream))?;
-        closed.data.get("group")?.as_str()
+        e.runtime_events().find_map(|t| match &t.what {
+            EventKind::LogClosed { group, stream: of, .. } if of == stream => Some(group.as_str()),
+            _ => None,
+        })
     };
     match in_dumps.map(|g| g.group.as_str()).or_else(in_events) {
         Some(group) => t.inspected.get(group).copied(),
@@ -122,11 +123,13 @@ fn inspected(e: &Evidence<'_>, t: &Takeover, stream: &str) -> Option<u64> {
 /// I2.
 pub(super) fn planned(e: &Evidence<'_>) -> Finding {
     let moves = e.takeovers.iter().filter(|t| t.planned).count();
-    let steps = orderly_steps(e.history).max(moves);
+    let steps = orderly_steps(e).max(moves);
     if steps == 0 {
         return Finding::unknown("no orderly step was carried out");
     }
-    let accepted = e.events(kind::LOSS_ACCEPTED).next().is_some();
+    let accepted = e
+        .runtime_events()
+        .any(|t| matches!(t.what, EventKind::LossAccepted { .. }));
     let Some(books) = Books::of(e) else {
         return Finding::unknown("there is no final read of the active node");
     };
@@ -187,7 +190,8 @@ pub(super) fn lossy(e: &Evidence<'_>) -> Finding {
         }
     }
     // What left the dumpster later had been asked for by then.
-    let evicted = e.events(kind::HUB_EVICTED).any(|v| v.t_us <= lossy.t_us);
+    let evicts = |t: &RuntimeEvent<'_>| matches!(t.what, EventKind::HubEvicted { .. }) && t.event.t_us <= lossy.t_us;
+    let evicted = e.runtime_events().any(evicts);
     for op in e.ops.iter().filter(|o| o.acked() && o.kind == OpKind::Submit) {
         if !books.missing(op) {
             submits += 1;
@@ -244,9 +248,10 @@ pub(super) fn loss(e: &Evidence<'_>) -> Loss {
     let books = Books::of(e);
     let missing = |b: &Books<'_>| acked.iter().filter(|o| b.missing(o)).count() as u64;
     let twice = |b: &Books<'_>| b.stored.values().filter(|m| m.len() > 1).count() as u64;
-    let redelivered = e
-        .events(kind::HUB_REDELIVERY)
-        .filter_map(|e| e.data.get("count")?.as_u64());
+    let redelivered = e.runtime_events().map(|t| match t.what {
+        EventKind::HubRedelivery { count, .. } => count,
+        _ => 0,
+    });
     Loss {
         acked: acked.len() as u64,
         lost: books.as_ref().map_or(0, missing),

@@ -1,7 +1,8 @@
 //! What several checkers need of a history, computed once.
 
-use super::{BadJournal, History, Op, OpKind, Takeover, takeovers};
-use crate::event::Event;
+use super::takeover::{self, Takeover};
+use super::{BadJournal, History, Op, OpKind};
+use crate::event::{Event, RuntimeEvent};
 use crate::spec::{Lab, Limits, NodeRole};
 use crate::wait::Slowness;
 use ccr_contract::dump::{Dump, Message};
@@ -42,6 +43,8 @@ pub struct Evidence<'a> {
     pub context: &'a Context,
     /// Its operations.
     pub ops: Vec<Op<'a>>,
+    /// What the nodes told, before the run too.
+    pub runtime_events: Vec<RuntimeEvent<'a>>,
     /// Its takeovers.
     pub takeovers: Vec<Takeover>,
     /// The member that served at the end.
@@ -54,7 +57,8 @@ impl<'a> Evidence<'a> {
     /// # Errors
     /// Where the client's journal contradicts itself.
     pub fn of(history: &'a History, context: &'a Context) -> Result<Self, BadJournal> {
-        let takeovers = takeovers(history);
+        let runtime_events: Vec<RuntimeEvent<'_>> = history.events.iter().filter_map(Event::runtime_event).collect();
+        let takeovers = takeover::takeovers_of(history, &runtime_events);
         let last_active = history
             .observations
             .iter()
@@ -62,6 +66,7 @@ impl<'a> Evidence<'a> {
             .find_map(|o| o.active().map(str::to_owned));
         Ok(Self {
             ops: history.operations()?,
+            runtime_events,
             takeovers,
             last_active,
             history,
@@ -86,7 +91,13 @@ impl<'a> Evidence<'a> {
         Some(stored)
     }
 
-    /// Events of this kind in this run.
+    /// What the nodes told in this run.
+    pub fn runtime_events(&self) -> impl Iterator<Item = &RuntimeEvent<'a>> {
+        let from = self.history.from_us;
+        self.runtime_events.iter().filter(move |t| t.event.t_us >= from)
+    }
+
+    /// Events of this name in this run, whoever tells of it.
     pub fn events(&self, kind: &str) -> impl Iterator<Item = &'a Event> {
         let from = self.history.from_us;
         self.history

@@ -6,7 +6,8 @@ use super::{
     BadJournal, Check, Forbidden, History, InvariantId, InvariantReport, Loss, ScenarioReport, Timings, Verdict,
     bounds, durability, once, presence, single,
 };
-use ccr_contract::event::kind;
+use crate::event::Event;
+use ccr_contract::event::EventKind;
 
 /// The evidence of a history, or why its journal has none.
 type Gathered<'a> = Result<Evidence<'a>, BadJournal>;
@@ -157,7 +158,9 @@ fn closed_before_fault(history: &History) -> u64 {
     let events = history
         .events
         .iter()
-        .filter(|e| e.kind == kind::LOG_CLOSED && (history.from_us..=first).contains(&e.t_us))
+        .filter_map(Event::runtime_event)
+        .filter(|t| matches!(t.what, EventKind::LogClosed { .. }))
+        .filter(|t| (history.from_us..=first).contains(&t.event.t_us))
         .count() as u64;
     let generated = |o: &super::Observation| {
         o.statuses()
@@ -207,9 +210,9 @@ fn unseen(what: &Forbidden, evidence: &Gathered<'_>) -> Check {
             Some(t) => Finding::fail(format!("{} took over in epoch {}", t.node, t.epoch)),
             None => none_seen(e),
         },
-        (Forbidden::QuorumLost, Ok(e)) => by_event(e, kind::QUORUM_LOST),
-        (Forbidden::CopyFailed, Ok(e)) => by_event(e, kind::COPY_FAILED),
-        (Forbidden::Event(kind), Ok(e)) => by_event(e, kind),
+        (Forbidden::QuorumLost, Ok(e)) => by_word(e, |what| matches!(what, EventKind::QuorumLost { .. })),
+        (Forbidden::CopyFailed, Ok(e)) => by_word(e, |what| matches!(what, EventKind::CopyFailed { .. })),
+        (Forbidden::Event(kind), Ok(e)) => by_event(e, e.events(kind).next()),
     };
     Check {
         id: format!("forbid {}", what.word()),
@@ -219,10 +222,14 @@ fn unseen(what: &Forbidden, evidence: &Gathered<'_>) -> Check {
     }
 }
 
-fn by_event(e: &Evidence<'_>, kind: &str) -> Finding {
-    match e.events(kind).next() {
+fn by_word(e: &Evidence<'_>, is: impl Fn(&EventKind) -> bool) -> Finding {
+    by_event(e, e.runtime_events().find(|t| is(&t.what)).map(|t| t.event))
+}
+
+fn by_event(e: &Evidence<'_>, seen: Option<&Event>) -> Finding {
+    match seen {
         Some(event) => {
-            let node = event.node.as_deref().unwrap_or("the tool");
+            let (kind, node) = (&event.kind, event.node.as_deref().unwrap_or("the tool"));
             Finding::fail(format!("{kind} on {node} at {:.3} s", event.t_us as f64 / 1e6))
         }
         None => none_seen(e),

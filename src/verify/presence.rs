@@ -4,8 +4,8 @@
 
 use super::evidence::Evidence;
 use super::{Check, FaultRecord, Forbidden, History, InvariantId, InvariantReport, Observation, SLACK, Verdict};
-use crate::event::kind;
-use ccr_contract::event::kind::{ONLINE, PARTIALLY_ONLINE};
+use crate::event::{Event, RuntimeEvent, kind};
+use ccr_contract::event::EventKind;
 use ccr_contract::status::Intent;
 
 fn seconds(us: u64) -> f64 {
@@ -60,7 +60,7 @@ pub(super) fn not_theirs(checks: &mut [Check], invariants: &mut [InvariantReport
     }
 }
 
-/// Events that never arrived: what was not seen may have been among them.
+/// Events that never arrived, or that are not understood: what was not seen may have been among them.
 pub(super) fn events(history: &History) -> Option<Check> {
     let gaps = history
         .events
@@ -75,7 +75,14 @@ pub(super) fn events(history: &History) -> Option<Check> {
             seconds(e.t_us)
         )
     });
-    let missing: Vec<String> = gaps.chain(history.missing.iter().cloned()).collect();
+    let gaps = gaps.chain(history.missing.iter().cloned());
+    let told = history.events.iter().filter(|e| e.t_us >= history.from_us);
+    let garbled = told.filter_map(Event::runtime_event).filter(|t| t.what.is_garbled());
+    let garbled = garbled.map(|t| {
+        let (kind, at) = (t.what.name(), seconds(t.event.t_us));
+        format!("what {kind} of {} at {at:.3} s says", t.node)
+    });
+    let missing: Vec<String> = gaps.chain(garbled).collect();
     let first = missing.first()?;
     let detail = match missing.len() - 1 {
         0 => format!("missing: {first}"),
@@ -138,10 +145,11 @@ fn had(e: &Evidence<'_>, looks: &[&Observation]) -> Vec<u64> {
         .iter()
         .filter(|o| o.store_answer().is_some())
         .filter_map(|o| o.end_us);
-    let told = e.events(ONLINE).chain(e.events(PARTIALLY_ONLINE)).map(|e| e.t_us);
+    let online = |t: &&RuntimeEvent<'_>| matches!(t.what, EventKind::Online { .. } | EventKind::PartiallyOnline { .. });
+    let online = e.runtime_events().filter(online).map(|t| t.event.t_us);
     let mut had: Vec<u64> = looked
         .chain(answered)
-        .chain(told)
+        .chain(online)
         .filter(|t| *t >= e.history.from_us)
         .collect();
     had.sort_unstable();

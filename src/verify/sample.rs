@@ -1,16 +1,16 @@
 //! A small model of a lab that fails over, for tests: it leaves the histories that a healthy run leaves.
 
 use super::{FaultRecord, History, NodeView, Observation, OpKind, OpLine, Outcome};
-use crate::event::{Event, Severity, Source};
+use crate::event::{Draft, Event};
 use crate::hypervisor::DomainState;
 use crate::spec::{self, Lab};
 use ccr_contract::dump::{Dump, Group, Log, Message};
-use ccr_contract::event::kind;
+use ccr_contract::event::{Claimant, EventKind, NodeEvent, OnlineCause};
 use ccr_contract::reply::By;
 use ccr_contract::status::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeMap;
 
 const STREAM: &str = "3f6a";
@@ -120,24 +120,10 @@ impl Model {
         1 - self.active
     }
 
-    fn event(&mut self, node: &str, kind: &str, id: Option<u32>, data: Value) {
-        self.history.events.push(Event {
-            seq: self.history.events.len() as u64,
-            t_us: self.now,
-            src: Source::Node,
-            node: Some(node.to_owned()),
-            kind: kind.to_owned(),
-            id,
-            severity: if id.is_some() {
-                Severity::Warning
-            } else {
-                Severity::Info
-            },
-            node_t_us: Some(self.now + 5_000_000),
-            skew_us: Some(800),
-            node_seq: None,
-            data,
-        });
+    fn event(&mut self, node: &str, what: &EventKind) {
+        let event = runtime_event(node, self.now, what);
+        let seq = self.history.events.len() as u64;
+        self.history.events.push(Event { seq, ..event });
     }
 
     fn look(&mut self) {
@@ -292,13 +278,20 @@ impl Model {
 
     fn close(&mut self) {
         let (generation, epoch) = (self.generation, self.epoch);
-        let data = json!({"group": GROUP, "stream": STREAM, "generation": generation, "epoch": epoch});
-        self.event(MEMBERS[self.active], kind::LOG_CLOSED, None, data);
+        let checksum = format!("{generation:x}");
+        let closed = EventKind::LogClosed {
+            group: GROUP.into(),
+            stream: STREAM.into(),
+            generation,
+            epoch,
+            checksum: checksum.clone(),
+        };
+        self.event(MEMBERS[self.active], &closed);
         self.logs.push(Log {
             stream: STREAM.into(),
             generation,
             epoch,
-            checksum: format!("{generation:x}"),
+            checksum,
             previous: format!("{:x}", generation - 1),
             bytes: 1 << 20,
         });
@@ -314,8 +307,8 @@ impl Model {
     fn inspect(&mut self) {
         while self.inspected < self.logs.last().map_or(0, |l| l.generation) {
             self.inspected += 1;
-            let data = json!({"group": GROUP, "generation": self.inspected});
-            self.event(MEMBERS[self.passive()], kind::COPY_INSPECTED, None, data);
+            let (group, generation) = (GROUP.into(), self.inspected);
+            self.event(MEMBERS[self.passive()], &EventKind::CopyInspected { group, generation });
         }
     }
 
@@ -326,17 +319,25 @@ impl Model {
         self.inspect();
         let (from, to) = (MEMBERS[self.active], MEMBERS[self.passive()]);
         self.up = false;
-        self.event(from, kind::OFFLINE, None, json!({"why": "move"}));
+        let (why, orderly, epoch) = ("move".into(), false, self.epoch);
+        self.event(from, &EventKind::Offline { why, orderly, epoch });
         self.load_until(plan, self.now + 400 * MS);
         self.epoch += 1;
         self.active = self.passive();
         let epoch = self.epoch;
-        self.event(to, kind::ONLINE_PENDING, None, json!({"epoch": epoch, "why": "move"}));
+        let why = OnlineCause::Handoff;
+        self.event(to, &EventKind::OnlinePending { why, epoch });
         self.load_until(plan, self.now + 200 * MS);
-        self.event(to, kind::MOUNTED, None, json!({"epoch": epoch, "ms": 120}));
-        self.event(to, kind::ONLINE, None, json!({"epoch": epoch}));
+        self.event(to, &EventKind::Mounted { ms: 120, epoch });
+        self.event(to, &EventKind::Online { ms: 130, epoch });
         self.up = true;
-        self.event(to, kind::MOVE, Some(100), json!({"to": to, "epoch": epoch, "ms": 900}));
+        let done = EventKind::MoveDone {
+            to: to.into(),
+            ms: 900,
+            done: true,
+            epoch,
+        };
+        self.event(to, &done);
         self.drain();
     }
 
@@ -357,37 +358,36 @@ impl Model {
         self.power[dead] = false;
         self.load_until(plan, self.now + 6_100 * MS);
         let name = MEMBERS[alive];
-        self.event(
-            name,
-            kind::MEMBER_DOWN,
-            Some(1135),
-            json!({"member": MEMBERS[dead], "why": "5 heartbeats missed"}),
-        );
-        self.event(name, kind::ARBITRATION_BEGIN, None, json!({"as": "challenger"}));
+        let (claimant, epoch) = (Claimant::Challenger, self.epoch);
+        let (member, why) = (MEMBERS[dead].into(), "5 heartbeats missed".into());
+        self.event(name, &EventKind::MemberDown { member, why, epoch });
+        self.event(name, &EventKind::ArbitrationBegin { claimant, epoch });
         self.load_until(plan, self.now + 1_600 * MS);
         self.epoch += 1;
         let epoch = self.epoch;
-        self.event(name, kind::ARBITRATION_WON, None, json!({"epoch": epoch}));
-        self.event(
-            name,
-            kind::ONLINE_PENDING,
-            None,
-            json!({"epoch": epoch, "why": "failover"}),
-        );
+        self.event(name, &EventKind::ArbitrationWon { claimant, epoch });
+        let why = OnlineCause::FailoverOrStart;
+        self.event(name, &EventKind::OnlinePending { why, epoch });
         self.load_until(plan, self.now + 300 * MS);
         let closed = self.logs.last().map_or(0, |l| l.generation);
         let inspected = self.inspected;
         if closed > inspected {
-            let data = json!({"group": GROUP, "from": inspected + 1, "to": closed, "lost": closed - inspected});
-            self.event(name, kind::COPY_LOST, None, data);
+            let lost = EventKind::CopyLost {
+                group: GROUP.into(),
+                from: inspected + 1,
+                to: closed,
+                lost: closed - inspected,
+                epoch,
+            };
+            self.event(name, &lost);
         }
         self.store.retain(|m| m.generation <= inspected);
         self.logs.retain(|l| l.generation <= inspected);
         self.generation = inspected + 1;
         self.in_generation = 0;
         self.active = alive;
-        self.event(name, kind::MOUNTED, None, json!({"epoch": epoch, "ms": 210}));
-        self.event(name, kind::ONLINE, None, json!({"epoch": epoch}));
+        self.event(name, &EventKind::Mounted { ms: 210, epoch });
+        self.event(name, &EventKind::Online { ms: 220, epoch });
         self.up = true;
         let again: Vec<_> = self
             .dumpster
@@ -395,12 +395,8 @@ impl Model {
             .filter(|(k, _)| self.store.iter().all(|m| m.key.as_ref() != Some(k)))
             .cloned()
             .collect();
-        self.event(
-            "hub",
-            kind::HUB_REDELIVERY,
-            Some(2099),
-            json!({"count": again.len(), "epoch": epoch}),
-        );
+        let count = again.len() as u64;
+        self.event("hub", &EventKind::HubRedelivery { count, epoch });
         self.queue.extend(again);
         self.drain();
         self.load(plan, 4);
@@ -410,11 +406,12 @@ impl Model {
         last.end_us = Some(now);
         self.load_until(plan, self.now + 3_000 * MS);
         let back = MEMBERS[dead];
-        self.event(back, kind::CLUSTER_JOINED, None, json!({"epoch": epoch}));
-        self.event(name, kind::MEMBER_UP, None, json!({"member": back}));
+        self.event(back, &EventKind::ClusterJoined { epoch });
+        let member = back.into();
+        self.event(name, &EventKind::MemberUp { member, epoch });
         if closed > inspected {
-            let data = json!({"group": GROUP, "from": inspected + 1, "to": closed});
-            self.event(back, kind::COPY_RESYNCED, None, data);
+            let (group, from, to) = (GROUP.into(), inspected + 1, closed);
+            self.event(back, &EventKind::CopyResynced { group, from, to });
         }
         self.inspect();
     }
@@ -445,6 +442,24 @@ impl Model {
         };
         self.history.ops.sort_by_key(line_t);
         self.history
+    }
+}
+
+/// What a node tells at this time.
+pub fn runtime_event(node: &str, t_us: u64, what: &EventKind) -> Event {
+    let draft = Draft::of_runtime(node, NodeEvent::new(0, t_us + 5_000_000, what));
+    Event {
+        seq: 0,
+        t_us,
+        src: draft.src,
+        node: draft.node,
+        kind: draft.kind,
+        id: draft.id,
+        severity: draft.severity,
+        node_t_us: draft.node_t_us,
+        skew_us: Some(800),
+        node_seq: None,
+        data: draft.data,
     }
 }
 

@@ -1,16 +1,28 @@
 //! Every checker has a history in which it must fail, and one in which it must not say anything.
 
+use super::sample::{Change, Plan, history, runtime_event};
+use super::*;
+use crate::wait::Slowness;
+use ccr_contract::event::EventKind;
+use ccr_contract::reply::By;
+use serde_json::json;
+
+/// Whether an event is what a node tells of this kind.
+macro_rules! is {
+    ($event:expr, $kind:ident) => {
+        matches!(
+            $event.runtime_event().map(|t| t.what),
+            Some(ccr_contract::event::EventKind::$kind { .. })
+        )
+    };
+}
+
 mod damage;
 mod orderly;
 mod presence;
 mod run;
 
-use super::sample::{Change, Plan, history};
-use super::*;
-use crate::wait::Slowness;
-use ccr_contract::event::kind;
-use ccr_contract::reply::By;
-use serde_json::json;
+type Is = fn(&crate::event::Event) -> bool;
 
 fn context() -> Context {
     Context::of(&sample::lab(), Slowness::NONE)
@@ -129,15 +141,14 @@ fn without_evidence_nothing_is_said() {
         assert_eq!(verdict(id, &h), Verdict::Unknown, "{id:?}");
     }
     let mut h = failover();
-    h.events
-        .retain(|e| !e.kind.starts_with("copy.") && e.kind != kind::LOG_CLOSED);
+    h.events.retain(|e| !e.kind.starts_with("copy.") && !is!(e, LogClosed));
     assert_eq!(
         verdict(I3, &h),
         Verdict::Unknown,
         "what the survivor had inspected is not known"
     );
     let mut h = failover();
-    h.events.retain(|e| e.kind != kind::MEMBER_DOWN);
+    h.events.retain(|e| !is!(e, MemberDown));
     assert_eq!(verdict(I8, &h), Verdict::Unknown);
     let mut h = failover();
     let (op, ..) = acked(&h, OpKind::Deliver)[0].clone();
@@ -151,12 +162,16 @@ fn without_evidence_nothing_is_said() {
 fn the_log_that_a_survivor_opens_says_what_it_had() {
     let mut h = failover();
     let known = takeovers(&h)[0].inspected.clone();
-    let at = h.events.iter().position(|e| e.kind == kind::MOUNTED).unwrap();
-    let opened = crate::event::Event {
-        kind: "log.opened".into(),
-        data: json!({"group": "First", "stream": "3f6a", "generation": known["First"] + 1, "epoch": 4}),
-        ..h.events[at].clone()
+    let at = h.events.iter().position(|e| is!(e, Mounted)).unwrap();
+    let (epoch, generation) = (takeovers(&h)[0].epoch, known["First"] + 1);
+    let opened = EventKind::LogOpened {
+        group: "First".into(),
+        stream: "3f6a".into(),
+        generation,
+        epoch,
     };
+    let mounted = &h.events[at];
+    let opened = runtime_event(mounted.node.as_deref().unwrap(), mounted.t_us, &opened);
     h.events.insert(at, opened);
     h.events.retain(|e| !e.kind.starts_with("copy."));
     assert_eq!(takeovers(&h)[0].inspected, known);
@@ -168,7 +183,7 @@ fn what_happened_before_the_run_is_not_judged() {
     let plan = Plan::new(&[Change::PowerOff]);
     let mut h = history(&plan);
     let c = context();
-    h.from_us = h.events.iter().rfind(|e| e.kind == kind::ONLINE).unwrap().t_us + 1;
+    h.from_us = h.events.iter().rfind(|e| is!(e, Online)).unwrap().t_us + 1;
     h.observations.retain(|o| o.t_us >= h.from_us);
     assert_eq!(takeovers(&h), []);
     assert_eq!(forbidden(&Forbidden::RoleChange, &h, &c).verdict, Verdict::Pass);
@@ -286,9 +301,7 @@ fn a_deletion_that_came_undone_is_seen() {
         d.groups[0].messages.push(ghost.clone());
     }
     // I3 speaks of failovers: make one of the moves one.
-    for e in h.events.iter_mut().filter(|e| e.kind == kind::MOVE) {
-        e.id = None;
-    }
+    h.events.retain(|e| !is!(e, MoveDone));
     assert_eq!(verdict(I3, &h), Verdict::Fail, "{}", detail(I3, &h));
 }
 
@@ -370,13 +383,18 @@ fn a_duplicate_a_stranger_and_a_damaged_message_are_seen() {
 
 #[test]
 fn a_phase_that_took_too_long_is_seen() {
-    for from in [kind::MEMBER_DOWN, kind::ARBITRATION_WON, kind::ONLINE] {
+    let phases: [(&str, Is); 3] = [
+        ("detect", |e| is!(e, MemberDown)),
+        ("arbitrate", |e| is!(e, ArbitrationWon)),
+        ("mount", |e| is!(e, Online)),
+    ];
+    for (phase, begins) in phases {
         let mut h = failover();
-        let first = h.events.iter().position(|e| e.kind == from).unwrap();
+        let first = h.events.iter().position(begins).unwrap();
         for e in &mut h.events[first..] {
             e.t_us += 20_000_000;
         }
-        assert_eq!(verdict(I8, &h), Verdict::Fail, "{from}: {}", detail(I8, &h));
+        assert_eq!(verdict(I8, &h), Verdict::Fail, "{phase}: {}", detail(I8, &h));
         let slow = Context {
             slowness: Slowness::new(5.0),
             ..context()
@@ -426,14 +444,14 @@ fn every_takeover_is_held_to_its_time() {
     let h = history(&plan);
     assert_eq!(verdict(I8, &h), Verdict::Pass, "{}", detail(I8, &h));
     assert!(detail(I8, &h).contains("arbitrate of takeover 3"), "{}", detail(I8, &h));
-    let last = |h: &History, kind: &str| h.events.iter().rposition(|e| e.kind == kind).unwrap();
-    for (from, phase) in [
-        (kind::MEMBER_DOWN, "detect"),
-        (kind::ARBITRATION_WON, "arbitrate"),
-        (kind::ONLINE, "mount"),
-    ] {
+    let phases: [(&str, Is); 3] = [
+        ("detect", |e| is!(e, MemberDown)),
+        ("arbitrate", |e| is!(e, ArbitrationWon)),
+        ("mount", |e| is!(e, Online)),
+    ];
+    for (phase, begins) in phases {
         let mut late = h.clone();
-        let at = last(&h, from);
+        let at = h.events.iter().rposition(begins).unwrap();
         for e in &mut late.events[at..] {
             e.t_us += 30_000_000;
         }
@@ -445,7 +463,7 @@ fn every_takeover_is_held_to_its_time() {
         );
     }
     let mut silent = h.clone();
-    let at = last(&h, kind::MEMBER_DOWN);
+    let at = h.events.iter().rposition(|e| is!(e, MemberDown)).unwrap();
     silent.events.remove(at);
     assert_eq!(verdict(I8, &silent), Verdict::Unknown, "{}", detail(I8, &silent));
     // A second answer to one fault: its begin is not known, its other phases are judged.

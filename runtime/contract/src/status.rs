@@ -284,6 +284,20 @@ pub enum CopyStatus {
     Disabled,
 }
 
+impl std::fmt::Display for CopyStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Its name is the contract's word.
+        std::fmt::Debug::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for CopyStatus {
+    type Err = serde::de::value::Error;
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        Self::deserialize(serde::de::value::StrDeserializer::new(word))
+    }
+}
+
 /// The transport on a hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hub {

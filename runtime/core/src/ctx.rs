@@ -2,7 +2,7 @@
 
 use crate::io::{AddressKind, Boot, DiskAction, Effect, Now, OpId, Reply, ReqId, WitnessAction};
 use crate::planted::{self, Bug};
-use ccr_contract::event::{NodeEvent, Severity, Value};
+use ccr_contract::event::{EventKind, NodeEvent, Severity};
 use std::collections::BTreeMap;
 
 /// Handed down through the layers. `P` says what a completion is for.
@@ -125,24 +125,17 @@ impl<P> Ctx<P> {
     }
 
     /// Tells the world.
-    pub fn event(&mut self, kind: &str, id: Option<u32>, severity: Severity, data: &[(&str, Value)]) {
-        let event = NodeEvent {
-            seq: self.next_event,
-            node_t_us: self.now.boot_us,
-            kind: kind.to_owned(),
-            id,
-            severity,
-            data: data.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
-        };
+    pub fn event(&mut self, what: EventKind) {
+        self.event_at(what.severity(), what);
+    }
+    /// Tells the world of something that matters more, or less, than its kind usually does.
+    pub fn event_at(&mut self, severity: Severity, what: EventKind) {
+        let mut event = NodeEvent::new(self.next_event, self.now.boot_us, &what);
+        event.severity = severity;
+        if self.plays(Bug::TellNoEpoch) && matches!(what, EventKind::Path { .. }) {
+            event.data.remove("epoch");
+        }
         self.next_event += 1;
         self.effects.push(Effect::Event(event));
-    }
-    /// Tells the world of something in the normal course.
-    pub fn info(&mut self, kind: &str, data: &[(&str, Value)]) {
-        self.event(kind, None, Severity::Info, data);
-    }
-    /// Tells the world of something worth a look.
-    pub fn warn(&mut self, kind: &str, data: &[(&str, Value)]) {
-        self.event(kind, None, Severity::Warning, data);
     }
 }

@@ -8,6 +8,7 @@ use crate::image::run::{find_program, search_path};
 use crate::units::{Name, Size};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -34,6 +35,26 @@ pub(super) const IOHELPERS: [&str; 2] = ["/usr/lib/libvirt/libvirt_iohelper", "/
 
 /// The account for machines in Debian's and Ubuntu's build of libvirt.
 pub(super) const ACCOUNT: &str = "libvirt-qemu";
+
+/// Why /dev/kvm does not open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NoKvm {
+    /// There is none.
+    Missing,
+    /// The user may not open it; the system's words.
+    Denied(String),
+    /// Something else; the system's words.
+    Failed(String),
+}
+
+impl std::fmt::Display for NoKvm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Missing => f.write_str("there is no /dev/kvm"),
+            Self::Denied(observed) | Self::Failed(observed) => write!(f, "/dev/kvm: {observed}"),
+        }
+    }
+}
 
 /// What was found on the host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,7 +92,7 @@ pub struct Facts {
     /// Free space of the folder for images and of the one for labs, in bytes.
     pub disks: Vec<(PathBuf, u64)>,
     /// Whether /dev/kvm opens; why not.
-    pub kvm: Result<(), String>,
+    pub kvm: Result<(), NoKvm>,
     /// The boot under KVM that is remembered.
     pub kvm_boot: Option<Boot>,
     /// Why the longest names of labs and nodes would not fit into a socket's path.
@@ -127,12 +148,10 @@ pub fn gather(home: &Home) -> Facts {
             .write(true)
             .open("/dev/kvm")
             .map(drop)
-            .map_err(|e| {
-                if e.kind() == std::io::ErrorKind::NotFound {
-                    "there is no /dev/kvm".into()
-                } else {
-                    format!("/dev/kvm: {e}")
-                }
+            .map_err(|e| match e.kind() {
+                ErrorKind::NotFound => NoKvm::Missing,
+                ErrorKind::PermissionDenied => NoKvm::Denied(e.to_string()),
+                _ => NoKvm::Failed(e.to_string()),
             }),
         kvm_boot: accel::remembered(&home.accel()).and_then(|r| r.kvm),
         socket_paths: {

@@ -66,7 +66,7 @@ fn a_fresh_ubuntu_24_04_hears_of_each_obstacle() {
     facts.namespaces = Err("unshare: write failed /proc/self/uid_map: Operation not permitted".into());
     facts.keyring.1 = false;
     facts.rustc = Some("rustc 1.75.0 (82e1608df 2023-12-21)".into());
-    facts.kvm = Err("/dev/kvm: Permission denied (os error 13)".into());
+    facts.kvm = Err(NoKvm::Denied("Permission denied (os error 13)".into()));
     facts.kvm_boot = None;
     insta::assert_snapshot!(evaluate(&facts).to_string());
     assert!(!evaluate(&facts).ready);
@@ -118,9 +118,7 @@ fn each_lack_is_found_alone() {
         ("debian-keyring", State::Missing, "debian-archive-keyring", |f| {
             f.keyring.1 = false
         }),
-        ("kvm", State::Warning, "firmware", |f| {
-            f.kvm = Err("there is no /dev/kvm".into())
-        }),
+        ("kvm", State::Warning, "firmware", |f| f.kvm = Err(NoKvm::Missing)),
         ("kvm", State::Warning, "tries again", |f| {
             f.kvm_boot = Some(Boot::Failed {
                 observed: "it hung".into(),

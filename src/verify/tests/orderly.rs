@@ -5,27 +5,28 @@ use super::*;
 /// The same run, in which the service was stopped and started on the other node instead of moved.
 fn stopped_and_started(orderly: bool) -> History {
     let mut h = there_and_back();
-    h.events.retain(|e| e.kind != kind::MOVE);
-    for e in h.events.iter_mut().filter(|e| e.kind == kind::OFFLINE) {
+    h.events.retain(|e| !is!(e, MoveDone));
+    for e in h.events.iter_mut().filter(|e| is!(e, Offline)) {
         e.data["orderly"] = json!(orderly);
     }
     h
 }
 
 /// Puts events of a node into a history, at an instant.
-fn insert(h: &mut History, t_us: u64, node: &str, events: &[(&str, serde_json::Value)]) {
+fn insert(h: &mut History, t_us: u64, node: &str, events: &[EventKind]) {
     let at = h.events.iter().position(|e| e.t_us > t_us).unwrap_or(h.events.len());
-    let like = h
-        .events
-        .iter()
-        .find(|e| e.src == crate::event::Source::Node)
-        .unwrap()
-        .clone();
-    for (n, (kind, data)) in events.iter().enumerate() {
-        let mut e = like.clone();
-        (e.t_us, e.node, e.kind, e.id, e.data) = (t_us, Some(node.into()), (*kind).into(), None, data.clone());
-        h.events.insert(at + n, e);
+    for (n, what) in events.iter().enumerate() {
+        h.events.insert(at + n, runtime_event(node, t_us, what));
     }
+}
+
+fn offline(epoch: u64) -> EventKind {
+    let (why, orderly) = ("an operator stopped it".into(), true);
+    EventKind::Offline { why, orderly, epoch }
+}
+
+fn online(epoch: u64) -> EventKind {
+    EventKind::Online { ms: 90, epoch }
 }
 
 fn any_delivered(h: &History) -> String {
@@ -59,20 +60,14 @@ fn what_comes_back_where_it_was_is_judged_too() {
     let mut h = history(&Plan::new(&[]));
     assert_eq!(verdict(I2, &h), Verdict::Unknown, "nothing was done in order");
     let half = h.observations[h.observations.len() / 2].t_us;
-    let (offline, online) = (json!({"orderly": true, "epoch": 3}), json!({"epoch": 4}));
-    insert(
-        &mut h,
-        half,
-        "node1",
-        &[(kind::OFFLINE, offline), (kind::ONLINE, online)],
-    );
+    insert(&mut h, half, "node1", &[offline(3), online(4)]);
     assert_eq!(takeovers(&h), []);
     assert_eq!(verdict(I2, &h), Verdict::Pass, "{}", detail(I2, &h));
     let key = any_delivered(&h);
     remove(&mut h, &key);
     assert_eq!(verdict(I2, &h), Verdict::Fail);
     // A loss that an operator accepted is no failure.
-    insert(&mut h, half + 1, "node1", &[(kind::LOSS_ACCEPTED, json!({"epoch": 4}))]);
+    insert(&mut h, half + 1, "node1", &[EventKind::LossAccepted { epoch: 4 }]);
     assert_eq!(verdict(I2, &h), Verdict::Unknown, "{}", detail(I2, &h));
 }
 
@@ -80,25 +75,23 @@ fn what_comes_back_where_it_was_is_judged_too() {
 fn only_the_last_that_a_node_did_makes_a_takeover_orderly() {
     let h = failover();
     let before = h.faults[0].begin_us - 1_000_000;
-    let offline = (kind::OFFLINE, json!({"orderly": true, "epoch": 3}));
     let mut stopped = h.clone();
-    insert(&mut stopped, before, "node1", std::slice::from_ref(&offline));
+    insert(&mut stopped, before, "node1", &[offline(3)]);
     assert!(
         takeovers(&stopped)[0].planned,
         "it was stopped before it lost its power"
     );
     let mut back = h.clone();
-    insert(
-        &mut back,
-        before,
-        "node1",
-        &[offline.clone(), (kind::ONLINE, json!({"epoch": 3}))],
-    );
+    insert(&mut back, before, "node1", &[offline(3), online(3)]);
     assert!(!takeovers(&back)[0].planned, "it served again when it lost its power");
     assert_eq!(verdict(I3, &back), Verdict::Pass, "{}", detail(I3, &back));
-    for (node, what) in [("node2", kind::LOSS_ACCEPTED), ("node2", kind::QUORUM_FORCED)] {
+    let (epoch, why) = (4, "an operator says so".to_owned());
+    for what in [
+        EventKind::LossAccepted { epoch },
+        EventKind::QuorumForced { epoch, why },
+    ] {
         let mut accepted = stopped.clone();
-        insert(&mut accepted, before + 500_000, node, &[(what, json!({"epoch": 4}))]);
-        assert!(!takeovers(&accepted)[0].planned, "{what}");
+        insert(&mut accepted, before + 500_000, "node2", std::slice::from_ref(&what));
+        assert!(!takeovers(&accepted)[0].planned, "{what:?}");
     }
 }

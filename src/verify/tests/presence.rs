@@ -18,7 +18,7 @@ fn verdict_of(h: &History, id: &str) -> Option<Verdict> {
 }
 
 /// An event of the tool at this time.
-fn told(h: &History, kind: &str, t_us: u64) -> Event {
+fn of_the_tool(h: &History, kind: &str, t_us: u64) -> Event {
     Event {
         kind: kind.into(),
         src: Source::Tool,
@@ -76,7 +76,7 @@ fn networks_that_were_dark_leave_it_open() {
     // A client that meets no supervisor is a second witness, an adoption in the journal a third.
     for kind in [tool::SUPERVISOR_GONE, tool::ADOPTED] {
         let mut h = failover();
-        h.events.push(told(&h, kind, 20 * S));
+        h.events.push(of_the_tool(&h, kind, 20 * S));
         assert_eq!(verdict_of(&h, "networks"), Some(Verdict::Unknown), "{kind}");
         h.from_us = 20 * S + 1;
         assert_eq!(found(&h, "networks"), None, "{kind}");
@@ -86,7 +86,7 @@ fn networks_that_were_dark_leave_it_open() {
 #[test]
 fn what_the_darkness_brought_about_is_not_the_runtimes_failure() {
     let mut h = failover();
-    let online = h.events.iter().position(|e| e.kind == kind::ONLINE).unwrap();
+    let online = h.events.iter().position(|e| is!(e, Online)).unwrap();
     for e in &mut h.events[online..] {
         e.t_us += 20 * S;
     }
@@ -111,11 +111,8 @@ fn what_the_darkness_brought_about_is_not_the_runtimes_failure() {
 fn events_that_were_lost_leave_it_open() {
     let mut h = failover();
     let at = h.events.len() / 2;
-    let lost = Event {
-        kind: kind::QUORUM_LOST.into(),
-        node: Some("node2".into()),
-        ..h.events[at].clone()
-    };
+    let (why, epoch) = ("the witness is lost".into(), 3);
+    let lost = runtime_event("node2", h.events[at].t_us, &EventKind::QuorumLost { why, epoch });
     let forbid = [Forbidden::QuorumLost];
     let whole = {
         let mut h = h.clone();
@@ -124,7 +121,7 @@ fn events_that_were_lost_leave_it_open() {
     };
     assert_eq!(whole.verdict, Verdict::Fail);
     // The same run, but that event was lost on its way: a gap is there in its place.
-    let gap = told(&h, tool::GAP, h.events[at].t_us);
+    let gap = of_the_tool(&h, tool::GAP, h.events[at].t_us);
     h.events.insert(at, gap);
     let report = judge(judged(&[I1], &forbid), &h, &context(), Vec::new());
     assert_eq!(report.verdict, Verdict::Unknown);
@@ -279,4 +276,21 @@ fn a_failover_that_took_long_is_judged_by_its_phases_and_a_hung_one_fails() {
     assert_eq!(found(&late, "service"), None);
     shift(&mut hung, 40 * S);
     assert_eq!(verdict_of(&hung, "service"), Some(Verdict::Fail));
+}
+
+#[test]
+fn an_event_that_is_not_understood_leaves_it_open() {
+    let mut h = failover();
+    let online = h.events.iter().position(|e| is!(e, Online)).unwrap();
+    h.events[online].data = json!({"epoch": "four"});
+    let found = found(&h, "events").unwrap();
+    assert_eq!(found.verdict, Verdict::Unknown);
+    assert!(
+        found.detail.starts_with("missing: what service.online of node2 at"),
+        "{found:?}"
+    );
+    // What this build does not know at all is a newer node's business.
+    let mut newer = failover();
+    newer.events[online].kind = "service.more-than-online".into();
+    assert!(verdict_of(&newer, "events").is_none());
 }

@@ -76,11 +76,12 @@ fn forbidden_events_are_seen() {
     let c = context();
     assert_eq!(forbidden(&Forbidden::RoleChange, &h, &c).verdict, Verdict::Fail);
     assert_eq!(forbidden(&Forbidden::QuorumLost, &h, &c).verdict, Verdict::Pass);
-    h.events.push(crate::event::Event {
-        kind: kind::QUORUM_LOST.into(),
-        data: json!({}),
-        ..h.events[0].clone()
-    });
+    let (why, epoch) = ("the witness is lost".into(), 3);
+    h.events.push(runtime_event(
+        "node2",
+        h.events[0].t_us,
+        &EventKind::QuorumLost { why, epoch },
+    ));
     assert_eq!(forbidden(&Forbidden::QuorumLost, &h, &c).verdict, Verdict::Fail);
     let own = Forbidden::parse("log.closed").unwrap();
     assert_eq!(forbidden(&own, &h, &c).verdict, Verdict::Fail);

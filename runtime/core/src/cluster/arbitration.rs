@@ -13,7 +13,7 @@ use crate::op::{Pending, WitnessStep};
 use crate::planted::Bug;
 use crate::record::RecordId;
 use crate::wire::{self, WitnessFile};
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::{Claimant, EventKind};
 
 /// Between two attempts to have the file, in microseconds. Where more than [`RETRIES_BEFORE_BACKOFF`] of them failed it
 /// doubles; but not for a file that is held: a takeover waits for the moment in which it is free.
@@ -73,7 +73,7 @@ pub struct Witness {
     /// Why the last attempt gave nothing.
     pub(super) why: Option<String>,
     /// As what this node arbitrates: the previous owner, or a challenger.
-    role: &'static str,
+    role: Option<Claimant>,
     probing: bool,
     probe_at: u64,
     /// The last probe: when, and the error where it failed.
@@ -171,11 +171,11 @@ impl Cluster {
     fn leased_or_idle(&self, now: Now) -> bool {
         !self.report.wants_lease || self.leased_by_member(now)
     }
-    fn arbitrates_as(&self) -> &'static str {
+    fn arbitrates_as(&self) -> Claimant {
         match self.witness.role {
-            "" if self.saved.record.quorum_owner == self.me => "owner",
-            "" => "challenger",
-            role => role,
+            None if self.saved.record.quorum_owner == self.me => Claimant::Owner,
+            None => Claimant::Challenger,
+            Some(role) => role,
         }
     }
     /// When the other member began to count as lost.
@@ -190,12 +190,9 @@ impl Cluster {
             WitnessLock::No if want && ctx.due(self.witness.retry_at) => {
                 if !self.witness.begin_reported {
                     self.witness.begin_reported = true;
-                    let role = self.arbitrates_as();
-                    self.witness.role = role;
-                    ctx.info(
-                        kind::ARBITRATION_BEGIN,
-                        &[("as", role.into()), ("epoch", self.epoch().into())],
-                    );
+                    let (claimant, epoch) = (self.arbitrates_as(), self.epoch());
+                    self.witness.role = Some(claimant);
+                    ctx.event(EventKind::ArbitrationBegin { claimant, epoch });
                 }
                 self.witness.lock = WitnessLock::Opening;
                 let deadline = self.open_deadline_us();
@@ -203,7 +200,7 @@ impl Cluster {
             }
             WitnessLock::No if !want => {
                 self.witness.begin_reported = false;
-                self.witness.role = "";
+                self.witness.role = None;
                 self.witness.last_loss_reported = None;
             }
             WitnessLock::Held if self.witness.writing.is_none() => {
@@ -288,11 +285,8 @@ impl Cluster {
             }
             (WitnessStep::Write(begun), WitnessResult::Done) => {
                 if self.witness.written.is_none() {
-                    let role = self.arbitrates_as();
-                    ctx.info(
-                        kind::ARBITRATION_WON,
-                        &[("as", role.into()), ("epoch", self.epoch().into())],
-                    );
+                    let (claimant, epoch) = (self.arbitrates_as(), self.epoch());
+                    ctx.event(EventKind::ArbitrationWon { claimant, epoch });
                 }
                 self.witness.written = self.witness.writing.take();
                 self.witness.failures = 0;
@@ -364,13 +358,12 @@ impl Cluster {
             // Its own unfinished claim is no news: nobody else can have agreed to it.
             let own = file.id.by == self.me && file.writer == self.me && file.id.epoch <= self.saved.highest_epoch;
             if !self.knows(&file.id) && !own {
-                let data = [
-                    ("seen", file.id.epoch.into()),
-                    ("seen_tag", file.id.tag.into()),
-                    ("epoch", self.epoch().into()),
-                    ("tag", self.saved.record.id.tag.into()),
-                ];
-                ctx.event(kind::PARTITION_IN_TIME, Some(1573), Severity::Error, &data);
+                ctx.event(EventKind::PartitionInTime {
+                    seen: file.id.epoch,
+                    seen_tag: file.id.tag,
+                    epoch: self.epoch(),
+                    tag: self.saved.record.id.tag,
+                });
                 return self.refuse(ctx, "the witness has voted for a newer cluster");
             }
         }
@@ -446,10 +439,8 @@ impl Cluster {
         let last = self.witness.last_loss_reported;
         if last.is_none_or(|(before, at)| before != kind && now >= at + REPORT_US) {
             self.witness.last_loss_reported = Some((kind, now));
-            ctx.warn(
-                kind::ARBITRATION_LOST,
-                &[("why", why.into()), ("epoch", self.epoch().into())],
-            );
+            let (why, epoch) = (why.to_owned(), self.epoch());
+            ctx.event(EventKind::ArbitrationLost { why, epoch });
         }
     }
 
@@ -465,11 +456,11 @@ impl Cluster {
             (None, None | Some(false)) => {
                 // What failed before may work now.
                 self.witness.retry_at = self.witness.retry_at.min(ctx.now.boot_us + RETRY_US);
-                ctx.info(kind::WITNESS_OK, &[("epoch", self.epoch().into())]);
+                ctx.event(EventKind::WitnessOk { epoch: self.epoch() });
             }
             (Some(why), None | Some(true)) => {
-                let data = [("error", why.as_str().into()), ("epoch", self.epoch().into())];
-                ctx.event(kind::WITNESS_FAILED, Some(1562), Severity::Warning, &data);
+                let (error, epoch) = (why.clone(), self.epoch());
+                ctx.event(EventKind::WitnessFailed { error, epoch });
             }
             _ => {}
         }

@@ -12,7 +12,7 @@ use super::Cluster;
 use crate::ctx::Ctx;
 use crate::op::Pending;
 use crate::wire::{Phase, WitnessFile};
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::EventKind;
 
 /// How far a forced epoch is above every known one, at least.
 const EPOCHS_AHEAD: u64 = 1_000;
@@ -136,7 +136,7 @@ impl Cluster {
         record.owner_epoch = record.id.epoch;
         (record.clean, record.redeliver) = (false, true);
         self.save(ctx, record, false);
-        let data = [("epoch", self.force_epoch().into()), ("why", why.into())];
-        ctx.event(kind::QUORUM_FORCED, None, Severity::Warning, &data);
+        let (epoch, why) = (self.force_epoch(), why.to_owned());
+        ctx.event(EventKind::QuorumForced { epoch, why });
     }
 }

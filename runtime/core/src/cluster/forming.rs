@@ -5,13 +5,13 @@ use crate::ctx::Ctx;
 use crate::op::Pending;
 use crate::record;
 use crate::wire::{Heartbeat, Phase};
-use ccr_contract::event::kind;
+use ccr_contract::event::EventKind;
 use record::Record;
 
 impl Cluster {
     pub(super) fn drive_forming(&mut self, ctx: &mut Ctx<Pending>) {
         if self.single_member && self.saving.is_none() && self.saved.committed {
-            return self.become_up(ctx, kind::CLUSTER_FORMED);
+            return self.become_up(ctx, |epoch| EventKind::ClusterFormed { epoch });
         }
         let there = self.peer_is_there(ctx);
         if !there || self.saving.is_some() {
@@ -26,7 +26,7 @@ impl Cluster {
                     self.save(ctx, record, true);
                 } else if view.id == *mine && view.member == Some(self.incarnation) {
                     if self.saved.committed {
-                        self.become_up(ctx, kind::CLUSTER_JOINED);
+                        self.become_up(ctx, |epoch| EventKind::ClusterJoined { epoch });
                         self.peer.member = true;
                         self.peer.was_up = true;
                     } else {

@@ -8,7 +8,7 @@ use crate::op::Pending;
 use crate::planted::Bug;
 use crate::wire::{self, Echo, Heartbeat, Phase};
 use ccr_contract::config::Config;
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::EventKind;
 use ccr_contract::status::NetworkRole;
 use std::net::Ipv4Addr;
 
@@ -274,20 +274,13 @@ impl Cluster {
             let (me, peer) = (self.me.clone(), self.peer.name.clone());
             for (was, is, from, to) in [(was.0, in_, &peer, &me), (was.1, out, &me, &peer)] {
                 if was != is {
-                    let (id, severity) = if is {
-                        (1122, Severity::Info)
-                    } else {
-                        (1123, Severity::Warning)
-                    };
-                    let data = [
-                        ("network", network.as_str().into()),
-                        ("from", from.as_str().into()),
-                        ("to", to.as_str().into()),
-                        ("up", is.into()),
-                        ("epoch", epoch.into()),
-                    ];
-                    let reported = data.len() - usize::from(ctx.plays(Bug::TellNoEpoch));
-                    ctx.event(kind::PATH, Some(id), severity, &data[..reported]);
+                    ctx.event(EventKind::Path {
+                        network: network.clone(),
+                        from: from.clone(),
+                        to: to.clone(),
+                        up: is,
+                        epoch,
+                    });
                 }
             }
         }

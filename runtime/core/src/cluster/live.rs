@@ -16,7 +16,7 @@ use crate::op::Pending;
 use crate::record::Record;
 use crate::wire::Phase;
 use ccr_contract::config::{Config, Dial, Settings};
-use ccr_contract::event::kind;
+use ccr_contract::event::EventKind;
 use ccr_contract::status::NetworkRole;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -275,20 +275,16 @@ impl Cluster {
         self.settings = settings;
         for (key, value) in &changed {
             let id = &self.saved.record.id;
-            let data = [
-                ("key", key.as_str().into()),
-                ("value", value.as_str().into()),
-                ("tag", id.tag.into()),
-                ("epoch", id.epoch.into()),
-            ];
-            ctx.info(kind::CONFIGURED, &data);
+            ctx.event(EventKind::Configured {
+                key: key.clone(),
+                value: value.clone(),
+                tag: id.tag,
+                epoch: id.epoch,
+            });
         }
         if restart && self.phase == Phase::Up {
-            let data = [
-                ("why", "the heartbeat settings changed".into()),
-                ("epoch", self.epoch().into()),
-            ];
-            ctx.info(kind::RESTARTING, &data);
+            let (why, epoch) = ("the heartbeat settings changed".to_owned(), self.epoch());
+            ctx.event(EventKind::Restarting { why, epoch });
             self.lose_quorum(ctx, "the cluster service restarts");
             // As long as the original's services took: the other member misses it, and looks for another majority.
             self.restart_at = ctx.now.boot_us + self.node_tolerance_us() + self.patience_us() + RESTART_US;

@@ -23,7 +23,7 @@ use crate::record::{self, PersistentState, Record};
 use crate::wire::{GroupView, Heartbeat, Phase};
 use arbitration::Witness;
 use ccr_contract::config::{Config, Settings};
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::EventKind;
 use ccr_contract::status::ServiceState;
 use heartbeat::Peer;
 use lease::{Lease, MAX_UNSEEN_PAUSE_US};
@@ -371,11 +371,8 @@ impl Cluster {
             self.peer.was_up = false;
             self.peer.restarted = false;
             self.beat_now = true;
-            let peer = self.peer.name.clone();
-            ctx.info(
-                kind::MEMBER_UP,
-                &[("member", peer.as_str().into()), ("epoch", self.epoch().into())],
-            );
+            let (member, epoch) = (self.peer.name.clone(), self.epoch());
+            ctx.event(EventKind::MemberUp { member, epoch });
         }
         if self.saving.is_none() && self.adopt_from_leader(ctx) {
             return;
@@ -469,16 +466,16 @@ impl Cluster {
             let record = self.saved.record.clone();
             self.save(ctx, record, true);
         } else if self.phase == Phase::Forming {
-            self.become_up(ctx, kind::CLUSTER_FORMED);
+            self.become_up(ctx, |epoch| EventKind::ClusterFormed { epoch });
         }
     }
 
-    fn become_up(&mut self, ctx: &mut Ctx<Pending>, how: &str) {
+    fn become_up(&mut self, ctx: &mut Ctx<Pending>, how: impl FnOnce(u64) -> EventKind) {
         self.phase = Phase::Up;
         self.isolated_since = ctx.now.boot_us;
         self.peer.restarted = false;
         self.beat_now = true;
-        ctx.info(how, &[("epoch", self.epoch().into())]);
+        ctx.event(how(self.epoch()));
     }
 
     fn remove_peer(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
@@ -486,13 +483,8 @@ impl Cluster {
         self.peer.was_up = false;
         self.isolated_since = ctx.now.boot_us;
         self.beat_now = true;
-        let peer = self.peer.name.clone();
-        let data = [
-            ("member", peer.as_str().into()),
-            ("why", why.into()),
-            ("epoch", self.epoch().into()),
-        ];
-        ctx.event(kind::MEMBER_DOWN, Some(1135), Severity::Warning, &data);
+        let (member, why, epoch) = (self.peer.name.clone(), why.to_owned(), self.epoch());
+        ctx.event(EventKind::MemberDown { member, why, epoch });
     }
 
     pub(crate) fn lose_quorum(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
@@ -504,21 +496,18 @@ impl Cluster {
         self.isolated_since = ctx.now.boot_us;
         self.lease.end();
         self.beat_now = true;
-        let data = [("why", why.into()), ("epoch", self.epoch().into())];
-        ctx.event(kind::QUORUM_LOST, Some(1177), Severity::Error, &data);
+        let (why, epoch) = (why.to_owned(), self.epoch());
+        ctx.event(EventKind::QuorumLost { why, epoch });
     }
 
     fn report_record(&self, ctx: &mut Ctx<Pending>) {
         let r = &self.saved.record;
-        ctx.info(
-            kind::REGROUP,
-            &[
-                ("epoch", r.id.epoch.into()),
-                ("tag", r.id.tag.into()),
-                ("owner", r.owner.as_str().into()),
-                ("quorum_owner", r.quorum_owner.as_str().into()),
-            ],
-        );
+        ctx.event(EventKind::Regroup {
+            epoch: r.id.epoch,
+            tag: r.id.tag,
+            owner: r.owner.clone(),
+            quorum_owner: r.quorum_owner.clone(),
+        });
     }
 
     /// How long a node that is alone tries to win the witness before it gives up what it runs: the challenger's delay

@@ -8,7 +8,7 @@ use crate::op::{Op, Part};
 use crate::planted::Bug;
 use crate::store::active::{Change, Ticket};
 use crate::store::log;
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::{CopyFault, EventKind};
 use ccr_contract::reply::By;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -148,11 +148,11 @@ impl Member {
                 } else {
                     format!("{other:?}")
                 };
-                let data = [
-                    ("group", self.stores[group].name.as_str().into()),
-                    ("why", format!("a message cannot be read: {seen}").into()),
-                ];
-                self.report_event(kind::COPY_FAILED, Severity::Error, &data);
+                self.ctx.event(EventKind::CopyFailed {
+                    group: self.stores[group].name.clone(),
+                    why: CopyFault::Message(seen),
+                    epoch: Some(self.reported_epoch()),
+                });
                 if let Some(part) = part {
                     self.stores[group].suspect(part);
                 }
@@ -302,11 +302,8 @@ impl Member {
         }
         if !self.clients.fenced {
             self.clients.fenced = true;
-            self.report_event(
-                kind::FENCED,
-                Severity::Warning,
-                &[("why", "the lease is not valid".into())],
-            );
+            let (why, epoch) = ("the lease is not valid".to_owned(), self.reported_epoch());
+            self.ctx.event(EventKind::Fenced { why, epoch });
         }
         let hold_us = self.config.settings.hold_ms * 1000;
         while let Some((_, _, since)) = self.clients.answers.front() {

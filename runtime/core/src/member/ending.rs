@@ -7,7 +7,7 @@ use super::operator::Asker;
 use super::service::Stage;
 use crate::command::GroupName;
 use crate::io::{END_US, Effect, Reply};
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::EventKind;
 use ccr_contract::status::ServiceState;
 
 /// A node that was told to end.
@@ -54,8 +54,13 @@ impl Member {
                 }
                 let to = self.cluster.peer_name().to_owned();
                 let comment = format!("ccrd ends on {}", self.config.node);
-                let data = [("to", to.into()), ("comment", comment.into())];
-                self.report_event(kind::MOVE, Severity::Info, &data);
+                let (verified, epoch) = (None, self.reported_epoch());
+                self.ctx.event(EventKind::MoveBegun {
+                    to,
+                    comment,
+                    verified,
+                    epoch,
+                });
                 self.begin_closing();
             }
             Stage::Waiting | Stage::Salvaging { .. } | Stage::Mounting | Stage::Address | Stage::Ready => {
@@ -87,18 +92,13 @@ impl Member {
             () if given => "the other member has everything",
             () => "the other member may lack what was acknowledged here: it is on this node's disk",
         };
-        let severity = if served == 0 || given {
-            Severity::Info
-        } else {
-            Severity::Warning
-        };
-        let data = [
-            ("served", served.into()),
-            ("given", given.into()),
-            ("late", late.into()),
-            ("why", why.into()),
-        ];
-        self.report_event(kind::ENDED, severity, &data);
+        self.ctx.event(EventKind::Ended {
+            served,
+            given,
+            late,
+            why: why.to_owned(),
+            epoch: self.reported_epoch(),
+        });
         self.halted = true;
         self.ctx.emit(Effect::CloseClients);
         self.ctx.emit(Effect::Ended);

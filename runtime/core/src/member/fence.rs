@@ -7,7 +7,7 @@ use super::Member;
 use super::service::Stage;
 use crate::io::AddressKind;
 use crate::op::Pending;
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::EventKind;
 use ccr_contract::status::ServiceState;
 
 /// How long a service that is up keeps its address without a lease, in microseconds.
@@ -61,8 +61,9 @@ impl Member {
         if service.address != Address::Away && self.ctx.due(since + KEPT_US) {
             service.address = Address::Away;
             self.ctx.address(Pending::Address(which, false), which, false);
-            let why = "the lease is over: the address is given away";
-            self.report_event(kind::FENCED, Severity::Warning, &[("why", why.into())]);
+            let why = "the lease is over: the address is given away".to_owned();
+            let epoch = self.reported_epoch();
+            self.ctx.event(EventKind::Fenced { why, epoch });
         }
     }
 
@@ -75,11 +76,8 @@ impl Member {
     pub(super) fn address_is_back(&mut self) {
         if self.service.address == Address::Returning {
             self.service.address = Address::Here;
-            self.report_event(
-                kind::RESUMED,
-                Severity::Info,
-                &[("why", "the lease is valid again".into())],
-            );
+            let (why, epoch) = ("the lease is valid again".to_owned(), self.reported_epoch());
+            self.ctx.event(EventKind::Resumed { why, epoch });
         }
     }
 }

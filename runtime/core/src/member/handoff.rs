@@ -7,7 +7,7 @@ use super::operator::Asker;
 use super::service::Stage;
 use crate::io::{AddressKind, Reply};
 use crate::op::Pending;
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::EventKind;
 use ccr_contract::status::{CopyStatus, ServiceState};
 
 /// How long the preferred member must have been well before the service goes back to it, in microseconds.
@@ -39,11 +39,7 @@ impl Member {
             .as_ref()
             .map(|v| format!("a move to {} is under way", v.to));
         if let Some(why) = under_way.or_else(|| self.move_problem(&to, &comment)) {
-            self.report_event(
-                kind::MOVE,
-                Severity::Warning,
-                &[("to", to.as_str().into()), ("why", why.as_str().into())],
-            );
+            self.report_refused(&to, &why);
             return self.answer(asker, Reply::Denied(why));
         }
         self.begin_verifying(to, comment, asker);
@@ -93,11 +89,7 @@ impl Member {
             } else {
                 "the copy is not Healthy any more"
             };
-            self.report_event(
-                kind::MOVE,
-                Severity::Warning,
-                &[("to", to.as_str().into()), ("why", why.into())],
-            );
+            self.report_refused(&to, why);
             return self.answer(asker, Reply::Denied(format!("{why}; the service stays here")));
         }
         let shipped = view.is_some_and(|v| {
@@ -116,8 +108,7 @@ impl Member {
         for store in &mut self.stores {
             store.dismount();
         }
-        let data = [("why", "handoff".into()), ("orderly", true.into())];
-        self.report_event(kind::OFFLINE, Severity::Info, &data);
+        self.report_offline("handoff", true);
         self.service.last_used_epoch = self.service.epoch;
         self.service.epoch = 0;
         self.service.redeliver.clear();
@@ -136,13 +127,12 @@ impl Member {
             .is_some_and(|v| v.service == ServiceState::Online);
         if moved && online {
             let ms = (self.ctx.now.boot_us - since) / 1000;
-            let data = [
-                ("to", to.into()),
-                ("ms", ms.into()),
-                ("done", true.into()),
-                ("epoch", self.cluster.record().owner_epoch.into()),
-            ];
-            self.ctx.event(kind::MOVE, Some(100), Severity::Info, &data);
+            self.ctx.event(EventKind::MoveDone {
+                to: to.to_owned(),
+                ms,
+                done: true,
+                epoch: self.cluster.record().owner_epoch,
+            });
             self.service.stage = Stage::Off;
             return self.answer(
                 asker,

@@ -26,7 +26,7 @@ use crate::replication::source;
 use crate::store::{Outcome, Store};
 use crate::wire::{self, GroupView, Msg};
 use ccr_contract::config::Config;
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::EventKind;
 use clients::Clients;
 use service::Service;
 use std::collections::BTreeSet;
@@ -152,8 +152,7 @@ impl Member {
         for store in &mut self.stores {
             if store.reserved {
                 let group = store.name.clone();
-                self.ctx
-                    .event(kind::LOG_FULL, None, Severity::Error, &[("group", group.into())]);
+                self.ctx.event(EventKind::LogFull { group });
             }
             for file in store.reserve_files() {
                 left += 1;
@@ -247,15 +246,10 @@ impl Member {
                 Outcome::Closed(generation) => self.on_log_closed(g, generation),
                 Outcome::Replayed(generation) => {
                     let group = self.stores[g].name.clone();
-                    self.ctx.info(
-                        kind::COPY_REPLAYED,
-                        &[("group", group.into()), ("generation", generation.into())],
-                    );
+                    self.ctx.event(EventKind::CopyReplayed { group, generation });
                 }
                 Outcome::ReplayFailed(why) | Outcome::MountFailed(why) => {
-                    let group = self.stores[g].name.clone();
-                    self.ctx
-                        .warn(kind::COPY_FAILED, &[("group", group.into()), ("why", why.into())]);
+                    self.stores[g].report_trouble(&mut self.ctx, &why);
                     if !self.stores[g].mounted() {
                         self.copies[g].begin_again(&mut self.ctx);
                     }
@@ -270,8 +264,8 @@ impl Member {
     fn on_damaged(&mut self, g: usize, part: Part, why: &str) {
         let (store, copy) = (&mut self.stores[g], &mut self.copies[g]);
         if store.mounted() {
-            let data = [("group", store.name.as_str().into()), ("why", why.into())];
-            self.ctx.event(kind::DATABASE_DAMAGED, None, Severity::Error, &data);
+            let (group, why) = (store.name.clone(), why.to_owned());
+            self.ctx.event(EventKind::DatabaseDamaged { group, why });
         } else {
             copy.damaged(&mut self.ctx, store, part, why);
         }

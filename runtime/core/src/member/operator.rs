@@ -7,7 +7,7 @@ use crate::command::{Command, GroupName};
 use crate::io::{ConnId, Effect, Reply, ReqId};
 use crate::record::{Record, RecordId};
 use crate::wire::{self, Msg};
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::EventKind;
 use ccr_contract::status::Intent;
 use std::collections::BTreeMap;
 
@@ -154,7 +154,8 @@ impl Member {
                 } else if self.service.partially() {
                     let lost = self.losses();
                     self.service.force_mount();
-                    self.report_event(kind::LOSS_ACCEPTED, Severity::Warning, &[]);
+                    let epoch = self.reported_epoch();
+                    self.ctx.event(EventKind::LossAccepted { epoch });
                     Reply::Done(format!("mounting whatever is lost: {lost}"))
                 } else {
                     Reply::Denied("no database is waiting to be mounted".into())

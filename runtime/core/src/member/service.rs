@@ -19,7 +19,7 @@ use crate::op::Pending;
 use crate::planted::Bug;
 use crate::record::Record;
 use ccr_contract::config::{Config, DatabaseFailure};
-use ccr_contract::event::{Severity, Value, kind};
+use ccr_contract::event::{EventKind, OnlineCause};
 use ccr_contract::status::{Intent, ServiceState};
 use std::collections::BTreeSet;
 
@@ -195,13 +195,12 @@ impl Service {
     /// A hub has queued again what it had.
     pub fn redelivered(&mut self, ctx: &mut Ctx<Pending>, hub: &str, epoch: u64, count: u64) {
         if epoch == self.epoch && self.redeliver.remove(hub) {
-            let data = [
-                ("hub", hub.into()),
-                ("epoch", epoch.into()),
-                ("count", count.into()),
-                ("ok", true.into()),
-            ];
-            ctx.event(kind::REDELIVERY_ASKED, Some(2099), Severity::Info, &data);
+            ctx.event(EventKind::RedeliveryAsked {
+                hub: hub.to_owned(),
+                epoch,
+                count,
+                ok: true,
+            });
         }
     }
 }
@@ -251,8 +250,13 @@ impl Member {
                 self.service.requested = false;
                 self.service.stage = Stage::Waiting;
                 let clean = self.cluster.record().clean;
-                let why = if clean { "handoff" } else { "failover or start" };
-                self.report_event(kind::ONLINE_PENDING, Severity::Info, &[("why", why.into())]);
+                let why = if clean {
+                    OnlineCause::Handoff
+                } else {
+                    OnlineCause::FailoverOrStart
+                };
+                let epoch = self.reported_epoch();
+                self.ctx.event(EventKind::OnlinePending { why, epoch });
                 self.drive_service();
             }
             Stage::Waiting => self.waiting(),
@@ -278,13 +282,9 @@ impl Member {
     }
 
     fn report_resource_failed(&mut self, resource: &str, why: &str) {
-        let data = [
-            ("resource", resource.into()),
-            ("why", why.into()),
-            ("epoch", self.reported_epoch().into()),
-        ];
-        self.ctx
-            .event(kind::RESOURCE_FAILED, Some(1069), Severity::Error, &data);
+        let (resource, why) = (resource.to_owned(), why.to_owned());
+        let epoch = self.reported_epoch();
+        self.ctx.event(EventKind::ResourceFailed { resource, why, epoch });
     }
 
     /// A resource of the service failed here. The other member is asked first; where that cannot help, this one tries again.
@@ -374,27 +374,25 @@ impl Member {
             if let Err(why) = verdict {
                 self.service.refused = true;
                 if !was_refused {
-                    let data = [
-                        ("group", self.stores[g].name.as_str().into()),
-                        ("lost", lost.into()),
-                        ("tolerated", tolerated.into()),
-                        ("epoch", epoch.into()),
-                        ("why", why.into()),
-                    ];
-                    self.ctx.event(kind::DIAL_REFUSED, None, Severity::Error, &data);
+                    self.ctx.event(EventKind::DialRefused {
+                        group: self.stores[g].name.clone(),
+                        lost,
+                        tolerated,
+                        epoch,
+                        why,
+                    });
                 }
                 continue;
             }
             let store = &mut self.stores[g];
             if lost > 0 {
-                let data = [
-                    ("group", store.name.as_str().into()),
-                    ("from", (store.last().generation + 1).into()),
-                    ("to", store.source_state.generated.into()),
-                    ("lost", lost.into()),
-                    ("epoch", epoch.into()),
-                ];
-                self.ctx.warn(kind::COPY_LOST, &data);
+                self.ctx.event(EventKind::CopyLost {
+                    group: store.name.clone(),
+                    from: store.last().generation + 1,
+                    to: store.source_state.generated,
+                    lost,
+                    epoch,
+                });
             }
             store.source_state.generated = store.last().generation;
             store.source_state.suspended = false;
@@ -414,7 +412,8 @@ impl Member {
         self.service.refused |= !self.stores.iter().all(crate::store::Store::mounted);
         let ms = (self.ctx.now.boot_us - self.service.since) / 1000;
         if self.stores.iter().any(crate::store::Store::mounted) {
-            self.report_event(kind::MOUNTED, Severity::Info, &[("ms", ms.into())]);
+            let epoch = self.reported_epoch();
+            self.ctx.event(EventKind::Mounted { ms, epoch });
         }
         self.service.stage = Stage::Address;
         let which = AddressKind::Service;
@@ -456,12 +455,12 @@ impl Member {
         }
         self.service.stage = Stage::Online;
         let ms = (self.ctx.now.boot_us - self.service.since) / 1000;
-        let what = if self.service.refused {
-            kind::PARTIALLY_ONLINE
+        let epoch = self.reported_epoch();
+        self.ctx.event(if self.service.refused {
+            EventKind::PartiallyOnline { ms, epoch }
         } else {
-            kind::ONLINE
-        };
-        self.report_event(what, Severity::Info, &[("ms", ms.into())]);
+            EventKind::Online { ms, epoch }
+        });
         if self.cluster.record().redeliver && !self.service.refused {
             self.service.requested = true;
             self.service.redeliver = self.service.hubs.iter().cloned().collect();
@@ -545,22 +544,26 @@ impl Member {
             let text = format!("the move was broken off: {why}");
             self.service.finished = Some((asker.clone(), Reply::Denied(text)));
         }
-        let data = [("why", why.into()), ("orderly", orderly.into())];
-        self.report_event(kind::OFFLINE, Severity::Info, &data);
+        self.report_offline(why, orderly);
         self.service.last_used_epoch = self.service.last_used_epoch.max(self.service.epoch);
         self.service.epoch = 0;
         self.service.redeliver.clear();
         self.service.stage = Stage::Off;
     }
 
-    pub(super) fn report_event(&mut self, kind: &str, severity: Severity, data: &[(&str, Value)]) {
-        let mut data = data.to_vec();
-        data.push(("epoch", self.reported_epoch().into()));
-        self.ctx.event(kind, None, severity, &data);
+    pub(super) fn report_offline(&mut self, why: &str, orderly: bool) {
+        let (why, epoch) = (why.to_owned(), self.reported_epoch());
+        self.ctx.event(EventKind::Offline { why, orderly, epoch });
+    }
+
+    pub(super) fn report_refused(&mut self, to: &str, why: &str) {
+        let (to, why) = (to.to_owned(), why.to_owned());
+        let epoch = self.reported_epoch();
+        self.ctx.event(EventKind::MoveRefused { to, why, epoch });
     }
 
     /// The epoch in which the service is here; where it is not, the cluster's.
-    fn reported_epoch(&self) -> u64 {
+    pub(super) fn reported_epoch(&self) -> u64 {
         if self.service.epoch != 0 {
             self.service.epoch
         } else {

@@ -7,7 +7,7 @@ use super::service::Stage;
 use super::{Member, source};
 use crate::io::{ConnId, Effect, Reply};
 use crate::wire::Msg;
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::EventKind;
 
 /// Between two questions, in microseconds.
 const ASK_US: u64 = 500_000;
@@ -80,8 +80,7 @@ impl Member {
     /// The move that waits will not be.
     pub(super) fn refuse_move(&mut self, why: &str) {
         let Some(v) = self.service.verifying.take() else { return };
-        let data = [("to", v.to.as_str().into()), ("why", why.into())];
-        self.report_event(kind::MOVE, Severity::Warning, &data);
+        self.report_refused(&v.to, why);
         self.answer(v.asker, Reply::Denied(format!("{why}; the service stays here")));
     }
 
@@ -134,12 +133,12 @@ impl Member {
     }
 
     fn begin_draining(&mut self, to: String, comment: &str, asker: Asker, files: u64) {
-        let data = [
-            ("to", to.as_str().into()),
-            ("comment", comment.into()),
-            ("verified", files.into()),
-        ];
-        self.report_event(kind::MOVE, Severity::Info, &data);
+        self.ctx.event(EventKind::MoveBegun {
+            to: to.clone(),
+            comment: comment.to_owned(),
+            verified: Some(files),
+            epoch: self.reported_epoch(),
+        });
         // Clients are told to come back; what they were promised is on the disk.
         self.ctx.emit(Effect::CloseClients);
         self.clients.forget();

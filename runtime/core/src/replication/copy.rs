@@ -13,7 +13,7 @@ use crate::op::{Part, Pending};
 use crate::planted::Bug;
 use crate::store::Store;
 use crate::wire::Msg;
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::EventKind;
 use ccr_contract::status::CopyStatus;
 
 /// How long an answer of the source may take, in microseconds.
@@ -188,13 +188,13 @@ impl Copy {
         if self.last_reported == Some(status) {
             return;
         }
-        let name = |s: Option<CopyStatus>| s.map_or_else(|| "none".to_owned(), |s| format!("{s:?}"));
-        let data = [
-            ("group", store.name.as_str().into()),
-            ("from", name(self.last_reported).into()),
-            ("to", name(Some(status)).into()),
-        ];
-        ctx.info(kind::COPY_STATUS, &data);
+        let group = store.name.clone();
+        let from = self.last_reported.map_or_else(|| "none".to_owned(), |s| s.to_string());
+        ctx.event(EventKind::CopyStatusChanged {
+            group,
+            from,
+            to: status,
+        });
         self.last_reported = Some(status);
     }
 
@@ -429,8 +429,7 @@ impl Copy {
         match part {
             Part::Log(g) if g > store.checkpoint.generation => {
                 store.bad = Some(store.bad.map_or(g, |bad| bad.min(g)));
-                let data = [("group", store.name.as_str().into()), ("why", why.into())];
-                ctx.warn(kind::COPY_FAILED, &data);
+                store.report_trouble(ctx, why);
                 self.begin_again(ctx);
             }
             Part::Log(_) | Part::Segment(_) => {
@@ -446,8 +445,7 @@ impl Copy {
         self.error = Some(why.to_owned());
         store.source_state.broken = true;
         store.save_source_state(ctx);
-        let data = [("group", store.name.as_str().into()), ("why", why.into())];
-        ctx.event(kind::COPY_FAILED, None, Severity::Error, &data);
+        store.report_failed(ctx, why);
     }
 }
 

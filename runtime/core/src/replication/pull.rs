@@ -8,7 +8,7 @@ use crate::op::{CopyStep, Op, Pending};
 use crate::planted::Bug;
 use crate::store::{Store, log};
 use crate::wire::Msg;
-use ccr_contract::event::kind;
+use ccr_contract::event::EventKind;
 
 /// Attempts at one log; then it is irrecoverable, and the copy needs a reseed.
 const TRIES: u32 = 3;
@@ -104,8 +104,8 @@ impl Copy {
                     store.adopt_orphans();
                 }
                 self.tries = (0, 0);
-                let data = [("group", store.name.as_str().into()), ("generation", g.into())];
-                ctx.info(kind::COPY_INSPECTED, &data);
+                let group = store.name.clone();
+                ctx.event(EventKind::CopyInspected { group, generation: g });
                 if self.compared {
                     self.stage = Stage::Following {
                         probed: ctx.now.boot_us,
@@ -164,13 +164,12 @@ impl Copy {
             1
         };
         self.tries = (generation, tries);
-        let data = [
-            ("group", store.name.as_str().into()),
-            ("generation", generation.into()),
-            ("try", u64::from(tries).into()),
-            ("why", why.into()),
-        ];
-        ctx.warn(kind::COPY_INSPECTION_FAILED, &data);
+        ctx.event(EventKind::CopyInspectionFailed {
+            group: store.name.clone(),
+            generation,
+            attempt: Some(u64::from(tries)),
+            why: why.to_owned(),
+        });
         if tries >= TRIES && self.role == Role::Follow {
             return self.fail(ctx, store, &format!("generation {generation}: {why}"));
         }

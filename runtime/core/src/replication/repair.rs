@@ -6,7 +6,7 @@ use crate::ctx::Ctx;
 use crate::op::{Part, Pending};
 use crate::store::Store;
 use crate::wire::Msg;
-use ccr_contract::event::kind;
+use ccr_contract::event::EventKind;
 
 /// Between two attempts, in microseconds.
 const AGAIN_US: u64 = 10_000_000;
@@ -98,12 +98,11 @@ impl Repair {
             Some(Err(why)) => return self.later(ctx, format!("what it has is damaged or another one: {why}")),
             Some(Ok(scan)) => {
                 let lacks = store.replace_part(ctx, part, bytes, &scan);
-                let data = [
-                    ("group", store.name.as_str().into()),
-                    ("what", part.to_string().into()),
-                    ("lacks", (lacks as u64).into()),
-                ];
-                ctx.info(kind::DATABASE_REPAIRED, &data);
+                ctx.event(EventKind::DatabaseRepaired {
+                    group: store.name.clone(),
+                    what: part.to_string(),
+                    lacks: lacks as u64,
+                });
             }
         }
         self.requested = None;

@@ -9,7 +9,7 @@ use crate::op::{Op, Pending};
 use crate::planted::Bug;
 use crate::store::{Store, log};
 use crate::wire::{MAX_LINKS, Msg};
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::EventKind;
 
 impl Copy {
     pub(super) fn on_source(
@@ -139,12 +139,11 @@ impl Copy {
         }
         let records = store.tail.is_some_and(|len| len > log::HEADER as u64);
         if common < ours || records {
-            let data = [
-                ("group", store.name.as_str().into()),
-                ("common", common.into()),
-                ("ours", (ours + u64::from(records)).into()),
-            ];
-            ctx.warn(kind::COPY_DIVERGED, &data);
+            ctx.event(EventKind::CopyDiverged {
+                group: store.name.clone(),
+                common,
+                ours: ours + u64::from(records),
+            });
         }
         if floor > common {
             return self.cannot_resync(ctx, store, common);
@@ -156,12 +155,11 @@ impl Copy {
     }
 
     fn cannot_resync(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, common: u64) {
-        let data = [
-            ("group", store.name.as_str().into()),
-            ("common", common.into()),
-            ("replayed", store.checkpoint.generation.into()),
-        ];
-        ctx.event(kind::COPY_DIVERGED, Some(2058), Severity::Error, &data);
+        ctx.event(EventKind::CopyBeyondResync {
+            group: store.name.clone(),
+            common,
+            replayed: store.checkpoint.generation,
+        });
         store.source_state.common = Some(common);
         self.fail(
             ctx,
@@ -181,12 +179,8 @@ impl Copy {
             store.disk(ctx, Op::Quiet, DiskAction::Delete { file });
         }
         if let (Some(from), Some(to)) = (gone.first(), gone.last()) {
-            let data = [
-                ("group", store.name.as_str().into()),
-                ("from", (*from).into()),
-                ("to", (*to).into()),
-            ];
-            ctx.info(kind::COPY_RESYNCED, &data);
+            let (group, from, to) = (store.name.clone(), *from, *to);
+            ctx.event(EventKind::CopyResynced { group, from, to });
         }
         self.stage = Stage::Recovering { seeded: false };
         self.copied = common;

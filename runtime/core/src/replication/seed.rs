@@ -14,7 +14,7 @@ use crate::io::{DiskAction, DiskResult};
 use crate::op::{CopyStep, Op, Pending};
 use crate::store::{Store, log};
 use crate::wire::Msg;
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::EventKind;
 
 /// Attempts at one segment.
 const TRIES: u32 = 3;
@@ -75,8 +75,8 @@ impl Copy {
     }
 
     pub(super) fn begin_seed(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, why: &str) {
-        let data = [("group", store.name.as_str().into()), ("why", why.into())];
-        ctx.info(kind::COPY_SEEDING, &data);
+        let (group, why) = (store.name.clone(), why.to_owned());
+        ctx.event(EventKind::CopySeeding { group, why });
         self.error = None;
         store.end_batch();
         store.clear_seed(ctx);
@@ -248,8 +248,7 @@ impl Copy {
         store.save_source_state(ctx);
         self.stage = Stage::Failed;
         self.error = Some(why.to_owned());
-        let data = [("group", store.name.as_str().into()), ("why", why.into())];
-        ctx.event(kind::COPY_FAILED, None, Severity::Error, &data);
+        store.report_failed(ctx, why);
     }
 
     pub(super) fn on_seed_disk(

@@ -1,9 +1,8 @@
 //! What happens without a cause: a copy that fails or is made anew (I12), and a loss of quorum or of a member, a fenced answer
 //! or a takeover while nothing was in force (I13).
 
-use super::check::{number, text};
 use super::world::World;
-use ccr_contract::event::{NodeEvent, kind};
+use ccr_contract::event::{CopyFault, EventKind, OnlineCause};
 use std::collections::BTreeSet;
 
 /// Causes, as the environment knows them.
@@ -58,51 +57,61 @@ impl World {
         }
     }
 
-    pub(super) fn judge_cause(&mut self, i: usize, e: &NodeEvent) {
+    pub(super) fn judge_cause(&mut self, i: usize, what: &EventKind) {
         if i > 1 {
             return;
         }
-        let group = text(e, "group").to_owned();
-        let place = (i, group.clone());
-        match e.kind.as_str() {
-            kind::LOG_CLOSED | kind::COPY_INSPECTED => {
-                self.causes.had.insert(place);
+        match what {
+            EventKind::LogClosed { group, .. } | EventKind::CopyInspected { group, .. } => {
+                self.causes.had.insert((i, group.clone()));
             }
-            kind::COPY_SEEDED => {
+            EventKind::CopySeeded { group, .. } => {
+                let place = (i, group.clone());
                 self.causes.seeding.remove(&place);
                 if !self.causes.ordered_next.remove(&place) {
                     self.causes.may_seed.remove(&place);
                 }
                 self.causes.had.insert(place);
             }
-            kind::COPY_DIVERGED => {
-                self.causes.may_seed.insert(place);
+            EventKind::CopyDiverged { group, .. } | EventKind::CopyBeyondResync { group, .. } => {
+                self.causes.may_seed.insert((i, group.clone()));
             }
-            kind::COPY_SEEDING | kind::COPY_FAILED => {
-                let seeds = e.kind == kind::COPY_SEEDING;
+            EventKind::CopySeeding { group, why } => {
+                let fresh = !self.causes.had.contains(&(i, group.clone()));
+                self.judge_seed(i, group, fresh, what, why);
+                self.causes.seeding.insert((i, group.clone()));
+            }
+            EventKind::CopyFailed { group, why, .. } => {
                 // Nothing is copied anew because it could not be read once.
-                let unread = |i| !seeds && self.checks.unread.contains(&i);
-                let hurt = (0..2).any(|i| self.checks.is_hurt(i, &group) || unread(i));
-                let fresh = seeds && !self.causes.had.contains(&place);
-                if !hurt && !fresh && !self.causes.may_seed.contains(&place) && !text(e, "why").contains("full") {
-                    let how = format!("node {i}: {} of {group} without a cause: {}", e.kind, text(e, "why"));
-                    self.checks.broke("I12", how);
-                }
-                if seeds {
-                    self.causes.seeding.insert(place.clone());
-                }
-                self.causes.may_seed.insert(place);
+                let unread = (0..2).any(|i| self.checks.unread.contains(&i));
+                let excused = unread || matches!(why, CopyFault::DiskFull(_));
+                self.judge_seed(i, group, excused, what, &why.to_string());
             }
-            kind::QUORUM_LOST | kind::MEMBER_DOWN | kind::FENCED => self.judge_calm(i, e),
-            kind::ONLINE_PENDING if text(e, "why") != "handoff" && self.causes.served.is_some_and(|s| s != i) => {
-                self.judge_calm(i, e);
+            EventKind::QuorumLost { why, epoch } | EventKind::MemberDown { why, epoch, .. } => {
+                self.judge_calm(i, what, *epoch, why);
             }
-            kind::ONLINE | kind::PARTIALLY_ONLINE => self.causes.served = Some(i),
+            EventKind::Fenced { why, epoch } => self.judge_calm(i, what, *epoch, why),
+            EventKind::OnlinePending { why, epoch }
+                if *why != OnlineCause::Handoff && self.causes.served.is_some_and(|s| s != i) =>
+            {
+                self.judge_calm(i, what, *epoch, &why.to_string());
+            }
+            EventKind::Online { .. } | EventKind::PartiallyOnline { .. } => self.causes.served = Some(i),
             _ => {}
         }
     }
 
-    fn judge_calm(&mut self, i: usize, e: &NodeEvent) {
+    fn judge_seed(&mut self, i: usize, group: &str, excused: bool, what: &EventKind, why: &str) {
+        let place = (i, group.to_owned());
+        let hurt = (0..2).any(|i| self.checks.is_hurt(i, group));
+        if !hurt && !excused && !self.causes.may_seed.contains(&place) {
+            let how = format!("node {i}: {} of {group} without a cause: {why}", what.name());
+            self.checks.broke("I12", how);
+        }
+        self.causes.may_seed.insert(place);
+    }
+
+    fn judge_calm(&mut self, i: usize, what: &EventKind, epoch: u64, why: &str) {
         if self.causes.window_us == 0 {
             let s = &self.settings;
             let away = s.arbitration_delay_ms + 4 * s.witness_timeout_ms + s.lease_ms + 7_000;
@@ -111,13 +120,11 @@ impl World {
         self.look_for_trouble();
         let calm = self.now - self.causes.trouble_at;
         // A clock that drifts like none there is and a real-time clock of whole seconds disagree by more than a second.
-        let drifts = e.kind == kind::FENCED && self.plan.drift_ppm >= 1_000;
+        let drifts = matches!(what, EventKind::Fenced { .. }) && self.plan.drift_ppm >= 1_000;
         if calm > self.causes.window_us && !drifts {
             let how = format!(
-                "node {i}: {} in epoch {} ({}) after {} s in which nothing was in force",
-                e.kind,
-                number(e, "epoch"),
-                text(e, "why"),
+                "node {i}: {} in epoch {epoch} ({why}) after {} s in which nothing was in force",
+                what.name(),
                 calm / 1_000_000
             );
             self.checks.broke("I13", how);

@@ -7,9 +7,9 @@ use crate::record::PersistentState;
 use crate::store::log;
 use crate::wire;
 use ccr_contract::config::Config;
-use ccr_contract::event::{NodeEvent, Value, kind};
+use ccr_contract::event::{CopyFault, EventKind, NodeEvent, OnlineCause, Value};
 use ccr_contract::reply::By;
-use ccr_contract::status::ServiceState;
+use ccr_contract::status::{CopyStatus, ServiceState};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest time from the dial's decision to the opened log, in microseconds.
@@ -47,6 +47,14 @@ struct Epoch {
     /// accepted a loss, what others wrote since this node served last.
     lost_from: BTreeMap<String, u64>,
     clean: bool,
+}
+
+/// A generation that was opened at a mount.
+struct Opened {
+    group: String,
+    stream: String,
+    generation: u64,
+    epoch: u64,
 }
 
 /// The watcher.
@@ -94,19 +102,6 @@ pub struct Checks {
     /// Messages of which a hub's file was damaged, by the hub's id.
     pub(super) spoilt: BTreeSet<String>,
     pub(super) groups: Vec<String>,
-}
-
-pub(super) fn text<'a>(e: &'a NodeEvent, name: &str) -> &'a str {
-    match e.data.get(name) {
-        Some(Value::Text(t)) => t,
-        _ => "",
-    }
-}
-pub(super) fn number(e: &NodeEvent, name: &str) -> u64 {
-    match e.data.get(name) {
-        Some(Value::Number(n)) => *n,
-        _ => 0,
-    }
 }
 
 impl Checks {
@@ -227,15 +222,22 @@ impl Checks {
         }
     }
 
-    /// What the contract says that every event of a layer carries.
-    fn well_formed(&mut self, i: usize, e: &NodeEvent) {
-        let layer = e.kind.split('.').next().unwrap_or_default();
-        let missing = match layer {
-            "cluster" | "service" if !matches!(e.data.get("epoch"), Some(Value::Number(_))) => "epoch",
-            "log" | "database" | "copy" if text(e, "group").is_empty() => "group",
-            _ => return,
-        };
-        self.broke("contract", format!("{} of node {i} has no `{missing}`", e.kind));
+    /// I5: a generation that is closed twice is the same.
+    fn closed_once(&mut self, key: (String, u64, u64), checksum: String) {
+        if let Some(other) = self.closed.insert(key.clone(), checksum.clone())
+            && other != checksum
+        {
+            let how = format!("{key:?} was closed with checksum {other} and with {checksum}");
+            self.broke("I5", how);
+        }
+    }
+
+    /// I5: a message that was stored can be read. A failed read is no broken body.
+    fn unreadable(&mut self, i: usize, group: &str, why: &CopyFault) {
+        if !self.is_hurt(i, group) && !self.unread.contains(&i) {
+            let how = format!("node {i} says that {why}, and no disk was hurt");
+            self.broke("I5", how);
+        }
     }
 
     /// A heartbeat reached a member: what it may know of the other one's logs.
@@ -263,9 +265,13 @@ impl Checks {
     }
 
     /// `calm` is since when both members run and hear each other.
-    fn opened(&mut self, now: u64, calm: u64, i: usize, e: &NodeEvent) {
-        let (group, generation, epoch) = (text(e, "group").to_owned(), number(e, "generation"), number(e, "epoch"));
-        let stream = text(e, "stream").to_owned();
+    fn opened(&mut self, now: u64, calm: u64, i: usize, opened: Opened) {
+        let Opened {
+            group,
+            stream,
+            generation,
+            epoch,
+        } = opened;
         let clean = self.clean_pending[i];
         let entry = self.epochs.entry(epoch).or_insert(Epoch {
             node: i,
@@ -371,74 +377,74 @@ impl World {
             let data: Vec<String> = e.data.iter().map(|(k, v)| format!("{k}={}", plain(v))).collect();
             format!("node {i}: {} {}", e.kind, data.join(" "))
         });
-        self.truths.event(self.now, i, e);
-        self.checks.well_formed(i, e);
-        self.judge_cause(i, e);
-        if e.kind == kind::COPY_STATUS && text(e, "to") == "Healthy" {
-            self.check_healthy(i, text(e, "group"));
-        }
-        self.checks.counters.count(e);
-        match e.kind.as_str() {
-            kind::LOG_CLOSED => {
-                self.truths.log(
-                    self.now,
-                    text(e, "group"),
-                    number(e, "epoch"),
-                    number(e, "generation"),
-                    true,
-                );
-                let key = (text(e, "group").to_owned(), number(e, "generation"), number(e, "epoch"));
-                let sum = text(e, "checksum").to_owned();
-                if let Some(other) = self.checks.closed.insert(key.clone(), sum.clone())
-                    && other != sum
-                {
-                    self.checks
-                        .broke("I5", format!("{key:?} was closed with checksum {other} and with {sum}"));
-                }
+        let what = e.what();
+        self.truths.event(self.now, i, &what);
+        self.judge_cause(i, &what);
+        self.checks.counters.count(&what);
+        match what {
+            EventKind::LogClosed {
+                group,
+                generation,
+                epoch,
+                checksum,
+                ..
+            } => {
+                self.truths.log(self.now, &group, epoch, generation, true);
+                self.checks.closed_once((group, generation, epoch), checksum);
             }
-            kind::ONLINE_PENDING if i < 2 => {
-                self.checks.serving[i] = number(e, "epoch");
-                self.checks.clean_pending[i] = text(e, "why") == "handoff";
-            }
-            kind::LOG_OPENED => {
-                self.truths.log(
-                    self.now,
-                    text(e, "group"),
-                    number(e, "epoch"),
-                    number(e, "generation"),
-                    false,
-                );
+            EventKind::LogOpened {
+                group,
+                stream,
+                generation,
+                epoch,
+            } => {
+                self.truths.log(self.now, &group, epoch, generation, false);
+                let opened = Opened {
+                    group,
+                    stream,
+                    generation,
+                    epoch,
+                };
                 let calm = self.calm_since();
-                self.checks.opened(self.now, calm, i, e);
+                self.checks.opened(self.now, calm, i, opened);
             }
-            kind::ONLINE | kind::PARTIALLY_ONLINE => {
-                self.check_votes(i, number(e, "epoch"));
+            EventKind::OnlinePending { why, epoch } if i < 2 => {
+                self.checks.serving[i] = epoch;
+                self.checks.clean_pending[i] = why == OnlineCause::Handoff;
+            }
+            EventKind::Online { epoch, .. } | EventKind::PartiallyOnline { epoch, .. } => {
+                self.check_votes(i, epoch);
                 self.came_online(i);
             }
-            kind::MEMBER_UP => {
+            EventKind::MemberUp { .. } => {
                 self.checks.forced.take_if(|forced| *forced == i);
                 self.came_back(i);
             }
-            kind::ENDED if number(e, "served") != 0 && e.data.get("given") == Some(&Value::Bool(true)) => {
+            EventKind::Ended {
+                served, given: true, ..
+            } if served != 0 => {
                 self.checks.counters.ends_that_gave_all += 1;
-                self.checks.stopped_in.insert(number(e, "served"));
+                self.checks.stopped_in.insert(served);
             }
-            kind::COPY_FAILED if text(e, "why").starts_with("a message cannot be read") => {
-                // A failed read is no broken body.
-                if self.checks.is_hurt(i, text(e, "group")) || self.checks.unread.contains(&i) {
-                    return;
-                }
-                let how = format!("node {i} says that {}, and no disk was hurt", text(e, "why"));
-                self.checks.broke("I5", how);
-            }
-            kind::COPY_INSPECTED => {
-                let (group, generation) = (text(e, "group").to_owned(), number(e, "generation"));
-                self.check_copied(i, &group, generation);
-            }
-            kind::QUORUM_FORCED => {
+            EventKind::CopyStatusChanged {
+                group,
+                to: CopyStatus::Healthy,
+                ..
+            } => self.check_healthy(i, &group),
+            EventKind::CopyFailed {
+                group,
+                why: why @ CopyFault::Message(_),
+                ..
+            } => self.checks.unreadable(i, &group, &why),
+            EventKind::CopyInspected { group, generation } => self.check_copied(i, &group, generation),
+            EventKind::QuorumForced { .. } => {
                 self.checks.forced = Some(i);
                 // Whatever the other one wrote since is given up with it.
                 self.checks.mount_forced = true;
+            }
+            EventKind::Unknown { name, data } => {
+                let how = format!("{name} of node {i} is not what the contract says: {data:?}");
+                self.checks.broke("contract", how);
             }
             _ => {}
         }

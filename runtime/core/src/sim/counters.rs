@@ -1,7 +1,6 @@
 //! How often things happened in a run or in a batch of runs.
 
-use super::check::{number, text};
-use ccr_contract::event::{NodeEvent, kind};
+use ccr_contract::event::{Claimant, EventKind};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -154,30 +153,33 @@ counters! {
 
 impl Counters {
     /// A node tells of something.
-    pub(super) fn count(&mut self, e: &NodeEvent) {
-        match e.kind.as_str() {
-            kind::ARBITRATION_WON if text(e, "as") == "owner" => self.arbitrations_won_by_owner += 1,
-            kind::ARBITRATION_WON => self.arbitrations_won_by_challenger += 1,
-            kind::ARBITRATION_LOST => self.arbitrations_lost += 1,
-            kind::QUORUM_LOST => self.quorums_lost += 1,
-            kind::QUORUM_FORCED => self.forced_quorums += 1,
-            kind::PARTITION_IN_TIME => self.partitions_in_time += 1,
-            kind::CONFIGURED => self.live_settings += 1,
-            kind::ENDED => self.orderly_ends += 1,
-            kind::ONLINE | kind::PARTIALLY_ONLINE => self.role_changes += 1,
-            kind::FENCED => self.fenced_answers += 1,
-            kind::LOG_CLOSED => self.closed_generations += 1,
-            kind::LOG_FULL => self.full_disks += 1,
-            kind::LOG_TORN => self.torn_tails += 1,
-            kind::DATABASE_COMPACTED => self.compactions += 1,
-            kind::COPY_INSPECTION_FAILED => self.failed_inspections += 1,
-            kind::COPY_LOST => self.lossy_mounts += 1,
-            kind::DIAL_REFUSED => self.dial_refusals += 1,
-            kind::COPY_DIVERGED => self.divergences += 1,
-            kind::COPY_RESYNCED => self.incremental_reseeds += 1,
-            kind::COPY_SEEDED => self.full_reseeds += 1,
-            kind::HUB_REDELIVERY => self.redeliveries += number(e, "count"),
-            kind::HUB_FENCED => self.fenced_deliveries += 1,
+    pub(super) fn count(&mut self, what: &EventKind) {
+        match what {
+            EventKind::ArbitrationWon {
+                claimant: Claimant::Owner,
+                ..
+            } => self.arbitrations_won_by_owner += 1,
+            EventKind::ArbitrationWon { .. } => self.arbitrations_won_by_challenger += 1,
+            EventKind::ArbitrationLost { .. } => self.arbitrations_lost += 1,
+            EventKind::QuorumLost { .. } => self.quorums_lost += 1,
+            EventKind::QuorumForced { .. } => self.forced_quorums += 1,
+            EventKind::PartitionInTime { .. } => self.partitions_in_time += 1,
+            EventKind::Configured { .. } => self.live_settings += 1,
+            EventKind::Ended { .. } => self.orderly_ends += 1,
+            EventKind::Online { .. } | EventKind::PartiallyOnline { .. } => self.role_changes += 1,
+            EventKind::Fenced { .. } => self.fenced_answers += 1,
+            EventKind::LogClosed { .. } => self.closed_generations += 1,
+            EventKind::LogFull { .. } => self.full_disks += 1,
+            EventKind::LogTorn { .. } => self.torn_tails += 1,
+            EventKind::DatabaseCompacted { .. } => self.compactions += 1,
+            EventKind::CopyInspectionFailed { .. } => self.failed_inspections += 1,
+            EventKind::CopyLost { .. } => self.lossy_mounts += 1,
+            EventKind::DialRefused { .. } => self.dial_refusals += 1,
+            EventKind::CopyDiverged { .. } | EventKind::CopyBeyondResync { .. } => self.divergences += 1,
+            EventKind::CopyResynced { .. } => self.incremental_reseeds += 1,
+            EventKind::CopySeeded { .. } => self.full_reseeds += 1,
+            EventKind::HubRedelivery { count, .. } => self.redeliveries += count,
+            EventKind::HubFenced { .. } => self.fenced_deliveries += 1,
             _ => {}
         }
     }

@@ -7,7 +7,7 @@ use super::plan::What;
 use super::world::{PRIVATE, PUBLIC, World};
 use crate::command::Command;
 use ccr_contract::config::{Settings, Shipping};
-use ccr_contract::event::{NodeEvent, kind};
+use ccr_contract::event::EventKind;
 use ccr_contract::status::{ClusterState, CopyStatus, ServiceState, Status, WitnessHealth};
 use std::collections::BTreeMap;
 
@@ -94,12 +94,12 @@ pub struct Truths {
 
 impl Truths {
     /// A member said something.
-    pub fn event(&mut self, now: u64, i: usize, e: &NodeEvent) {
+    pub fn event(&mut self, now: u64, i: usize, what: &EventKind) {
         let other = self.members[1 - i.min(1)].runs;
         let Some(t) = self.members.get_mut(i) else { return };
-        match e.kind.as_str() {
-            kind::MEMBER_UP | kind::CLUSTER_JOINED => t.believes.set(now, true),
-            kind::MEMBER_DOWN => {
+        match what {
+            EventKind::MemberUp { .. } | EventKind::ClusterJoined { .. } => t.believes.set(now, true),
+            EventKind::MemberDown { .. } => {
                 // A node that stood still begins to count when it goes on.
                 let since = t.hears.at.max(t.runs.at).max(other.at);
                 if t.believes.is && !t.hears.is {
@@ -107,28 +107,28 @@ impl Truths {
                 }
                 t.believes.set(now, false);
             }
-            kind::QUORUM_LOST => {
+            EventKind::QuorumLost { .. } => {
                 t.believes.set(now, false);
                 t.arbitrates = None;
             }
-            kind::ARBITRATION_BEGIN => t.arbitrates = Some(now),
-            kind::ARBITRATION_WON => {
+            EventKind::ArbitrationBegin { .. } => t.arbitrates = Some(now),
+            EventKind::ArbitrationWon { .. } => {
                 let begun = t.opened.take();
                 self.phases.arbitrate.extend(begun.map(|at| (now - at) / 1000));
             }
-            kind::ARBITRATION_LOST => t.arbitrates = None,
-            kind::ONLINE_PENDING => t.mounts = Some(now),
-            kind::MOUNTED => {
+            EventKind::ArbitrationLost { .. } => t.arbitrates = None,
+            EventKind::OnlinePending { .. } => t.mounts = Some(now),
+            EventKind::Mounted { .. } => {
                 let begun = t.mounts.take();
                 self.phases.mount.extend(begun.map(|at| (now - at) / 1000));
             }
-            kind::DIAL_REFUSED => t.mounts = None,
-            kind::ONLINE | kind::PARTIALLY_ONLINE => {
+            EventKind::DialRefused { .. } => t.mounts = None,
+            EventKind::Online { .. } | EventKind::PartiallyOnline { .. } => {
                 // Without a database that can be mounted it is online in part.
                 t.mounts = None;
                 t.online.set(now, true);
             }
-            kind::OFFLINE => {
+            EventKind::Offline { .. } => {
                 t.mounts = None;
                 t.online.set(now, false);
             }

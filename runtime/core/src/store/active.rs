@@ -13,7 +13,7 @@ use crate::ctx::Ctx;
 use crate::io::DiskAction;
 use crate::op::{GroupOp, Op};
 use crate::planted::Bug;
-use ccr_contract::event::kind;
+use ccr_contract::event::EventKind;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Somebody waits for a record to be durable.
@@ -107,13 +107,12 @@ impl Store {
         self.tail = None;
         self.begun = last.generation;
         let stream = self.stream.map(|s| s.to_string()).unwrap_or_default();
-        let data = [
-            ("group", self.name.as_str().into()),
-            ("stream", stream.into()),
-            ("generation", (last.generation + 1).into()),
-            ("epoch", epoch.into()),
-        ];
-        ctx.info(kind::LOG_OPENED, &data);
+        ctx.event(EventKind::LogOpened {
+            group: self.name.clone(),
+            stream,
+            generation: last.generation + 1,
+            epoch,
+        });
         let (open, tmp) = (self.file(".log"), self.file("tmp.log"));
         self.disk(ctx, Op::Quiet, DiskAction::Delete { file: open.clone() });
         self.disk(
@@ -459,14 +458,13 @@ impl Store {
             w.closing = w.closing.saturating_sub(1);
         }
         let stream = self.stream.map(|s| s.to_string()).unwrap_or_default();
-        let data = [
-            ("group", self.name.as_str().into()),
-            ("stream", stream.into()),
-            ("generation", link.generation.into()),
-            ("epoch", link.epoch.into()),
-            ("checksum", format!("{:08x}", link.checksum).into()),
-        ];
-        ctx.info(kind::LOG_CLOSED, &data);
+        ctx.event(EventKind::LogClosed {
+            group: self.name.clone(),
+            stream,
+            generation: link.generation,
+            epoch: link.epoch,
+            checksum: format!("{:08x}", link.checksum),
+        });
         vec![Outcome::Closed(link.generation)]
     }
 

@@ -13,7 +13,7 @@ use super::{Segment, Store};
 use crate::ctx::Ctx;
 use crate::io::{DiskAction, DiskResult};
 use crate::op::{CompactStep, GroupOp, Op};
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::EventKind;
 
 impl Store {
     /// A log is part of the database now: what its records delete is dead in the segments that hold it.
@@ -77,8 +77,7 @@ impl Store {
             Err(why) => {
                 self.compacting = false;
                 let why = format!("segment {generation} of the database: {why}");
-                let data = [("group", self.name.as_str().into()), ("why", why.into())];
-                return ctx.event(kind::COPY_FAILED, None, Severity::Error, &data);
+                return self.report_failed(ctx, &why);
             }
         };
         let (bytes, bodies) = log::compacted(bytes, &scan, |seq| self.index.is_dead(seq));
@@ -88,13 +87,12 @@ impl Store {
             bodies: log::segment(&bytes).map_or(0, |s| s.bodies()),
             dead: 0,
         };
-        let data = [
-            ("group", self.name.as_str().into()),
-            ("generation", generation.into()),
-            ("from", (scan.used as u64).into()),
-            ("to", segment.len.into()),
-        ];
-        ctx.event(kind::DATABASE_COMPACTED, None, Severity::Debug, &data);
+        ctx.event(EventKind::DatabaseCompacted {
+            group: self.name.clone(),
+            generation,
+            from: scan.used as u64,
+            to: segment.len,
+        });
         self.segments.insert(generation, segment);
         for (seq, at) in bodies {
             self.index.moved(seq, at);

@@ -7,7 +7,7 @@ use crate::ctx::Ctx;
 use crate::durable::{self, NotUnderstood};
 use crate::io::{DiskAction, DiskResult};
 use crate::op::{GroupOp, Op};
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::{EventKind, Severity};
 use serde::{Deserialize, Serialize};
 
 /// The schema of `E00.chk` and `E00.src`.
@@ -105,13 +105,12 @@ impl Store {
     pub(crate) fn set_aside(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, file: String, why: &str) {
         let to = format!("{file}.bad-{}", self.next_bad);
         self.next_bad += 1;
-        let data = [
-            ("group", self.name.as_str().into()),
-            ("file", file.as_str().into()),
-            ("to", to.as_str().into()),
-            ("why", why.into()),
-        ];
-        ctx.event(kind::LOG_SET_ASIDE, None, Severity::Error, &data);
+        ctx.event(EventKind::LogSetAside {
+            group: self.name.clone(),
+            file: file.clone(),
+            to: to.clone(),
+            why: why.to_owned(),
+        });
         self.disk(ctx, Op::Quiet, DiskAction::Rename { from: file, to });
     }
     /// The open log of an earlier life is no part of the stream: it goes, or is kept where it holds more than could be read.
@@ -122,11 +121,28 @@ impl Store {
             None => self.disk(ctx, Op::Quiet, DiskAction::Delete { file }),
         }
     }
+    /// The copy of this group has failed.
+    pub(crate) fn report_failed(&self, ctx: &mut Ctx<impl From<GroupOp>>, why: &str) {
+        ctx.event(self.fault(why));
+    }
+    /// Something is wrong with the copy of this group that it may get over by itself.
+    pub(crate) fn report_trouble(&self, ctx: &mut Ctx<impl From<GroupOp>>, why: &str) {
+        ctx.event_at(Severity::Warning, self.fault(why));
+    }
+    fn fault(&self, why: &str) -> EventKind {
+        EventKind::CopyFailed {
+            group: self.name.clone(),
+            why: why.into(),
+            epoch: None,
+        }
+    }
     /// Something could not be read: it is told, and tried again later.
     pub(super) fn unread(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, what: &str, result: &DiskResult) -> String {
         let why = format!("{what} cannot be read: {result:?}");
-        let data = [("group", self.name.as_str().into()), ("why", why.as_str().into())];
-        ctx.warn(kind::LOG_UNREADABLE, &data);
+        ctx.event(EventKind::LogUnreadable {
+            group: self.name.clone(),
+            why: why.clone(),
+        });
         self.reread_at = ctx.after_ms(UNREAD_MS);
         why
     }

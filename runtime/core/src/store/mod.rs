@@ -33,7 +33,7 @@ use crate::op::{GroupOp, MountRead, Op, Part};
 use crate::planted::Bug;
 use active::Writer;
 use ccr_contract::dump;
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::EventKind;
 pub use files::{Checkpoint, SourceState};
 use index::Index;
 use log::Header;
@@ -497,8 +497,8 @@ impl Store {
             self.disk(ctx, Op::Quiet, DiskAction::Delete { file });
         }
         if let Some(last) = gone.last() {
-            let data = [("group", self.name.as_str().into()), ("through", (*last).into())];
-            ctx.event(kind::LOG_TRUNCATED, None, Severity::Debug, &data);
+            let (group, through) = (self.name.clone(), *last);
+            ctx.event(EventKind::LogTruncated { group, through });
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::durable::NotUnderstood;
 use crate::io::{DiskAction, DiskResult};
 use crate::op::{GroupOp, Op, RecoveryStep};
 use crate::planted::Bug;
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::EventKind;
 use std::collections::VecDeque;
 
 impl RecoveryStep {
@@ -366,12 +366,12 @@ impl Store {
     }
 
     fn orphan(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, generation: u64, whole: Option<Closed>, why: &str) {
-        let data = [
-            ("group", self.name.as_str().into()),
-            ("generation", generation.into()),
-            ("why", why.into()),
-        ];
-        ctx.warn(kind::COPY_INSPECTION_FAILED, &data);
+        ctx.event(EventKind::CopyInspectionFailed {
+            group: self.name.clone(),
+            generation,
+            attempt: None,
+            why: why.to_owned(),
+        });
         self.orphans.insert(generation, whole);
     }
 
@@ -384,8 +384,10 @@ impl Store {
             Tail::Damaged { whole, flushed } => {
                 let file = self.file(".log");
                 let why = format!("{file} is damaged at byte {whole}: {flushed} bytes of it were flushed");
-                let data = [("group", self.name.as_str().into()), ("why", why.as_str().into())];
-                ctx.event(kind::LOG_DAMAGED, None, Severity::Error, &data);
+                ctx.event(EventKind::LogDamaged {
+                    group: self.name.clone(),
+                    why: why.clone(),
+                });
                 self.open_damage = Some(why);
             }
             Tail::Strange(e) => self.seal(&self.file(".log"), &e),
@@ -394,12 +396,11 @@ impl Store {
     }
 
     fn cut_open(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, len: usize, whole: usize) {
-        let data = [
-            ("group", self.name.as_str().into()),
-            ("bytes", ((len - whole) as u64).into()),
-            ("left", (whole as u64).into()),
-        ];
-        ctx.warn(kind::LOG_TORN, &data);
+        ctx.event(EventKind::LogTorn {
+            group: self.name.clone(),
+            bytes: (len - whole) as u64,
+            left: whole as u64,
+        });
         let (file, len) = (self.file(".log"), whole as u64);
         let cut = DiskAction::SetLen {
             file: file.clone(),
@@ -463,20 +464,11 @@ impl Store {
         let highest = self.orphans.last_key_value().map_or(0, |(g, _)| *g);
         let damaged = u64::from(self.open_damage.is_some()) * (self.last().generation + 1);
         self.source_state.generated = self.source_state.generated.max(highest).max(damaged);
-        if self.damage.is_some() {
-            ctx.warn(
-                kind::COPY_FAILED,
-                &[
-                    ("group", self.name.as_str().into()),
-                    ("why", self.damage.clone().unwrap_or_default().into()),
-                ],
-            );
+        if let Some(why) = &self.damage {
+            self.report_trouble(ctx, why);
         } else if recovery.switched {
-            let data = [
-                ("group", self.name.as_str().into()),
-                ("generation", self.checkpoint.generation.into()),
-            ];
-            ctx.info(kind::COPY_SEEDED, &data);
+            let (group, generation) = (self.name.clone(), self.checkpoint.generation);
+            ctx.event(EventKind::CopySeeded { group, generation });
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{BAD, Head, Hub, MAX_HEAD, Pending, path};
 use crate::io::DiskAction;
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::EventKind;
 
 impl Hub {
     pub(super) fn read_next(&mut self) {
@@ -33,7 +33,7 @@ impl Hub {
                 if id != name {
                     let (from, to) = (path(name, dumpster), path(id, dumpster));
                     self.ctx.disk(Pending::Quiet, DiskAction::Rename { from, to });
-                    self.ctx.info(kind::HUB_TAKEN_AGAIN, &[("id", id.into())]);
+                    self.ctx.event(EventKind::HubTakenAgain { id: id.to_owned() });
                 }
                 self.queue.restore(head, dumpster);
             }
@@ -57,7 +57,7 @@ impl Hub {
     }
 
     pub(super) fn report_bad(&mut self, name: &str, why: &str) {
-        let data = [("id", name.into()), ("why", why.into())];
-        self.ctx.event(kind::HUB_SET_ASIDE, None, Severity::Error, &data);
+        let (id, why) = (name.to_owned(), why.to_owned());
+        self.ctx.event(EventKind::HubSetAside { id, why });
     }
 }

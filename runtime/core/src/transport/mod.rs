@@ -25,7 +25,7 @@ use crate::planted::Bug;
 use crate::store::log;
 use crate::wire::{self, Msg};
 use ccr_contract::config::Config;
-use ccr_contract::event::{Severity, kind};
+use ccr_contract::event::EventKind;
 use ccr_contract::reply::By;
 use ccr_contract::{dump, status};
 pub use queue::Head;
@@ -242,7 +242,7 @@ impl Hub {
             }
             (Pending::Accepted { req, id }, DiskResult::Done) => {
                 self.queue.accept(&id);
-                self.ctx.info(kind::HUB_QUEUED, &[("id", id.as_str().into())]);
+                self.ctx.event(EventKind::HubQueued { id: id.clone() });
                 self.ctx.reply(req, Reply::Queued(id));
             }
             (Pending::Accepted { req, id }, other) => {
@@ -440,10 +440,7 @@ impl Hub {
             let (from, to) = (format!("dumpster/{id}"), format!("queue/{id}"));
             self.ctx.disk(Pending::Quiet, DiskAction::Rename { from, to });
         }
-        self.ctx.info(
-            kind::HUB_REDELIVERY,
-            &[("count", count.into()), ("epoch", epoch.into())],
-        );
+        self.ctx.event(EventKind::HubRedelivery { count, epoch });
         // Answered behind the renames: the note of the service time is the last write.
         self.save(Pending::Redelivered { conn, to, count });
     }
@@ -454,28 +451,26 @@ impl Hub {
         let verdict = match (&result, &by) {
             (Ok(r), Some(by)) if (200..300).contains(&r.code) => {
                 if by.epoch < self.saved.epoch_seen {
-                    let data = [
-                        ("id", id.into()),
-                        ("epoch", by.epoch.into()),
-                        ("seen", self.saved.epoch_seen.into()),
-                    ];
-                    self.ctx.warn(kind::HUB_FENCED, &data);
+                    self.ctx.event(EventKind::HubFenced {
+                        id: id.to_owned(),
+                        epoch: by.epoch,
+                        seen: self.saved.epoch_seen,
+                    });
                     None
                 } else {
                     self.see_epoch(by.epoch);
-                    let data = [
-                        ("id", id.into()),
-                        ("by_node", by.node.as_str().into()),
-                        ("by_epoch", by.epoch.into()),
-                    ];
-                    self.ctx.event(kind::HUB_DELIVERED, None, Severity::Debug, &data);
+                    self.ctx.event(EventKind::HubDelivered {
+                        id: id.to_owned(),
+                        by_node: by.node.clone(),
+                        by_epoch: by.epoch,
+                    });
                     Some(by.epoch)
                 }
             }
             // Refused for good: nobody will ever take it. The highest epoch keeps it out of redelivery.
             (Ok(r), _) if (500..600).contains(&r.code) => {
-                self.ctx
-                    .warn(kind::HUB_REFUSED, &[("id", id.into()), ("why", r.text.as_str().into())]);
+                let (id, why) = (id.to_owned(), r.text.clone());
+                self.ctx.event(EventKind::HubRefused { id, why });
                 Some(u64::MAX)
             }
             _ => None,
@@ -510,8 +505,8 @@ impl Hub {
         if gone.is_empty() {
             return;
         }
-        self.ctx
-            .info(kind::HUB_EVICTED, &[("count", (gone.len() as u64).into())]);
+        let count = gone.len() as u64;
+        self.ctx.event(EventKind::HubEvicted { count });
         for id in gone {
             let file = format!("dumpster/{id}");
             self.ctx.disk(Pending::Quiet, DiskAction::Delete { file });

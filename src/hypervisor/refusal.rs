@@ -1,0 +1,41 @@
+//! What libvirt and QEMU say when they refuse something, by its meaning. Their words are looked for here, where they enter, and nowhere
+//! else: elsewhere a [`Cause`] stands beside them.
+
+use crate::error::{Cause, Problem};
+
+/// What each text means that the tool does something about.
+const CAUSES: [(&str, Cause); 2] = [
+    ("Could not set up host forwarding rule", Cause::PortTaken),
+    ("Failed to parse user", Cause::NoServiceAccount),
+];
+
+/// A problem with the words of libvirt or QEMU, and what they mean.
+pub(super) fn refused(problem: Problem, words: &str) -> Problem {
+    let cause = CAUSES.iter().find(|(text, _)| words.contains(text));
+    Problem {
+        cause: cause.map(|(_, cause)| *cause),
+        ..problem.observed(words)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_has_a_cause() {
+        let cause = |words: &str| refused(Problem::new("start the machine"), words).cause;
+        let taken = "internal error: process exited while connecting to monitor: 2026-11-20T10:11:12.000Z qemu-system-x86_64: \
+                     -netdev user,id=mgmt,hostfwd=tcp:127.0.0.1:42259-:22: Could not set up host forwarding rule \
+                     'tcp:127.0.0.1:42259-:22' (libvirt error 1: internal error)";
+        assert_eq!(cause(taken), Some(Cause::PortTaken));
+        let account = "invalid argument: Failed to parse user 'libvirt-qemu'";
+        assert_eq!(cause(account), Some(Cause::NoServiceAccount));
+        assert_eq!(cause("Domain not found"), None);
+        let problem = refused(Problem::new("start the machine").on("node1"), taken);
+        assert_eq!(
+            (problem.on.as_deref(), problem.observed.as_deref()),
+            (Some("node1"), Some(taken))
+        );
+    }
+}
