@@ -6,7 +6,8 @@
 //! node that has not seen the record for which the witness voted last must not go on alone (*partition in time*).
 
 use super::lease::{MAX_UNSEEN_PAUSE_US, Source};
-use super::{Cluster, Phase};
+use super::membership::Membership;
+use super::{Cluster, votes};
 use crate::ctx::Ctx;
 use crate::io::{Now, WitnessAction, WitnessResult};
 use crate::op::{Pending, WitnessStep};
@@ -25,13 +26,31 @@ const RETRIES_BEFORE_BACKOFF: u32 = 3;
 /// Between two events about attempts that gave nothing for different reasons, in microseconds.
 const REPORT_US: u64 = 5_000_000;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// This node's lock on the witness file.
+///
+/// ```text
+///   No --> Opening --> Held --> Closing --> No
+///    ^        |         |
+///    +--------+---------+  refused, failed, lost
+/// ```
+#[derive(Debug, Default, PartialEq, Eq)]
 enum WitnessLock {
     #[default]
     No,
+    /// The opening is under way.
     Opening,
-    Held,
-    Closing,
+    /// The file is open, for this node alone.
+    Held {
+        /// The record written last under this handle: the witness has voted for it.
+        written: Option<RecordId>,
+        /// The record in the write under way.
+        writing: Option<RecordId>,
+    },
+    /// It is given up: the last write or the close is under way.
+    Closing {
+        /// Whether the witness had voted.
+        voted: bool,
+    },
     /// An operation at a share that is no witness any more is under way.
     Abandoned,
 }
@@ -59,21 +78,15 @@ pub struct Witness {
     failing_since: Option<u64>,
     /// When the next beat is due.
     beat_at: u64,
-    /// The record in the write under way.
-    writing: Option<RecordId>,
-    /// The record written last under the handle that is held now.
-    written: Option<RecordId>,
     beat: u64,
     /// A holder before us may believe until then that it may serve.
     pub(super) safe_at: u64,
-    /// Whether the present attempt was told of.
-    begin_reported: bool,
     /// What was told last of attempts that gave nothing, and when.
     last_loss_reported: Option<(AttemptFailure, u64)>,
     /// Why the last attempt gave nothing.
     pub(super) why: Option<String>,
-    /// As what this node arbitrates: the previous owner, or a challenger.
-    role: Option<Claimant>,
+    /// As what this node arbitrates, where it does and has said so: the previous owner, or a challenger.
+    claimant: Option<Claimant>,
     probing: bool,
     probe_at: u64,
     /// The last probe: when, and the error where it failed.
@@ -83,7 +96,7 @@ pub struct Witness {
 impl Witness {
     /// Whether the file is held.
     pub fn holds(&self) -> bool {
-        self.lock == WitnessLock::Held
+        matches!(self.lock, WitnessLock::Held { .. })
     }
     /// Whether this node holds the file or tries to: it grants nothing then.
     pub fn engaged(&self) -> bool {
@@ -91,11 +104,11 @@ impl Witness {
     }
     /// Whether the witness, held now, has this record.
     pub fn voted_for(&self, id: &RecordId) -> bool {
-        self.holds() && self.written.as_ref() == Some(id)
+        matches!(&self.lock, WitnessLock::Held { written: Some(written), .. } if written == id)
     }
     /// Another file is the witness now: nothing is known of it.
     pub(super) fn forget(&mut self) {
-        let idle = self.lock == WitnessLock::No || (self.lock == WitnessLock::Held && self.writing.is_none());
+        let idle = matches!(self.lock, WitnessLock::No | WitnessLock::Held { writing: None, .. });
         *self = Self {
             lock: if idle { WitnessLock::No } else { WitnessLock::Abandoned },
             probing: self.probing,
@@ -142,13 +155,13 @@ impl Cluster {
         }
         let delay_us = self.settings.arbitration_delay_ms * 1000;
         // Given up only when the other member's grant carries the lease, and it is part of the cluster.
-        let keeps = self.witness.holds() && !(self.peer.member && self.leased_or_idle(ctx.now));
+        let keeps = self.witness.holds() && !(self.membership.has_peer() && self.leased_or_idle(ctx.now));
         let leader = self.saved.record.quorum_owner == self.me;
-        match self.phase {
-            Phase::Up if leader => self.peer_suspect(ctx) || self.peer.view.is_none() || keeps,
-            Phase::Up => (self.peer_lost(ctx) && ctx.due(self.isolated_since_lost() + delay_us)) || keeps,
-            Phase::Forming if self.force.requested => true,
-            Phase::Forming => {
+        match self.membership {
+            Membership::Up { .. } if leader => self.peer_suspect(ctx) || self.peer.view.is_none() || keeps,
+            Membership::Up { .. } => (self.peer_lost(ctx) && ctx.due(self.isolated_since_lost() + delay_us)) || keeps,
+            Membership::Forming { .. } if self.force.requested => true,
+            Membership::Forming { isolated_since } => {
                 if self.peer_is_there(ctx) {
                     return false;
                 }
@@ -157,25 +170,24 @@ impl Cluster {
                 } else {
                     0
                 };
-                // A fresh cluster alone is formed by the first member only, and never where the record was lost.
-                if self.has_lost_its_record() || (self.saved.record.id.is_fresh() && self.index != 0) {
+                if !votes::may_form_alone(self.stand(), self.has_lost_its_record(), self.index == 0) {
                     return false;
                 }
                 let owner = leader || self.saved.record.id.is_fresh();
-                let from = self.isolated_since.max(heard);
+                let from = isolated_since.max(heard);
                 ctx.due(from + self.node_tolerance_us() + if owner { 0 } else { delay_us })
             }
-            Phase::Evicted => false,
+            Membership::Unread | Membership::Evicted => false,
         }
     }
     fn leased_or_idle(&self, now: Now) -> bool {
         !self.report.wants_lease || self.leased_by_member(now)
     }
     fn arbitrates_as(&self) -> Claimant {
-        match self.witness.role {
+        match self.witness.claimant {
             None if self.saved.record.quorum_owner == self.me => Claimant::Owner,
             None => Claimant::Challenger,
-            Some(role) => role,
+            Some(claimant) => claimant,
         }
     }
     /// When the other member began to count as lost.
@@ -186,41 +198,43 @@ impl Cluster {
     pub(super) fn drive_witness(&mut self, ctx: &mut Ctx<Pending>) {
         self.probe_witness(ctx);
         let want = self.wants_witness(ctx);
-        match self.witness.lock {
-            WitnessLock::No if want && ctx.due(self.witness.retry_at) => {
-                if !self.witness.begin_reported {
-                    self.witness.begin_reported = true;
+        match &mut self.witness.lock {
+            WitnessLock::No if want => {
+                if !ctx.due(self.witness.retry_at) {
+                    return;
+                }
+                if self.witness.claimant.is_none() {
                     let (claimant, epoch) = (self.arbitrates_as(), self.epoch());
-                    self.witness.role = Some(claimant);
+                    self.witness.claimant = Some(claimant);
                     ctx.event(EventKind::ArbitrationBegin { claimant, epoch });
                 }
                 self.witness.lock = WitnessLock::Opening;
                 let deadline = self.open_deadline_us();
                 ctx.witness(Pending::Witness(WitnessStep::Open), WitnessAction::Open, deadline);
             }
-            WitnessLock::No if !want => {
-                self.witness.begin_reported = false;
-                self.witness.role = None;
+            WitnessLock::No => {
+                self.witness.claimant = None;
                 self.witness.last_loss_reported = None;
             }
-            WitnessLock::Held if self.witness.writing.is_none() => {
-                let stale = self.saving.is_none() && self.witness.written.as_ref() != Some(&self.saved.record.id);
+            WitnessLock::Held { written, writing } if writing.is_none() => {
+                let stale = self.saving.is_none() && written.as_ref() != Some(&self.saved.record.id);
                 if !want {
-                    self.witness.lock = WitnessLock::Closing;
+                    let voted = written.is_some();
+                    self.witness.lock = WitnessLock::Closing { voted };
                     // From now on the file says that nobody relies on it.
                     self.lease.drop_source(Source::Witness);
                     self.write(ctx, WitnessStep::LastWrite, false);
                 } else if self.saving.is_none() && (stale || ctx.due(self.witness.beat_at)) {
+                    *writing = Some(self.saved.record.id.clone());
                     self.witness.beat_at = ctx.after_ms(self.settings.witness_beat_ms);
                     self.write(ctx, WitnessStep::Write(ctx.now), true);
                 }
             }
-            _ => {}
+            WitnessLock::Opening | WitnessLock::Held { .. } | WitnessLock::Closing { .. } | WitnessLock::Abandoned => {}
         }
     }
 
     fn write(&mut self, ctx: &mut Ctx<Pending>, step: WitnessStep, held: bool) {
-        self.witness.writing = Some(self.saved.record.id.clone());
         self.witness.beat += 1;
         let file = WitnessFile {
             cluster: self.name.clone(),
@@ -279,24 +293,12 @@ impl Cluster {
             }
             (WitnessStep::Open, WitnessResult::Failed(why)) => {
                 self.not_won(ctx, &why, AttemptFailure::Working);
-                if self.force.requested && self.phase == Phase::Forming && self.saving.is_none() {
+                if self.force.requested && self.is_forming() && self.saving.is_none() {
                     self.force_alone(ctx, &format!("the witness cannot be seen ({why})"));
                 }
             }
-            (WitnessStep::Write(begun), WitnessResult::Done) => {
-                if self.witness.written.is_none() {
-                    let (claimant, epoch) = (self.arbitrates_as(), self.epoch());
-                    ctx.event(EventKind::ArbitrationWon { claimant, epoch });
-                }
-                self.witness.written = self.witness.writing.take();
-                self.witness.failures = 0;
-                self.witness.failing_since = None;
-                self.witness.last_loss_reported = None;
-                self.witness.why = None;
-                self.lease.renew(Source::Witness, begun);
-            }
+            (WitnessStep::Write(begun), WitnessResult::Done) => self.beat_written(ctx, begun),
             (WitnessStep::LastWrite, WitnessResult::Done) => {
-                self.witness.writing = None;
                 ctx.witness(
                     Pending::Witness(WitnessStep::Close),
                     WitnessAction::Close,
@@ -305,10 +307,14 @@ impl Cluster {
             }
             (WitnessStep::Close, _) => self.let_go(ctx),
             (WitnessStep::Write(_) | WitnessStep::LastWrite, result) => {
-                let had_it = self.witness.written.is_some();
+                let voted = match &self.witness.lock {
+                    WitnessLock::Held { written, .. } => written.is_some(),
+                    WitnessLock::Closing { voted } => *voted,
+                    lock => unreachable!("a write ended, and the lock is {lock:?}"),
+                };
                 self.let_go(ctx);
                 // What was held and is lost is asked for again at once; what could never be written is not.
-                let wait = if had_it { 0 } else { self.next_wait(ctx) };
+                let wait = if voted { 0 } else { self.next_wait(ctx) };
                 self.witness.retry_at = ctx.now.boot_us + wait;
                 self.report_lost(ctx, &format!("{result:?}"), AttemptFailure::Working);
             }
@@ -318,10 +324,27 @@ impl Cluster {
         }
     }
 
+    /// A beat is durable: the witness has voted for what was in it.
+    fn beat_written(&mut self, ctx: &mut Ctx<Pending>, begun: Now) {
+        let (claimant, epoch) = (self.arbitrates_as(), self.epoch());
+        let WitnessLock::Held { written, writing } = &mut self.witness.lock else {
+            unreachable!("a beat ended, and the lock is {:?}", self.witness.lock);
+        };
+        assert!(writing.is_some(), "a beat ends that was begun");
+        let first = written.is_none();
+        *written = writing.take();
+        if first {
+            ctx.event(EventKind::ArbitrationWon { claimant, epoch });
+        }
+        self.witness.failures = 0;
+        self.witness.failing_since = None;
+        self.witness.last_loss_reported = None;
+        self.witness.why = None;
+        self.lease.renew(Source::Witness, begun);
+    }
+
     fn let_go(&mut self, ctx: &mut Ctx<Pending>) {
         self.witness.lock = WitnessLock::No;
-        self.witness.writing = None;
-        self.witness.written = None;
         self.lease.drop_source(Source::Witness);
         self.witness.retry_at = self.witness.retry_at.max(ctx.now.boot_us + RETRY_US);
     }
@@ -337,11 +360,17 @@ impl Cluster {
                 return self.refuse(ctx, &why);
             }
         };
-        self.witness.lock = WitnessLock::Held;
-        self.witness.written = None;
+        assert!(
+            self.witness.lock == WitnessLock::Opening,
+            "the file that was opened was asked for"
+        );
+        self.witness.lock = WitnessLock::Held {
+            written: None,
+            writing: None,
+        };
         self.witness.beat_at = ctx.now.boot_us;
         let floor = file.as_ref().map(|f| f.id.clone()).unwrap_or_default();
-        if self.force.requested && self.phase == Phase::Forming && self.saving.is_none() {
+        if self.force.requested && self.is_forming() && self.saving.is_none() {
             if let Err(why) = self.force_with_witness(ctx, file.as_ref()) {
                 return self.refuse(ctx, &why);
             }
@@ -357,7 +386,7 @@ impl Cluster {
             }
             // Its own unfinished claim is no news: nobody else can have agreed to it.
             let own = file.id.by == self.me && file.writer == self.me && file.id.epoch <= self.saved.highest_epoch;
-            if !self.knows(&file.id) && !own {
+            if !self.stand().knows(&file.id) && !own {
                 ctx.event(EventKind::PartitionInTime {
                     seen: file.id.epoch,
                     seen_tag: file.id.tag,
@@ -368,7 +397,7 @@ impl Cluster {
             }
         }
         self.wait_for_holder(ctx, file.as_ref());
-        if self.phase == Phase::Forming && self.saving.is_none() {
+        if self.is_forming() && self.saving.is_none() {
             self.claim(ctx, floor, 0);
         }
     }
@@ -383,19 +412,22 @@ impl Cluster {
 
     /// Not to be held by us: close, and look again after a while.
     fn refuse(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
-        self.witness.lock = WitnessLock::Closing;
+        self.witness.lock = WitnessLock::Closing { voted: false };
         ctx.witness(
             Pending::Witness(WitnessStep::Close),
             WitnessAction::Close,
             self.timeout_us(),
         );
-        self.not_won(ctx, why, AttemptFailure::Ours);
-        self.witness.lock = WitnessLock::Closing;
+        self.retry_later(ctx, why, AttemptFailure::Ours);
         self.lose_quorum(ctx, why);
     }
 
     fn not_won(&mut self, ctx: &mut Ctx<Pending>, why: &str, refused: AttemptFailure) {
         self.witness.lock = WitnessLock::No;
+        self.retry_later(ctx, why, refused);
+    }
+
+    fn retry_later(&mut self, ctx: &mut Ctx<Pending>, why: &str, refused: AttemptFailure) {
         let wait = match refused {
             AttemptFailure::Ours => self.settings.witness_check_ms * 1000,
             AttemptFailure::Free => RETRY_US,
@@ -410,7 +442,7 @@ impl Cluster {
     fn open_deadline_us(&self) -> u64 {
         let failing = self.witness.failing_since;
         let slow = failing.is_some_and(|since| self.witness.answered_since(since));
-        if slow && self.phase == Phase::Forming {
+        if slow && self.is_forming() {
             self.probe_deadline_us()
         } else {
             self.timeout_us()

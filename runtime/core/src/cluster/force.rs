@@ -31,7 +31,7 @@ pub(super) struct Force {
 impl Cluster {
     /// Begins to force the quorum on this node. The outcome comes by [`Self::force_outcome`].
     pub fn force_quorum(&mut self, ctx: &mut Ctx<Pending>) -> Result<(), String> {
-        match self.phase {
+        match self.membership.phase() {
             Phase::Up => return Err("this node is in a cluster that has its quorum: there is nothing to force".into()),
             Phase::Evicted => return Err("this node was evicted: the other member must take it back".into()),
             Phase::Forming => {}
@@ -42,7 +42,7 @@ impl Cluster {
                 self.peer.name
             ));
         }
-        if !self.started || self.saving.is_some() || self.force.requested {
+        if !self.is_forming() || self.saving.is_some() || self.force.requested {
             return Err("this node is busy: try again".into());
         }
         if self.witness_path.is_none() {
@@ -102,7 +102,7 @@ impl Cluster {
 
     /// Whether the file says that the other member was forced, without this node knowing of it.
     pub(super) fn forced_elsewhere(&self, file: &WitnessFile) -> Option<String> {
-        let other = file.forced && file.writer != self.me && !self.knows(&file.id);
+        let other = file.forced && file.writer != self.me && !self.stand().knows(&file.id);
         other.then(|| {
             format!(
                 "the quorum was forced on {} in epoch {}, as the witness says",
@@ -113,10 +113,11 @@ impl Cluster {
 
     /// A regular majority has followed.
     pub(super) fn end_force(&mut self) {
-        if self.peer.member {
+        let has_peer = self.membership.has_peer();
+        if has_peer {
             self.force.mark = false;
         }
-        if self.peer.member || self.witness.voted_for(&self.saved.record.id) {
+        if has_peer || self.witness.voted_for(&self.saved.record.id) {
             self.lease.forced = false;
         }
     }

@@ -1,6 +1,7 @@
 //! Forming a cluster: two members that hear each other agree on who leads, and on a record that goes on from what both know.
 
-use super::Cluster;
+use super::membership::PeerMembership;
+use super::{Cluster, votes};
 use crate::ctx::Ctx;
 use crate::op::Pending;
 use crate::record;
@@ -11,13 +12,13 @@ use record::Record;
 impl Cluster {
     pub(super) fn drive_forming(&mut self, ctx: &mut Ctx<Pending>) {
         if self.single_member && self.saving.is_none() && self.saved.committed {
-            return self.become_up(ctx, |epoch| EventKind::ClusterFormed { epoch });
+            return self.become_up(ctx, PeerMembership::Apart, |epoch| EventKind::ClusterFormed { epoch });
         }
         let there = self.peer_is_there(ctx);
         if !there || self.saving.is_some() {
             return;
         }
-        self.isolated_since = ctx.now.boot_us;
+        self.membership.not_alone(ctx.now.boot_us);
         let Some(view) = self.peer.view.clone() else { return };
         match view.phase {
             Phase::Up => {
@@ -26,9 +27,7 @@ impl Cluster {
                     self.save(ctx, record, true);
                 } else if view.id == *mine && view.member == Some(self.incarnation) {
                     if self.saved.committed {
-                        self.become_up(ctx, |epoch| EventKind::ClusterJoined { epoch });
-                        self.peer.member = true;
-                        self.peer.was_up = true;
+                        self.become_up(ctx, PeerMembership::Up, |epoch| EventKind::ClusterJoined { epoch });
                     } else {
                         let record = self.saved.record.clone();
                         self.save(ctx, record, true);
@@ -36,11 +35,7 @@ impl Cluster {
                 }
             }
             Phase::Forming if self.leads(&view) => {
-                let mine = &self.saved.record.id;
-                let claimed = mine.by == self.me && (!self.saved.committed || view.id == *mine);
-                // Two claims of one epoch are not ordered: neither would be agreed to.
-                let clash = view.id.epoch == mine.epoch && view.id.by != mine.by;
-                if !claimed || clash || view.highest_epoch > mine.epoch {
+                if votes::must_claim(&self.me, self.stand(), stand_of(&view), view.highest_epoch) {
                     self.claim(ctx, view.id.clone(), view.highest_epoch);
                 }
             }
@@ -53,13 +48,10 @@ impl Cluster {
         }
     }
 
-    /// The other member's record, where this node may agree to it. What may not count yet must come after this node's own: two
-    /// nodes that each took over what the other one is just giving up would both believe that a majority has it.
+    /// The other member's record, where this node may agree to it.
     pub(super) fn offered(&self, view: &Heartbeat) -> Option<Record> {
-        let mine = &self.saved.record.id;
-        let record = view.record.as_ref().filter(|r| r.id == view.id && r.id != *mine)?;
-        let later = view.committed || record.id.newer_than(mine);
-        (later && view.last_committed.covers_agreed(&self.saved.last_committed)).then(|| record.clone())
+        let record = view.record.as_ref().filter(|r| r.id == view.id)?;
+        votes::agrees(self.stand(), stand_of(view)).then(|| record.clone())
     }
 
     /// Whether the other member is heard, and one with which a cluster could be formed.
@@ -68,14 +60,10 @@ impl Cluster {
         !evicted && !self.peer_lost(ctx)
     }
 
-    /// Of two nodes that look for a cluster, the one that knows more leads; of two equal ones, the first in the list.
+    /// Whether this node leads, of two that look for a cluster.
     pub(super) fn leads(&self, view: &Heartbeat) -> bool {
-        let (mine, theirs) = (self.saved.last_committed.rank(), view.last_committed.rank());
-        // A follower that has just saved the leader's record holds the same id, and follows on.
-        if self.saved.record.id == view.id && !view.id.is_fresh() {
-            return view.id.by == self.me || (view.id.by != view.from && self.index == 0);
-        }
-        mine > theirs || (mine == theirs && self.index == 0)
+        let (ours, theirs) = ((self.me.as_str(), self.stand()), (view.from.as_str(), stand_of(view)));
+        votes::leads(ours, theirs, self.index == 0)
     }
 
     /// Begins a new epoch with this node as leader.
@@ -90,5 +78,14 @@ impl Cluster {
             record.owner.clone_from(&self.me);
         }
         record
+    }
+}
+
+/// What the other member has of the record.
+fn stand_of(view: &Heartbeat) -> votes::Stand<'_> {
+    votes::Stand {
+        id: &view.id,
+        committed: view.committed,
+        last_committed: &view.last_committed,
     }
 }

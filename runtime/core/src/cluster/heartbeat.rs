@@ -2,6 +2,7 @@
 
 use super::Cluster;
 use super::lease::{MAX_UNSEEN_PAUSE_US, Source};
+use super::membership::Membership;
 use crate::ctx::Ctx;
 use crate::io::{Effect, Now};
 use crate::op::Pending;
@@ -51,12 +52,6 @@ pub(super) struct Peer {
     pub view_at: u64,
     /// When it was last known that both hear each other.
     pub mutual_at: Option<u64>,
-    /// Whether it is part of our cluster.
-    pub member: bool,
-    /// Whether it has been seen up since it became part.
-    pub was_up: bool,
-    /// Whether a new incarnation was heard while the old one was part of our cluster.
-    pub restarted: bool,
     /// Its newest heartbeat for which a grant was given, and when it came.
     granted: Option<(u64, u64)>,
     /// Our number when its present life was heard first: whoever has heard a later one from us lived after that.
@@ -91,9 +86,6 @@ impl Peer {
             view: None,
             view_at: 0,
             mutual_at: None,
-            member: false,
-            was_up: false,
-            restarted: false,
             granted: None,
             since_seq: 0,
             unproven: None,
@@ -115,7 +107,7 @@ impl Cluster {
         else {
             return;
         };
-        if !ours || !self.started {
+        if !ours || self.membership == Membership::Unread {
             return;
         }
         let old = self.peer.view.as_ref().map(|v| (v.incarnation, v.seq));
@@ -134,7 +126,7 @@ impl Cluster {
             return;
         }
         if !same {
-            self.peer.restarted |= old.is_some() && self.peer.member;
+            self.membership.peer_restarted();
             self.peer.granted = None;
             self.peer.since_seq = self.seq;
         }
@@ -337,7 +329,7 @@ impl Cluster {
             from: self.me.clone(),
             incarnation: self.incarnation,
             seq: self.seq,
-            phase: self.phase,
+            phase: self.membership.phase(),
             hears: self.peer.interfaces.iter().map(|p| p.received_at.is_some()).collect(),
             echo: match self.peer.unproven {
                 Some((incarnation, seq)) => Some(Echo {
@@ -353,7 +345,7 @@ impl Cluster {
             },
             lease: self.report.wants_lease,
             fenced: self.report.wants_lease && !self.lease_valid(now),
-            member: view.filter(|_| self.peer.member).map(|v| v.incarnation),
+            member: view.filter(|_| self.membership.has_peer()).map(|v| v.incarnation),
             id: self.saved.record.id.clone(),
             committed: self.saved.committed,
             last_committed: self.saved.last_committed.clone(),

@@ -50,6 +50,13 @@ impl Lease {
             Source::Witness => self.witness = None,
         }
     }
+    /// Whether a round trip to this source counts, or did until its time was over.
+    pub fn rests_on(&self, source: Source) -> bool {
+        match source {
+            Source::Member => self.member.is_some(),
+            Source::Witness => self.witness.is_some(),
+        }
+    }
     /// Nothing gives a right to serve any more.
     pub fn end(&mut self) {
         (self.member, self.witness, self.forced) = (None, None, false);

@@ -154,7 +154,7 @@ impl Cluster {
             .peer
             .view
             .as_ref()
-            .filter(|_| self.peer.member)
+            .filter(|_| self.membership.has_peer())
             .and_then(|v| v.probe);
         self.witness.could_be_locked() && peer.is_none_or(|(_, ok)| ok)
     }
@@ -209,7 +209,7 @@ impl Cluster {
         to.clone_into(&mut next.quorum_owner);
         let configured = self.saved.record.settings.get(WITNESS).cloned();
         if configured.is_some() && configured != next.witness {
-            if !self.peer.member {
+            if !self.membership.has_peer() {
                 return Err(format!(
                     "the witness was changed: both members must agree to the new one, and {} is not up",
                     self.peer.name
@@ -282,7 +282,7 @@ impl Cluster {
                 epoch: id.epoch,
             });
         }
-        if restart && self.phase == Phase::Up {
+        if restart && self.is_up() {
             let (why, epoch) = ("the heartbeat settings changed".to_owned(), self.epoch());
             ctx.event(EventKind::Restarting { why, epoch });
             self.lose_quorum(ctx, "the cluster service restarts");
@@ -314,24 +314,6 @@ impl Cluster {
             self.witness.forget();
             self.lease.drop_source(super::lease::Source::Witness);
             ctx.emit(Effect::UseWitness { address, share });
-        }
-    }
-
-    fn apply_membership(&mut self, ctx: &mut Ctx<Pending>) {
-        let gone = self.peer_evicted();
-        let me_gone = self.saved.record.evicted.as_deref() == Some(self.me.as_str());
-        if gone && self.peer.member {
-            self.remove_peer(ctx, "evicted");
-        }
-        self.single_member = gone;
-        if me_gone && self.phase != Phase::Evicted {
-            self.lose_quorum(ctx, "an operator evicted this node");
-            self.phase = Phase::Evicted;
-            self.beat_now = true;
-        } else if !me_gone && self.phase == Phase::Evicted {
-            self.phase = Phase::Forming;
-            self.isolated_since = ctx.now.boot_us;
-            self.beat_now = true;
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! * `saved` is what `cluster.json` holds; only that is told to others. One save is under way at a time.
-//! * A node is [`Phase::Up`] only while it has a majority: the other member heard in both directions, or the witness file
+//! * A node is [`Membership::Up`] only while it has a majority: the other member heard in both directions, or the witness file
 //!   held, or, for a bounded time, neither while it arbitrates; in that time its lease runs out by itself.
 //! * A grant in a heartbeat is a promise kept in `granted_until`: this node does not serve before that instant.
 //! * Heartbeats carry state, never deltas, so the loss of any of them costs time only.
@@ -13,7 +13,9 @@ mod forming;
 pub mod heartbeat;
 pub mod lease;
 mod live;
+mod membership;
 mod view;
+mod votes;
 
 use crate::ctx::Ctx;
 use crate::io::{DiskAction, Now};
@@ -27,7 +29,9 @@ use ccr_contract::event::EventKind;
 use ccr_contract::status::ServiceState;
 use heartbeat::Peer;
 use lease::{Lease, MAX_UNSEEN_PAUSE_US};
+use membership::{Membership, PeerMembership};
 use std::collections::VecDeque;
+use votes::PeerVote;
 
 /// Agreed records that are remembered, for operators who wait for theirs.
 const AGREED_KEPT: usize = 16;
@@ -73,9 +77,7 @@ pub struct Cluster {
     single_member: bool,
     /// The cluster service is away until then.
     restart_at: u64,
-    phase: Phase,
-    /// False until `cluster.json` was read.
-    started: bool,
+    membership: Membership,
     incarnation: u64,
     saved: PersistentState,
     saving: Option<PersistentState>,
@@ -94,8 +96,6 @@ pub struct Cluster {
     leased: bool,
     /// Until then the other member may rely on this node not to serve.
     granted_until: u64,
-    /// Since when this node has been alone without authority, or looking for a cluster.
-    isolated_since: u64,
     witness: Witness,
     report: NodeReport,
 }
@@ -125,8 +125,7 @@ impl Cluster {
             force: force::Force::default(),
             single_member: false,
             restart_at: 0,
-            phase: Phase::Forming,
-            started: false,
+            membership: Membership::Unread,
             incarnation,
             saved: PersistentState {
                 record: Record::fresh(),
@@ -147,7 +146,6 @@ impl Cluster {
             lease: Lease::default(),
             leased: false,
             granted_until: 0,
-            isolated_since: 0,
             witness: Witness::default(),
             report: NodeReport {
                 service: ServiceState::Offline,
@@ -170,9 +168,9 @@ impl Cluster {
                 ctx.disk(Pending::Quiet, DiskAction::Replace { file, bytes });
             }
         }
-        self.started = true;
+        let isolated_since = ctx.now.boot_us;
+        self.membership = Membership::Forming { isolated_since };
         self.lease.boot_clock_only = ctx.plays(Bug::LeaseByBootClock);
-        self.isolated_since = ctx.now.boot_us;
         self.next_beat = ctx.now.boot_us;
         self.apply_live(ctx, &std::collections::BTreeMap::new(), self.saved.committed);
         if !self.saved.record.id.is_fresh() && !ctx.plays(Bug::ForgetPromise) {
@@ -200,7 +198,11 @@ impl Cluster {
     }
     /// Whether this node is in a cluster that has a majority.
     pub fn is_up(&self) -> bool {
-        self.phase == Phase::Up
+        matches!(self.membership, Membership::Up { .. })
+    }
+    /// Whether this node looks for a cluster.
+    fn is_forming(&self) -> bool {
+        matches!(self.membership, Membership::Forming { .. })
     }
     /// Whether this node has no record, and logs that tell of one, or that were not read yet.
     fn has_lost_its_record(&self) -> bool {
@@ -208,7 +210,7 @@ impl Cluster {
     }
     /// Whether an operator shut this node out.
     pub fn is_evicted(&self) -> bool {
-        self.phase == Phase::Evicted
+        self.membership == Membership::Evicted
     }
     /// Whether this node may change the record.
     pub fn is_leader(&self) -> bool {
@@ -220,7 +222,7 @@ impl Cluster {
     }
     /// Whether the other member is part of the cluster.
     pub fn peer_up(&self) -> bool {
-        self.is_up() && self.peer.member
+        self.membership.has_peer()
     }
     /// What the other member said last, where it can be relied on: it is part of the cluster.
     pub fn member_heartbeat(&self) -> Option<&Heartbeat> {
@@ -275,6 +277,11 @@ impl Cluster {
 
     fn save(&mut self, ctx: &mut Ctx<Pending>, record: Record, committed: bool) {
         assert!(self.saving.is_none(), "one save at a time");
+        assert!(
+            committed || (record.id.by == self.me && self.epoch_owner.owns(record.id.epoch)),
+            "a node proposes records of its own epochs only: {:?}",
+            record.id
+        );
         let base = if committed {
             &record.id
         } else {
@@ -318,13 +325,13 @@ impl Cluster {
 
     /// One round: looks at the time and at what arrived, and acts.
     pub fn drive(&mut self, ctx: &mut Ctx<Pending>, report: NodeReport) {
-        if !self.started {
+        if self.membership == Membership::Unread {
             return;
         }
         if !ctx.due(self.restart_at) {
             return self.probe_witness(ctx);
         }
-        if self.force.requested && self.phase != Phase::Forming {
+        if self.force.requested && !self.is_forming() {
             self.force_refused("a regular cluster was formed meanwhile");
         }
         let same = |r: &NodeReport| (r.service, r.service_epoch, r.wants_lease, r.handed_over, r.redelivered);
@@ -345,35 +352,33 @@ impl Cluster {
             self.saved.highest_epoch = self.saved.highest_epoch.max(self.report.history.unwrap_or(0));
         }
         self.watch_paths(ctx);
-        match self.phase {
-            Phase::Up => self.drive_up(ctx),
-            Phase::Forming => self.drive_forming(ctx),
-            Phase::Evicted => self.drive_evicted(ctx),
+        match self.membership {
+            Membership::Up { .. } => self.drive_up(ctx),
+            Membership::Forming { .. } => self.drive_forming(ctx),
+            Membership::Evicted => self.drive_evicted(ctx),
+            Membership::Unread => {}
         }
         self.drive_witness(ctx);
         self.commit(ctx);
         self.watch_lease(ctx.now);
+        self.check(ctx.now);
         self.send_heartbeats(ctx);
     }
 
+    /// What must be so whenever the layer has looked at what changed.
+    fn check(&self, now: Now) {
+        assert!(
+            self.witness.holds() || !self.lease.rests_on(lease::Source::Witness),
+            "only who holds the witness file has a lease from it"
+        );
+        assert!(
+            self.report.service != ServiceState::Online || self.granted_until <= now.boot_us,
+            "who has promised not to serve is not online"
+        );
+    }
+
     fn drive_up(&mut self, ctx: &mut Ctx<Pending>) {
-        let lost = self.peer_lost(ctx);
-        if self.peer.member {
-            let left = self.peer.view.as_ref().is_some_and(|v| v.phase != Phase::Up);
-            if lost || (left && self.peer.was_up) || self.peer.restarted {
-                let why = if lost { "not heard" } else { "restarted or left" };
-                self.remove_peer(ctx, why);
-            } else if !left {
-                self.peer.was_up = true;
-            }
-        } else if !lost && !self.peer_evicted() && self.peer_agrees() {
-            self.peer.member = true;
-            self.peer.was_up = false;
-            self.peer.restarted = false;
-            self.beat_now = true;
-            let (member, epoch) = (self.peer.name.clone(), self.epoch());
-            ctx.event(EventKind::MemberUp { member, epoch });
-        }
+        self.watch_peer(ctx);
         if self.saving.is_none() && self.adopt_from_leader(ctx) {
             return;
         }
@@ -381,9 +386,10 @@ impl Cluster {
             return self.lose_quorum(ctx, "the other member is in a newer cluster");
         }
         self.end_force();
-        if self.peer.member || self.witness.holds() || self.lease.forced || self.single_member {
-            self.isolated_since = ctx.now.boot_us;
-        } else if ctx.due(self.isolated_since + self.patience_us()) {
+        let now = ctx.now.boot_us;
+        if votes::has_majority(self.hold(self.membership.has_peer())) {
+            self.membership.not_alone(now);
+        } else if ctx.due(self.membership.isolated_since(now) + self.patience_us()) {
             return self.lose_quorum(ctx, "neither the other member nor the witness");
         }
         self.lead(ctx);
@@ -411,18 +417,27 @@ impl Cluster {
         self.peer.view.as_ref().is_some_and(|v| {
             !lost
                 && v.member != Some(self.incarnation)
-                && !self.knows_agreed(&v.last_committed)
+                && !self.stand().knows_agreed(&v.last_committed)
                 && self.saving.is_none()
         })
     }
 
-    /// Whether this node was part of what led to `id`: it knows it as agreed, or it is its own proposal, now agreed.
-    fn knows(&self, id: &record::RecordId) -> bool {
-        self.saved.last_committed.covers(id) || self.saved.record.id == *id
+    /// What this node has of the record.
+    fn stand(&self) -> votes::Stand<'_> {
+        votes::Stand {
+            id: &self.saved.record.id,
+            committed: self.saved.committed,
+            last_committed: &self.saved.last_committed,
+        }
     }
-    /// The same of a record that was agreed to.
-    fn knows_agreed(&self, id: &record::RecordId) -> bool {
-        self.saved.last_committed.covers_agreed(id) || self.saved.record.id == *id
+    /// What it has in hand that is a second vote, or may become one, beside the other member.
+    fn hold(&self, peer: bool) -> votes::Hold {
+        votes::Hold {
+            peer,
+            witness: self.witness.holds(),
+            forced: self.lease.forced,
+            single_member: self.single_member,
+        }
     }
 
     /// A survivor that was not the leader becomes it; a leader goes above every epoch that was ever tried.
@@ -430,8 +445,9 @@ impl Cluster {
         if self.saving.is_some() {
             return;
         }
-        let leader_gone = self.saved.record.quorum_owner != self.me && !self.peer.member;
-        let can_agree = self.witness.holds() || !self.peer_lost(ctx) || self.single_member || self.lease.forced;
+        let has_peer = self.membership.has_peer();
+        let leader_gone = self.saved.record.quorum_owner != self.me && !has_peer;
+        let can_agree = votes::has_majority(self.hold(!self.peer_lost(ctx)));
         let highest = self
             .peer
             .view
@@ -440,7 +456,7 @@ impl Cluster {
             .max(self.saved.highest_epoch);
         let behind = highest > self.saved.record.id.epoch;
         // Also with a change under way: it goes on in the new epoch, and in the old one the other member might not agree to it.
-        let outrun = behind && self.is_leader() && self.peer.member && can_agree;
+        let outrun = behind && self.is_leader() && has_peer && can_agree;
         if (leader_gone && can_agree) || outrun {
             let mut floor = self.saved.record.id.clone();
             floor.epoch = highest.max(floor.epoch);
@@ -454,50 +470,31 @@ impl Cluster {
         if self.saving.is_some() || self.saved.record.id.by != self.me {
             return;
         }
-        let peer_has = self.peer.view.as_ref().is_some_and(|v| v.id == self.saved.record.id) && !self.peer_lost(ctx);
-        // A cluster that goes on is joined, not formed a second time. A node that counts as evicted by this record agrees to it.
-        let forms = self.phase == Phase::Up || self.peer.view.as_ref().is_some_and(|v| v.phase != Phase::Up);
-        let alone = self.witness.voted_for(&self.saved.record.id) || self.lease.forced || self.single_member;
-        let second = (peer_has && forms) || (alone && !self.saved.witness_change_pending);
+        let view = self.peer.view.as_ref().filter(|v| v.id == self.saved.record.id);
+        let peer = match view.map(|v| v.phase) {
+            Some(_) if self.peer_lost(ctx) => PeerVote::None,
+            Some(Phase::Up) => PeerVote::Up,
+            // A node that counts as evicted by this record agrees to it.
+            Some(Phase::Forming | Phase::Evicted) => PeerVote::Apart,
+            None => PeerVote::None,
+        };
+        let second = votes::commits(votes::Votes {
+            up: self.is_up(),
+            peer,
+            witness: self.witness.voted_for(&self.saved.record.id),
+            forced: self.lease.forced,
+            single_member: self.single_member,
+            witness_change_pending: self.saved.witness_change_pending,
+        });
         if !second {
             return;
         }
         if !self.saved.committed {
             let record = self.saved.record.clone();
             self.save(ctx, record, true);
-        } else if self.phase == Phase::Forming {
-            self.become_up(ctx, |epoch| EventKind::ClusterFormed { epoch });
+        } else if self.is_forming() {
+            self.become_up(ctx, PeerMembership::Apart, |epoch| EventKind::ClusterFormed { epoch });
         }
-    }
-
-    fn become_up(&mut self, ctx: &mut Ctx<Pending>, how: impl FnOnce(u64) -> EventKind) {
-        self.phase = Phase::Up;
-        self.isolated_since = ctx.now.boot_us;
-        self.peer.restarted = false;
-        self.beat_now = true;
-        ctx.event(how(self.epoch()));
-    }
-
-    fn remove_peer(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
-        self.peer.member = false;
-        self.peer.was_up = false;
-        self.isolated_since = ctx.now.boot_us;
-        self.beat_now = true;
-        let (member, why, epoch) = (self.peer.name.clone(), why.to_owned(), self.epoch());
-        ctx.event(EventKind::MemberDown { member, why, epoch });
-    }
-
-    pub(crate) fn lose_quorum(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
-        if self.phase != Phase::Up {
-            return;
-        }
-        self.phase = Phase::Forming;
-        self.peer.member = false;
-        self.isolated_since = ctx.now.boot_us;
-        self.lease.end();
-        self.beat_now = true;
-        let (why, epoch) = (why.to_owned(), self.epoch());
-        ctx.event(EventKind::QuorumLost { why, epoch });
     }
 
     fn report_record(&self, ctx: &mut Ctx<Pending>) {

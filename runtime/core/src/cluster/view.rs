@@ -1,5 +1,6 @@
 //! The cluster layer's part of `status`.
 
+use super::membership::Membership;
 use super::{CLUSTER_FILE, Cluster, Phase};
 use crate::io::Now;
 use ccr_contract::status::{self, ClusterState, MemberState, WitnessHealth, WitnessProbe};
@@ -7,20 +8,21 @@ use ccr_contract::status::{self, ClusterState, MemberState, WitnessHealth, Witne
 impl Cluster {
     /// What this node knows of the cluster.
     pub fn status(&self, now: Now) -> status::Cluster {
-        let quorate = self.lease_valid(now) || self.peer.member || self.witness.holds() || self.single_member;
-        let state = match self.phase {
-            Phase::Up if quorate => ClusterState::Up,
-            Phase::Up => ClusterState::NoQuorum,
-            Phase::Forming => ClusterState::Forming,
-            Phase::Evicted => ClusterState::Stopped,
+        let has_peer = self.membership.has_peer();
+        let quorate = self.lease_valid(now) || has_peer || self.witness.holds() || self.single_member;
+        let state = match self.membership {
+            Membership::Up { .. } if quorate => ClusterState::Up,
+            Membership::Up { .. } => ClusterState::NoQuorum,
+            Membership::Unread | Membership::Forming { .. } => ClusterState::Forming,
+            Membership::Evicted => ClusterState::Stopped,
         };
         let cause = (state != ClusterState::Up).then(|| self.cause(now));
         let mut have = vec![self.me.clone()];
-        if self.peer.member {
+        if has_peer {
             have.push(self.peer.name.clone());
         }
         // While both members are there nobody holds the file: the vote can be had if the last probe locked it.
-        if !self.single_member && (self.witness.holds() || (self.peer.member && self.witness.could_be_locked())) {
+        if !self.single_member && (self.witness.holds() || (has_peer && self.witness.could_be_locked())) {
             have.push("witness".into());
         }
         let total = if self.single_member {
@@ -28,7 +30,7 @@ impl Cluster {
         } else {
             2 + u32::from(self.witness_path.is_some())
         };
-        let peer_state = match (&self.peer.view, self.peer.member) {
+        let peer_state = match (&self.peer.view, has_peer) {
             (_, true) => MemberState::Up,
             (Some(_), false) if self.peer.interfaces.iter().any(|p| p.received_at.is_some()) => MemberState::Joining,
             _ => MemberState::Down,
@@ -65,7 +67,7 @@ impl Cluster {
     /// What keeps this node out of a cluster with a majority.
     pub fn cause(&self, now: Now) -> String {
         let peer = &self.peer.name;
-        if self.phase == Phase::Evicted {
+        if self.is_evicted() {
             return format!(
                 "an operator evicted this node: `join {}`, asked at {peer}, takes it back",
                 self.me
