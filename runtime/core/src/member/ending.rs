@@ -4,7 +4,7 @@
 
 use super::Member;
 use super::operator::Asker;
-use super::service::Stage;
+use super::stage::Stage;
 use crate::command::GroupName;
 use crate::io::{END_US, Effect, Reply};
 use ccr_contract::event::EventKind;
@@ -28,7 +28,7 @@ impl Member {
     pub(super) fn begin_end(&mut self) {
         let until = self.ctx.now.boot_us + END_US;
         let (served, given) = match self.service.stage {
-            Stage::Online | Stage::Draining { .. } | Stage::Closing { .. } => (self.service.epoch, false),
+            Stage::Online | Stage::Draining { .. } | Stage::Closing { .. } => (self.service.epoch(), false),
             Stage::Released { .. } | Stage::Shipped => (self.service.last_used_epoch, true),
             _ => (0, false),
         };

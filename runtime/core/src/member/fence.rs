@@ -4,7 +4,7 @@
 //! the address where it is; later it is taken, and announced, anew.
 
 use super::Member;
-use super::service::Stage;
+use super::stage::Stage;
 use crate::io::AddressKind;
 use crate::op::Pending;
 use ccr_contract::event::EventKind;
@@ -16,11 +16,21 @@ const KEPT_US: u64 = 500_000;
 /// Where the address of a service that is up is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Address {
-    Here,
+    /// Here; since then without a valid lease, where that is so.
+    Here { fenced_since: Option<u64> },
     /// Given away with the lease.
     Away,
-    /// The lease is valid again, and the address on its way.
-    Returning,
+    /// The lease was valid again, and the address is on its way; since then it is not.
+    Returning { fenced_since: Option<u64> },
+}
+
+impl Address {
+    /// Here, with a lease.
+    pub const HERE: Self = Self::Here { fenced_since: None };
+
+    pub fn is_here(self) -> bool {
+        matches!(self, Self::Here { .. })
+    }
 }
 
 impl Member {
@@ -29,7 +39,7 @@ impl Member {
         let up = matches!(self.service.stage, Stage::Online);
         match self.service.address {
             _ if up && !self.cluster.lease_valid(self.ctx.now) => ServiceState::OfflinePending,
-            Address::Away | Address::Returning if up => ServiceState::OnlinePending,
+            Address::Away | Address::Returning { .. } if up => ServiceState::OnlinePending,
             _ => self.service.state(),
         }
     }
@@ -40,26 +50,32 @@ impl Member {
             self.service.stage,
             Stage::Ready | Stage::Online | Stage::Draining { .. }
         );
-        let service = &mut self.service;
         if !up {
-            (service.address, service.fenced_since) = (Address::Here, None);
+            self.service.address = Address::HERE;
             return;
         }
         let (now, which) = (self.ctx.now, AddressKind::Service);
         if self.cluster.lease_valid(now) {
-            service.fenced_since = None;
-            if service.address == Address::Away {
-                service.address = Address::Returning;
-                self.ctx.address(Pending::Address(which, true), which, true);
-            }
+            let fenced_since = None;
+            self.service.address = match self.service.address {
+                Address::Here { .. } => Address::Here { fenced_since },
+                Address::Returning { .. } => Address::Returning { fenced_since },
+                Address::Away => {
+                    self.ctx.address(Pending::Address(which, true), which, true);
+                    Address::Returning { fenced_since }
+                }
+            };
             if let Some(end) = self.cluster.lease_ends() {
                 self.ctx.wake_at(end.max(now.boot_us) + 1);
             }
             return;
         }
-        let since = *service.fenced_since.get_or_insert(now.boot_us);
-        if service.address != Address::Away && self.ctx.due(since + KEPT_US) {
-            service.address = Address::Away;
+        let (Address::Here { fenced_since } | Address::Returning { fenced_since }) = &mut self.service.address else {
+            return;
+        };
+        let since = *fenced_since.get_or_insert(now.boot_us);
+        if self.ctx.due(since + KEPT_US) {
+            self.service.address = Address::Away;
             self.ctx.address(Pending::Address(which, false), which, false);
             let why = "the lease is over: the address is given away".to_owned();
             let epoch = self.reported_epoch();
@@ -69,13 +85,13 @@ impl Member {
 
     /// Whether a service that is up, or coming up, waits for its address.
     pub(super) fn awaits_address(&self) -> bool {
-        self.service.stage == Stage::Address || self.service.address == Address::Returning
+        self.service.stage == Stage::Address || matches!(self.service.address, Address::Returning { .. })
     }
 
     /// The address is on the interface, and was announced.
     pub(super) fn address_is_back(&mut self) {
-        if self.service.address == Address::Returning {
-            self.service.address = Address::Here;
+        if let Address::Returning { fenced_since } = self.service.address {
+            self.service.address = Address::Here { fenced_since };
             let (why, epoch) = ("the lease is valid again".to_owned(), self.reported_epoch());
             self.ctx.event(EventKind::Resumed { why, epoch });
         }

@@ -4,7 +4,7 @@
 
 use super::Member;
 use super::operator::Asker;
-use super::service::Stage;
+use super::stage::Stage;
 use crate::io::{AddressKind, Reply};
 use crate::op::Pending;
 use ccr_contract::event::EventKind;
@@ -109,9 +109,7 @@ impl Member {
             store.dismount();
         }
         self.report_offline("handoff", true);
-        self.service.last_used_epoch = self.service.epoch;
-        self.service.epoch = 0;
-        self.service.redeliver.clear();
+        self.service.end_appointment();
         self.service.stage = Stage::Released { to, asker, since };
         if let Some(ending) = &mut self.ending {
             ending.given = true;

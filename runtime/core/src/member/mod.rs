@@ -12,6 +12,7 @@ mod orderly;
 mod salvage;
 mod schedule;
 mod service;
+mod stage;
 mod status;
 mod verify;
 
@@ -28,7 +29,7 @@ use crate::wire::{self, GroupView, Msg};
 use ccr_contract::config::Config;
 use ccr_contract::event::EventKind;
 use clients::Clients;
-use service::Service;
+use stage::Service;
 use std::collections::BTreeSet;
 
 /// One of the two members.

@@ -5,7 +5,7 @@
 use super::Member;
 use super::handoff::HANDOFF_US;
 use super::operator::Asker;
-use super::service::Stage;
+use super::stage::Stage;
 use crate::io::{AddressKind, Effect, Reply};
 use crate::op::Pending;
 use crate::planted::Bug;
@@ -58,7 +58,7 @@ impl Member {
             store.roll(&mut self.ctx);
         }
         let record = self.cluster.record();
-        let mine = record.owner == self.config.node && record.owner_epoch == self.service.epoch;
+        let mine = record.owner == self.config.node && record.owner_epoch == self.service.epoch();
         let stopped = mine && record.intent == Intent::Stopped;
         // Whoever ends leaves nothing that the other one needs.
         let ships = stopped || (mine && self.ending.is_some());
@@ -71,7 +71,7 @@ impl Member {
             true if self.cluster.peer_up() => UNWELL_US,
             _ => 0,
         };
-        if done && ships && !stopped && !self.service.refused {
+        if done && ships && !stopped && !self.service.partially() {
             let to = self.cluster.peer_name().to_owned();
             self.release(to, Asker::Nobody, since);
         } else if done || self.ctx.due(since + patience) {

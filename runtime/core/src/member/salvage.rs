@@ -2,7 +2,7 @@
 //! it had open, which it closes as soon as it has read its disk (`store/tail.rs`).
 
 use super::Member;
-use super::service::Stage;
+use super::stage::Stage;
 
 /// How long a new owner looks for logs that it misses at the old one, in microseconds.
 pub(super) const SALVAGE_US: u64 = 2_000_000;
@@ -44,7 +44,7 @@ impl Member {
     /// Whether a mount waits: the other member is heard and has more, and may give it yet.
     pub(super) fn spares(&mut self) -> bool {
         let more = (0..self.stores.len()).any(|g| !self.stores[g].mounted() && !self.has_all(g));
-        if !more || self.service.forced_mount || !self.cluster.reaches_peer(&mut self.ctx) {
+        if !more || self.service.accepts_loss() || !self.cluster.reaches_peer(&mut self.ctx) {
             return false;
         }
         let until = self.ctx.now.boot_us + SALVAGE_US;

@@ -1,7 +1,7 @@
 //! What the leader decides for the service group: who owns it, and what a majority must know of it.
 
 use super::Member;
-use super::service::Stage;
+use super::stage::Stage;
 use crate::record::Record;
 use ccr_contract::status::{Intent, ServiceState};
 
@@ -25,13 +25,11 @@ impl Member {
             Some(v) if !mine && v.handed_over && !started => record.sole_copy.is_some().then(|| next().shipped()),
             _ if mine && self.service.is_released() && self.cluster.peer_up() => appoint(peer, true),
             _ if mine && self.service.is_released() => None,
-            Some(v) if mine && self.service.stage == Stage::Failed && v.service != ServiceState::Failed => {
-                appoint(peer, false)
-            }
+            Some(v) if mine && self.service.has_failed() && v.service != ServiceState::Failed => appoint(peer, false),
             _ if mine
                 && started
                 && self.ending.is_none()
-                && self.service.epoch == 0
+                && self.service.epoch() == 0
                 && self.history().is_some()
                 && record.owner_epoch <= self.last_used_epoch()
                 && self.service.stage == Stage::Off =>
@@ -40,9 +38,7 @@ impl Member {
             }
             _ if !mine && !self.cluster.peer_up() => appoint(me, false),
             Some(v) if !mine && v.handed_over => appoint(me, true),
-            Some(v) if !mine && v.service == ServiceState::Failed && self.service.stage != Stage::Failed => {
-                appoint(me, false)
-            }
+            Some(v) if !mine && v.service == ServiceState::Failed && !self.service.has_failed() => appoint(me, false),
             Some(v) if !mine && started && v.service_epoch == 0 && v.service == ServiceState::Offline => {
                 appoint(peer, false)
             }
@@ -51,7 +47,7 @@ impl Member {
         let proposal = proposal.or_else(|| {
             // What the owner has done, where it serves under this appointment.
             let (mounted, redelivered): (Vec<bool>, bool) = if mine {
-                let mine = self.service.epoch == record.owner_epoch;
+                let mine = self.service.epoch() == record.owner_epoch;
                 let mounted = self.stores.iter().map(|s| s.mounted() && mine).collect();
                 (mounted, mine && self.service.all_redeliver())
             } else {

@@ -13,197 +13,18 @@ use super::Member;
 use super::handoff::HANDOFF_US;
 use super::operator::Asker;
 use super::salvage::{SALVAGE_ALL_US, SALVAGE_US};
-use crate::ctx::Ctx;
+use super::stage::{Appointment, Redelivery, Stage};
 use crate::io::{AddressKind, Effect, Reply};
 use crate::op::Pending;
 use crate::planted::Bug;
-use crate::record::Record;
-use ccr_contract::config::{Config, DatabaseFailure};
+use ccr_contract::config::DatabaseFailure;
 use ccr_contract::event::{EventKind, OnlineCause};
-use ccr_contract::status::{Intent, ServiceState};
-use std::collections::BTreeSet;
+use ccr_contract::status::Intent;
 
 /// How long a resource that failed is left alone, in microseconds.
 const FAILED_US: u64 = 15_000_000;
 /// Between two requests to a hub for redelivery, in microseconds.
 const REDELIVER_US: u64 = 2_000_000;
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Stage {
-    Off,
-    /// Until the other member's last lease is over for certain.
-    Waiting,
-    /// Looks for logs at the other member: so long without another one, with so many generations here, and then at the end.
-    Salvaging {
-        until: u64,
-        have: u64,
-        end: u64,
-    },
-    Mounting,
-    /// The address is on its way.
-    Address,
-    /// Everything is up; the first valid lease makes it online.
-    Ready,
-    Online,
-    Draining {
-        to: String,
-        asker: Asker,
-        since: u64,
-    },
-    /// Going offline in order: what is open is closed, and where an operator stops the service, shipped.
-    Closing {
-        since: u64,
-    },
-    /// Stopped by an operator, and the copy has everything; the record does not say so yet.
-    Shipped,
-    /// Handed over; the other member is to be appointed.
-    Released {
-        to: String,
-        asker: Asker,
-        since: u64,
-    },
-    /// A resource failed here.
-    Failed,
-}
-
-/// The service group as this node has it.
-#[derive(Debug)]
-pub struct Service {
-    pub(super) stage: Stage,
-    /// The appointment in use.
-    pub(super) epoch: u64,
-    /// Appointments up to this one are used up: they belonged to an earlier life, or ended with a loss of quorum.
-    pub(super) last_used_epoch: u64,
-    pub(super) since: u64,
-    pub(super) refused: bool,
-    /// Mount whatever the loss: an operator said so.
-    pub(super) forced_mount: bool,
-    pub(super) hubs: Vec<String>,
-    pub(super) redeliver: BTreeSet<String>,
-    /// Whether the hubs were asked in this appointment.
-    pub(super) requested: bool,
-    pub(super) ask_at: u64,
-    /// Until then a mount with a loss waits for what the other member, which is heard, still has.
-    pub(super) spare_until: Option<u64>,
-    /// When a move away from a damaged database may be tried next.
-    pub(super) move_at: u64,
-    /// When a failed resource may be tried again here.
-    pub(super) retry_at: u64,
-    /// Since when the preferred member could have the service back.
-    pub(super) preferred_well_since: Option<u64>,
-    pub(super) finished: Option<(Asker, Reply)>,
-    /// A move that waits for the verification of its target.
-    pub(super) verifying: Option<super::verify::Verifying>,
-    /// The address of a service that is up.
-    pub(super) address: super::fence::Address,
-    /// Since when a service that is up has had no valid lease.
-    pub(super) fenced_since: Option<u64>,
-}
-
-impl Service {
-    /// Nothing runs.
-    pub fn new(config: &Config) -> Self {
-        Self {
-            stage: Stage::Off,
-            epoch: 0,
-            last_used_epoch: u64::MAX,
-            since: 0,
-            refused: false,
-            forced_mount: false,
-            hubs: config.hubs.iter().map(|h| h.name.clone()).collect(),
-            redeliver: BTreeSet::new(),
-            requested: false,
-            ask_at: 0,
-            spare_until: None,
-            move_at: 0,
-            retry_at: 0,
-            preferred_well_since: None,
-            finished: None,
-            verifying: None,
-            address: super::fence::Address::Here,
-            fenced_since: None,
-        }
-    }
-    /// The record was read from the disk: appointments of earlier lives do not count.
-    pub fn start(&mut self, record: &Record) {
-        self.last_used_epoch = record.owner_epoch;
-    }
-    /// The appointment under which this node serves or is about to; 0 without.
-    pub fn epoch(&self) -> u64 {
-        self.epoch
-    }
-    /// Whether clients are answered, the lease permitting.
-    pub fn serves(&self) -> bool {
-        self.stage == Stage::Online
-    }
-    /// Whether this node is on its way to serve, or serves.
-    pub fn is_engaged(&self) -> bool {
-        !matches!(
-            self.stage,
-            Stage::Off | Stage::Released { .. } | Stage::Shipped | Stage::Failed
-        )
-    }
-    /// Whether the copies shall look for missing logs at the other member.
-    pub fn salvages(&self) -> bool {
-        let refused = self.refused && !self.forced_mount && self.is_engaged() && !self.closes();
-        matches!(self.stage, Stage::Salvaging { .. }) || refused
-    }
-    /// Whether it goes offline in order.
-    pub fn closes(&self) -> bool {
-        matches!(self.stage, Stage::Closing { .. })
-    }
-    /// Whether this node needs grants.
-    pub fn wants_lease(&self) -> bool {
-        matches!(
-            self.stage,
-            Stage::Ready | Stage::Online | Stage::Address | Stage::Draining { .. }
-        )
-    }
-    /// Whether the service was handed over and awaits its new owner.
-    pub fn is_released(&self) -> bool {
-        matches!(self.stage, Stage::Released { .. })
-    }
-    /// Whether whoever is appointed next finds everything on the other member: told in heartbeats.
-    pub fn has_given_all(&self) -> bool {
-        self.is_released() || self.stage == Stage::Shipped
-    }
-    /// The state in the original's words, where the lease is valid and the address here: see [`Member::service_state`].
-    pub(super) fn state(&self) -> ServiceState {
-        match self.stage {
-            Stage::Off | Stage::Shipped => ServiceState::Offline,
-            Stage::Waiting | Stage::Salvaging { .. } | Stage::Mounting | Stage::Address | Stage::Ready => {
-                ServiceState::OnlinePending
-            }
-            Stage::Online if self.refused => ServiceState::PartiallyOnline,
-            Stage::Online => ServiceState::Online,
-            Stage::Draining { .. } | Stage::Closing { .. } | Stage::Released { .. } => ServiceState::OfflinePending,
-            Stage::Failed => ServiceState::Failed,
-        }
-    }
-    /// Whether some database is not mounted although the service is up.
-    pub fn partially(&self) -> bool {
-        self.refused
-    }
-    /// An operator accepts the loss.
-    pub fn force_mount(&mut self) {
-        self.forced_mount = true;
-    }
-    /// Whether every hub has said in this appointment that it delivers again.
-    pub fn all_redeliver(&self) -> bool {
-        self.stage == Stage::Online && self.requested && self.redeliver.is_empty()
-    }
-    /// A hub has queued again what it had.
-    pub fn redelivered(&mut self, ctx: &mut Ctx<Pending>, hub: &str, epoch: u64, count: u64) {
-        if epoch == self.epoch && self.redeliver.remove(hub) {
-            ctx.event(EventKind::RedeliveryAsked {
-                hub: hub.to_owned(),
-                epoch,
-                count,
-                ok: true,
-            });
-        }
-    }
-}
 
 impl Member {
     /// Appointments up to this one are used up. A node whose record was lost knows from its logs in which epochs it has served.
@@ -225,7 +46,7 @@ impl Member {
         let epoch = record.owner_epoch;
         let still = self.cluster.is_up()
             && record.owner == self.config.node
-            && record.owner_epoch == self.service.epoch
+            && record.owner_epoch == self.service.epoch()
             && started;
         if self.service.is_engaged() && !still {
             self.leave();
@@ -242,12 +63,14 @@ impl Member {
             self.refuse_move("the service is not Online any more");
         }
         match self.service.stage.clone() {
-            Stage::Off | Stage::Shipped | Stage::Failed if appointed => {
-                self.service.epoch = epoch;
-                self.service.since = self.ctx.now.boot_us;
-                self.service.refused = false;
-                self.service.forced_mount = false;
-                self.service.requested = false;
+            Stage::Off | Stage::Shipped | Stage::Failed { .. } if appointed => {
+                self.service.appointment = Some(Appointment {
+                    epoch,
+                    since: self.ctx.now.boot_us,
+                    refused: false,
+                    forced_mount: false,
+                    redelivery: Redelivery::NotAsked,
+                });
                 self.service.stage = Stage::Waiting;
                 let clean = self.cluster.record().clean;
                 let why = if clean {
@@ -268,8 +91,8 @@ impl Member {
             Stage::Closing { since } => self.closing(since),
             Stage::Released { to, asker, since } => self.released(&to, asker, since),
             Stage::Shipped if self.cluster.record().sole_copy.is_none() => self.service.stage = Stage::Off,
-            Stage::Failed => {
-                if self.ctx.due(self.service.retry_at) {
+            Stage::Failed { retry_at } => {
+                if self.ctx.due(retry_at) {
                     self.service.stage = Stage::Off;
                 }
             }
@@ -279,6 +102,24 @@ impl Member {
         if let Some((asker, reply)) = self.service.finished.take() {
             self.answer(asker, reply);
         }
+        self.check_service();
+    }
+
+    /// What must be so whenever the service was looked after.
+    fn check_service(&self) {
+        let service = &self.service;
+        assert_eq!(
+            service.is_engaged(),
+            service.appointment.is_some(),
+            "an appointment is in use exactly while the service is here: {:?}",
+            service.stage
+        );
+        let record = self.cluster.record();
+        let mine = self.cluster.is_up() && record.owner == self.config.node && record.owner_epoch == service.epoch();
+        assert!(
+            !service.serves() || mine,
+            "who serves is in a cluster with a majority, and was appointed by its record: {record:?}"
+        );
     }
 
     fn report_resource_failed(&mut self, resource: &str, why: &str) {
@@ -289,9 +130,9 @@ impl Member {
 
     /// A resource of the service failed here. The other member is asked first; where that cannot help, this one tries again.
     fn resource_failed(&mut self) {
-        self.service.stage = Stage::Failed;
-        self.service.retry_at = self.ctx.now.boot_us + FAILED_US;
-        self.ctx.wake_at(self.service.retry_at);
+        let retry_at = self.ctx.now.boot_us + FAILED_US;
+        self.service.stage = Stage::Failed { retry_at };
+        self.ctx.wake_at(retry_at);
     }
 
     fn waiting(&mut self) {
@@ -327,16 +168,16 @@ impl Member {
         } else {
             self.cluster.settings().dial.tolerated()
         };
-        let forced = self.service.forced_mount;
+        let forced = self.service.accepts_loss();
         let open_damage = store.open_damage.as_ref().filter(|_| !forced);
-        let verdict = match self.copies[g].mountable(store, self.service.forced_mount) {
+        let verdict = match self.copies[g].mountable(store, self.service.accepts_loss()) {
             Err(why) => Err(why),
             Ok(()) if let Some(why) = store.held(self.ctx.now.boot_us) => Err(why.to_owned()),
             Ok(()) if let Some(why) = open_damage => Err(why.clone()),
             Ok(()) if store.stream.is_none() && record.served(g) > 0 => Err("there is no database on this node".into()),
             Ok(())
                 if store.source_state.verified < record.served(g)
-                    && !self.service.forced_mount
+                    && !self.service.accepts_loss()
                     && !self.ctx.plays(Bug::UnreadSourceIsNone) =>
             {
                 Err(format!(
@@ -345,11 +186,11 @@ impl Member {
                 ))
             }
             Ok(()) if self.ctx.plays(Bug::MountBeyondDial) => Ok(()),
-            Ok(()) if self.held_elsewhere(g) && !self.service.forced_mount => Err(format!(
+            Ok(()) if self.held_elsewhere(g) && !self.service.accepts_loss() => Err(format!(
                 "only {} has all that was acknowledged before the service was stopped",
                 self.cluster.peer_name()
             )),
-            Ok(()) if lost > tolerated && !self.service.forced_mount => {
+            Ok(()) if lost > tolerated && !self.service.accepts_loss() => {
                 Err(format!("{lost} logs are lost, {tolerated} are tolerated"))
             }
             Ok(()) => Ok(()),
@@ -363,16 +204,16 @@ impl Member {
             return;
         }
         self.service.stage = Stage::Mounting;
-        let was_refused = std::mem::replace(&mut self.service.refused, false);
+        let was_refused = std::mem::replace(&mut self.service.appointment().refused, false);
         let tolerated = self.cluster.settings().dial.tolerated();
-        let epoch = self.service.epoch;
+        let epoch = self.service.epoch();
         for g in 0..self.stores.len() {
             if self.stores[g].mounted() || self.stores[g].is_mounting() {
                 continue;
             }
             let (lost, verdict) = self.dial(g);
             if let Err(why) = verdict {
-                self.service.refused = true;
+                self.service.appointment().refused = true;
                 if !was_refused {
                     self.ctx.event(EventKind::DialRefused {
                         group: self.stores[g].name.clone(),
@@ -409,8 +250,10 @@ impl Member {
         if self.stores.iter().any(crate::store::Store::is_mounting) {
             return;
         }
-        self.service.refused |= !self.stores.iter().all(crate::store::Store::mounted);
-        let ms = (self.ctx.now.boot_us - self.service.since) / 1000;
+        let all = self.stores.iter().all(crate::store::Store::mounted);
+        let appointment = self.service.appointment();
+        appointment.refused |= !all;
+        let ms = (self.ctx.now.boot_us - appointment.since) / 1000;
         if self.stores.iter().any(crate::store::Store::mounted) {
             let epoch = self.reported_epoch();
             self.ctx.event(EventKind::Mounted { ms, epoch });
@@ -444,27 +287,27 @@ impl Member {
     fn ready(&mut self) {
         // That this node has mounted must be known to a majority before anything is acknowledged: whoever takes over later
         // must know with whose logs to compare its own.
-        let epoch = self.service.epoch;
+        let epoch = self.service.epoch();
         let record = self.cluster.record();
         let recorded = self.stores.iter().all(|s| !s.mounted() || record.served(s.at) == epoch);
-        let here = self.service.address == super::fence::Address::Here;
+        let here = self.service.address.is_here();
         // A promise that was given while the databases were mounted is kept as well.
         let free = self.ctx.due(self.cluster.safe_to_serve_at());
         if !recorded || !here || !free || !self.cluster.committed() || !self.cluster.lease_valid(self.ctx.now) {
             return;
         }
         self.service.stage = Stage::Online;
-        let ms = (self.ctx.now.boot_us - self.service.since) / 1000;
+        let appointment = self.service.appointment();
+        let (refused, ms) = (appointment.refused, (self.ctx.now.boot_us - appointment.since) / 1000);
         let epoch = self.reported_epoch();
-        self.ctx.event(if self.service.refused {
+        self.ctx.event(if refused {
             EventKind::PartiallyOnline { ms, epoch }
         } else {
             EventKind::Online { ms, epoch }
         });
-        if self.cluster.record().redeliver && !self.service.refused {
-            self.service.requested = true;
-            self.service.redeliver = self.service.hubs.iter().cloned().collect();
-            self.service.ask_at = 0;
+        if self.cluster.record().redeliver && !refused {
+            let (left, ask_at) = (self.service.hubs.iter().cloned().collect(), 0);
+            self.service.appointment().redelivery = Redelivery::Asked { left, ask_at };
         }
     }
 
@@ -482,7 +325,7 @@ impl Member {
             let to = self.cluster.peer_name().to_owned();
             return self.begin_move(to, "a log of the database is damaged".into(), Asker::Nobody);
         }
-        if !self.service.refused {
+        if !self.service.partially() {
             return self.fail_back();
         }
         if let Some(at) = self
@@ -505,14 +348,19 @@ impl Member {
     }
 
     fn ask_hubs(&mut self) {
-        if self.service.redeliver.is_empty() || self.service.stage != Stage::Online {
+        if self.service.stage != Stage::Online {
             return;
         }
-        if self.ctx.due(self.service.ask_at) {
-            self.service.ask_at = self.ctx.now.boot_us + REDELIVER_US;
-            self.ctx.wake_at(self.service.ask_at);
-            let epoch = self.service.epoch;
-            for hub in &self.service.redeliver {
+        let Appointment { epoch, redelivery, .. } =
+            self.service.appointment.as_mut().expect("online by an appointment");
+        let Redelivery::Asked { left, ask_at } = redelivery else {
+            return;
+        };
+        if !left.is_empty() && self.ctx.due(*ask_at) {
+            *ask_at = self.ctx.now.boot_us + REDELIVER_US;
+            self.ctx.wake_at(*ask_at);
+            let epoch = *epoch;
+            for hub in &*left {
                 self.streams
                     .send(&mut self.ctx, hub, &crate::wire::Msg::Redeliver { epoch });
             }
@@ -545,9 +393,7 @@ impl Member {
             self.service.finished = Some((asker.clone(), Reply::Denied(text)));
         }
         self.report_offline(why, orderly);
-        self.service.last_used_epoch = self.service.last_used_epoch.max(self.service.epoch);
-        self.service.epoch = 0;
-        self.service.redeliver.clear();
+        self.service.end_appointment();
         self.service.stage = Stage::Off;
     }
 
@@ -564,10 +410,7 @@ impl Member {
 
     /// The epoch in which the service is here; where it is not, the cluster's.
     pub(super) fn reported_epoch(&self) -> u64 {
-        if self.service.epoch != 0 {
-            self.service.epoch
-        } else {
-            self.cluster.record().id.epoch
-        }
+        let appointment = self.service.appointment.as_ref();
+        appointment.map_or(self.cluster.record().id.epoch, |a| a.epoch)
     }
 }

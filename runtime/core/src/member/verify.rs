@@ -3,7 +3,7 @@
 //! disk allows. What it finds refuses the move.
 
 use super::operator::Asker;
-use super::service::Stage;
+use super::stage::Stage;
 use super::{Member, source};
 use crate::io::{ConnId, Effect, Reply};
 use crate::wire::Msg;
