@@ -23,10 +23,11 @@ mod world;
 use crate::command::{Command, GroupName};
 use crate::planted::Bug;
 use ccr_contract::config::{Config, DatabaseFailure, Network, Peer, Role, Settings, Shipping, Witness};
-use ccr_contract::status::{ClusterState, CopyStatus, NetworkRole};
+use ccr_contract::status::{ClusterState, CopyStatus, NetworkRole, ServiceState};
 pub use check::CHECKS;
 pub use counters::Counters;
 use plan::{Plan, WINDOW_US};
+use reads::NotWell;
 use rng::Rng;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -153,7 +154,7 @@ fn drive(world: &mut World) {
     }
     world.heal();
     let limit = world.now + CONVERGENCE_US;
-    let mut seen = String::new();
+    let mut seen = None;
     // Long enough for an open log to be closed that the last redelivery wrote to.
     let well = 5 + world.machines[0].config.settings.idle_roll_ms / 2000;
     let mut settled = 0;
@@ -165,21 +166,22 @@ fn drive(world: &mut World) {
             Ok(()) => settled += 1,
             Err(why) => {
                 settled = 0;
-                if seen != why {
+                if seen.as_ref() != Some(&why) {
                     let told = (0..2).filter_map(|i| world.ask_status(i)).filter_map(|s| s.cluster);
                     let causes: Vec<_> = told.map(|c| (c.state, c.cause)).collect();
                     world.note(|| format!("not well: {why}; {causes:?}"));
                 }
                 world.mend(&why);
-                seen = why;
+                seen = Some(why);
             }
         }
         if world.now > limit {
             world.checks.broke(
                 "I11",
                 format!(
-                    "not well {} s after everything was healed: {seen}",
-                    CONVERGENCE_US / 1_000_000
+                    "not well {} s after everything was healed: {}",
+                    CONVERGENCE_US / 1_000_000,
+                    seen.as_ref().map(NotWell::to_string).unwrap_or_default()
                 ),
             );
         }
@@ -278,26 +280,30 @@ fn configs(plan: &Plan) -> Vec<Config> {
 
 impl World {
     /// What an operator does when the cluster does not become well by itself.
-    fn mend(&mut self, why: &str) {
+    fn mend(&mut self, why: &NotWell) {
         let group = None;
         self.take_away_what_is_not_understood();
         if let Some(i) = self.needs_force() {
             // What the other one did alone, or this one's record said, is given up; mail comes back from the dumpster.
             return self.order(usize::MAX, i, Command::ForceQuorum);
         }
-        if why.contains("Failed") {
-            self.mend_failed();
-        } else if why.contains("PartiallyOnline") {
-            // First the database that is there; where that is none, back to the node that has one.
-            self.mended += 1;
-            if self.mended % 4 == 1 {
-                self.checks.loss_accepted();
-                self.order(usize::MAX, 0, Command::Mount { group });
-            } else if self.mended % 4 == 3 {
-                self.move_service();
+        match why {
+            NotWell::Service(_, ServiceState::Failed) => self.mend_failed(),
+            NotWell::Copy(_, copy) if copy.status == CopyStatus::Failed => self.mend_failed(),
+            NotWell::Service(_, ServiceState::PartiallyOnline) => {
+                // First the database that is there; where that is none, back to the node that has one.
+                self.mended += 1;
+                if self.mended % 4 == 1 {
+                    self.checks.loss_accepted();
+                    self.order(usize::MAX, 0, Command::Mount { group });
+                } else if self.mended % 4 == 3 {
+                    self.move_service();
+                }
             }
-        } else if why.contains("Suspended") {
-            self.order(usize::MAX, 0, Command::Resume { group });
+            NotWell::Copy(_, copy) if copy.status == CopyStatus::Suspended => {
+                self.order(usize::MAX, 0, Command::Resume { group });
+            }
+            _ => {}
         }
         let evicted = (0..2)
             .filter_map(|i| self.ask_status(i)?.cluster)
@@ -307,7 +313,7 @@ impl World {
                 self.order(usize::MAX, 1 - i, Command::Join { node: (*node).into() });
             }
         }
-        if why.contains("Offline") {
+        if let NotWell::Service(_, ServiceState::Offline | ServiceState::OfflinePending) = why {
             self.order(usize::MAX, 0, Command::Start);
         }
     }

@@ -5,7 +5,7 @@ use super::world::World;
 use crate::command::Command;
 use crate::io::{Effect, Input, Reply};
 use ccr_contract::dump::{Dump, Group};
-use ccr_contract::status::{CopyStatus, ServiceState, Status};
+use ccr_contract::status::{ClusterState, Copy, CopyStatus, ServiceState, Status};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bodies that a hub may hold: those of eight deliveries at once, and four that come next.
@@ -13,6 +13,43 @@ const MOST_BODIES: usize = 12;
 
 /// An invariant, and how it was broken.
 type Broken = (&'static str, String);
+
+/// What is not as it should be when nothing is broken: who says so, and what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotWell {
+    /// A member does not answer.
+    Silent(usize),
+    /// A member is in no cluster.
+    Apart(usize, Option<ClusterState>),
+    /// The service is not online.
+    Service(usize, ServiceState),
+    /// The members disagree about the active node.
+    Disagree,
+    /// A copy is not healthy, or lags behind.
+    Copy(usize, Copy),
+    /// A member reports no copy.
+    NoCopy(usize),
+    /// A hub has messages, where it answers.
+    Hub(usize, Option<u64>),
+}
+
+impl std::fmt::Display for NotWell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Silent(i) => write!(f, "node {i} does not answer"),
+            Self::Apart(i, state) => write!(f, "node {i} is in no cluster: {state:?}"),
+            Self::Service(i, state) => write!(f, "node {i} says the service is {state:?}"),
+            Self::Disagree => f.write_str("the members disagree about the active node"),
+            Self::Copy(i, c) => write!(
+                f,
+                "node {i}: copy {:?} queues {} {} {:?}",
+                c.status, c.copy_queue, c.replay_queue, c.error
+            ),
+            Self::NoCopy(i) => write!(f, "node {i} reports no copy"),
+            Self::Hub(h, queued) => write!(f, "hub {h} has {queued:?} messages"),
+        }
+    }
+}
 
 impl World {
     /// What a member holds: its answer to `dump`; none where it does not run.
@@ -89,37 +126,32 @@ impl World {
     }
 
     /// Whether the cluster is as it should be when nothing is broken.
-    pub fn converged(&mut self) -> Result<(), String> {
+    pub fn converged(&mut self) -> Result<(), NotWell> {
         let status: Vec<_> = (0..self.machines.len()).map(|i| self.ask_status(i)).collect();
         let mut active = None;
         for (i, s) in status.iter().enumerate().take(2) {
-            let s = s.as_ref().ok_or(format!("node {i} does not answer"))?;
-            let service = s.service.as_ref().ok_or(format!(
-                "node {i} is in no cluster: {:?}",
-                s.cluster.as_ref().map(|c| c.state)
-            ))?;
+            let s = s.as_ref().ok_or(NotWell::Silent(i))?;
+            let service = s.service.as_ref();
+            let service = service.ok_or(NotWell::Apart(i, s.cluster.as_ref().map(|c| c.state)))?;
             if service.state != ServiceState::Online {
-                return Err(format!("node {i} says the service is {:?}", service.state));
+                return Err(NotWell::Service(i, service.state));
             }
             if active.get_or_insert(service.active.clone()) != &service.active {
-                return Err("the members disagree about the active node".into());
+                return Err(NotWell::Disagree);
             }
             for c in &s.copies {
                 if c.status != CopyStatus::Healthy || c.copy_queue > 0 {
-                    return Err(format!(
-                        "node {i}: copy {:?} queues {} {} {:?}",
-                        c.status, c.copy_queue, c.replay_queue, c.error
-                    ));
+                    return Err(NotWell::Copy(i, c.clone()));
                 }
             }
             if s.copies.is_empty() {
-                return Err(format!("node {i} reports no copy"));
+                return Err(NotWell::NoCopy(i));
             }
         }
         for (h, s) in status.iter().enumerate().skip(2) {
             let queued = s.as_ref().and_then(|s| s.hub.as_ref()).map(|h| h.queued);
             if queued != Some(0) {
-                return Err(format!("hub {h} has {queued:?} messages"));
+                return Err(NotWell::Hub(h, queued));
             }
         }
         Ok(())

@@ -168,17 +168,17 @@ impl Lab {
     pub fn converges(&mut self) {
         self.world.heal();
         let end = self.world.now + CONVERGENCE_US;
-        let (mut well, mut why) = (0, String::new());
+        let (mut well, mut why) = (0, None);
         while well < 5 {
             self.secs(2);
             self.holds();
-            assert!(self.world.now < end, "not well: {why}\n{}", self.tail(40));
+            assert!(self.world.now < end, "not well: {why:?}\n{}", self.tail(40));
             match self.world.converged() {
                 Ok(()) => well += 1,
                 Err(seen) => {
                     well = 0;
                     self.world.mend(&seen);
-                    why = seen;
+                    why = Some(seen);
                 }
             }
         }
