@@ -199,3 +199,6 @@ fn unknown(what: &str, name: &str, known: impl IntoIterator<Item = String>) -> E
             }),
     )
 }
+
+#[cfg(test)]
+mod docs_test;
