@@ -10,4 +10,5 @@ mod orderly;
 mod recovery;
 mod replication;
 mod seeding;
+mod store_model;
 mod witness;
