@@ -421,7 +421,9 @@ impl Core {
         let channel = job.channel;
         match &mut job.kind {
             Kind::Follow { follower, .. } if stream == Stream::Err => follower.complain(bytes),
-            Kind::Follow { follower, .. } if job.killed.is_none() => {
+            // The pipes of what was killed are emptied; its lines ended before.
+            Kind::Follow { .. } if job.killed.is_some() => {}
+            Kind::Follow { follower, .. } => {
                 let too_long = follower.print(bytes).is_err();
                 if let Some(channel) = channel {
                     for (number, text) in follower.fresh() {

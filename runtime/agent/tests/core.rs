@@ -295,6 +295,8 @@ fn jobs_and_lines_are_bounded() {
     assert!(core.room(id, Stream::Out) > 0);
     let orders = core.hear(0, Input::Output(id, Stream::Out, vec![b'x'; MAX_LINE + 1]));
     assert_eq!(killed(&orders), [id]);
+    let rest = core.hear(0, Input::Output(id, Stream::Out, b"the rest\n".to_vec()));
+    assert_eq!(rest, [], "the rest of it is nobody's");
     assert_eq!(
         ended(&core.hear(0, Input::Ended(id, End::Signalled(9)))),
         Some((1, End::LineTooLong))
