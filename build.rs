@@ -13,13 +13,6 @@ fn main() {
         }
     }
     let out = PathBuf::from(set("OUT_DIR"));
-    let program = "--crate-type=bin".into();
-    compile(
-        "runtime/clock/src/main.rs",
-        "lab_clock",
-        &out.join("lab-clock"),
-        &[program],
-    );
     println!("cargo::rerun-if-changed=runtime/agent/src");
     let library = out.join("liblab_agent.rlib");
     compile(

@@ -348,9 +348,9 @@ impl NodeFiles {
     pub fn console(&self) -> PathBuf {
         self.run.join(format!("{}.c", self.node))
     }
-    /// The program in the machine that tells and sets its clock.
-    pub fn clock(&self) -> PathBuf {
-        self.run.join(format!("{}.t", self.node))
+    /// The agent in the machine.
+    pub fn agent(&self) -> PathBuf {
+        self.run.join(format!("{}.a", self.node))
     }
 }
 

@@ -6,14 +6,16 @@ mod common;
 mod machine;
 
 use common::timed;
-use failoverlab::guest::clock::Clock;
+use failoverlab::guest::agent::{AgentRemote, Line};
 use failoverlab::guest::qemu_agent::QemuAgent;
 use failoverlab::guest::ssh::{Ssh, Target, openssh_argv};
 use failoverlab::guest::{Command, Remote, wait_ready};
+use failoverlab::wait::{Probe, wait_until};
 use machine::{Machine, run, within};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 #[test]
@@ -77,8 +79,8 @@ fn a_machine_knows_what_its_credentials_say() {
     commands_over_ssh(&mut ssh);
     transfers_over_ssh(&mut ssh);
     the_systems_ssh(&machine.target);
+    the_qemu_agent(&machine, &mut ssh);
     the_agent(&machine, &mut ssh);
-    the_clock(&machine, &mut ssh);
     another_host_key_is_refused(&machine.target);
     following_ends_with_the_machine(machine);
 }
@@ -145,8 +147,8 @@ fn the_systems_ssh(target: &Target) {
     );
 }
 
-fn the_agent(machine: &Machine, ssh: &mut Ssh) {
-    let mut agent = QemuAgent::over("node1", machine.agent());
+fn the_qemu_agent(machine: &Machine, ssh: &mut Ssh) {
+    let mut agent = QemuAgent::over("node1", machine.qemu_agent());
     agent.wait(within(30)).unwrap();
     let begin = Instant::now();
     agent.ping(within(5)).unwrap();
@@ -182,38 +184,92 @@ fn the_agent(machine: &Machine, ssh: &mut Ssh) {
     );
 }
 
-/// Told and set by a program that has nothing to do while no request comes, whatever came before; the clock chip stays the host's.
-fn the_clock(machine: &Machine, ssh: &mut Ssh) {
-    let host = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let mut noise = UnixStream::connect(&machine.clock).unwrap();
+/// The engine's first way in: what it does, whatever came before; that it has nothing to do while nobody asks; that it is missed.
+fn the_agent(machine: &Machine, ssh: &mut Ssh) {
+    let mut noise = UnixStream::connect(&machine.agent).unwrap();
     noise.write_all(&[b'x'; 70_000]).unwrap();
-    noise
-        .write_all(b"\nhalt now\nset 1 -5 0\nlook gone\nhalf a li")
-        .unwrap();
+    noise.write_all(b"\0garbage\0half a fra").unwrap();
     drop(noise);
-    let mut clock = Clock::connect("node1", &machine.clock).unwrap();
-    let told = clock.look(within(10)).unwrap();
-    assert!(told.time.abs_diff(host()) < Duration::from_secs(5), "{told:?}");
+    let connect = || Line::connect("node1", &machine.agent, [7; 16], within(30)).unwrap();
+    let line = timed("agent: hello", connect);
     let boot_id = run(ssh, &["cat", "/proc/sys/kernel/random/boot_id"]);
-    assert_eq!(told.boot_id, boot_id.trim());
+    assert_eq!(line.boot_id(), boot_id.trim());
+    the_clock(&line, ssh);
+    let mut remote = AgentRemote::new(line.clone());
+    let mut command = Command::new(["sh", "-c", "cat; echo err >&2; exit 3"]);
+    command.stdin = b"hello".to_vec();
+    let out = timed("agent: exec", || remote.exec(&command, within(30)).unwrap());
+    assert_eq!(
+        (out.status, &out.stdout[..], &out.stderr[..]),
+        (3, &b"hello"[..], &b"err\n"[..])
+    );
+    // As after a login: what a person finds over SSH is found here.
+    let here = ["sh", "-c", "pwd; echo $HOME $USER; command -v ip"];
+    assert_eq!(run(&mut remote, &here), run(ssh, &here));
+    let content: Vec<u8> = (0..1 << 20).map(|n| (n % 251) as u8).collect();
+    let path = Path::new("/srv/by our agent");
+    timed("agent: upload of 1 MiB", || {
+        remote.upload(&content, path, 0o600, within(60)).unwrap()
+    });
+    assert!(
+        timed("agent: download of 1 MiB", || remote
+            .download(path, within(60))
+            .unwrap())
+            == content
+    );
+    assert_eq!(run(ssh, &["stat", "-c", "%a %s", "/srv/by our agent"]), "600 1048576\n");
+    let e = remote.exec(&Command::new(["sleep", "60"]), within(2)).unwrap_err();
+    assert!(e.to_string().contains("it was killed"), "{e}");
+    let sample = line.sample(within(10)).unwrap();
+    assert!(sample.ports.iter().any(|p| p.carrier == Some(true)), "{sample:?}");
+    let used = "cat /proc/$(systemctl show -P MainPID failoverlab-agent)/stat | cut -d' ' -f14,15";
+    let idle = run(ssh, &["sh", "-c", &format!("{used}; sleep 2; {used}")]);
+    let idle: Vec<&str> = idle.lines().collect();
+    assert_eq!(idle.len(), 2, "{idle:?}");
+    assert_eq!(idle[0], idle[1], "it works without a request");
+    drop((remote, line));
+    an_agent_that_is_stopped_or_killed(&connect, ssh);
+}
+
+fn an_agent_that_is_stopped_or_killed(connect: &dyn Fn() -> Arc<Line>, ssh: &mut Ssh) {
+    let signal = |ssh: &mut Ssh, name: &str| run(ssh, &["systemctl", "kill", "-s", name, "failoverlab-agent"]);
+    let line = connect();
+    signal(ssh, "SIGSTOP");
     let begin = Instant::now();
-    clock.set(Duration::new(2_000_000_000, 5), within(30)).unwrap();
-    eprintln!("clock set: {:?}", begin.elapsed());
+    let e = line.look(within(2)).unwrap_err();
+    assert!(begin.elapsed() < Duration::from_secs(4));
+    assert!(e.to_string().contains("nothing was heard of it for"), "{e}");
+    signal(ssh, "SIGCONT");
+    let line = connect();
+    line.look(within(30)).unwrap();
+    signal(ssh, "SIGKILL");
+    // The next one says that it has no session.
+    wait_until("hear of the next agent", within(30), || {
+        Ok(match line.look(within(10)) {
+            Err(e) if e.to_string().contains("has just begun") || e.to_string().contains("no session") => {
+                Probe::Ready(())
+            }
+            other => Probe::NotYet(format!("{other:?}")),
+        })
+    })
+    .unwrap();
+    connect().look(within(30)).unwrap();
+}
+
+/// The clock chip stays the host's.
+fn the_clock(line: &Line, ssh: &mut Ssh) {
+    let host = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let told = timed("agent: look", || line.look(within(10)).unwrap());
+    assert!(told.time.abs_diff(host()) < Duration::from_secs(5), "{told:?}");
+    timed("agent: set", || {
+        line.set(Duration::new(2_000_000_000, 5), within(30)).unwrap()
+    });
     assert!(run(ssh, &["date", "+%s"]).starts_with("20000000"));
     let chip: u64 = run(ssh, &["cat", "/sys/class/rtc/rtc0/since_epoch"])
         .trim()
         .parse()
         .unwrap();
     assert!(chip.abs_diff(host().as_secs()) < 5, "{chip}");
-    drop(clock);
-    let used =
-        "cat /proc/$(cat /sys/fs/cgroup/system.slice/failoverlab-clock.service/cgroup.procs)/stat | cut -d' ' -f14,15";
-    let idle = run(ssh, &["sh", "-c", &format!("{used}; sleep 2; {used}")]);
-    let idle: Vec<&str> = idle.lines().collect();
-    assert_eq!(idle.len(), 2, "{idle:?}");
-    assert_eq!(idle[0], idle[1], "it works without a request");
-    let mut again = Clock::connect("node1", &machine.clock).unwrap();
-    assert!(again.look(within(10)).unwrap().time.as_secs().abs_diff(2_000_000_000) < 60);
 }
 
 fn another_host_key_is_refused(target: &Target) {

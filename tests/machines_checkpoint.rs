@@ -8,6 +8,7 @@ use common::{free_port, image, timed};
 use failoverlab::event::Journal;
 use failoverlab::fabric::{Control, Fabric, FabricConfig};
 use failoverlab::files::{Home, LabFiles};
+use failoverlab::guest::agent::Agents;
 use failoverlab::guest::keys::Keys;
 use failoverlab::guest::qemu_agent::QemuAgent;
 use failoverlab::guest::{Command as Run, Remote, credentials};
@@ -45,6 +46,7 @@ struct Running {
     files: LabFiles,
     hypervisor: Arc<Embedded>,
     fabric: Fabric,
+    agents: Agents,
     qemu_img: QemuImg,
 }
 
@@ -62,6 +64,7 @@ impl Running {
             files,
             hypervisor: Arc::new(hypervisor),
             fabric,
+            agents: Agents::new([1; 16]),
             qemu_img: QemuImg::default(),
         }
     }
@@ -108,8 +111,8 @@ impl Running {
                     credentials: credentials::write(&self.lab, node, &keys, &nf).unwrap(),
                     console: nf.console(),
                     console_log: nf.console_log(),
-                    clock: nf.clock(),
-                    agent: None,
+                    agent: nf.agent(),
+                    qemu_agent: None,
                 }
             })
             .collect()
@@ -143,6 +146,7 @@ impl Running {
         Live {
             hypervisor: self.hypervisor.clone(),
             fabric: &self.fabric,
+            agents: &self.agents,
             lab: &self.lab,
             files: &self.files,
             qemu_img: &self.qemu_img,
@@ -160,6 +164,7 @@ impl Running {
                 RestoreRequest {
                     hypervisor: self.hypervisor.clone(),
                     fabric: &self.fabric,
+                    agents: &self.agents,
                     machines,
                     slowness: Slowness::new(3.0),
                     resumed: &|| {},

@@ -73,8 +73,8 @@ fn machine(dir: &Path, n: u8, base: u16) -> Machine {
         }],
         console: dir.join(format!("{n}.c")),
         console_log: file("console.log"),
-        clock: dir.join(format!("{n}.t")),
-        agent: None,
+        agent: dir.join(format!("{n}.a")),
+        qemu_agent: None,
     }
 }
 

@@ -235,8 +235,8 @@ fn machine(desired: &DesiredState, files: &LabFiles, node: &Node, keys: &Keys, c
         credentials: credentials::write(&desired.lab, node, keys, &nf)?,
         console: nf.console(),
         console_log: nf.console_log(),
-        clock: nf.clock(),
-        agent: None,
+        agent: nf.agent(),
+        qemu_agent: None,
     })
 }
 

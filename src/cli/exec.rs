@@ -4,7 +4,9 @@ use super::target::{LabArg, Running, instance, running};
 use super::{Ended, output};
 use crate::error::{Error, IoContext, Result};
 use crate::files::Home;
+use crate::guest::ssh::{Ssh, Target};
 use crate::guest::{self, Command, Remote};
+use crate::lab::client::Client;
 use crate::wait::Deadline;
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -70,7 +72,7 @@ pub fn exec(home: &Home, args: ExecArgs) -> Ended {
         argv: args.command,
         stdin,
     };
-    match guest::ssh::Ssh::connect(&way, deadline).and_then(|mut r| r.exec(&command, deadline)) {
+    match way_in(home, &lab, &way, deadline).and_then(|mut r| r.exec(&command, deadline)) {
         Ok(out) => {
             let written = std::io::stdout()
                 .write_all(&out.stdout)
@@ -80,6 +82,17 @@ pub fn exec(home: &Home, args: ExecArgs) -> Ended {
         }
         Err(e) => not_run(&e),
     }
+}
+
+/// Over the machine's agent, by the supervisor that has the line to it; over SSH where there is none that answers.
+fn way_in(home: &Home, lab: &Running, way: &Target, deadline: Deadline) -> Result<Box<dyn Remote>> {
+    let supervisor = Client::find(&home.lab(&lab.instance));
+    if let Ok(Some(client)) = supervisor
+        && let Ok(remote) = client.agent(&way.node, deadline)
+    {
+        return Ok(Box::new(remote));
+    }
+    Ok(Box::new(Ssh::connect(way, deadline)?))
 }
 
 fn not_run(e: &Error) -> Ended {

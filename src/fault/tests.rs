@@ -166,8 +166,8 @@ fn machine(lab: &Lab, node: &str) -> Machine {
         credentials: Vec::new(),
         console: format!("/{}.c", node.name).into(),
         console_log: "/l".into(),
-        clock: format!("/{}.t", node.name).into(),
-        agent: None,
+        agent: format!("/{}.a", node.name).into(),
+        qemu_agent: None,
     }
 }
 

@@ -1,7 +1,6 @@
 //! Ways into a guest: boot credentials before it runs; our agent, SSH and QEMU's guest agent once it does.
 
 pub mod agent;
-pub mod clock;
 pub mod credentials;
 pub mod fake;
 pub mod keys;
@@ -22,6 +21,7 @@ use crate::error::{Error, Problem, Result};
 use crate::wait::Deadline;
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 /// A command in a guest: an argument vector, never a shell string made from names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -105,6 +105,22 @@ pub(crate) fn excerpt(said: &[u8]) -> String {
 
 /// A way to act inside a machine. Every call has a deadline; a call that ran out leaves the way unusable and says so.
 pub trait Remote: Send + fmt::Debug {
+    /// That it still leads into the machine.
+    fn check(&mut self, deadline: Deadline) -> Result<()> {
+        self.exec(&Command::new(["true"]), deadline).map(drop)
+    }
+    /// The machine's boot-time clock, as it was at some moment of this call; in hundredths of a second.
+    fn boottime(&mut self, deadline: Deadline) -> Result<Duration> {
+        const WHAT: &str = "read the machine's boot-time clock";
+        let text = self
+            .exec(&Command::new(["cat", "/proc/uptime"]), deadline)?
+            .check_text(WHAT, "/proc/uptime")?;
+        let seconds = text.split_whitespace().next().unwrap_or_default().parse();
+        seconds
+            .ok()
+            .and_then(|s| Duration::try_from_secs_f64(s).ok())
+            .ok_or_else(|| Error::Operation(Problem::new(WHAT).observed(excerpt(text.as_bytes()))))
+    }
     /// Runs a command to its end.
     fn exec(&mut self, command: &Command, deadline: Deadline) -> Result<Output>;
     /// The same with a listener: `hear` gets each line of the output as it comes, and nothing now and then while there is

@@ -48,10 +48,10 @@ pub struct Machine {
     pub console: PathBuf,
     /// File that keeps what the serial console printed.
     pub console_log: PathBuf,
-    /// Unix socket of the program in the machine that tells and sets its clock.
-    pub clock: PathBuf,
-    /// Unix socket of the guest agent's channel; libvirt chooses where `None`.
-    pub agent: Option<PathBuf>,
+    /// Unix socket of the agent in the machine.
+    pub agent: PathBuf,
+    /// Unix socket of QEMU's guest agent's channel; libvirt chooses where `None`.
+    pub qemu_agent: Option<PathBuf>,
 }
 
 /// A disk of a machine.

@@ -199,8 +199,8 @@ mod tests {
             }],
             console: "/run/node1.c".into(),
             console_log: "/state/node1/console.log".into(),
-            clock: "/run/node1.t".into(),
-            agent: None,
+            agent: "/run/node1.a".into(),
+            qemu_agent: None,
         }
     }
 }

@@ -78,8 +78,8 @@ impl Machine {
                 .collect::<Result<_, _>>()?,
             console: path(&self.console)?,
             console_log: path(&self.console_log)?,
-            clock: path(&self.clock)?,
-            agent: self.agent.as_deref().map(path).transpose()?,
+            agent: path(&self.agent)?,
+            qemu_agent: self.qemu_agent.as_deref().map(path).transpose()?,
         })
     }
 }
@@ -167,8 +167,8 @@ struct View<'a> {
     credentials: Vec<CredentialView<'a>>,
     console: &'a str,
     console_log: &'a str,
-    clock: &'a str,
-    agent: Option<&'a str>,
+    agent: &'a str,
+    qemu_agent: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -264,12 +264,9 @@ mod tests {
             d.devices.channel[0].target.as_ref().unwrap().name.as_deref(),
             Some("org.qemu.guest_agent.0")
         );
-        let clock = &d.devices.channel[1];
-        assert_eq!(clock.source.as_ref().map(|s| s.mode.as_str()), Some("bind"));
-        assert_eq!(
-            clock.target.as_ref().unwrap().name.as_deref(),
-            Some("org.failoverlab.clock")
-        );
+        let agent = &d.devices.channel[1];
+        assert_eq!(agent.source.as_ref().map(|s| s.mode.as_str()), Some("bind"));
+        assert_eq!(agent.target.as_ref().unwrap().name.as_deref(), Some(lab_agent::PORT));
         assert_eq!(
             (d.devices.memballoon[0].model.as_str(), d.devices.rng[0].model.as_str()),
             ("none", "virtio")

@@ -8,7 +8,7 @@ use super::qemu_img::{DiskFormat, QemuImg};
 use super::run::{Run, find_program, missing};
 use super::sources;
 use super::tree::Tree;
-use super::{BUILDER, DISK, INITRD, KERNEL, clock, initramfs};
+use super::{BUILDER, DISK, INITRD, KERNEL, agent, initramfs};
 use crate::capacity;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Journal, Step, wall_seconds};
@@ -181,7 +181,7 @@ impl Build<'_> {
             tree.write(path, 0o644, content.strip_prefix('\n').unwrap_or(content).as_bytes())?;
         }
         tree.set_units(&recipe.system)?;
-        clock::install(tree)?;
+        agent::install(tree)?;
         Ok(release)
     }
 

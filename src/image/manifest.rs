@@ -1,6 +1,6 @@
 //! What an image is: what it is made from, its digest, its files.
 
-use super::clock;
+use super::agent;
 use super::initramfs::INIT;
 use super::qemu_img::DiskFormat;
 use super::recipe::{Recipe, check_package};
@@ -42,8 +42,8 @@ impl ImageKey {
             })?;
             all.insert(package.to_owned());
         }
-        let clock = blake3::hash(clock::PROGRAM).to_hex();
-        let whole = serde_json::to_vec(&(BUILDER, INIT, clock.as_str(), clock::UNIT, recipe, &all))
+        let program = blake3::hash(agent::PROGRAM).to_hex();
+        let whole = serde_json::to_vec(&(BUILDER, INIT, program.as_str(), agent::UNIT, recipe, &all))
             .expect("a recipe is plain data");
         Ok(Self {
             digest: blake3::hash(&whole).to_hex().to_string(),

@@ -4,8 +4,8 @@
 //! digest covers the recipe, the sorted union of all packages and the builder's version; it says what was asked for, not
 //! which versions a mirror had on that day: those are in `image.json`.
 
+pub(crate) mod agent;
 mod build;
-mod clock;
 pub mod initramfs;
 mod manifest;
 pub mod qemu_img;

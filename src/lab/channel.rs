@@ -3,12 +3,14 @@
 use super::follow::{self, Follower};
 use super::queries::{Queries, Query};
 use super::record::LabRecord;
+use super::ways::{ANSWER, Ways};
 use crate::deploy::{self, Answer, Pack};
 use crate::error::{Error, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source};
 use crate::files::LabFiles;
-use crate::guest::ssh::{Ssh, Target};
-use crate::guest::{Command, Remote};
+use crate::guest::Remote;
+use crate::guest::agent::{Agents, Line};
+use crate::guest::ssh::Target;
 use crate::hypervisor::{Domain, DomainState, power};
 use crate::lock::lock;
 use crate::spec::Node;
@@ -31,6 +33,7 @@ type Session = Arc<Mutex<Option<Box<dyn Remote>>>>;
 /// All nodes' sessions.
 pub struct Channels {
     files: LabFiles,
+    ways: Arc<Ways>,
     journal: Journal,
     questions: Mutex<BTreeMap<String, Session>>,
     followers: Mutex<BTreeMap<String, Arc<Follower>>>,
@@ -49,6 +52,7 @@ impl Channels {
     /// No session yet.
     pub fn new(files: LabFiles, journal: Journal) -> Self {
         Self {
+            ways: Arc::new(Ways::new(files.clone())),
             files,
             journal,
             questions: Mutex::default(),
@@ -59,7 +63,29 @@ impl Channels {
 
     /// A new session with `node`.
     pub fn connect(&self, record: &LabRecord, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>> {
-        Ok(Box::new(Ssh::connect(&way(&self.files, record, node)?, deadline)?))
+        self.ways.connect(&way(&self.files, record, node)?, deadline)
+    }
+
+    /// A new session with `node` over its agent.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn over_agent(&self, record: &LabRecord, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>> {
+        self.ways.agent(&way(&self.files, record, node)?, deadline)
+    }
+
+    /// The line to the agent of `node`.
+    ///
+    /// # Errors
+    /// There is no such node, or its agent does not answer.
+    pub fn line(&self, record: &LabRecord, node: &str) -> Result<Arc<Line>> {
+        let node = way(&self.files, record, node)?.node;
+        self.ways.line(&node, Deadline::scaled(ANSWER, record.desired.slowness))
+    }
+
+    /// The lines to the machines' agents.
+    pub fn agents(&self) -> &Agents {
+        &self.ways.agents
     }
 
     /// Asks `node` over its standing session; a session that broke is replaced once.
@@ -71,7 +97,8 @@ impl Channels {
         question: impl Fn(&mut dyn Remote, Deadline) -> Result<T>,
     ) -> Result<T> {
         let way = way(&self.files, record, node)?;
-        ask(&self.slot(node), &way, Deadline::after(within), question)
+        let connect = |deadline| self.ways.connect(&way, deadline);
+        ask(&self.slot(node), connect, Deadline::after(within), question)
     }
 
     /// The standing session with `node`, a new one where there is none that works. It is the caller's; [`Channels::keep`] gives it back.
@@ -96,16 +123,14 @@ impl Channels {
             let Ok(way) = way(&self.files, record, &node.name) else {
                 continue;
             };
-            let slot = self.slot(&node.name);
+            let (slot, ways) = (self.slot(&node.name), self.ways.clone());
             let deadline = Deadline::scaled(QUESTION, record.desired.slowness);
             let (begun, has_begun) = std::sync::mpsc::channel();
             let open = move || {
                 let mut session = lock(&slot);
                 let _ = begun.send(());
                 // Whoever asks tries again, and says what is wrong.
-                *session = Ssh::connect(&way, deadline)
-                    .ok()
-                    .map(|ssh| Box::new(ssh) as Box<dyn Remote>);
+                *session = ways.connect(&way, deadline).ok();
             };
             if std::thread::Builder::new().name("prepare".into()).spawn(open).is_ok() {
                 // Until it has the session's lock: a question must not be faster.
@@ -140,8 +165,10 @@ impl Channels {
                 }
             }
             let (slot, way, pack) = (self.slot(name), way(&self.files, record, name)?, pack.clone());
+            let ways = self.ways.clone();
             let question = move || {
-                ask(&slot, &way, Deadline::after(longest), |r, d| {
+                let connect = |deadline| ways.connect(&way, deadline);
+                ask(&slot, connect, Deadline::after(longest), |r, d| {
                     deploy::status(r, &pack, d)
                 })
             };
@@ -220,8 +247,10 @@ impl Channels {
             };
             let follower = Arc::new(Follower::default());
             followers.insert(name.clone(), follower.clone());
+            let ways = self.ways.clone();
             let spawned = follow::begin(follow::Thread {
-                way,
+                node: name.clone(),
+                connect: Box::new(move |deadline| ways.connect(&way, deadline)),
                 pack: pack.clone(),
                 journal: self.journal.clone(),
                 before: self.files.events(),
@@ -311,6 +340,19 @@ impl Channels {
         }
         lock(&self.questions).clear();
         self.queries.forget();
+        self.ways.agents.forget();
+    }
+
+    /// The same, and nobody gets into a machine until [`Channels::open`]: machines are brought back, and nothing begins in one before its
+    /// state is known.
+    pub fn close(&self) {
+        self.ways.agents.close();
+        self.stop();
+    }
+
+    /// Lets everybody in again.
+    pub fn open(&self) {
+        self.ways.agents.open();
     }
 }
 
@@ -329,7 +371,7 @@ pub fn way(files: &LabFiles, record: &LabRecord, node: &str) -> Result<Target> {
 /// Asks over the standing session; one that broke is replaced once.
 fn ask<T>(
     slot: &Session,
-    way: &Target,
+    connect: impl FnOnce(Deadline) -> Result<Box<dyn Remote>>,
     deadline: Deadline,
     question: impl Fn(&mut dyn Remote, Deadline) -> Result<T>,
 ) -> Result<T> {
@@ -345,7 +387,7 @@ fn ask<T>(
             }
         }
     }
-    let mut remote: Box<dyn Remote> = Box::new(Ssh::connect(way, deadline)?);
+    let mut remote = connect(deadline)?;
     let answer = question(&mut *remote, deadline);
     *session = answer.is_ok().then_some(remote);
     answer
@@ -357,10 +399,7 @@ fn working(
     deadline: Deadline,
     connect: impl FnOnce() -> Result<Box<dyn Remote>>,
 ) -> Result<Box<dyn Remote>> {
-    let nothing = Command::new(["true"]);
-    let standing = session
-        .take()
-        .and_then(|mut r| r.exec(&nothing, deadline).ok().map(|_| r));
+    let standing = session.take().and_then(|mut r| r.check(deadline).ok().map(|()| r));
     standing.map_or_else(connect, Ok)
 }
 

@@ -5,6 +5,7 @@ use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::Event;
 use crate::fabric::CaptureFilter;
 use crate::files::{Home, LabFiles};
+use crate::guest::agent::{AgentRemote, Line};
 use crate::process::Stat;
 use crate::wait::{Deadline, Probe, wait_until};
 use serde::de::DeserializeOwned;
@@ -197,6 +198,18 @@ impl Client {
             read: self.read,
             write: self.write,
         })
+    }
+
+    /// A way into `node` over its agent, for one command.
+    ///
+    /// # Errors
+    /// Its agent does not answer.
+    pub fn agent(mut self, node: &str, deadline: Deadline) -> Result<AgentRemote> {
+        let named = node.to_owned();
+        self.ask(Verb::Agent { node: named }, |_| {})?;
+        // Nobody speaks on the connection before we do: nothing is left in the buffer.
+        let line = Line::begin_over(node, self.write, deadline)?;
+        Ok(AgentRemote::new(line))
     }
 
     /// The socket, so that another thread can end the conversation (and so cancel the request).

@@ -152,7 +152,7 @@ impl Engine {
             Verb::Counters => self.counters().map(plain),
             Verb::KeepRing { to } => self.fabric()?.keep_ring(&to).map(|()| Value::Null),
             Verb::CatchUp => self.catch_up().map(plain),
-            Verb::Dial { .. } | Verb::Capture(_) | Verb::Events(_) => Err(Error::Bug(
+            Verb::Dial { .. } | Verb::Capture(_) | Verb::Agent { .. } | Verb::Events(_) => Err(Error::Bug(
                 Problem::new("carry out the request").observed("it is a stream, not a request"),
             )),
         }
@@ -178,6 +178,20 @@ impl Engine {
         // The client says nothing more: the end of its stream is the only thing to hear.
         let _ = std::io::copy(&mut &*client, &mut std::io::sink());
         fabric.upgrade().map_or(Ok(()), |f| f.end(capture))
+    }
+
+    /// Sends `ok` and then runs the one command that `client` asks the agent of `node` for.
+    ///
+    /// # Errors
+    /// The agent does not answer: nothing was sent. Or it went away, or the client is none.
+    pub fn relay(&self, node: &str, mut client: &UnixStream, ok: &[u8]) -> Result<()> {
+        let record = self.record()?;
+        let line = self.channels.line(&record, node)?;
+        client.write_all(ok).tried("answer the client", node)?;
+        // What goes wrong from here on is seen by the client: its stream ends.
+        let client = client.try_clone().tried("answer the client", node)?;
+        let _ = guest::agent::relay(&line, client);
+        Ok(())
     }
 
     /// The lab's record; an error where the lab is not up.

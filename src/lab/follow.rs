@@ -4,10 +4,9 @@
 //! received. A number that is missing is an event [`kind::GAP`].
 
 use crate::deploy::{self, Pack};
-use crate::error::{IoContext, Result};
+use crate::error::Result;
 use crate::event::{Draft, Event, Journal, Read, Reader, Severity, Source, kind};
-use crate::guest::ssh::{Ssh, Target};
-use crate::guest::{Command, Remote};
+use crate::guest::Remote;
 use crate::lock::lock;
 use crate::wait::{Deadline, Slowness};
 use ccr_contract::event::NodeEvent;
@@ -81,7 +80,9 @@ struct ClockAlignment {
 
 /// Follows one node until it is told to stop.
 pub(super) struct Thread {
-    pub way: Target,
+    pub node: String,
+    /// A way into it.
+    pub connect: Box<dyn Fn(Deadline) -> Result<Box<dyn Remote>> + Send>,
     pub pack: Pack,
     pub journal: Journal,
     /// The journal's file: what was received before this follower.
@@ -93,7 +94,7 @@ pub(super) struct Thread {
 /// Begins to follow.
 pub(super) fn begin(thread: Thread) -> std::io::Result<()> {
     std::thread::Builder::new()
-        .name(format!("follow {}", thread.way.node))
+        .name(format!("follow {}", thread.node))
         .stack_size(256 << 10)
         .spawn(move || thread.run())
         .map(drop)
@@ -101,7 +102,7 @@ pub(super) fn begin(thread: Thread) -> std::io::Result<()> {
 
 impl Thread {
     fn run(self) {
-        match Journaled::in_journal(&self.before, &self.way.node) {
+        match Journaled::in_journal(&self.before, &self.node) {
             // Events that are in the journal are not journalled again.
             Ok(journaled) => *lock(&self.follower.journaled) = journaled,
             Err(e) => self.tell("follow.failed", Severity::Error, &e.to_string()),
@@ -116,7 +117,7 @@ impl Thread {
     }
 
     fn tell(&self, kind: &str, severity: Severity, text: &str) {
-        let draft = Draft::new(Source::Tool, kind).node(&self.way.node).severity(severity);
+        let draft = Draft::new(Source::Tool, kind).node(&self.node).severity(severity);
         self.journal.emit(draft.data(json!({ "text": text })));
     }
 
@@ -128,16 +129,16 @@ impl Thread {
     }
 
     fn once(&self) -> Result<()> {
-        let mut remote = Ssh::connect(&self.way, Deadline::scaled(CONNECT, self.slowness))?;
-        self.align_clock(&mut remote)?;
-        deploy::follow_events(&mut remote, &self.pack, &mut |event| {
+        let mut remote = (self.connect)(Deadline::scaled(CONNECT, self.slowness))?;
+        self.align_clock(&mut *remote)?;
+        deploy::follow_events(&mut *remote, &self.pack, &mut |event| {
             // Kept until the journal has it: what was received is there.
             let mut journaled = lock(&self.follower.journaled);
             let dedup = journaled.note(event.seq, event.node_t_us);
             if let Dedup::New { missing } = dedup {
                 let draft = self.draft(event);
                 if let Some((from, to)) = missing {
-                    self.journal.emit(gap(&self.way.node, from, to, draft.t_us));
+                    self.journal.emit(gap(&self.node, from, to, draft.t_us));
                 }
                 self.journal.emit(draft);
             }
@@ -151,16 +152,9 @@ impl Thread {
         let jumps = self.follower.clock.jumps.load(Ordering::Relaxed);
         let deadline = Deadline::scaled(CONNECT, self.slowness);
         let before = self.journal.now_us();
-        let out = remote.exec(&Command::new(["cat", "/proc/uptime"]), deadline)?;
+        let uptime = remote.boottime(deadline)?;
         let after = self.journal.now_us();
-        let text = String::from_utf8_lossy(&out.stdout);
-        let uptime: f64 = text
-            .split_whitespace()
-            .next()
-            .unwrap_or_default()
-            .parse()
-            .tried("read the node's clock", &self.way.node)?;
-        let node_us = (uptime * 1e6) as i64;
+        let node_us = uptime.as_micros() as i64;
         let alignment = ClockAlignment {
             offset_us: (before + (after - before) / 2) as i64 - node_us,
             // The kernel counts hundredths.
@@ -195,7 +189,7 @@ impl Thread {
         Draft {
             t_us: Some(t_us),
             skew_us: Some(p.skew_us),
-            ..Draft::of_runtime(&self.way.node, event)
+            ..Draft::of_runtime(&self.node, event)
         }
     }
 }

@@ -127,8 +127,8 @@ pub fn machine(record: &LabRecord, files: &LabFiles, node: &Node, credentials: V
         credentials,
         console: nf.console(),
         console_log: nf.console_log(),
-        clock: nf.clock(),
-        agent: None,
+        agent: nf.agent(),
+        qemu_agent: None,
     })
 }
 

@@ -27,6 +27,7 @@ pub mod saved;
 pub mod supervisor;
 mod supervisor_lock;
 mod up;
+mod ways;
 pub mod world;
 
 pub use channel::way;

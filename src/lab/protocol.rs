@@ -116,6 +116,12 @@ pub enum Verb {
         /// The file.
         to: std::path::PathBuf,
     },
+    /// Runs a command in a machine over its agent: after `ok` the connection carries frames of `lab_agent`, of one session that runs
+    /// one command.
+    Agent {
+        /// The machine.
+        node: String,
+    },
     /// Every event from a number on, or from now on, until the client goes away.
     Events(Option<Since>),
     /// Wait until the journal has every event that the nodes had at this moment: the answer is [`CaughtUp`].
@@ -142,6 +148,7 @@ impl Verb {
             Verb::Counters => "counters",
             Verb::Capture(_) => "capture",
             Verb::KeepRing { .. } => "keep-ring",
+            Verb::Agent { .. } => "agent",
             Verb::Events(_) => "events",
             Verb::CatchUp => "catch-up",
         }

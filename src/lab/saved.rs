@@ -36,6 +36,7 @@ impl Engine {
         let live = Live {
             hypervisor: self.hypervisor()?,
             fabric: &*fabric,
+            agents: self.channels.agents(),
             lab,
             files: &self.files,
             qemu_img: &QemuImg::default(),
@@ -114,7 +115,9 @@ impl Engine {
         let before = self.try_record();
         let fresh = before.is_none();
         self.set_restoring(true);
+        self.channels.close();
         let restored = self.come_back(&checkpoint, before, &step);
+        self.channels.open();
         self.set_restoring(false);
         let restored = restored.map_err(|e| {
             if fresh {
@@ -171,10 +174,14 @@ impl Engine {
             RestoreRequest {
                 hypervisor: self.hypervisor()?,
                 fabric: &*fabric,
+                agents: self.channels.agents(),
                 machines,
                 slowness: record.desired.slowness,
-                // Handshakes cost most of what is left: they begin at once.
-                resumed: &|| self.channels.prepare(&record),
+                // Handshakes, where SSH is the way in, cost most of what is left: they begin at once.
+                resumed: &|| {
+                    self.channels.open();
+                    self.channels.prepare(&record);
+                },
             },
         )?;
         self.keep(LabRecord::clone(&record))?;

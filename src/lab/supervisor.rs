@@ -178,12 +178,16 @@ impl Client {
                 }
             };
             // Whoever only listens keeps no supervisor that has nothing else to do.
-            if matches!(request.verb, Verb::Dial { .. } | Verb::Capture(_) | Verb::Events(_)) {
+            if matches!(
+                request.verb,
+                Verb::Dial { .. } | Verb::Capture(_) | Verb::Agent { .. } | Verb::Events(_)
+            ) {
                 coming = None;
             }
             match request.verb {
                 Verb::Dial { to, within_ms } => return self.dial(request.id, to, within_ms, read, write).await,
                 Verb::Capture(filter) => return self.capture(request.id, filter, read, write).await,
+                Verb::Agent { node } => return self.agent(request.id, node, read, write).await,
                 Verb::Events(since) => return self.events(request.id, since, read, write).await,
                 verb => {
                     let request_begun = coming.take().unwrap_or_else(|| self.requests.begin());
@@ -278,6 +282,27 @@ impl Client {
                 .engine
                 .capture(&filter, &stream, line(&Reply::of(id, Ok(Value::Null))));
             // A capture that never began: the client still waits for its reply.
+            ended.map_or_else(|e| (&stream).write_all(&line(&Reply::of(id, Err(e)))), Ok)
+        };
+        tokio::task::spawn_blocking(work).await?
+    }
+
+    async fn agent(
+        self,
+        id: u64,
+        node: String,
+        read: BufReader<OwnedReadHalf>,
+        write: OwnedWriteHalf,
+    ) -> std::io::Result<()> {
+        let stream = read
+            .into_inner()
+            .reunite(write)
+            .map_err(std::io::Error::other)?
+            .into_std()?;
+        stream.set_nonblocking(false)?;
+        let work = move || {
+            let ok = line(&Reply::of(id, Ok(Value::Null)));
+            let ended = self.engine.relay(&node, &stream, &ok);
             ended.map_or_else(|e| (&stream).write_all(&line(&Reply::of(id, Err(e)))), Ok)
         };
         tokio::task::spawn_blocking(work).await?

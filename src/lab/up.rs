@@ -263,7 +263,17 @@ impl Engine {
             self.alive(&node.name)?;
             cancel.check()
         })?;
-        self.channels.keep(&node.name, Box::new(ssh));
+        let remote = self
+            .channels
+            .over_agent(record, &node.name, deadline)
+            .unwrap_or_else(|e| {
+                let text = format!("SSH is the way in: {e}");
+                let silent = Draft::new(Source::Tool, "agent.silent").node(node.name.to_string());
+                self.journal()
+                    .emit(silent.severity(Severity::Warning).data(json!({"text": text})));
+                Box::new(ssh)
+            });
+        self.channels.keep(&node.name, remote);
         step.done(&match ready.failed.as_slice() {
             [] => "answers SSH".to_owned(),
             failed => format!("answers SSH; failed units: {}", failed.join(", ")),

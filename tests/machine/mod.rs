@@ -26,8 +26,8 @@ pub struct Machine {
     pub target: Target,
     /// The lab's files.
     pub files: LabFiles,
-    /// The socket of its clock.
-    pub clock: PathBuf,
+    /// The socket of its agent.
+    pub agent: PathBuf,
     /// Further ports on 127.0.0.1: guest port → host port.
     pub ports: Vec<(u16, u16)>,
 }
@@ -96,10 +96,10 @@ fn command_line(image: &Image, forward: &str, node: &Node, of_node: &NodeFiles, 
     ])
     .arg("-chardev")
     .arg(format!(
-        "socket,id=clock,path={},server=on,wait=off",
-        of_node.clock().display()
+        "socket,id=line,path={},server=on,wait=off",
+        of_node.agent().display()
     ))
-    .args(["-device", "virtserialport,chardev=clock,name=org.failoverlab.clock"]);
+    .args(["-device", "virtserialport,chardev=line,name=org.failoverlab.agent"]);
     qemu
 }
 
@@ -126,7 +126,7 @@ impl Machine {
             forward += &format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}");
         }
         let mut qemu = command_line(&image, &forward, node, &of_node, dir.path());
-        std::fs::create_dir_all(of_node.clock().parent().unwrap()).unwrap();
+        std::fs::create_dir_all(of_node.agent().parent().unwrap()).unwrap();
         for (i, nic) in node.nics.iter().enumerate() {
             qemu.arg("-netdev").arg(format!("hubport,id=n{i},hubid={i}"));
             qemu.arg("-device")
@@ -152,7 +152,7 @@ impl Machine {
             command: qemu,
             qemu: process,
             target: Target::new(&files, name, ssh),
-            clock: of_node.clock(),
+            agent: of_node.agent(),
             files,
             ports,
             dir,
@@ -165,12 +165,13 @@ impl Machine {
         self.qemu = self.command.spawn().unwrap();
     }
 
-    /// Carries requests to the guest agent.
-    pub fn agent(&self) -> impl FnMut(&str, Duration) -> Result<String> + Send + 'static {
+    /// Carries requests to QEMU's guest agent.
+    pub fn qemu_agent(&self) -> impl FnMut(&str, Duration) -> Result<String> + Send + 'static {
         let path = self.dir.path().join("agent");
         let mut stream: Option<BufReader<UnixStream>> = None;
         move |json, timeout| {
-            let failed = |e: std::io::Error| Error::Operation(Problem::new("reach the agent's socket").observed(e));
+            let failed =
+                |e: std::io::Error| Error::Operation(Problem::new("reach the guest agent's socket").observed(e));
             if stream.is_none() {
                 stream = Some(BufReader::new(UnixStream::connect(&path).map_err(failed)?));
             }

@@ -56,12 +56,7 @@ impl Process {
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", home)
-            .envs([
-                ("USER", "root"),
-                ("LOGNAME", "root"),
-                ("SHELL", "/bin/bash"),
-                ("LANG", "C.UTF-8"),
-            ])
+            .envs([("USER", "root"), ("LOGNAME", "root"), ("SHELL", "/bin/bash")])
             .current_dir(home)
             .process_group(0)
             .stdin(Stdio::piped())

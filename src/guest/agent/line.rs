@@ -96,6 +96,14 @@ impl Line {
         Self::over(node, stream, owner, Progress::default(), deadline)
     }
 
+    /// The same over any connection, by somebody who follows nothing.
+    ///
+    /// # Errors
+    /// As [`Line::connect`].
+    pub fn begin_over(node: &str, stream: UnixStream, deadline: Deadline) -> Result<Arc<Self>> {
+        Self::over(node, stream, rand::random(), Progress::default(), deadline)
+    }
+
     /// The same over a connection; `progress` says what an earlier line to the same machine brought.
     pub(super) fn over(
         node: &str,
@@ -202,7 +210,7 @@ impl Line {
         const WHAT: &str = "have the machine's agent at rest";
         let mut channel = self.open(WHAT)?;
         let mut writer = lock(&self.writer);
-        channel.say_over(&mut writer, &ToAgent::Look)?;
+        channel.sayer().say_over(&mut writer, &ToAgent::Look)?;
         match channel.hear(deadline)? {
             FromAgent::Clock(clock) => Ok(Hold {
                 reading: self.reading(clock),
@@ -417,8 +425,16 @@ pub(super) struct Channel<'a> {
     over: bool,
 }
 
-impl Channel<'_> {
-    /// Says something on it.
+/// The speaking half of a channel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sayer<'a> {
+    line: &'a Line,
+    what: &'static str,
+    id: u32,
+}
+
+impl Sayer<'_> {
+    /// Says something on the channel.
     pub(super) fn say(&self, message: &ToAgent) -> Result<()> {
         self.say_over(&mut lock(&self.line.writer), message)
     }
@@ -427,7 +443,31 @@ impl Channel<'_> {
         let mut bytes = Vec::new();
         encode(&message.frame(self.id), &mut bytes);
         // Half a frame may be out: there is no way on.
-        writer.write_all(&bytes).map_err(|e| self.dead(&stalled(&e)))
+        writer.write_all(&bytes).map_err(|e| {
+            let why = self.line.die(&stalled(&e));
+            failed(self.what, &self.line.node, &why)
+        })
+    }
+}
+
+impl<'a> Channel<'a> {
+    /// Its speaking half, for another thread.
+    pub(super) fn sayer(&self) -> Sayer<'a> {
+        Sayer {
+            line: self.line,
+            what: self.what,
+            id: self.id,
+        }
+    }
+
+    /// Whether the agent has said its last word on it.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Says something on it.
+    pub(super) fn say(&self, message: &ToAgent) -> Result<()> {
+        self.sayer().say(message)
     }
 
     /// What the agent says next on it, where it does within `most`.

@@ -3,13 +3,14 @@
 //!
 //! A [`Line`] is the one connection with the agent of a machine; an [`AgentRemote`] is a way in over it, of which there may be many.
 
+mod agents;
 mod line;
+mod relay;
 mod remote;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use agents::Agents;
 pub use line::{Hold, Line, Owner, Reading};
+pub use relay::relay;
 pub use remote::AgentRemote;
-
-/// The program, as build.rs compiled it.
-pub const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lab-agent"));

@@ -34,7 +34,7 @@ impl AgentRemote {
     }
 
     /// What cannot be said in a frame.
-    fn check(&self, command: &Command) -> Result<()> {
+    fn speakable(&self, command: &Command) -> Result<()> {
         const WHAT: &str = "run a command through the machine's agent";
         let argv = &command.argv;
         let refused = |seen: &str| {
@@ -58,7 +58,7 @@ impl AgentRemote {
 
     fn run(&self, command: &Command, deadline: Deadline, mut hear: Listener<'_>) -> Result<Output> {
         const WHAT: &str = "run a command through the machine's agent";
-        self.check(command)?;
+        self.speakable(command)?;
         let left = deadline.left();
         let within = left.saturating_sub(AHEAD.min(left / 10));
         let argv = command.argv.clone();
@@ -196,6 +196,14 @@ impl Collected {
 }
 
 impl Remote for AgentRemote {
+    fn check(&mut self, deadline: Deadline) -> Result<()> {
+        self.0.look(deadline).map(drop)
+    }
+
+    fn boottime(&mut self, deadline: Deadline) -> Result<Duration> {
+        Ok(self.0.look(deadline)?.boottime)
+    }
+
     fn exec(&mut self, command: &Command, deadline: Deadline) -> Result<Output> {
         self.run(command, deadline, None)
     }
@@ -247,7 +255,7 @@ impl Remote for AgentRemote {
     /// A command that is followed already, in a session with the same owner, is followed on: from the line behind the last one that
     /// `line` took here, or that the earlier session acknowledged.
     fn follow(&mut self, command: &Command, line: &mut dyn FnMut(&str) -> bool) -> Result<()> {
-        self.check(command)?;
+        self.speakable(command)?;
         let key = blake3::hash(command.argv.join("\0").as_bytes()).to_hex().to_string();
         let from = lock(&self.0.progress).get(&key).copied();
         let follow = ToAgent::Follow {

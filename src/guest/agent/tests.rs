@@ -1,9 +1,12 @@
 //! The host's side against the agent itself, over a socket, and against peers that misbehave.
 
+mod relaying;
+
 use super::line::Progress;
 use super::*;
 use crate::error::{Error, Result};
 use crate::guest::{Command, Remote};
+use crate::image::agent::PROGRAM;
 use crate::wait::Deadline;
 use lab_agent::message::{Clock, FromAgent, Sample, ToAgent, VERSION};
 use lab_agent::wire::{Decoder, encode};

@@ -1,7 +1,7 @@
 //! Guests' clocks against the host's.
 
 use crate::error::Result;
-use crate::guest::clock::{Clock, Reading};
+use crate::guest::agent::{Line, Reading};
 use crate::wait::Deadline;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -45,18 +45,18 @@ fn timed(ask: impl FnOnce() -> Result<Reading>) -> Result<ClockSample> {
 }
 
 /// One look.
-pub(super) fn look(clock: &mut Clock, deadline: Deadline) -> Result<ClockSample> {
-    timed(|| clock.look(deadline))
+pub(super) fn look(line: &Line, deadline: Deadline) -> Result<ClockSample> {
+    timed(|| line.look(deadline))
 }
 
 /// The best of some looks.
-pub(super) fn look_well(clock: &mut Clock, deadline: Deadline) -> Result<ClockSample> {
-    let mut best = look(clock, deadline)?;
+pub(super) fn look_well(line: &Line, deadline: Deadline) -> Result<ClockSample> {
+    let mut best = look(line, deadline)?;
     for _ in 1..LOOKS {
         if best.took / 2 <= Duration::from_micros(CLOSE_US) {
             break;
         }
-        let next = look(clock, deadline)?;
+        let next = look(line, deadline)?;
         if next.took < best.took {
             best = next;
         }
@@ -65,7 +65,7 @@ pub(super) fn look_well(clock: &mut Clock, deadline: Deadline) -> Result<ClockSa
 }
 
 /// Sets a clock that was looked at to the host's plus `wanted`; says how far from there it is then, microseconds.
-pub(super) fn set(clock: &mut Clock, mut seen: ClockSample, wanted: i64, deadline: Deadline) -> Result<i64> {
+pub(super) fn set(line: &Line, mut seen: ClockSample, wanted: i64, deadline: Deadline) -> Result<i64> {
     for _ in 0..ATTEMPTS {
         if (seen.offset_us - wanted).unsigned_abs() <= CLOSE_US {
             break;
@@ -73,7 +73,7 @@ pub(super) fn set(clock: &mut Clock, mut seen: ClockSample, wanted: i64, deadlin
         // An order arrives after half the time of a question.
         let arrives = micros(since_1970() + seen.took / 2);
         let time = Duration::from_micros((arrives + wanted).max(0).unsigned_abs());
-        seen = timed(|| clock.set(time, deadline))?;
+        seen = timed(|| line.set(time, deadline))?;
     }
     Ok(seen.offset_us - wanted)
 }

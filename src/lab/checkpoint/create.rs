@@ -10,7 +10,7 @@ use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{monotonic_us, wall_seconds};
 use crate::fabric;
 use crate::files::{Home, LabFiles};
-use crate::guest::clock::Clock;
+use crate::guest::agent::Agents;
 use crate::hypervisor::{Described, DomainState, Hypervisor};
 use crate::image::qemu_img::QemuImg;
 use crate::spec::{Lab, Node};
@@ -33,6 +33,8 @@ pub struct Live<'a> {
     pub hypervisor: Arc<dyn Hypervisor>,
     /// Its networks.
     pub fabric: &'a dyn fabric::Control,
+    /// Speaks to their agents.
+    pub agents: &'a Agents,
     /// What it is.
     pub lab: &'a Lab,
     /// Its files.
@@ -180,8 +182,9 @@ fn survey<'a>(live: &Live<'_>, node: &'a Node) -> Result<Subject<'a>> {
 
 /// What a machine's clock says, where it answers.
 fn ask(live: &Live<'_>, node: &str) -> Result<clock::ClockSample> {
-    let mut clock = Clock::connect(node, &live.files.node(node).clock())?;
-    clock::look_well(&mut clock, Deadline::scaled(ASK, live.slowness))
+    let deadline = Deadline::scaled(ASK, live.slowness);
+    let line = live.agents.line(node, &live.files.node(node).agent(), deadline)?;
+    clock::look_well(&line, deadline)
 }
 
 /// Puts an empty layer on every disk. Until a machine is told to use it, it changes nothing.
@@ -204,6 +207,12 @@ fn pause(live: &Live<'_>, draft: &Draft, subjects: &mut [Subject<'_>]) -> Result
         .filter(|s| s.meta.state == NodeState::Running)
         .map(|s| s.meta.name.clone())
         .collect();
+    // No order is on its way into a machine that is saved: whoever restores it would not know what begins there.
+    let lines: Vec<_> = running.iter().filter_map(|n| live.agents.standing(n)).collect();
+    let quiet: Vec<_> = lines
+        .iter()
+        .map(|line| line.hold(Deadline::scaled(ASK, live.slowness)))
+        .collect();
     let held = HoldGuard::hold(live.fabric);
     let begin = monotonic_us();
     let suspended = each(&running, |name| {
@@ -218,6 +227,7 @@ fn pause(live: &Live<'_>, draft: &Draft, subjects: &mut [Subject<'_>]) -> Result
         .transpose();
     let resumed = each(&running, |name| live.hypervisor.resume(name));
     let pause_us = monotonic_us() - begin;
+    drop(quiet);
     drop(held);
 
     // The first cause counts; what went wrong in going on is said beside it.

@@ -6,7 +6,7 @@ use super::{HoldGuard, clock, each};
 use crate::error::{Error, Problem, Result};
 use crate::event::monotonic_us;
 use crate::fabric;
-use crate::guest::clock::Clock;
+use crate::guest::agent::Agents;
 use crate::hypervisor::{Hypervisor, Machine};
 use crate::wait::{Deadline, Slowness};
 use std::sync::Arc;
@@ -21,6 +21,8 @@ pub struct RestoreRequest<'a> {
     pub hypervisor: Arc<dyn Hypervisor>,
     /// Their networks, on the ports that the machines name, with the checkpoint's rules.
     pub fabric: &'a dyn fabric::Control,
+    /// Speaks to their agents.
+    pub agents: &'a Agents,
     /// The machines on the files that [`super::unpack()`] made. Carriers are taken from the checkpoint.
     pub machines: Vec<Machine>,
     /// The host's slowness.
@@ -96,10 +98,10 @@ fn go_on(checkpoint: &Checkpoint, to: &RestoreRequest<'_>, known: &[(&NodeMeta, 
         let Some(offset) = node.clock_offset_us else {
             return Ok(None);
         };
-        let mut clock = Clock::connect(&node.name, &machine.clock)?;
-        let seen = clock::look(&mut clock, deadline)?;
+        let line = to.agents.renew(&node.name, &machine.agent, deadline)?;
+        let seen = clock::look(&line, deadline)?;
         same_boot(node, &seen.boot_id)?;
-        let error = clock::set(&mut clock, seen, offset, deadline)?;
+        let error = clock::set(&line, seen, offset, deadline)?;
         Ok(Some((error, monotonic_us() - **resumed)))
     }))?;
     drop(held);

@@ -3,7 +3,8 @@
 use super::super::*;
 use crate::fabric::{Control, Counters, Revision, Rule};
 use crate::files::{Home, LabFiles};
-use crate::guest::clock::tests::{BOOT_ID, serve};
+use crate::guest::agent::Agents;
+use crate::guest::agent::tests::serve;
 use crate::hypervisor::{Accel, DiskFormat, DomainState, Fake, Hypervisor, Machine, Mgmt, Port};
 use crate::image::qemu_img::QemuImg;
 use crate::lab::disks;
@@ -13,7 +14,7 @@ use crate::wait::Slowness;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Networks that only know whether they are held.
 #[derive(Default)]
@@ -55,6 +56,7 @@ pub(super) struct World {
     pub(super) wires: Wires,
     pub(super) qemu_img: QemuImg,
     pub(super) clocks: Arc<Clocks>,
+    pub(super) agents: Agents,
 }
 
 /// Clock minus the host's, microseconds, by node.
@@ -64,20 +66,14 @@ pub(super) fn now_us() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap()
 }
 
-/// Sets a machine's clock, or only looks; what it answers.
-pub(super) fn answer(clocks: &Clocks, node: &str, words: &[&str]) -> String {
+/// Sets a machine's clock, or only looks; what it says then.
+pub(super) fn answer(clocks: &Clocks, node: &str, set: Option<Duration>) -> Duration {
     let mut clocks = clocks.lock().unwrap();
-    if let ["set", _, seconds, nanos] = words {
-        let micros = seconds.parse::<i64>().unwrap() * 1_000_000 + nanos.parse::<i64>().unwrap() / 1000;
-        clocks.insert(node.to_owned(), micros - now_us());
+    if let Some(time) = set {
+        clocks.insert(node.to_owned(), time.as_micros() as i64 - now_us());
     }
     let now = now_us() + clocks.get(node).copied().unwrap_or(0);
-    format!(
-        "{} {} {} {BOOT_ID}\n",
-        words[1],
-        now / 1_000_000,
-        now % 1_000_000 * 1000
-    )
+    Duration::from_micros(now.try_into().unwrap())
 }
 
 impl World {
@@ -99,6 +95,7 @@ impl World {
             wires: Wires::default(),
             qemu_img: QemuImg::default(),
             clocks: Arc::default(),
+            agents: Agents::new([1; 16]),
         };
         let files = world.files("bare");
         for node in &world.lab.nodes {
@@ -127,12 +124,12 @@ impl World {
     pub(super) fn serve_clocks(
         &self,
         files: &LabFiles,
-        how: impl Fn(&Clocks, &str, &[&str]) -> String + Clone + Send + 'static,
+        how: impl Fn(&Clocks, &str, Option<Duration>) -> Duration + Clone + Send + 'static,
     ) {
         std::fs::create_dir_all(&files.run).unwrap();
         for node in &self.lab.nodes {
             let (clocks, name, how) = (self.clocks.clone(), node.name.to_string(), how.clone());
-            serve(&files.node(&node.name).clock(), move |words| how(&clocks, &name, words));
+            serve(&files.node(&node.name).agent(), move |set| how(&clocks, &name, set));
         }
     }
 
@@ -175,8 +172,8 @@ impl World {
                     credentials: vec![],
                     console: nf.console(),
                     console_log: nf.console_log(),
-                    clock: nf.clock(),
-                    agent: None,
+                    agent: nf.agent(),
+                    qemu_agent: None,
                 }
             })
             .collect()
@@ -186,6 +183,7 @@ impl World {
         Live {
             hypervisor: self.fake.clone(),
             fabric: &self.wires,
+            agents: &self.agents,
             lab: &self.lab,
             files,
             qemu_img: &self.qemu_img,
@@ -202,6 +200,7 @@ impl World {
         RestoreRequest {
             hypervisor: self.fake.clone(),
             fabric: &self.wires,
+            agents: &self.agents,
             machines: self.machines(files, 43000),
             slowness: Slowness::NONE,
             resumed: &|| {},
