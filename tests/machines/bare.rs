@@ -406,7 +406,8 @@ fn transfer(tool: &Tool) -> Result<Child, String> {
     tool.exec("bare", name(1), &["sh", "-c", background, SINK])?;
     let listens = "until ss -ltn | grep -q :5001; do sleep 0.1; done";
     tool.exec("bare", name(1), &["timeout", "20", "sh", "-c", listens])?;
-    tool.command(&[&["exec", "bare", name(0), "--"], &perl[..], &[SEND, to, "5001"]].concat())
+    // Over SSH: a command that `exec` runs ends with the supervisor.
+    tool.command(&[&["ssh", "bare", name(0), "--"], &perl[..], &[SEND, to, "5001"]].concat())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|e| e.to_string())

@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 /// While more than this waits to be sent, nothing is read that could make it more.
 const QUEUE: usize = 256 << 10;
 
+/// How long nobody has to be at the other end of a device before what was begun is ended. That somebody left and came is told on
+/// another path than what he says: a new host may be heard before the old one is missed.
+const GONE: Duration = Duration::from_secs(1);
+
 /// What an end of the port means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtEnd {
@@ -38,6 +42,8 @@ pub fn serve(port: File, machine: &mut dyn Machine, home: PathBuf, at_end: AtEnd
         machine,
         home,
         port,
+        at_end,
+        gone: None,
         decoder: Decoder::default(),
         queue: vec![0],
         readable: false,
@@ -55,7 +61,7 @@ pub fn serve(port: File, machine: &mut dyn Machine, home: PathBuf, at_end: AtEnd
         },
     );
     loop {
-        if server.turn(&edges)? == Port::Ended && at_end == AtEnd::Stop {
+        if server.turn(&edges)? == Port::Ended {
             return Ok(());
         }
     }
@@ -72,6 +78,9 @@ struct Server<'a> {
     machine: &'a mut dyn Machine,
     home: PathBuf,
     port: File,
+    at_end: AtEnd,
+    /// When nobody will have been there for long enough.
+    gone: Option<Instant>,
     decoder: Decoder,
     /// What is still to be sent.
     queue: Vec<u8>,
@@ -100,6 +109,8 @@ impl Server<'_> {
             .core
             .due()
             .map(|d| Duration::from_millis(d.saturating_sub(self.now())));
+        let gone = self.gone.map(|g| g.saturating_duration_since(Instant::now()));
+        let due = due.into_iter().chain(gone).min();
         sys::wait(&mut fds, if busy { Some(Duration::ZERO) } else { due })?;
         if fds[0].is_ready() && edges.take()? {
             (self.readable, self.writable) = (true, true);
@@ -114,6 +125,9 @@ impl Server<'_> {
         self.read_files();
         if self.core.due().is_some_and(|d| d <= self.now()) {
             self.hear(Input::Tick);
+        }
+        if self.gone.is_some_and(|g| g <= Instant::now()) {
+            self.forget_host();
         }
         let port = if self.readable && !self.is_crowded() {
             self.receive()?
@@ -199,6 +213,7 @@ impl Server<'_> {
         let mut part = [0; PART];
         match self.port.read(&mut part) {
             Ok(n) if n > 0 => {
+                self.gone = None;
                 for heard in self.decoder.take(&part[..n]) {
                     let heard = heard
                         .map_err(|bad| bad.to_string())
@@ -212,18 +227,27 @@ impl Server<'_> {
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Port::Open),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                self.readable = false;
+                (self.readable, self.gone) = (false, None);
                 Ok(Port::Open)
             }
             Err(e) if e.kind() != io::ErrorKind::ConnectionReset => Err(e),
             _ => {
                 self.readable = false;
-                self.hear(Input::Gone);
-                self.decoder.reset();
-                self.queue = vec![0];
+                if self.at_end == AtEnd::Wait {
+                    self.gone.get_or_insert_with(|| Instant::now() + GONE);
+                    return Ok(Port::Open);
+                }
+                self.forget_host();
                 Ok(Port::Ended)
             }
         }
+    }
+
+    fn forget_host(&mut self) {
+        self.gone = None;
+        self.hear(Input::Gone);
+        self.decoder.reset();
+        self.queue = vec![0];
     }
 
     /// As much of the queue as the port takes. Whoever does not read has it coming to him later, or never.

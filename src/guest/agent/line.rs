@@ -408,7 +408,9 @@ fn listen(line: &Weak<Line>, mut stream: UnixStream, mut decoder: Decoder) {
         let read = stream.read(&mut part);
         let Some(line) = line.upgrade() else { return };
         match read {
-            Ok(0) => return drop(line.die("the machine is gone")),
+            Ok(0) => {
+                return drop(line.die("the connection was closed: the machine is gone, or who had the line to it"));
+            }
             Ok(n) => line.take(decoder.take(&part[..n])),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return drop(line.die(&e.to_string())),
