@@ -235,7 +235,11 @@ mod tests {
         }
 
         #[test]
-        fn a_frame_with_any_byte_changed_is_none(body in prop::collection::vec(any::<u8>(), 0..300), at: prop::sample::Index, by in 1..=255u8) {
+        fn a_frame_with_any_byte_changed_is_none(
+            body in prop::collection::vec(any::<u8>(), 0..300),
+            at: prop::sample::Index,
+            by in 1..=255u8,
+        ) {
             let good = frame(body);
             let mut bytes = sent(&good);
             let end = bytes.len() - 1;
