@@ -87,6 +87,7 @@ fn run(tool: &Tool, id: &str, moment: Option<Duration>) -> Result<Ran, String> {
         Some(moment) => kill_at(tool, &out.join(id), moment, child.id())?,
     };
     let ended = child.wait_with_output().map_err(|e| e.to_string())?;
+    remove_forks(tool)?;
     let report: Value = serde_json::from_slice(&ended.stdout)
         .map_err(|e| format!("verify ended with {}: {e}: {}", ended.status, text(&ended.stdout)))?;
     let scenario = &report["scenarios"][0];
@@ -107,6 +108,16 @@ fn run(tool: &Tool, id: &str, moment: Option<Duration>) -> Result<Ran, String> {
         seconds: scenario["seconds"].as_f64().unwrap_or(0.0),
         killed_s,
     })
+}
+
+/// A supervisor that is killed while `verify` removes its fork leaves that fork, and the next one would have another name.
+fn remove_forks(tool: &Tool) -> Result<(), String> {
+    let labs = tool.json(&["ls"])?;
+    let names = labs.as_array().into_iter().flatten().filter_map(|l| l["lab"].as_str());
+    for fork in names.filter(|name| name.starts_with("ccr@")) {
+        tool.ok(&["down", fork])?;
+    }
+    Ok(())
 }
 
 /// Waits for the scenario to begin, then until its `moment`, and kills. `None` where the run had ended by then.
