@@ -271,20 +271,10 @@ impl Client {
         read: BufReader<OwnedReadHalf>,
         write: OwnedWriteHalf,
     ) -> std::io::Result<()> {
-        let stream = read
-            .into_inner()
-            .reunite(write)
-            .map_err(std::io::Error::other)?
-            .into_std()?;
-        stream.set_nonblocking(false)?;
-        let work = move || {
-            let ended = self
-                .engine
-                .capture(&filter, &stream, line(&Reply::of(id, Ok(Value::Null))));
-            // A capture that never began: the client still waits for its reply.
-            ended.map_or_else(|e| (&stream).write_all(&line(&Reply::of(id, Err(e)))), Ok)
-        };
-        tokio::task::spawn_blocking(work).await?
+        hand_over(id, read, write, move |stream, ok| {
+            self.engine.capture(&filter, stream, ok)
+        })
+        .await
     }
 
     async fn agent(
@@ -294,18 +284,7 @@ impl Client {
         read: BufReader<OwnedReadHalf>,
         write: OwnedWriteHalf,
     ) -> std::io::Result<()> {
-        let stream = read
-            .into_inner()
-            .reunite(write)
-            .map_err(std::io::Error::other)?
-            .into_std()?;
-        stream.set_nonblocking(false)?;
-        let work = move || {
-            let ok = line(&Reply::of(id, Ok(Value::Null)));
-            let ended = self.engine.relay(&node, &stream, &ok);
-            ended.map_or_else(|e| (&stream).write_all(&line(&Reply::of(id, Err(e)))), Ok)
-        };
-        tokio::task::spawn_blocking(work).await?
+        hand_over(id, read, write, move |stream, ok| self.engine.relay(&node, stream, &ok)).await
     }
 
     async fn dial(
@@ -329,6 +308,27 @@ impl Client {
         let mut here = tokio::io::join(read, write);
         tokio::io::copy_bidirectional(&mut here, &mut there).await.map(drop)
     }
+}
+
+/// Gives the whole connection to `work`, on a blocking thread, with the reply that says that it has begun.
+async fn hand_over(
+    id: u64,
+    read: BufReader<OwnedReadHalf>,
+    write: OwnedWriteHalf,
+    work: impl FnOnce(&std::os::unix::net::UnixStream, Vec<u8>) -> Result<()> + Send + 'static,
+) -> std::io::Result<()> {
+    let stream = read
+        .into_inner()
+        .reunite(write)
+        .map_err(std::io::Error::other)?
+        .into_std()?;
+    stream.set_nonblocking(false)?;
+    let work = move || {
+        let ended = work(&stream, line(&Reply::of(id, Ok(Value::Null))));
+        // What never began: the client still waits for its reply.
+        ended.map_or_else(|e| (&stream).write_all(&line(&Reply::of(id, Err(e)))), Ok)
+    };
+    tokio::task::spawn_blocking(work).await?
 }
 
 /// Returns when the client has gone. One that already asks for more is there; its next request is read when this one is answered.

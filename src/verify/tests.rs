@@ -59,6 +59,12 @@ fn remove(h: &mut History, key: &str) {
     }
 }
 
+/// The key of a message that a hub acknowledged and the store has.
+fn stored_submit(h: &History) -> String {
+    let mut submits = acked(h, OpKind::Submit).into_iter().map(|(_, key, _)| key);
+    submits.find(|key| stored(h, key)).unwrap()
+}
+
 fn stored(h: &History, key: &str) -> bool {
     h.dumps[0].groups[0]
         .messages
@@ -308,11 +314,7 @@ fn a_deletion_that_came_undone_is_seen() {
 #[test]
 fn a_message_in_the_queue_at_the_end_is_not_yet_lost() {
     let mut h = failover();
-    let key = acked(&h, OpKind::Submit)
-        .into_iter()
-        .find(|(_, k, _)| stored(&h, k))
-        .unwrap()
-        .1;
+    let key = stored_submit(&h);
     remove(&mut h, &key);
     h.dumps[2].queued.push(ccr_contract::dump::Queued {
         key: Some(key),
@@ -325,11 +327,7 @@ fn a_message_in_the_queue_at_the_end_is_not_yet_lost() {
 #[test]
 fn a_queue_that_was_not_read_may_hold_what_is_missing() {
     let mut h = failover();
-    let key = acked(&h, OpKind::Submit)
-        .into_iter()
-        .find(|(_, k, _)| stored(&h, k))
-        .unwrap()
-        .1;
+    let key = stored_submit(&h);
     h.dumps.retain(|d| d.node != "hub");
     assert_eq!(verdict(I3, &h), Verdict::Pass, "nothing is missing: {}", detail(I3, &h));
     remove(&mut h, &key);

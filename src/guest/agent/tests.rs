@@ -7,7 +7,7 @@ use super::*;
 use crate::error::{Error, Result};
 use crate::guest::{Command, Remote};
 use crate::image::agent::PROGRAM;
-use crate::wait::Deadline;
+use crate::wait::{Deadline, Probe, wait_until};
 use lab_agent::message::{Clock, FromAgent, Sample, ToAgent, VERSION};
 use lab_agent::wire::{Decoder, encode};
 use lab_agent::{AtEnd, Machine};
@@ -23,6 +23,17 @@ use std::time::{Duration, Instant};
 
 pub(crate) const BOOT_ID: &str = "01234567-89ab-cdef-0123-456789abcdef";
 const OURS: Owner = [1; 16];
+
+/// Waits for a condition.
+fn until(what: &str, mut seen: impl FnMut() -> bool) {
+    let probe = || {
+        Ok(match seen() {
+            true => Probe::Ready(()),
+            false => Probe::NotYet("it is not so".into()),
+        })
+    };
+    wait_until(what, soon(), probe).unwrap();
+}
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(20))
@@ -276,11 +287,7 @@ fn a_follower_that_fails_says_why_and_one_that_is_enough_is_ended() {
             false
         })
         .unwrap();
-    let begin = Instant::now();
-    while Path::new("/proc").join(&pid).exists() {
-        assert!(begin.elapsed() < Duration::from_secs(10), "{pid} goes on");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until("see it end", || !Path::new("/proc").join(&pid).exists());
     let too_long = "head -c 70000 /dev/zero | tr '\\0' x; echo; exec sleep 600";
     let e = remote.follow(&sh(too_long), &mut |_| true).unwrap_err();
     assert!(e.to_string().contains("a line is longer than"), "{e}");
@@ -458,11 +465,7 @@ fn an_agent_that_sends_without_end_is_given_up() {
     .unwrap();
     // It is asked for one thing and says others: nobody takes them.
     let channel = line.begin("look", &ToAgent::Look).unwrap();
-    let begin = Instant::now();
-    while line.is_usable() {
-        assert!(begin.elapsed() < Duration::from_secs(20), "it goes on");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until("see the line given up", || !line.is_usable());
     assert!(
         channel
             .dead("x")
@@ -524,12 +527,15 @@ fn an_agent_that_is_stopped_or_killed_is_named_within_the_deadline() {
 
     let (_dir, stream, mut child) = program();
     let mut remote = AgentRemote::new(self::line(stream));
-    let killer = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(100));
-        child.kill().unwrap();
-        child.wait().unwrap();
-    });
-    let e = remote.exec(&sh("exec sleep 1"), soon()).unwrap_err();
+    let mut kill = |line: Option<&str>| {
+        if line.is_some() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        Ok(())
+    };
+    let e = remote
+        .exec_heard(&sh("echo it runs; exec sleep 2"), soon(), &mut kill)
+        .unwrap_err();
     assert!(e.to_string().contains("the machine is gone"), "{e}");
-    killer.join().unwrap();
 }

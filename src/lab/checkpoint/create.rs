@@ -208,6 +208,7 @@ fn pause(live: &Live<'_>, draft: &Draft, subjects: &mut [Subject<'_>]) -> Result
         .map(|s| s.meta.name.clone())
         .collect();
     // No order is on its way into a machine that is saved: whoever restores it would not know what begins there.
+    // An agent that does not answer is not at rest, and its line is given up: nothing more is said to it either.
     let lines: Vec<_> = running.iter().filter_map(|n| live.agents.standing(n)).collect();
     let quiet: Vec<_> = lines
         .iter()

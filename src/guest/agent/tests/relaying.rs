@@ -30,18 +30,11 @@ fn a_command_of_another_process_goes_through_and_ends_with_it() {
     let mut remote = AgentRemote::new(theirs.clone());
     let asked = std::thread::spawn(move || remote.exec(&sh(&script), soon()));
     let pid = || std::fs::read_to_string(&file).unwrap_or_default().trim().to_owned();
-    let begin = Instant::now();
-    while pid().is_empty() {
-        assert!(begin.elapsed() < Duration::from_secs(10), "it does not begin");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until("see it begin", || !pid().is_empty());
     theirs.close();
     assert!(asked.join().unwrap().is_err());
     served.join().unwrap().unwrap();
-    while Path::new("/proc").join(pid()).exists() {
-        assert!(begin.elapsed() < Duration::from_secs(20), "{} goes on", pid());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until("see it end", || !Path::new("/proc").join(pid()).exists());
     assert!(line.is_usable());
 }
 
