@@ -28,9 +28,11 @@ pub struct Problem {
     pub rollback: Vec<String>,
 }
 
-/// A failure of another program that the tool knows what to do about.
+/// A failure of another process that the tool knows what to do about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
+    /// The lab's supervisor ended before it answered: another one finishes what it began.
+    SupervisorEnded,
     /// QEMU could not have a port of this host: another process took it.
     PortTaken,
     /// libvirt's driver, as root, looks up the account that its packages make, and there is none.
@@ -59,6 +61,12 @@ impl Problem {
     #[must_use]
     pub fn observed(mut self, observed: impl fmt::Display) -> Self {
         self.observed = Some(observed.to_string());
+        self
+    }
+    /// Says what the observed words mean.
+    #[must_use]
+    pub fn because(mut self, cause: Cause) -> Self {
+        self.cause = Some(cause);
         self
     }
     /// Says what to do about it.

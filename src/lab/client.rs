@@ -1,7 +1,7 @@
 //! The CLI's side of the supervisor's socket: finds the supervisor, or starts it, and asks it.
 
 use super::protocol::{Greeting, LINE_MAX, PROTO, Reply, Request, Since, Verb, build, error_of};
-use crate::error::{Error, IoContext, Problem, Result};
+use crate::error::{Cause, Error, IoContext, Problem, Result};
 use crate::event::Event;
 use crate::fabric::CaptureFilter;
 use crate::files::{Home, LabFiles};
@@ -244,6 +244,7 @@ impl Client {
             Problem::new("hear from the lab's supervisor")
                 .on(&self.greeting.lab)
                 .observed(seen)
+                .because(Cause::SupervisorEnded)
                 .remedy("run the command again: a new supervisor adopts the machines"),
         )
     }

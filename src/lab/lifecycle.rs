@@ -7,7 +7,7 @@ use super::client::{Client, wait_gone};
 use super::protocol::{RestoreArgs, UpArgs, Verb};
 use super::record::{DesiredState, LabRecord};
 use super::{desired, observe};
-use crate::error::{Error, IoContext, Problem, Result};
+use crate::error::{Cause, Error, IoContext, Problem, Result};
 use crate::event::{Event, Journal};
 use crate::files::Home;
 use crate::hypervisor::Accel;
@@ -209,8 +209,18 @@ pub fn restore(home: &Home, instance: &str, from: &RestoreArgs, on_event: impl F
     client.get_with_events(Verb::Restore(from.clone()), on_event)
 }
 
-/// Takes `instance` down; whether there was anything.
-pub fn take_down(home: &Home, instance: &str, on_event: impl FnMut(&Event)) -> Result<bool> {
+/// Takes `instance` down; whether there was anything. Where its supervisor ends on the way, another one finishes it, once.
+pub fn take_down(home: &Home, instance: &str, mut on_event: impl FnMut(&Event)) -> Result<bool> {
+    match ask_down(home, instance, &mut on_event) {
+        Err(e) if e.problem().is_some_and(|p| p.cause == Some(Cause::SupervisorEnded)) => {
+            ask_down(home, instance, &mut on_event)?;
+            Ok(true)
+        }
+        asked => asked,
+    }
+}
+
+fn ask_down(home: &Home, instance: &str, on_event: impl FnMut(&Event)) -> Result<bool> {
     let files = home.lab(instance);
     if !files.state.is_dir() && Client::find(&files)?.is_none() {
         return Ok(false);
@@ -253,8 +263,66 @@ impl Drop for FlagWatch {
 
 #[cfg(test)]
 mod tests {
+    use super::super::protocol::{Greeting, PROTO, Reply, Request, build};
     use super::*;
     use std::collections::BTreeSet;
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    /// Greets as a supervisor whose process has ended by now, and hears one request.
+    fn conversation(listener: &UnixListener) -> (UnixStream, Request) {
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        let greeting = Greeting {
+            failoverlab: build(),
+            proto: PROTO,
+            lab: "x".into(),
+            pid: ended.id(),
+        };
+        writeln!(stream, "{}", serde_json::to_string(&greeting).unwrap()).unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        (stream, serde_json::from_str(&line).unwrap())
+    }
+
+    /// Supervisors of which so many end in the middle of `down`; the next one takes the lab down.
+    fn taken_down_after(deaths: usize) -> Result<bool> {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::under(dir.path());
+        let files = home.lab("x");
+        for folder in [&files.state, &files.run] {
+            Home::private_dir(folder).unwrap();
+        }
+        let listener = UnixListener::bind(files.socket()).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..deaths.min(2) {
+                    drop(conversation(&listener));
+                }
+                if deaths < 2 {
+                    let (mut stream, request) = conversation(&listener);
+                    assert!(matches!(request.verb, Verb::Down));
+                    let done = Reply::Ok {
+                        id: request.id,
+                        result: Value::Null,
+                    };
+                    writeln!(stream, "{}", serde_json::to_string(&done).unwrap()).unwrap();
+                }
+            });
+            take_down(&home, "x", |_| {})
+        })
+    }
+
+    #[test]
+    fn a_supervisor_that_ends_during_down_is_followed_by_another_one() {
+        assert!(taken_down_after(0).unwrap());
+        assert!(taken_down_after(1).unwrap());
+        // Not for ever: what ends two of them may end every one.
+        let gave_up = taken_down_after(2).unwrap_err();
+        assert_eq!(gave_up.problem().unwrap().cause, Some(Cause::SupervisorEnded));
+        assert!(gave_up.to_string().contains("closed the connection"), "{gave_up}");
+    }
 
     #[test]
     fn no_name_is_claimed_twice() {

@@ -1,28 +1,36 @@
 //! `labs/bare`: three machines, two networks, one shared disk, no runtime.
 
-use super::Test;
-use super::tool::{Tool, pids, ports, same, text, wait_for};
+use super::Test::{self, Alone, With};
+use super::tool::{Lab, Tool, pids, ports, same, steps, text, wait_for};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 pub const TRIALS: &[(&str, Test)] = &[
-    ("bare_comes_up_and_again_changes_nothing", up),
-    ("bare_block_written_on_one_member_is_read_on_the_other", shared_disk),
-    ("bare_networks_carry_frames_and_a_cut_stops_them", networks),
+    ("bare_comes_up_and_again_changes_nothing", Alone(up)),
+    ("bare_comes_back_instead_of_booting", Alone(warm)),
+    (
+        "bare_block_written_on_one_member_is_read_on_the_other",
+        With("bare", shared_disk),
+    ),
+    (
+        "bare_networks_carry_frames_and_a_cut_stops_them",
+        With("bare", networks),
+    ),
     (
         "bare_a_lab_address_is_on_a_loopback_port_and_its_frames_in_a_capture",
-        forward,
+        With("bare", forward),
     ),
-    ("bare_no_secret_is_in_the_process_list", process_list),
-    ("bare_a_checkpoint_brings_everything_back", checkpoint),
-    ("bare_a_fork_has_nothing_in_common_with_the_lab", fork),
-    ("bare_a_restore_that_was_cut_short_is_finished", cut_short),
-    ("bare_a_killed_supervisor_is_replaced_and_adopts_the_machines", adopt),
-    ("bare_down_leaves_nothing", down),
-    ("bare_comes_back_instead_of_booting", warm),
-    ("bare_an_interrupted_up_leaves_nothing", interrupted),
-    ("bare_a_request_that_ends_ends_no_other_one", others_go_on),
+    ("bare_no_secret_is_in_the_process_list", With("bare", process_list)),
+    ("bare_a_checkpoint_brings_everything_back", With("bare", checkpoint)),
+    ("bare_a_fork_has_nothing_in_common_with_the_lab", With("bare", fork)),
+    ("bare_a_restore_that_was_cut_short_is_finished", With("bare", cut_short)),
+    (
+        "bare_a_killed_supervisor_is_replaced_and_adopts_the_machines",
+        With("bare", adopt),
+    ),
+    ("bare_an_interrupted_up_leaves_nothing", Alone(interrupted)),
+    ("bare_a_request_that_ends_ends_no_other_one", Alone(others_go_on)),
 ];
 
 fn up(tool: &Tool) -> Result<(), String> {
@@ -31,7 +39,7 @@ fn up(tool: &Tool) -> Result<(), String> {
     let lock = tempfile::NamedTempFile::new().map_err(io)?;
     lock.as_file().lock().map_err(io)?;
     rustix::io::fcntl_setfd(&lock, rustix::io::FdFlags::empty()).map_err(|e| io(e.into()))?;
-    tool.ok(&["up", "bare"])?;
+    let lab = Lab::up(tool, "bare", &["--cold"])?;
     let closed = lock.into_temp_path();
     let free = std::fs::File::open(&closed).map_err(io)?.try_lock().is_ok();
     same("the script's lock is free while the lab lives", free, true)?;
@@ -44,7 +52,10 @@ fn up(tool: &Tool) -> Result<(), String> {
         same("host name", tool.exec("bare", node, &["uname", "-n"])?.trim(), node)?;
     }
     let again = tool.json(&["up", "bare"])?;
-    same("steps of a second up", again["steps"].as_u64(), Some(0))
+    same("steps of a second up", again["steps"].as_u64(), Some(0))?;
+    lab.down()?;
+    let again = tool.ok(&["down", "bare"])?;
+    same("a second down", again.trim(), "bare: was not up")
 }
 
 fn shared_disk(tool: &Tool) -> Result<(), String> {
@@ -93,6 +104,12 @@ fn read_block(tool: &Tool, node: &str) -> Result<String, String> {
     Ok(tool.exec("bare", node, &["sh", "-c", &read])?.trim().to_owned())
 }
 
+/// A new checkpoint. The home stays from run to run, and so does one of that name that another build may have made.
+pub fn keep(tool: &Tool, name: &str) -> Result<serde_json::Value, String> {
+    tool.run(&["checkpoint", "rm", "bare", name])?;
+    tool.json(&["checkpoint", "create", "bare", name])
+}
+
 /// Block, file, processes and a wrong clock are as they were; the machines were not booted again.
 fn checkpoint(tool: &Tool) -> Result<(), String> {
     let (a, b) = sharers(tool)?;
@@ -101,9 +118,7 @@ fn checkpoint(tool: &Tool) -> Result<(), String> {
     let boot = |node: &str| tool.exec("bare", node, &["cat", "/proc/sys/kernel/random/boot_id"]);
     let booted = (boot(&a)?, boot(&b)?);
     let processes = pids(&tool.json(&["status", "bare"])?);
-    // The home stays from run to run, and so does what an earlier run kept, which another build may have made.
-    tool.run(&["checkpoint", "rm", "bare", "one"])?;
-    let made = tool.json(&["checkpoint", "create", "bare", "one"])?;
+    let made = keep(tool, "one")?;
     eprintln!("  stood still for {} µs", made["pause_us"]);
     same("QEMU's processes", pids(&tool.json(&["status", "bare"])?), processes)?;
 
@@ -171,6 +186,8 @@ fn host_clock() -> f64 {
 /// A fork has the same addresses and nothing else in common with the lab.
 fn fork(tool: &Tool) -> Result<(), String> {
     let (a, b) = sharers(tool)?;
+    tool.exec("bare", &a, &["sh", "-c", "echo before > /root/note; sync"])?;
+    keep(tool, "one")?;
     let made = tool.json(&["fork", "bare", "--from", "one"])?;
     same("the fork's name", made[0].as_str(), Some("bare@1"))?;
     tool.exec("bare@1", &a, &["sh", "-c", "echo fork > /root/note"])?;
@@ -230,6 +247,10 @@ fn on_disk(dir: &std::path::Path) -> u64 {
 
 /// The supervisor dies in the middle of a restore: the lab says so, and `up` brings it to where it was going.
 fn cut_short(tool: &Tool) -> Result<(), String> {
+    let (a, b) = sharers(tool)?;
+    write_block(tool, &a, "before")?;
+    keep(tool, "one")?;
+    write_block(tool, &b, "after")?;
     let supervisor = supervisor(tool)?;
     let mut restoring = tool
         .command(&["restore", "bare", "one"])
@@ -251,7 +272,6 @@ fn cut_short(tool: &Tool) -> Result<(), String> {
         return Err(format!("status says: {status}"));
     }
     tool.ok(&["up", "bare"])?;
-    let (a, b) = sharers(tool)?;
     for node in [&a, &b] {
         same(
             "block 7 after the second try",
@@ -456,38 +476,20 @@ pub fn kill(pid: u32) -> Result<(), String> {
     })
 }
 
-fn down(tool: &Tool) -> Result<(), String> {
-    let ports = ports(&tool.record("bare")?);
-    if ports.len() < 9 {
-        return Err(format!("the record names too few ports to look for: {ports:?}"));
-    }
-    tool.ok(&["down", "bare"])?;
-    same("leaks", tool.leaks(&ports), Vec::new())?;
-    let again = tool.ok(&["down", "bare"])?;
-    same("a second down", again.trim(), "bare: was not up")
-}
-
 /// The second `up` of the same lab restores what the first one kept; another seed is another lab, and so boots.
 fn warm(tool: &Tool) -> Result<(), String> {
-    let steps = |args: &[&str]| -> Result<Vec<String>, String> {
-        let plan = tool.json(&[&["up", "bare", "--dry-run"], args].concat())?;
-        let steps = plan["steps"].as_array().into_iter().flatten();
-        Ok(steps.filter_map(|s| s["action"].as_str().map(str::to_owned)).collect())
-    };
-    same(
-        "the steps",
-        steps(&[])?,
-        vec!["start-supervisor".to_owned(), "restore".to_owned()],
-    )?;
+    Lab::kept(tool, "bare")?;
+    let back = ["start-supervisor", "restore"].map(str::to_owned);
+    same("the steps", steps(tool, "bare", &[])?, back.to_vec())?;
     for other in [&["--cold"][..], &["--seed", "99"]] {
-        let boots = steps(other)?.iter().any(|s| s == "start-machine");
+        let boots = steps(tool, "bare", other)?.iter().any(|s| s == "start-machine");
         same("it boots", boots, true)?;
     }
     let up = tool.json(&["up", "bare"])?;
     eprintln!("  {} s", up["seconds"]);
     same("steps done", up["steps"].as_u64(), Some(1))?;
     networks(tool)?;
-    down(tool)
+    tool.ok(&["down", "bare"]).map(drop)
 }
 
 fn interrupted(tool: &Tool) -> Result<(), String> {
@@ -540,8 +542,7 @@ fn others_go_on(tool: &Tool) -> Result<(), String> {
     same("exit code of the second one", ended.status.code(), Some(0))?;
     let status = tool.json(&["status", "bare"])?;
     same("machines", status["machines"].as_array().map(Vec::len), Some(3))?;
-    tool.ok(&["down", "bare"])?;
-    same("leaks", tool.leaks(&[]), Vec::new())
+    tool.ok(&["down", "bare"]).map(drop)
 }
 
 /// Whether a process has a socket open.

@@ -1,5 +1,6 @@
-//! Tests of real machines: the built tool, a real kernel, real networks. One after the other, each on what the one before
-//! left (a boot takes half a minute under emulation); the last one of each lab takes it down and looks for leaks.
+//! Tests of real machines: the built tool, a real kernel, real networks. One after the other, in any order, each by itself: it begins
+//! with no lab, or with one that comes back from the checkpoint that its first `up` kept (a boot takes half a minute under emulation),
+//! and ends with a look for leaks.
 //!
 //! `scripts/test machines` builds what they need. Names given as arguments choose; `--skip` leaves out.
 
@@ -11,17 +12,17 @@ mod tool;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::sync::Arc;
-use tool::Tool;
+use tool::{Lab, Tool, same};
 
 fn main() {
     let mut args = Arguments::from_args();
-    // Each test stands on the one before.
+    // Each test looks for leaks of everything.
     args.test_threads = Some(1);
     let tool = Arc::new(Tool::find());
     let soak = std::env::var_os("FAILOVERLAB_SOAK").map_or(&[][..], |_| soak::TRIALS);
     let trial = |(name, test): (&'static str, Test)| {
         let tool = tool.clone();
-        Trial::test(name, move || test(&tool).map_err(Failed::from))
+        Trial::test(name, move || test.run(&tool).map_err(Failed::from))
     };
     let full_disk = {
         let tool = tool.clone();
@@ -40,4 +41,26 @@ fn main() {
 }
 
 /// A test: fails with what was seen.
-pub type Test = fn(&Tool) -> Result<(), String>;
+#[derive(Debug, Clone, Copy)]
+pub enum Test {
+    /// It brings up what it needs.
+    Alone(fn(&Tool) -> Result<(), String>),
+    /// The lab of this name is up. Nothing of it is left afterwards.
+    With(&'static str, fn(&Tool) -> Result<(), String>),
+}
+
+impl Test {
+    fn run(self, tool: &Tool) -> Result<(), String> {
+        match self {
+            Self::Alone(test) => {
+                test(tool).inspect_err(|_| tool.clean_up())?;
+                same("leaks", tool.leaks(&[]), Vec::new())
+            }
+            Self::With(lab, test) => {
+                let lab = Lab::up(tool, lab, &[])?;
+                test(tool)?;
+                lab.down()
+            }
+        }
+    }
+}

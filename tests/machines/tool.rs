@@ -145,6 +145,63 @@ impl Tool {
     }
 }
 
+/// A lab for one test: up when the test begins, gone when it ends, whatever came of it.
+pub struct Lab<'a> {
+    tool: &'a Tool,
+    name: &'static str,
+    gone: bool,
+}
+
+impl<'a> Lab<'a> {
+    /// Brings it up: from what was kept when it was healthy, else by booting.
+    pub fn up(tool: &'a Tool, name: &'static str, options: &[&str]) -> Result<Self, String> {
+        // Before the step that may fail: what it leaves goes too.
+        let lab = Self {
+            tool,
+            name,
+            gone: false,
+        };
+        tool.ok(&[&["up", name], options].concat())?;
+        Ok(lab)
+    }
+
+    /// Sees to it that the next one comes back instead of booting.
+    pub fn kept(tool: &'a Tool, name: &'static str) -> Result<(), String> {
+        if steps(tool, name, &[])?.iter().any(|s| s == "restore") {
+            return Ok(());
+        }
+        Self::up(tool, name, &[])?.down()
+    }
+
+    /// Takes it down; fails where something of it is left, or of any other lab.
+    pub fn down(mut self) -> Result<(), String> {
+        let ports = ports(&self.tool.record(self.name)?);
+        // A management port for each machine, and both ends of each cable.
+        if ports.len() < 9 {
+            return Err(format!("the record names too few ports to look for: {ports:?}"));
+        }
+        self.tool.ok(&["down", self.name])?;
+        same("leaks", self.tool.leaks(&ports), Vec::new())?;
+        self.gone = true;
+        Ok(())
+    }
+}
+
+impl Drop for Lab<'_> {
+    fn drop(&mut self) {
+        if !self.gone {
+            self.tool.clean_up();
+        }
+    }
+}
+
+/// The steps that `up` would take.
+pub fn steps(tool: &Tool, lab: &str, options: &[&str]) -> Result<Vec<String>, String> {
+    let plan = tool.json(&[&["up", lab, "--dry-run"], options].concat())?;
+    let steps = plan["steps"].as_array().into_iter().flatten();
+    Ok(steps.filter_map(|s| s["action"].as_str().map(str::to_owned)).collect())
+}
+
 /// QEMU's processes, as `status` names them.
 pub fn pids(status: &Value) -> Vec<Option<u64>> {
     let machines = status["machines"].as_array().into_iter().flatten();

@@ -17,7 +17,6 @@ const LATER: Duration = Duration::from_secs(600);
 
 /// A stopped daemon is found by its own machine, on the passive member and on the active one, and started anew; the copy is healthy again.
 pub fn hung(tool: &Tool) -> Result<(), String> {
-    tool.ok(&["up", LAB])?;
     for role in ["passive", "active"] {
         let node = member(tool, role)?;
         let before = restarts(tool, &node)?;
@@ -29,8 +28,7 @@ pub fn hung(tool: &Tool) -> Result<(), String> {
         tool.ok(&["heal", LAB])?;
         healthy(tool)?;
     }
-    tool.ok(&["down", LAB])?;
-    same("leaks", tool.leaks(&[]), Vec::new())
+    Ok(())
 }
 
 /// Again and again the passive member's daemon is killed, or its machine loses its power, and one byte of one of its files is another one
@@ -40,7 +38,6 @@ pub fn damaged(tool: &Tool) -> Result<(), String> {
         Ok(n) => n.parse().map_err(|e| format!("FAILOVERLAB_SOAK_DAMAGE={n}: {e}"))?,
         Err(_) => 80,
     };
-    tool.ok(&["up", LAB])?;
     let load = Load::begin(tool)?;
     for round in 0..rounds {
         let passive = member(tool, "passive")?;
@@ -73,8 +70,7 @@ pub fn damaged(tool: &Tool) -> Result<(), String> {
     eprintln!("  {} acknowledged, {} there", acknowledged.len(), there.len());
     same("missing messages", missing, Vec::new())?;
     same("whether there was load", acknowledged.len() as u64 >= rounds, true)?;
-    tool.ok(&["down", LAB])?;
-    same("leaks", tool.leaks(&[]), Vec::new())
+    Ok(())
 }
 
 /// What a node's runtime says of itself.
