@@ -234,7 +234,7 @@ impl LabFiles {
     /// Refuses a home whose sockets would not fit into 108 bytes, before anything is made.
     pub fn check_socket_paths<'a>(&self, nodes: impl IntoIterator<Item = &'a str>) -> Result<()> {
         for node in nodes {
-            for path in [self.longest_socket(node), self.node(node).console()] {
+            for path in [self.longest_socket(node), self.node(node).cable_fabric(9)] {
                 let len = path.as_os_str().len() + 1;
                 if len > SOCKET_PATH_MAX {
                     return Err(Error::Host(
@@ -351,6 +351,14 @@ impl NodeFiles {
     /// The agent in the machine.
     pub fn agent(&self) -> PathBuf {
         self.run.join(format!("{}.a", self.node))
+    }
+    /// QEMU's end of the cable of the machine's `n`th port.
+    pub fn cable(&self, n: usize) -> PathBuf {
+        self.run.join(format!("{}.{n}", self.node))
+    }
+    /// The fabric's end.
+    pub fn cable_fabric(&self, n: usize) -> PathBuf {
+        self.run.join(format!("{}.{n}f", self.node))
     }
 }
 

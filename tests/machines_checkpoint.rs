@@ -86,8 +86,7 @@ impl Running {
                     Port {
                         network: nic.network.to_string(),
                         mac: nic.mac,
-                        local: cable.local,
-                        fabric: cable.fabric,
+                        cable: cable.cable.clone(),
                         link_up: true,
                         mtu: 1500,
                     }

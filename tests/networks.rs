@@ -1,21 +1,31 @@
 //! The networks of a supervisor whose machines are this test's own sockets: rules, captures and what survives a restart.
 
+mod another;
 mod on_disk;
 
 use failoverlab::fabric::PortAssignment;
+use failoverlab::files::Home;
+use failoverlab::hypervisor::{Cable, CableKind};
 use failoverlab::process;
 use failoverlab::wait::{Deadline, Probe, wait_until};
 use serde_json::Value;
 use std::net::UdpSocket;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// A machine's end of its cable.
 struct Machine {
-    socket: UdpSocket,
-    fabric: u16,
+    socket: Socket,
     mac: [u8; 6],
+}
+
+/// As QEMU has it, with the address of the fabric's end.
+enum Socket {
+    Udp(UdpSocket, u16),
+    Unix(UnixDatagram, PathBuf),
 }
 
 impl Machine {
@@ -23,7 +33,11 @@ impl Machine {
     fn send(&self, text: &[u8]) {
         let mut frame = [&[0xff; 6][..], &self.mac, &[0x88, 0xb5], text].concat();
         frame.resize(frame.len().max(60), 0);
-        self.socket.send_to(&frame, ("127.0.0.1", self.fabric)).unwrap();
+        match &self.socket {
+            Socket::Udp(s, to) => s.send_to(&frame, ("127.0.0.1", *to)),
+            Socket::Unix(s, to) => s.send_to(&frame, to),
+        }
+        .unwrap();
     }
 
     /// Whether a frame with `text` comes.
@@ -31,8 +45,11 @@ impl Machine {
         let until = Instant::now() + within;
         let mut buf = [0; 2048];
         while let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) {
-            self.socket.set_read_timeout(Some(left)).unwrap();
-            if self.socket.recv(&mut buf).is_ok_and(|n| buf[14..n].starts_with(text)) {
+            let got = match &self.socket {
+                Socket::Udp(s, _) => s.set_read_timeout(Some(left)).and_then(|()| s.recv(&mut buf)),
+                Socket::Unix(s, _) => s.set_read_timeout(Some(left)).and_then(|()| s.recv(&mut buf)),
+            };
+            if got.is_ok_and(|n| buf[14..n].starts_with(text)) {
                 return true;
             }
         }
@@ -40,35 +57,46 @@ impl Machine {
     }
 }
 
+/// The lab `bare`, up as far as its files say; the machines on its first network are ours.
 struct Lab {
     home: tempfile::TempDir,
     machines: Vec<Machine>,
 }
 
 impl Lab {
-    fn new() -> Self {
+    fn new(kind: CableKind) -> Self {
         let home = tempfile::Builder::new().prefix("fln").tempdir().unwrap();
+        let files = Home::under(home.path()).lab("bare");
+        Home::private_dir(&files.run).unwrap();
         let free = || UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = |s: &UdpSocket| s.local_addr().unwrap().port();
         let nodes = on_disk::lab(home.path(), "bare", Vec::new()).desired.lab.nodes;
         let (mut ports, mut machines, mut fabrics) = (Vec::new(), Vec::new(), Vec::new());
         for node in &nodes {
-            for nic in &node.nics {
-                let (socket, fabric) = (free(), free());
+            for (n, nic) in node.nics.iter().enumerate() {
+                let (cable, socket) = match kind {
+                    CableKind::Udp => {
+                        let (socket, ours) = (free(), free());
+                        let (local, fabric) = (port(&socket), port(&ours));
+                        fabrics.push(ours);
+                        (Cable::Udp { fabric, local }, Socket::Udp(socket, fabric))
+                    }
+                    CableKind::Unix => {
+                        let sockets = files.node(&node.name);
+                        let (fabric, local) = (sockets.cable_fabric(n), sockets.cable(n));
+                        let socket = Socket::Unix(UnixDatagram::bind(&local).unwrap(), fabric.clone());
+                        (Cable::Unix { fabric, local }, socket)
+                    }
+                };
                 ports.push(PortAssignment {
                     network: nic.network.to_string(),
                     node: node.name.to_string(),
-                    fabric: port(&fabric),
-                    local: port(&socket),
+                    cable,
                 });
                 if nic.network == nodes[0].nics[0].network {
-                    machines.push(Machine {
-                        socket,
-                        fabric: port(&fabric),
-                        mac: nic.mac.0,
-                    });
+                    let mac = nic.mac.0;
+                    machines.push(Machine { socket, mac });
                 }
-                fabrics.push(fabric);
             }
         }
         on_disk::lab(home.path(), "bare", ports);
@@ -140,7 +168,15 @@ fn captured(file: &Path, text: &[u8]) -> (usize, usize) {
 
 #[test]
 fn rules_survive_the_supervisor_and_a_capture_shows_what_they_drop() {
-    let lab = Lab::new();
+    rules_survive(&Lab::new(CableKind::Unix));
+}
+
+#[test]
+fn rules_survive_the_supervisor_over_udp_too() {
+    rules_survive(&Lab::new(CableKind::Udp));
+}
+
+fn rules_survive(lab: &Lab) {
     let [a, b, c] = &lab.machines[..] else {
         panic!("three machines")
     };
@@ -208,4 +244,34 @@ fn rules_survive_the_supervisor_and_a_capture_shows_what_they_drop() {
     // The last minutes are on disk.
     let ring = lab.home.path().join("state/labs/bare/ring.pcapng");
     assert!(ring.is_file() && ring.with_extension("old.pcapng").is_file());
+}
+
+#[test]
+fn no_frame_of_another_account_gets_in() {
+    let lab = Lab::new(CableKind::Unix);
+    // This starts the supervisor. No machine has spoken yet: its sockets are connected to those that QEMU bound.
+    let seen = |networks: &Value| -> u64 {
+        let ports = networks["counters"]["ports"].as_array().unwrap().iter();
+        ports
+            .flat_map(|p| ["frames_in", "malformed", "foreign"].map(|k| p[k].as_u64().unwrap()))
+            .sum()
+    };
+    assert_eq!(seen(&lab.networks()), 0);
+    let run = Home::under(lab.home.path()).lab("bare").run;
+    let ends = |end: &str| ["a", "b", "c"].map(|n| run.join(format!("{n}.0{end}")));
+    let (fabric, machines) = (ends("f"), ends(""));
+    assert!(fabric.iter().chain(&machines).all(|s| s.exists()));
+    let all = [&fabric[..], &machines[..]].concat();
+    assert_eq!(another::forge(&all).unwrap(), ["Permission denied"; 6]);
+    // Not by way of a folder that anybody may enter, either: the lab's own is the wall, whatever the home is.
+    std::fs::set_permissions(lab.home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(another::forge(&all).unwrap(), ["Permission denied"; 6]);
+    assert_eq!(seen(&lab.networks()), 0);
+    assert!(!lab.machines.iter().any(|m| m.hears(b"", Duration::from_millis(50))));
+    // Our own processes reach QEMU's sockets, so the program works; the fabric's take frames of their machines only.
+    assert_eq!(another::send(&machines).unwrap(), ["sent"; 3]);
+    assert_eq!(another::send(&fabric).unwrap(), ["Operation not permitted"; 3]);
+    lab.machines[0].send(b"hello");
+    assert!(lab.machines[1].hears(b"hello", Duration::from_secs(20)));
+    assert_eq!(seen(&lab.networks()), 1);
 }

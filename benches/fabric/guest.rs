@@ -1,27 +1,26 @@
-//! TCP between two machines, over three cables that both have: the fabric, the plain loop, and a direct UDP pair. One boot
-//! serves all of them, and they take turns: the same guests, the same moment.
+//! TCP between two machines, over four cables that both have: the fabric, the plain loop, a direct UDP pair, and the fabric over
+//! UDP. One boot serves all of them, and they take turns: the same guests, the same moment.
 
 use super::plain;
 use failoverlab::event::Journal;
 use failoverlab::fabric::transport::free_udp;
-use failoverlab::fabric::{Cable, Control, Fabric, FabricConfig, NetworkConfig, PortConfig, RingConfig};
+use failoverlab::fabric::{Control, Fabric, FabricConfig, NetworkConfig, PortConfig, RingConfig};
 use failoverlab::files::{Home, LabFiles};
 use failoverlab::guest::keys::Keys;
 use failoverlab::guest::ssh::{Ssh, Target};
 use failoverlab::guest::{Command, Remote, credentials, wait_ready};
-use failoverlab::hypervisor::{Disk, DiskFormat, Embedded, Hypervisor, Machine, Mgmt, Port};
+use failoverlab::hypervisor::{Cable, Disk, DiskFormat, Embedded, Hypervisor, Machine, Mgmt, Port};
 use failoverlab::image::qemu_img::QemuImg;
 use failoverlab::lab::desired;
 use failoverlab::lab::record::DesiredState;
 use failoverlab::spec::{Lab, Node, Source};
 use failoverlab::wait::{Deadline, Slowness};
 use std::error::Error;
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// The cables, each a network of its own.
-pub const CABLES: [&str; 3] = ["fabric", "plain", "direct"];
+pub const CABLES: [&str; 4] = ["fabric", "plain", "direct", "udp"];
 /// How long one transfer takes.
 const SECONDS: u32 = 4;
 const PORT: u16 = 5001;
@@ -29,7 +28,7 @@ const PORT: u16 = 5001;
 const LAB: &str = r#"
 schema = 1
 name = "bench"
-title = "Two machines with three cables"
+title = "Two machines with four cables"
 [defaults]
 memory = "256 MiB"
 packages = ["iputils-ping"]
@@ -42,10 +41,13 @@ role = "internal"
 [networks.direct]
 subnet = "10.79.3.0/24"
 role = "internal"
+[networks.udp]
+subnet = "10.79.4.0/24"
+role = "internal"
 [nodes.a]
-networks = ["fabric", "plain", "direct"]
+networks = ["fabric", "plain", "direct", "udp"]
 [nodes.b]
-networks = ["fabric", "plain", "direct"]
+networks = ["fabric", "plain", "direct", "udp"]
 "#;
 
 /// Takes what comes and says how much it was.
@@ -95,24 +97,17 @@ impl Guests {
         for folder in [&files.state, &files.run, &files.root()] {
             Home::private_dir(folder)?;
         }
-        let fabric = Fabric::start(networks(&lab, &files.ring()), journal)?;
+        let fabric = Fabric::start(networks(&lab, &files), journal)?;
         let (plain, [pa, pb]) = plain::udp()?;
         let (da, db) = (free_udp()?, free_udp()?);
         let direct = [da.local_addr()?.port(), db.local_addr()?.port()];
         // QEMU binds them next.
         drop((da, db));
-        let ours: Vec<Cable> = fabric
-            .ports()
-            .iter()
-            .map(|p| Cable {
-                fabric: p.fabric,
-                local: p.local,
-            })
-            .collect();
-        let cross = |local, fabric| Cable { fabric, local };
+        let ours: Vec<Cable> = fabric.ports().into_iter().map(|p| p.cable).collect();
+        let cross = |local, fabric| Cable::Udp { fabric, local };
         let cables = [
-            [ours[0], pa, cross(direct[0], direct[1])],
-            [ours[1], pb, cross(direct[1], direct[0])],
+            [ours[0].clone(), pa, cross(direct[0], direct[1]), ours[2].clone()],
+            [ours[1].clone(), pb, cross(direct[1], direct[0]), ours[3].clone()],
         ];
         let hypervisor = Embedded::open(&files.root(), &home.capabilities())?;
         let keys = Keys::ensure(&files, lab.nodes.iter().map(|n| n.name.as_str()))?;
@@ -160,6 +155,11 @@ impl Guests {
         })
     }
 
+    /// Frames that the fabric dropped because a machine did not take them.
+    pub fn overflow(&self) -> u64 {
+        self.fabric.counters().ports.iter().map(|p| p.overflow).sum()
+    }
+
     /// Frames that the host's kernel dropped on the fabric's cables.
     pub fn host_drops(&self) -> u64 {
         let drops = |p: &failoverlab::fabric::PortCounters| p.host_drops_in + p.host_drops_out;
@@ -177,26 +177,32 @@ impl Drop for Guests {
     }
 }
 
-fn networks(lab: &Lab, ring: &Path) -> FabricConfig {
-    let port = |n: &Node| PortConfig {
-        network: CABLES[0].into(),
-        node: n.name.to_string(),
-        mac: n.nics[0].mac,
-        assigned: None,
+/// The fabric's own two networks: one over unix datagrams, one over UDP.
+fn networks(lab: &Lab, files: &LabFiles) -> FabricConfig {
+    let network = |n: usize| NetworkConfig {
+        name: CABLES[n].into(),
+        mtu: 1500,
+        workstation: None,
     };
+    let port = |n: usize, node: &Node| PortConfig {
+        network: CABLES[n].into(),
+        node: node.name.to_string(),
+        mac: node.nics[n].mac,
+        cable: (n == 0).then(|| Cable::Unix {
+            fabric: files.node(&node.name).cable_fabric(n),
+            local: files.node(&node.name).cable(n),
+        }),
+    };
+    let ports = [0, 3].iter().flat_map(|n| lab.nodes.iter().map(|node| port(*n, node)));
     FabricConfig {
-        networks: vec![NetworkConfig {
-            name: CABLES[0].into(),
-            mtu: 1500,
-            workstation: None,
-        }],
-        ports: lab.nodes.iter().map(port).collect(),
-        ring: Some(RingConfig::at(ring.to_owned())),
+        networks: [0, 3].map(network).to_vec(),
+        ports: ports.collect(),
+        ring: Some(RingConfig::at(files.ring())),
         ..FabricConfig::default()
     }
 }
 
-fn machine(desired: &DesiredState, files: &LabFiles, node: &Node, keys: &Keys, cables: [Cable; 3]) -> Tried<Machine> {
+fn machine(desired: &DesiredState, files: &LabFiles, node: &Node, keys: &Keys, cables: [Cable; 4]) -> Tried<Machine> {
     let nf = files.node(&node.name);
     Home::private_dir(&nf.dir)?;
     let image = &desired.image;
@@ -204,8 +210,7 @@ fn machine(desired: &DesiredState, files: &LabFiles, node: &Node, keys: &Keys, c
     let ports = node.nics.iter().zip(cables).map(|(nic, cable)| Port {
         network: nic.network.to_string(),
         mac: nic.mac,
-        local: cable.local,
-        fabric: cable.fabric,
+        cable,
         link_up: true,
         mtu: 1500,
     });

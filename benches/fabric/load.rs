@@ -1,8 +1,9 @@
 //! Two machines without guests: they send frames to each other through whatever is measured, and count.
 
+use failoverlab::hypervisor::Cable;
 use failoverlab::wait::pause;
 use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
-use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, sendmmsg, sendto};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -18,15 +19,24 @@ const MEASURE: Duration = Duration::from_millis(800);
 /// A machine's end of a cable.
 pub enum Wire {
     Udp(UdpSocket),
-    Unix(UnixDatagram),
+    /// With the address of the fabric's: like QEMU, it is connected to nobody.
+    Unix(UnixDatagram, SocketAddrAny),
 }
 
 impl Wire {
-    /// As QEMU has it: bound to `local`, sending to `fabric`.
-    pub fn udp(local: u16, fabric: u16) -> io::Result<Self> {
-        let s = UdpSocket::bind((Ipv4Addr::LOCALHOST, local))?;
-        s.connect((Ipv4Addr::LOCALHOST, fabric))?;
-        Ok(Self::Udp(s))
+    /// The end that QEMU has: bound to its own side, sending to the fabric's.
+    pub fn plug(cable: &Cable) -> io::Result<Self> {
+        match cable {
+            Cable::Udp { fabric, local } => {
+                let s = UdpSocket::bind((Ipv4Addr::LOCALHOST, *local))?;
+                s.connect((Ipv4Addr::LOCALHOST, *fabric))?;
+                Ok(Self::Udp(s))
+            }
+            Cable::Unix { fabric, local } => {
+                let to = SocketAddrUnix::new(fabric)?;
+                Ok(Self::Unix(UnixDatagram::bind(local)?, to.into()))
+            }
+        }
     }
     /// Two that are connected to each other.
     pub fn direct() -> io::Result<(Self, Self)> {
@@ -38,25 +48,25 @@ impl Wire {
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Wire::Udp(s) => s.as_fd(),
-            Wire::Unix(s) => s.as_fd(),
+            Wire::Unix(s, _) => s.as_fd(),
         }
     }
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Wire::Udp(s) => s.send(bytes),
-            Wire::Unix(s) => s.send(bytes),
+            Wire::Unix(s, to) => Ok(sendto(s, bytes, SendFlags::empty(), to)?),
         }
     }
     fn wait(&self, d: Duration) -> io::Result<()> {
         match self {
             Wire::Udp(s) => s.set_read_timeout(Some(d)),
-            Wire::Unix(s) => s.set_read_timeout(Some(d)),
+            Wire::Unix(s, _) => s.set_read_timeout(Some(d)),
         }
     }
     fn receive(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Wire::Udp(s) => s.recv(buf),
-            Wire::Unix(s) => s.recv(buf),
+            Wire::Unix(s, _) => s.recv(buf),
         }
     }
 }
@@ -131,7 +141,11 @@ fn send(a: &Wire, size: usize, sent: &AtomicU64, got: &AtomicU64, stop: &AtomicB
         }
         let mut none: Vec<SendAncillaryBuffer<'_, '_, '_>> =
             (0..room).map(|_| SendAncillaryBuffer::default()).collect();
-        let mut messages: Vec<MMsgHdr<'_>> = none.iter_mut().map(|n| MMsgHdr::new(&slices, n)).collect();
+        let message = |n| match a {
+            Wire::Udp(_) => MMsgHdr::new(&slices, n),
+            Wire::Unix(_, to) => MMsgHdr::new_with_addr(to, &slices, n),
+        };
+        let mut messages: Vec<MMsgHdr<'_>> = none.iter_mut().map(message).collect();
         // A refused send (a full peer) is tried again.
         if let Ok(n) = sendmmsg(a.fd(), &mut messages, SendFlags::empty()) {
             sent.fetch_add(n as u64, Ordering::Relaxed);

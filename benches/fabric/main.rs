@@ -12,10 +12,12 @@ use failoverlab::event::Journal;
 use failoverlab::fabric::{
     Control, Effect, Fabric, FabricConfig, Match, NetworkConfig, PortConfig, Proto, RingConfig, Rule,
 };
+use failoverlab::hypervisor::{Cable, CableKind};
 use failoverlab::spec::Mac;
 use failoverlab::units::Span;
-use load::{Wire, frame, median};
+use load::{Wire, median};
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 /// Runs of each candidate; they take turns, so that a busy moment of the host hits all of them.
@@ -88,12 +90,15 @@ fn take((rate, cost): (f64, f64), rates: &mut Vec<f64>, costs: &mut Vec<f64>) {
     costs.push(cost);
 }
 
-fn config(ring: Option<&std::path::Path>) -> FabricConfig {
+fn config(dir: &Path, kind: CableKind) -> FabricConfig {
     let port = |n: u8| PortConfig {
         network: "net".into(),
         node: format!("node{n}"),
         mac: Mac([2, 0, 0, 0, 0, n]),
-        assigned: None,
+        cable: (kind == CableKind::Unix).then(|| Cable::Unix {
+            fabric: dir.join(format!("node{n}.0f")),
+            local: dir.join(format!("node{n}.0")),
+        }),
     };
     FabricConfig {
         networks: vec![NetworkConfig {
@@ -102,26 +107,23 @@ fn config(ring: Option<&std::path::Path>) -> FabricConfig {
             workstation: Some(([10, 77, 1, 2].into(), 24)),
         }],
         ports: vec![port(0), port(1), port(2)],
-        ring: ring.map(|d| RingConfig::at(d.join("ring.pcapng"))),
+        ring: Some(RingConfig::at(dir.join("ring.pcapng"))),
         ..FabricConfig::default()
     }
 }
 
 /// A fabric as a lab has it (ring included) with two machines that know each other.
-fn fabric(dir: &std::path::Path) -> Result<(Fabric, Wire, Wire), Box<dyn std::error::Error>> {
-    let f = Fabric::start(config(Some(dir)), Journal::in_memory())?;
+fn fabric(dir: &Path, kind: CableKind) -> Result<(Fabric, Wire, Wire), Box<dyn std::error::Error>> {
+    let f = Fabric::start(config(dir, kind), Journal::in_memory())?;
     let ports = f.ports();
-    let (a, b) = (
-        Wire::udp(ports[0].local, ports[0].fabric)?,
-        Wire::udp(ports[1].local, ports[1].fabric)?,
-    );
+    let (a, b) = (Wire::plug(&ports[0].cable)?, Wire::plug(&ports[1].cable)?);
     load::introduce(&a, &b)?;
     Ok((f, a, b))
 }
 
 fn forward() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
-    let (_f, a, b) = fabric(dir.path())?;
+    let (_f, a, b) = fabric(dir.path(), CableKind::Unix)?;
     let (plain, pa, pb) = plain::start()?;
     let vde = vde::start(dir.path());
     if let Err(e) = &vde {
@@ -178,7 +180,7 @@ fn forward() -> Result<(), Box<dyn std::error::Error>> {
 
 fn rules() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
-    let (f, a, b) = fabric(dir.path())?;
+    let (f, a, b) = fabric(dir.path(), CableKind::Unix)?;
     let rule = |n: u16| {
         let (from, to) = [("node0", "*"), ("node0", "node1"), ("*", "node1")][usize::from(n % 3)];
         Rule {
@@ -229,7 +231,7 @@ fn rules() -> Result<(), Box<dyn std::error::Error>> {
 
 fn latency() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
-    let (f, a, b) = fabric(dir.path())?;
+    let (f, a, b) = fabric(dir.path(), CableKind::Unix)?;
     let (da, db) = Wire::direct()?;
     let direct = load::one_way(&da, &db, 2000, Duration::from_micros(500));
     let ours = load::one_way(&a, &b, 2000, Duration::from_micros(500));
@@ -278,7 +280,7 @@ fn guest_tcp() -> Result<(), Box<dyn std::error::Error>> {
         "reference: a direct UDP pair of QEMU (-netdev socket,udp=…,localaddr=…); the plain loop (benches/fabric/plain.rs)"
     );
     let mut guests = guest::Guests::start()?;
-    let mut seen: [(Vec<f64>, Vec<f64>); 3] = Default::default();
+    let mut seen: [(Vec<f64>, Vec<f64>); 4] = Default::default();
     for _ in 0..RUNS {
         for (cable, (speed, again)) in guest::CABLES.iter().zip(&mut seen) {
             let t = guests.transfer(cable)?;
@@ -287,16 +289,20 @@ fn guest_tcp() -> Result<(), Box<dyn std::error::Error>> {
             again.push(t.retransmitted);
         }
     }
-    let [(ours, _), (plain, _), (direct, _)] = seen.each_ref().map(|(s, r)| (median(&mut s.clone()), r));
+    let [(ours, _), (plain, _), (direct, _), (udp, _)] = seen.each_ref().map(|(s, r)| (median(&mut s.clone()), r));
     let again = |n: usize| seen[n].1.iter().sum::<f64>();
     let retransmitted = serde_json::json!({
-        "retransmitted": {"fabric": again(0), "plain": again(1), "direct": again(2)}, "host_drops": guests.host_drops(),
+        "retransmitted": {"fabric": again(0), "plain": again(1), "direct": again(2), "udp": again(3)},
+        "overflow": guests.overflow(), "host_drops": guests.host_drops(),
     });
     println!(
-        "  retransmitted in all: fabric {}, plain loop {}, direct pair {}; frames that the host dropped for the fabric: {}",
+        "  retransmitted in all: fabric {}, plain loop {}, direct pair {}, fabric over UDP {}; dropped by the fabric's own queue: {}, \
+         by the host over UDP: {}",
         again(0),
         again(1),
         again(2),
+        again(3),
+        guests.overflow(),
         guests.host_drops()
     );
     figure_with(
@@ -306,6 +312,15 @@ fn guest_tcp() -> Result<(), Box<dyn std::error::Error>> {
         "Mbit/s",
         "higher",
         "a direct UDP pair",
+        retransmitted.clone(),
+    );
+    figure_with(
+        "guest-tcp/udp",
+        ours,
+        udp,
+        "Mbit/s",
+        "higher",
+        "the fabric over UDP",
         retransmitted.clone(),
     );
     figure_with(
@@ -320,16 +335,16 @@ fn guest_tcp() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The same engine with unix datagrams in place of UDP.
+/// The fabric over either kind of cable.
 fn unix() -> Result<(), Box<dyn std::error::Error>> {
-    let dir = tempfile::tempdir()?;
-    let (_f, a, b) = fabric(dir.path())?;
-    let (f, ua, ub) = plain::unix_fabric()?;
+    let (here, there) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let (_udp, a, b) = fabric(here.path(), CableKind::Udp)?;
+    let (_unix, ua, ub) = fabric(there.path(), CableKind::Unix)?;
     for size in SIZES {
         let (mut udp, mut unix) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
             udp.push(load::throughput(&a, &b, size, FRAMES).0);
-            unix.push(load::throughput(&ua, &ub, size, plain::PLAIN).0);
+            unix.push(load::throughput(&ua, &ub, size, FRAMES).0);
         }
         figure(
             &format!("fabric-unix/{size}"),
@@ -340,7 +355,5 @@ fn unix() -> Result<(), Box<dyn std::error::Error>> {
             "the fabric over UDP",
         );
     }
-    drop(f);
-    let _ = frame(64);
     Ok(())
 }

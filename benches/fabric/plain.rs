@@ -1,16 +1,12 @@
 //! The ceiling: a loop that copies batches from one port to the other and does nothing else.
 
 use super::load::{Wire, introduce};
-use failoverlab::fabric::Cable;
-use failoverlab::fabric::compile::Names;
-use failoverlab::fabric::engine::Engine;
-use failoverlab::fabric::transport::{Batch, PortTransport, Udp, Unix, free_udp};
+use failoverlab::fabric::transport::{Batch, PortTransport, Udp, free_udp};
+use failoverlab::hypervisor::Cable;
 use std::io::{self, IoSlice};
-use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 /// Name of the threads of the loops below.
 pub const PLAIN: &str = "plain";
@@ -77,7 +73,7 @@ pub fn udp() -> io::Result<(Switch, [Cable; 2])> {
         let (ours, theirs) = (free_udp()?, free_udp()?);
         let (fabric, local) = (ours.local_addr()?.port(), theirs.local_addr()?.port());
         held.push(theirs);
-        Ok((Udp::new(ours, local)?, Cable { fabric, local }))
+        Ok((Udp::new(ours, local)?, Cable::Udp { fabric, local }))
     };
     let ((ua, a), (ub, b)) = (cable()?, cable()?);
     let copy = |p: usize, batch: &Batch, ports: &mut [Udp; 2]| {
@@ -93,33 +89,7 @@ pub fn udp() -> io::Result<(Switch, [Cable; 2])> {
 /// The same, with its two machines.
 pub fn start() -> io::Result<(Switch, Wire, Wire)> {
     let (s, [a, b]) = udp()?;
-    let (a, b) = (Wire::udp(a.local, a.fabric)?, Wire::udp(b.local, b.fabric)?);
-    introduce(&a, &b)?;
-    Ok((s, a, b))
-}
-
-/// The fabric's engine over unix datagram pairs, with its two machines.
-pub fn unix_fabric() -> io::Result<(Switch, Wire, Wire)> {
-    let ((oa, ta), (ob, tb)) = (UnixDatagram::pair()?, UnixDatagram::pair()?);
-    let names = Names {
-        networks: vec!["net".into()],
-        ports: vec![(0, "node0".into()), (0, "node1".into())],
-    };
-    let mut engine = Engine::new(names, &[1500], ());
-    let (begin, mut out) = (Instant::now(), Vec::new());
-    let judge = move |p: usize, batch: &Batch, ports: &mut [Unix; 2]| {
-        let now = begin.elapsed().as_nanos() as u64;
-        let mut frames = Vec::new();
-        for i in 0..batch.len() {
-            if let Some(f) = batch.frame(i) {
-                engine.ingress(p, f, now, &mut out);
-                frames.extend(out.drain(..).map(|_| IoSlice::new(f)));
-            }
-        }
-        send_all(&mut ports[1 - p], &frames);
-    };
-    let s = switch([Unix::new(oa)?, Unix::new(ob)?], judge);
-    let (a, b) = (Wire::Unix(ta), Wire::Unix(tb));
+    let (a, b) = (Wire::plug(&a)?, Wire::plug(&b)?);
     introduce(&a, &b)?;
     Ok((s, a, b))
 }

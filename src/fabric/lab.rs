@@ -6,10 +6,12 @@ use super::engine::Engine;
 use super::host::{ClientNet, ConnectError, HostConfig, LabHost, same_subnet};
 use super::inside::Inside;
 use super::runner::Runner;
-use super::transport::{Udp, free_udp};
+use super::transport::{PortTransport, Udp, Unix, free_udp};
 use super::{Control, Counters, PortId, Revision, Rule, WORKSTATION, frame, hostdrops};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source};
+use crate::files::LabFiles;
+use crate::hypervisor::{Cable, CableKind};
 use crate::lock::lock;
 use crate::spec::{Lab, Mac};
 use crate::wait::Deadline;
@@ -54,51 +56,49 @@ pub struct PortConfig {
     pub node: String,
     /// MAC in the guest.
     pub mac: Mac,
-    /// The UDP ports of a machine that runs already; free ones are chosen where absent.
-    pub assigned: Option<Cable>,
+    /// Where its cable ends: that of a machine that runs already, or unix sockets. Free UDP ports are chosen where absent.
+    pub cable: Option<Cable>,
 }
 
-/// UDP ports on 127.0.0.1 of one cable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cable {
-    /// Bound by the fabric: QEMU sends there.
-    pub fabric: u16,
-    /// Bound by QEMU.
-    pub local: u16,
-}
-
-/// The ports that were chosen for a machine on a network: kept in the lab's record.
+/// The cable of a machine on a network: kept in the lab's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortAssignment {
     /// The network.
     pub network: String,
     /// The node.
     pub node: String,
-    /// UDP port on 127.0.0.1 of the fabric: QEMU sends there.
-    pub fabric: u16,
-    /// UDP port on 127.0.0.1 that QEMU binds.
-    pub local: u16,
+    /// Its cable.
+    #[serde(flatten)]
+    pub cable: Cable,
 }
 
 impl FabricConfig {
-    /// The fabric of `lab`; `assigned` has the ports of machines that run already.
-    pub fn of(lab: &Lab, assigned: &[PortAssignment]) -> Self {
+    /// The fabric of `lab` with such cables; `assigned` has the UDP ports of machines that run already, and `files` the places of
+    /// unix sockets.
+    pub fn of(lab: &Lab, cables: CableKind, assigned: &[PortAssignment], files: &LabFiles) -> Self {
         let networks = lab.networks.iter().map(|n| NetworkConfig {
             name: n.name.to_string(),
             mtu: n.mtu,
             workstation: Some((n.workstation, n.subnet.prefix)),
         });
         let ports = lab.nodes.iter().flat_map(|node| {
-            node.nics.iter().map(move |nic| {
-                let of = |a: &&PortAssignment| a.network == nic.network.as_str() && a.node == node.name.as_str();
+            let sockets = files.node(&node.name);
+            node.nics.iter().enumerate().map(move |(n, nic)| {
+                let of = |a: &&PortAssignment| {
+                    a.network == nic.network.as_str() && a.node == node.name.as_str() && a.cable.kind() == cables
+                };
+                let cable = match cables {
+                    CableKind::Udp => assigned.iter().find(of).map(|a| a.cable.clone()),
+                    CableKind::Unix => Some(Cable::Unix {
+                        fabric: sockets.cable_fabric(n),
+                        local: sockets.cable(n),
+                    }),
+                };
                 PortConfig {
                     network: nic.network.to_string(),
                     node: node.name.to_string(),
                     mac: nic.mac,
-                    assigned: assigned.iter().find(of).map(|a| Cable {
-                        fabric: a.fabric,
-                        local: a.local,
-                    }),
+                    cable,
                 }
             })
         });
@@ -125,8 +125,9 @@ pub struct Fabric {
 impl Fabric {
     /// Binds every port and starts the frame thread.
     ///
-    /// Where ports are given (machines run already) exactly these are bound: one that a stranger holds is an error.
-    /// Where none are given free ones are chosen; a busy one is passed over.
+    /// Where UDP ports are given (machines run already) exactly these are bound: one that a stranger holds is an error.
+    /// Where none are given free ones are chosen; a busy one is passed over. A unix socket takes the place of what is there: the
+    /// folder is the lab's.
     pub fn start(config: FabricConfig, journal: Journal) -> Result<Self> {
         let names = names(&config)?;
         Compiled::check(&config.rules, &names)?;
@@ -154,7 +155,7 @@ impl Fabric {
                 cables
                     .into_iter()
                     .enumerate()
-                    .try_for_each(|(p, udp)| frames.attach(p, Box::new(udp)))
+                    .try_for_each(|(p, cable)| frames.attach(p, cable))
             })?
             .tried("watch the network ports", "")?;
         journal.emit(Draft::new(Source::Fabric, "fabric.started").data(serde_json::json!({"ports": assigned})));
@@ -168,21 +169,19 @@ impl Fabric {
         })
     }
 
-    /// The UDP ports of every cable, to be kept in the lab's record and given back after a restart.
+    /// Every cable, to be kept in the lab's record and given back after a restart.
     pub fn ports(&self) -> Vec<PortAssignment> {
         lock(&self.assigned).clone()
     }
 
-    /// Chooses another port for QEMU, where the first was taken between our choice and QEMU's bind.
-    pub fn replace_local(&self, network: &str, node: &str) -> Result<PortAssignment> {
-        let at = self.machine(network, node)?;
-        let mut assigned = lock(&self.assigned);
-        let fabric = assigned[at].fabric;
-        let local = port_of(&free_udp().tried("find a free UDP port", "127.0.0.1")?)?;
-        let moved = self.runner.ask(move |frames| frames.retarget(at, local))?;
-        moved.tried("move a network port", format!("127.0.0.1:{fabric}"))?;
-        assigned[at].local = local;
-        Ok(assigned[at].clone())
+    /// The process of `node` is about to be another one: its cables are unplugged from the old one's sockets.
+    pub fn renew(&self, node: &str) -> Result<()> {
+        let ports = self.config.ports.iter().enumerate();
+        let its: Vec<PortId> = ports.filter(|(_, p)| p.node == node).map(|(at, _)| at).collect();
+        let renewed = self
+            .runner
+            .ask(move |frames| its.into_iter().try_for_each(|at| frames.renew(at)))?;
+        renewed.tried("unplug the machine's cables", node)
     }
 
     /// Ends the workstation's connections, also those that are being made. It is out of the networks until they are lit anew.
@@ -288,27 +287,6 @@ impl Fabric {
         let ended = || std::io::Error::other("its writer ended");
         let copied = copied.recv().map_err(|_| ended()).flatten();
         copied.tried("copy the last minutes of the networks", to.display())
-    }
-
-    /// The port of a machine, by names.
-    fn machine(&self, network: &str, node: &str) -> Result<PortId> {
-        self.config
-            .ports
-            .iter()
-            .position(|p| p.network == network && p.node == node)
-            .ok_or_else(|| {
-                let known: Vec<String> = self
-                    .config
-                    .ports
-                    .iter()
-                    .map(|p| format!("{} on {}", p.node, p.network))
-                    .collect();
-                Error::Usage(
-                    Problem::new("find a network port")
-                        .on(format!("{} on {}", node.escape_debug(), network.escape_debug()))
-                        .remedy(format!("there are: {}", known.join(", "))),
-                )
-            })
     }
 }
 
@@ -422,44 +400,43 @@ fn names(config: &FabricConfig) -> Result<Names> {
 }
 
 /// Binds the fabric's side of every cable: the given ports first, so that no chosen one takes them.
-fn bind(config: &FabricConfig) -> Result<(Vec<PortAssignment>, Vec<Udp>)> {
-    let given: Vec<Option<UdpSocket>> = config
+fn bind(config: &FabricConfig) -> Result<(Vec<PortAssignment>, Vec<Box<dyn PortTransport>>)> {
+    let given: Vec<Option<Box<dyn PortTransport>>> = config
         .ports
         .iter()
-        .map(|p| p.assigned.map(|a| bind_given(p, a.fabric)).transpose())
+        .map(|p| p.cable.as_ref().map(|c| bind_given(p, c)).transpose())
         .collect::<Result<_>>()?;
     // The port of a machine that is about to start again is free now and must stay so.
     let spoken_for: Vec<u16> = config
         .ports
         .iter()
-        .filter_map(|p| p.assigned.map(|a| a.local))
+        .filter_map(|p| match p.cable {
+            Some(Cable::Udp { local, .. }) => Some(local),
+            _ => None,
+        })
         .collect();
     // Every socket is kept until all are chosen, so that no port is chosen twice.
     let mut reserved = Vec::new();
     let mut cables = Vec::new();
     for (p, given) in config.ports.iter().zip(given) {
-        let (socket, local) = match (given, p.assigned) {
-            (Some(socket), Some(a)) => (socket, a.local),
+        let (transport, cable) = match (given, &p.cable) {
+            (Some(transport), Some(cable)) => (transport, cable.clone()),
             _ => {
                 let (ours, machines) = (choose(&spoken_for, &mut reserved)?, choose(&spoken_for, &mut reserved)?);
-                let local = port_of(&machines)?;
+                let (fabric, local) = (port_of(&ours)?, port_of(&machines)?);
                 reserved.push(machines);
-                (ours, local)
+                (udp(ours, fabric, local)?, Cable::Udp { fabric, local })
             }
         };
-        let (fabric, network, node) = (port_of(&socket)?, p.network.clone(), p.node.clone());
-        let udp = Udp::new(socket, local).tried("prepare a network port", format!("127.0.0.1:{fabric}"))?;
-        cables.push((
-            PortAssignment {
-                network,
-                node,
-                fabric,
-                local,
-            },
-            udp,
-        ));
+        let (network, node) = (p.network.clone(), p.node.clone());
+        cables.push((PortAssignment { network, node, cable }, transport));
     }
     Ok(cables.into_iter().unzip())
+}
+
+fn udp(socket: UdpSocket, fabric: u16, local: u16) -> Result<Box<dyn PortTransport>> {
+    let udp = Udp::new(socket, local).tried("prepare a network port", format!("127.0.0.1:{fabric}"))?;
+    Ok(Box::new(udp))
 }
 
 fn choose(spoken_for: &[u16], reserved: &mut Vec<UdpSocket>) -> Result<UdpSocket> {
@@ -472,17 +449,35 @@ fn choose(spoken_for: &[u16], reserved: &mut Vec<UdpSocket>) -> Result<UdpSocket
     }
 }
 
-fn bind_given(p: &PortConfig, port: u16) -> Result<UdpSocket> {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).map_err(|e| {
+fn bind_given(p: &PortConfig, cable: &Cable) -> Result<Box<dyn PortTransport>> {
+    let failed = |at: String, e: std::io::Error, remedy: String| {
         Error::Operation(
-            Problem::new("bind the network port that a running machine sends to")
-                .on(format!("{} on {}: udp 127.0.0.1:{port}", p.node, p.network))
+            Problem::new("bind the network port that the machine sends to")
+                .on(format!("{} on {}: {at}", p.node, p.network))
                 .observed(e)
-                .remedy(format!(
-                    "end the process that holds it (`ss -ulpn sport = :{port}`), or `down` and `up` again"
-                )),
+                .remedy(remedy),
         )
-    })
+    };
+    match cable {
+        Cable::Udp { fabric: port, local } => {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, *port)).map_err(|e| {
+                let holder = format!("end the process that holds it (`ss -ulpn sport = :{port}`)");
+                failed(
+                    format!("udp 127.0.0.1:{port}"),
+                    e,
+                    format!("{holder}, or `down` and `up` again"),
+                )
+            })?;
+            udp(socket, *port, *local)
+        }
+        Cable::Unix { fabric, local } => {
+            let unix = Unix::bind(fabric, local).map_err(|e| {
+                let remedy = "see whether the lab's folder is there and has room; then `down` and `up` again";
+                failed(fabric.display().to_string(), e, remedy.into())
+            })?;
+            Ok(Box::new(unix))
+        }
+    }
 }
 
 fn port_of(socket: &UdpSocket) -> Result<u16> {

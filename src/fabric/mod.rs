@@ -25,7 +25,7 @@ pub use capture::{Capture, CaptureFilter, RingConfig};
 pub use forward::Forward;
 pub use host::{AddressConflict, ClientNet, ConnectError, LabHost};
 pub use impair::nonsense;
-pub use lab::{Cable, Fabric, FabricConfig, NetworkConfig, PortAssignment, PortConfig};
+pub use lab::{Fabric, FabricConfig, NetworkConfig, PortAssignment, PortConfig};
 pub use picture::picture;
 pub use rules::*;
 

@@ -7,6 +7,7 @@ use super::transport::{Batch, PortTransport};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::lock::lock;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,6 +17,8 @@ use std::time::Instant;
 
 /// Most frames that one `sendmmsg` takes (the kernel's UIO_MAXIOV).
 const SEND_MAX: usize = 1024;
+/// Frames that one call takes from a backlog.
+const CATCH_UP: usize = 64;
 const WAKE: u64 = u64::MAX;
 /// Failed reads in a row after which a port counts as unplugged.
 const MAX_ERRORS: u32 = 100;
@@ -102,11 +105,19 @@ impl Drop for Runner {
     }
 }
 
+/// Most bytes that wait for a machine which takes no more at this moment: about a quarter of a second of what a guest can
+/// take, and more than TCP has under way between two guests. What comes on top is dropped and counted.
+pub const BACKLOG: usize = 4 << 20;
+
 #[derive(Default)]
 struct Port {
     transport: Option<Box<dyn PortTransport>>,
     /// What goes out after this batch.
     tx: Vec<Tx>,
+    /// What the machine did not take yet, the oldest first.
+    backlog: VecDeque<Box<[u8]>>,
+    /// Its bytes.
+    waiting: usize,
     /// Failed reads in a row.
     errors: u32,
 }
@@ -148,20 +159,44 @@ impl Frames {
         Ok(())
     }
 
+    /// The process of the machine at `port` is another one from now on; what waited for the old one is lost with it.
+    pub fn renew(&mut self, port: PortId) -> std::io::Result<()> {
+        let p = &mut self.ports[port];
+        if let Some(t) = &mut p.transport {
+            t.renew();
+        }
+        p.backlog.clear();
+        p.waiting = 0;
+        self.watch(port, false)
+    }
+
+    /// Bytes that wait for the machine at `port`.
+    #[cfg(test)]
+    pub fn waiting(&self, port: PortId) -> usize {
+        self.ports[port].waiting
+    }
+
+    /// Asks epoll to tell when frames come from `port`, and where `writable` also when it takes some again.
+    fn watch(&mut self, port: PortId, writable: bool) -> std::io::Result<()> {
+        let Some(t) = &self.ports[port].transport else {
+            return Ok(());
+        };
+        let mut what = epoll::EventFlags::IN;
+        what.set(epoll::EventFlags::OUT, writable);
+        Ok(epoll::modify(
+            &self.poll,
+            t.fd(),
+            epoll::EventData::new_u64(port as u64),
+            what,
+        )?)
+    }
+
     fn detach(&mut self, port: PortId) {
         if let Some(old) = self.ports[port].transport.take() {
             // A descriptor that epoll does not know any more is gone as wished.
             let _ = epoll::delete(&self.poll, old.fd());
         }
         self.engine.attach(port, false);
-    }
-
-    /// The machine at `port` is at another UDP port from now on.
-    pub fn retarget(&mut self, port: PortId, local: u16) -> std::io::Result<()> {
-        match &mut self.ports[port].transport {
-            Some(t) => t.retarget(local),
-            None => Err(std::io::ErrorKind::NotConnected.into()),
-        }
     }
 
     /// UDP ports of each port that has some.
@@ -195,7 +230,13 @@ impl Frames {
             }
             for event in ready.drain(..) {
                 if event.data.u64() != WAKE {
-                    self.receive(event.data.u64() as usize, &mut batch);
+                    let (port, what) = (event.data.u64() as usize, event.flags);
+                    if what.contains(epoll::EventFlags::OUT) {
+                        self.catch_up(port);
+                    }
+                    if what.intersects(!epoll::EventFlags::OUT) {
+                        self.receive(port, &mut batch);
+                    }
                     continue;
                 }
                 let _ = rustix::io::read(wake, &mut [0; 8]);
@@ -255,6 +296,7 @@ impl Frames {
     }
 
     fn flush(&mut self, batch: &Batch) {
+        let mut waits = Vec::new();
         for p in self.dirty.drain(..) {
             let port = &mut self.ports[p];
             let frames: Vec<IoSlice<'_>> = port
@@ -265,22 +307,70 @@ impl Frames {
                     Tx::Own(bytes) => IoSlice::new(bytes),
                 })
                 .collect();
+            // Frames keep their order: what waits already goes first.
             let mut sent = 0;
-            if let Some(t) = &mut port.transport {
-                while sent < frames.len() {
-                    let to = frames.len().min(sent + SEND_MAX);
-                    match t.send(&frames[sent..to]) {
-                        Ok(0) | Err(_) => break,
-                        Ok(n) => sent += n,
+            if port.backlog.is_empty() {
+                sent = send(&mut port.transport, &frames);
+            }
+            let rest = &frames[sent..];
+            let mut kept = 0;
+            if port.transport.as_ref().is_some_and(|t| t.tells_when_writable()) {
+                for f in rest {
+                    if port.waiting + f.len() > BACKLOG {
+                        break;
                     }
+                    port.waiting += f.len();
+                    port.backlog.push_back((**f).into());
+                    kept += 1;
                 }
             }
-            if sent < frames.len() {
-                let bytes = frames[sent..].iter().map(|f| f.len() as u64).sum();
-                self.engine.refused(p, (frames.len() - sent) as u64, bytes);
+            let lost = &rest[kept..];
+            if !lost.is_empty() {
+                let bytes = lost.iter().map(|f| f.len() as u64).sum();
+                self.engine.refused(p, lost.len() as u64, bytes);
             }
+            let begins = kept > 0 && kept == port.backlog.len();
             drop(frames);
             port.tx.clear();
+            if begins {
+                waits.push(p);
+            }
+        }
+        for p in waits {
+            // What epoll knows it can be told to watch otherwise; a port that it does not know was unplugged.
+            let _ = self.watch(p, true);
         }
     }
+
+    /// Sends what waits for `port`, as far as it is taken.
+    fn catch_up(&mut self, port: PortId) {
+        let p = &mut self.ports[port];
+        loop {
+            let frames: Vec<IoSlice<'_>> = p.backlog.iter().take(CATCH_UP).map(|f| IoSlice::new(f)).collect();
+            if frames.is_empty() {
+                break;
+            }
+            let sent = send(&mut p.transport, &frames);
+            if sent == 0 {
+                return;
+            }
+            drop(frames);
+            p.waiting -= p.backlog.drain(..sent).map(|f| f.len()).sum::<usize>();
+        }
+        let _ = self.watch(port, false);
+    }
+}
+
+/// Hands frames over; how many of them, from the first, were taken.
+fn send(transport: &mut Option<Box<dyn PortTransport>>, frames: &[IoSlice<'_>]) -> usize {
+    let mut sent = 0;
+    while let Some(t) = transport
+        && sent < frames.len()
+    {
+        match t.send(&frames[sent..frames.len().min(sent + SEND_MAX)]) {
+            Ok(0) | Err(_) => break,
+            Ok(n) => sent += n,
+        }
+    }
+    sent
 }

@@ -1,14 +1,16 @@
-//! How frames reach a machine: UDP on loopback (QEMU's `udp` network), or unix datagrams (the workstation's own port).
+//! How frames reach a machine: unix datagrams (QEMU's `dgram` network), or UDP on loopback (its `udp` network).
 //!
 //! One datagram is one Ethernet frame. Frames come and go in batches: a system call for each would cost half the speed.
 
 use crate::event::monotonic_us;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, SockaddrLike, recvmmsg};
-use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, sendmmsg};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 
 /// Frames that one system call takes.
 pub const BATCH: usize = 64;
@@ -23,10 +25,12 @@ pub trait PortTransport: Send {
     fn receive(&mut self, batch: &mut Batch) -> io::Result<()>;
     /// Hands over frames without waiting; how many of them, from the first, were taken.
     fn send(&mut self, frames: &[IoSlice<'_>]) -> io::Result<usize>;
-    /// The machine is at another UDP port from now on.
-    fn retarget(&mut self, _local: u16) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    /// Whether epoll tells when a peer that took no more takes frames again: what it did not take is worth keeping.
+    fn tells_when_writable(&self) -> bool {
+        false
     }
+    /// The machine's process is another one from now on.
+    fn renew(&mut self) {}
     /// UDP ports (ours, the machine's) under which the host's kernel counts what it dropped.
     fn host_ports(&self) -> Option<(u16, u16)> {
         None
@@ -194,41 +198,94 @@ impl PortTransport for Udp {
     fn send(&mut self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
         send(self.socket.as_fd(), Some(&self.to), frames)
     }
-    fn retarget(&mut self, local: u16) -> io::Result<()> {
-        self.local.set_port(local);
-        self.to = self.local.into();
-        Ok(())
-    }
     fn host_ports(&self) -> Option<(u16, u16)> {
         Some((self.fabric, self.local.port()))
     }
 }
 
-/// A port over a connected pair of unix datagram sockets: no UDP ports, no other process can reach it, the kernel drops nothing.
+/// A machine's port over unix datagrams: QEMU binds a socket of its own and sends to ours, both by path.
+///
+/// The kernel drops nothing, and each side waits for the other: QEMU until we have read, we until QEMU has. Our socket is
+/// connected to QEMU's, for three reasons. QEMU may then have as much under way as its send buffer holds; to a socket that is
+/// connected to nobody it may have `net.unix.max_dgram_qlen` frames (10 on many hosts), and polls hot while these wait. epoll
+/// tells us when QEMU takes frames again. And nobody else can send to it, not even a process of the same user.
 #[derive(Debug)]
-pub struct Unix(UnixDatagram);
+pub struct Unix {
+    socket: UnixDatagram,
+    ours: PathBuf,
+    machine: SocketAddrUnix,
+    connected: bool,
+}
 
 impl Unix {
-    /// Over one end of a pair (or a socket that is connected to its machine).
-    pub fn new(socket: UnixDatagram) -> io::Result<Self> {
+    /// Bound to `ours`, in place of what a fabric before us left there, to the machine at `machine`.
+    pub fn bind(ours: &Path, machine: &Path) -> io::Result<Self> {
+        match std::fs::remove_file(ours) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let socket = UnixDatagram::bind(ours)?;
+        std::fs::set_permissions(ours, std::fs::Permissions::from_mode(0o600))?;
         socket.set_nonblocking(true)?;
-        Ok(Self(socket))
+        let mut this = Self {
+            socket,
+            ours: ours.to_owned(),
+            machine: SocketAddrUnix::new(machine)?,
+            connected: false,
+        };
+        this.connect();
+        Ok(this)
+    }
+
+    /// Whether the machine is there.
+    fn connect(&mut self) -> bool {
+        self.connected = self.connected || rustix::net::connect(&self.socket, &self.machine).is_ok();
+        self.connected
+    }
+}
+
+impl Drop for Unix {
+    fn drop(&mut self) {
+        // Nobody finds a socket that nobody reads; the folder goes with the lab.
+        let _ = std::fs::remove_file(&self.ours);
     }
 }
 
 impl PortTransport for Unix {
     fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
     fn receive(&mut self, b: &mut Batch) -> io::Result<()> {
-        b.foreign = receive(self.0.as_fd(), &mut b.unix, &mut b.buffers, b.room, &mut b.lens, |_| {
-            true
-        })?;
+        let fd = self.socket.as_fd();
+        b.foreign = receive(fd, &mut b.unix, &mut b.buffers, b.room, &mut b.lens, |_| true)?;
+        if !self.connected && !b.is_empty() {
+            self.connect();
+        }
         Ok(())
     }
     fn send(&mut self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
-        send(self.0.as_fd(), None, frames)
+        if self.connect() {
+            match send(self.socket.as_fd(), None, frames) {
+                Err(e) if gone(&e) => self.connected = false,
+                sent => return sent,
+            }
+        }
+        // A cable with nobody at its end takes everything, as over UDP.
+        Ok(frames.len())
     }
+    fn tells_when_writable(&self) -> bool {
+        true
+    }
+    fn renew(&mut self) {
+        // Connected to a socket that is no more, ours would refuse the new machine's frames. The first frame connects it.
+        self.connected = rustix::net::connect_unspec(&self.socket).is_err() && self.connected;
+    }
+}
+
+/// Whether this error of a send says that the peer is no more.
+fn gone(e: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotConnected};
+    matches!(e.kind(), ConnectionRefused | ConnectionReset | NotConnected)
 }
 
 /// A bound UDP port on loopback below the range that the kernel hands out by itself, so that no other socket is given it
@@ -278,13 +335,10 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_arrives_whole_on_either_transport() {
+    fn a_batch_arrives_whole() {
         let machine = free_udp().unwrap();
         machine.set_nonblocking(true).unwrap();
         let mut udp = Udp::new(free_udp().unwrap(), machine.local_addr().unwrap().port()).unwrap();
-        let (ours, theirs) = UnixDatagram::pair().unwrap();
-        theirs.set_nonblocking(true).unwrap();
-        let mut unix = Unix::new(ours).unwrap();
         let frames: Vec<Vec<u8>> = (0..10u8).map(|n| vec![n; 60]).collect();
         let slices: Vec<IoSlice<'_>> = frames.iter().map(|f| IoSlice::new(f)).collect();
         let mut buf = [0; 100];
@@ -293,20 +347,6 @@ mod tests {
             assert_eq!(machine.recv(&mut buf).unwrap(), 60);
             assert_eq!(buf[..60], f[..]);
         }
-        let mut sent = unix.send(&slices).unwrap();
-        assert!(sent > 0);
-        for f in &frames[..sent] {
-            assert_eq!(theirs.recv(&mut buf).unwrap(), 60);
-            assert_eq!(buf[..60], f[..]);
-        }
-        // A full queue takes no more and does not block.
-        loop {
-            match unix.send(&slices).unwrap() {
-                0 => break,
-                n => sent += n,
-            }
-        }
-        assert!(sent > 10);
     }
 
     #[test]
@@ -317,5 +357,97 @@ mod tests {
             assert_eq!(udp.send(&[IoSlice::new(&[1; 60])]).unwrap(), 1);
         }
         assert!(drain(&mut udp, &mut Batch::new(100)).is_empty());
+    }
+
+    /// A machine's end of a cable, as QEMU has it: bound, connected to nobody.
+    fn qemu(dir: &Path) -> UnixDatagram {
+        let _ = std::fs::remove_file(dir.join("q"));
+        let socket = UnixDatagram::bind(dir.join("q")).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
+    }
+
+    fn cable(dir: &Path) -> Unix {
+        Unix::bind(&dir.join("f"), &dir.join("q")).unwrap()
+    }
+
+    #[test]
+    fn unix_datagrams_wait_for_the_reader_in_both_directions() {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = qemu(dir.path());
+        let mut t = cable(dir.path());
+        let frame = [7; 1514];
+        let slices = [IoSlice::new(&frame); 8];
+        let mut taken = 0;
+        let taken = loop {
+            match t.send(&slices).unwrap() {
+                0 => break taken,
+                n => taken += n,
+            }
+        };
+        assert!(taken > 0);
+        let mut buf = [0; 2000];
+        let got = std::iter::from_fn(|| machine.recv(&mut buf).ok()).count();
+        assert_eq!(got, taken, "nothing is lost, nothing is there twice");
+        assert!(t.send(&slices).unwrap() > 0, "it takes frames again");
+        // And the other way: far more than a queue that nobody is connected to would hold.
+        let mut sent = 0;
+        while machine.send_to(&frame, dir.path().join("f")).is_ok() {
+            sent += 1;
+        }
+        assert!(sent > 50, "{sent}");
+        let (mut b, mut seen) = (Batch::new(1514), 0);
+        loop {
+            t.receive(&mut b).unwrap();
+            if b.is_empty() {
+                break;
+            }
+            seen += b.len();
+            assert!((0..b.len()).all(|i| b.frame(i) == Some(&frame[..])));
+        }
+        assert_eq!(seen, sent);
+    }
+
+    #[test]
+    fn a_machine_that_goes_and_comes_again_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut t = cable(dir.path());
+        let mut b = Batch::new(100);
+        let slices = [IoSlice::new(&[1; 60])];
+        assert_eq!(t.send(&slices).unwrap(), 1, "nobody is there: a wire into nothing");
+        let first = qemu(dir.path());
+        assert_eq!(t.send(&slices).unwrap(), 1);
+        assert_eq!(first.recv(&mut [0; 100]).unwrap(), 60);
+        drop(first);
+        assert_eq!(t.send(&slices).unwrap(), 1, "it is gone, and nothing fails");
+        let second = qemu(dir.path());
+        assert_eq!(t.send(&slices).unwrap(), 1);
+        assert_eq!(second.recv(&mut [0; 100]).unwrap(), 60);
+        // One that is replaced while nothing is sent to it is heard because we are told.
+        drop(second);
+        let third = qemu(dir.path());
+        assert!(third.send_to(b"deaf", dir.path().join("f")).is_err());
+        t.renew();
+        third.send_to(b"hear", dir.path().join("f")).unwrap();
+        assert_eq!(drain(&mut t, &mut b), [Some(b"hear".to_vec())]);
+        assert!(t.connected);
+    }
+
+    #[test]
+    fn nobody_else_can_send_to_a_connected_cable_and_the_next_fabric_takes_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = qemu(dir.path());
+        let t = cable(dir.path());
+        let stranger = UnixDatagram::unbound().unwrap();
+        let refused = stranger.send_to(b"forged", dir.path().join("f")).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        // A fabric that was killed leaves its file.
+        std::mem::forget(t);
+        let mut next = cable(dir.path());
+        machine.send_to(b"again", dir.path().join("f")).unwrap();
+        assert_eq!(drain(&mut next, &mut Batch::new(100)), [Some(b"again".to_vec())]);
+        drop(next);
+        assert!(!dir.path().join("f").exists());
+        assert!(Unix::bind(&dir.path().join("x".repeat(108)), &dir.path().join("q")).is_err());
     }
 }

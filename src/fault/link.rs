@@ -99,10 +99,9 @@ fn carrier(context: &dyn FaultContext, node: &str, interface: &str) -> Option<bo
     }
 }
 
-/// What the live XML says of the interface with this MAC; none where there is no such interface. Without a `link` element it is up.
+/// What the live XML says of the port with this MAC; none where there is no such port.
 fn link_state(xml: &str, mac: &str) -> Result<Option<bool>> {
-    let described = Described::parse(xml)?;
-    let mut interfaces = described.devices.interface.iter();
-    let ours = interfaces.find(|i| i.mac.address.eq_ignore_ascii_case(mac));
-    Ok(ours.map(|i| i.link.as_ref().is_none_or(|l| l.state != "down")))
+    let carriers = Described::parse(xml)?.carriers();
+    let ours = carriers.iter().find(|(m, _)| m.eq_ignore_ascii_case(mac));
+    Ok(ours.map(|(_, up)| *up))
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::fabric::{Counters, Match, PortCounters, Revision, Rule, RuleCounters};
 use crate::guest::{Command, Output};
-use crate::hypervisor::{self, Accel, DomainState, Fake, Machine, Mgmt, Port};
+use crate::hypervisor::{self, Accel, Cable, DomainState, Fake, Machine, Mgmt, Port};
 use crate::spec;
 use crate::units::Size;
 use std::collections::BTreeMap;
@@ -142,8 +142,10 @@ fn machine(lab: &Lab, node: &str) -> Machine {
     let ports = node.nics.iter().zip(40_000 + 10 * place..).map(|(nic, n)| Port {
         network: nic.network.to_string(),
         mac: nic.mac,
-        local: n,
-        fabric: n + 100,
+        cable: Cable::Unix {
+            local: format!("/run/{n}").into(),
+            fabric: format!("/run/{n}f").into(),
+        },
         link_up: true,
         mtu: 1500,
     });

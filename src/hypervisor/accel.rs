@@ -3,7 +3,7 @@
 //! The image's own kernel is booted without a root disk until it panics. On some hosts `/dev/kvm` opens and a guest still
 //! hangs after the firmware, or QEMU aborts; a boot sector would not notice.
 
-use super::Accel;
+use super::{Accel, CableKind};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::image::Image;
 use crate::image::run::{end_group, find_program, for_each_line, missing};
@@ -50,6 +50,8 @@ pub struct AccelVerdict {
     pub accel: Accel,
     /// How slow the machine is with it.
     pub slowness: Slowness,
+    /// What the cables of its lab networks are made of.
+    pub cables: CableKind,
     /// Why, for people: `KVM: a guest booted in 0.7 s`, `TCG, since under KVM …`.
     pub detail: String,
 }
@@ -82,6 +84,9 @@ pub struct Remembered {
     pub kvm: Option<Boot>,
     /// The boot under TCG.
     pub tcg: Option<Boot>,
+    /// The cables that this QEMU has.
+    #[serde(default)]
+    pub cables: Option<CableKind>,
 }
 
 impl Remembered {
@@ -109,6 +114,7 @@ impl Remembered {
                 host: host.clone(),
                 kvm: None,
                 tcg: None,
+                cables: None,
             })
     }
 
@@ -167,6 +173,11 @@ impl Prober {
 
     fn decide(&self, image: &Image, known: &mut Remembered, force: Option<Accel>) -> Result<AccelVerdict> {
         let what = "run machines with KVM";
+        let cables = match known.cables {
+            Some(cables) => cables,
+            None => *known.cables.insert(self.cables()?),
+        };
+        let verdict = |accel, boot, why: &str| verdict(accel, cables, boot, why);
         let kvm = match force {
             Some(Accel::Tcg) => Err("it was asked for".to_owned()),
             _ => self.kvm(image, &mut known.kvm, force.is_some()),
@@ -277,6 +288,24 @@ impl Prober {
         Ok(boot)
     }
 
+    /// What QEMU says of its own networks: the best kind of cable that it has.
+    fn cables(&self) -> Result<CableKind> {
+        let out = Command::new(&self.qemu)
+            .args(["-netdev", "help"])
+            .stdin(Stdio::null())
+            .output()
+            .tried("ask QEMU for its networks", self.qemu.display())?;
+        if !out.status.success() {
+            let seen = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+            let problem = Problem::new("ask QEMU for its networks").on(self.qemu.display());
+            return Err(Error::Host(problem.observed(format!("{}: {seen}", out.status))));
+        }
+        let has = String::from_utf8_lossy(&out.stdout)
+            .lines()
+            .any(|l| l.trim() == "dgram");
+        Ok(if has { CableKind::Unix } else { CableKind::Udp })
+    }
+
     fn host(&self) -> Result<[String; 3]> {
         let what = "ask for QEMU's version";
         let out = Command::new(&self.qemu)
@@ -345,7 +374,7 @@ fn watch(child: &mut Child, begin: Instant, patience: Patience) -> Boot {
     }
 }
 
-fn verdict(accel: Accel, (wall_ms, cpu_ms): (u64, u64), why: &str) -> AccelVerdict {
+fn verdict(accel: Accel, cables: CableKind, (wall_ms, cpu_ms): (u64, u64), why: &str) -> AccelVerdict {
     let slowness = Slowness::new(cpu_ms as f64 / REFERENCE.as_millis() as f64);
     let name = match accel {
         Accel::Kvm => "KVM",
@@ -353,6 +382,7 @@ fn verdict(accel: Accel, (wall_ms, cpu_ms): (u64, u64), why: &str) -> AccelVerdi
     };
     AccelVerdict {
         accel,
+        cables,
         slowness,
         detail: format!(
             "{name}: {why} in {:.1} s, {:.1} s of processor time, slowness {:.1}",
@@ -368,18 +398,24 @@ mod tests {
     use super::*;
     use crate::hypervisor::DiskFormat;
 
-    /// A folder with a QEMU that answers `--version`, else does `then` (`$accel` is set), counts its boots, and a device.
+    /// A folder with a QEMU that answers `--version` and names the networks in its file `networks`, else does `then` (`$accel` is set), counts its boots, and a device.
     struct Mock(tempfile::TempDir);
 
     impl Mock {
         fn new(then: &str) -> Self {
             let dir = tempfile::tempdir().unwrap();
             let script = format!(
-                "#!/bin/sh\n[ \"$1\" = --version ] && {{ echo mock 1; exit; }}\nfor a; do case $a in kvm|tcg) accel=$a ;; esac; done\n\
+                "#!/bin/sh\n[ \"$1\" = --version ] && {{ echo mock 1; exit; }}\n\
+                 [ \"$1\" = -netdev ] && {{ cat \"$0.networks\"; exit; }}\nfor a; do case $a in kvm|tcg) accel=$a ;; esac; done\n\
                  echo \"$*\" >> {}/boots\n{then}\n",
                 dir.path().display()
             );
             std::fs::write(dir.path().join("kvm"), "").unwrap();
+            std::fs::write(
+                dir.path().join("qemu.networks"),
+                "Available netdev backend types:\nsocket\ndgram\n",
+            )
+            .unwrap();
             let mut writer = Command::new("sh")
                 .args(["-c", "cat > \"$1\"; chmod 755 \"$1\"", "sh"])
                 .arg(dir.path().join("qemu"))
@@ -482,6 +518,25 @@ mod tests {
     }
 
     #[test]
+    fn cables_are_what_qemu_says_that_it_has() {
+        let mock = Mock::new(PANICS);
+        let networks = mock.0.path().join("qemu.networks");
+        assert_eq!(mock.probe(None).unwrap().cables, CableKind::Unix);
+        std::fs::write(&networks, "socket\nnodgram\n").unwrap();
+        assert_eq!(
+            mock.probe(None).unwrap().cables,
+            CableKind::Unix,
+            "asked once for each QEMU"
+        );
+        std::fs::remove_file(mock.cache()).unwrap();
+        assert_eq!(mock.probe(None).unwrap().cables, CableKind::Udp);
+        // One that does not answer has not said that it has none.
+        std::fs::remove_file(mock.cache()).unwrap();
+        std::fs::remove_file(&networks).unwrap();
+        assert_eq!(mock.probe(None).unwrap_err().exit_code(), 4);
+    }
+
+    #[test]
     fn nothing_that_boots_is_the_hosts_problem() {
         let mock = Mock::new("echo \"$accel: no such cpu\" >&2; exit 1");
         let e = mock.probe(None).unwrap_err();
@@ -511,7 +566,15 @@ mod tests {
 
     #[test]
     fn more_processor_time_than_the_reference_is_slowness() {
-        assert_eq!(verdict(Accel::Tcg, (9000, 4800), "x").slowness.factor(), 2.0);
-        assert_eq!(verdict(Accel::Tcg, (9000, 60_000), "x").slowness.factor(), 5.0);
+        assert_eq!(
+            verdict(Accel::Tcg, CableKind::Udp, (9000, 4800), "x").slowness.factor(),
+            2.0
+        );
+        assert_eq!(
+            verdict(Accel::Tcg, CableKind::Udp, (9000, 60_000), "x")
+                .slowness
+                .factor(),
+            5.0
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Domain XML read back: what the fake believes in and what the tests of the template look at.
 
 use crate::error::{Error, Problem, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The part of a domain's XML that failoverlab writes.
@@ -58,19 +59,82 @@ impl Described {
 
     /// The id of the NIC given to QEMU past libvirt that has this MAC.
     pub fn unmanaged_nic(&self, mac: &str) -> Option<&str> {
-        self.commandline.arg.iter().find_map(|a| {
-            let mut id = None;
-            let mut found = false;
-            for option in a.value.split(',') {
-                match option.split_once('=') {
-                    Some(("id", v)) => id = Some(v),
-                    Some(("mac", v)) => found = v.eq_ignore_ascii_case(mac),
-                    _ => {}
-                }
-            }
-            id.filter(|_| found)
+        self.unmanaged_nics()
+            .find(|(_, m)| m.eq_ignore_ascii_case(mac))
+            .map(|(id, _)| id)
+    }
+
+    /// Id and MAC of each NIC given to QEMU past libvirt.
+    fn unmanaged_nics(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.commandline.arg.iter().filter_map(|a| {
+            let option = |name| {
+                let all = a.value.split(',').filter_map(|o| o.split_once('='));
+                all.filter(|(n, _)| *n == name).map(|(_, v)| v).next()
+            };
+            Some((option("id")?, option("mac")?))
         })
     }
+
+    /// The networks of unix datagrams given to QEMU past libvirt.
+    pub fn datagrams(&self) -> impl Iterator<Item = Datagrams> {
+        let all = self.commandline.arg.iter();
+        all.filter_map(|a| serde_json::from_str(&a.value).ok())
+    }
+
+    /// Ids of the NICs given to QEMU past libvirt that have no carrier.
+    pub fn unmanaged_down(&self) -> impl Iterator<Item = &str> {
+        let noted = self.metadata.lab.iter().flat_map(|l| &l.down);
+        noted.filter_map(|d| self.unmanaged_nic(&d.mac))
+    }
+
+    /// Carrier of each lab port, by MAC.
+    pub fn carriers(&self) -> BTreeMap<String, bool> {
+        let managed = self.devices.interface.iter().map(|i| {
+            let up = i.link.as_ref().is_none_or(|l| l.state != "down");
+            (i.mac.address.clone(), up)
+        });
+        // libvirt does not know the carriers of the others: what we set is noted beside the lab's label.
+        let lab = self.unmanaged_nics().filter(|(id, _)| *id != MGMT);
+        let noted = self.metadata.lab.iter().flat_map(|l| &l.down);
+        let down: Vec<&str> = noted.map(|d| d.mac.as_str()).collect();
+        let unmanaged = lab.map(|(_, mac)| (mac.to_owned(), !down.contains(&mac)));
+        managed.chain(unmanaged).collect()
+    }
+}
+
+impl Label {
+    /// Notes whether the port `mac`, which libvirt does not know, has a carrier.
+    pub fn note_carrier(&mut self, mac: &str, up: bool) {
+        self.down.retain(|d| !d.mac.eq_ignore_ascii_case(mac));
+        self.down.extend((!up).then(|| Down { mac: mac.to_owned() }));
+    }
+}
+
+/// Id of the NIC that is the tool's own.
+pub(super) const MGMT: &str = "mgmt";
+
+/// A network of unix datagrams, as QEMU's `-netdev` takes it (`NetdevDgramOptions`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Datagrams {
+    /// `dgram`.
+    pub r#type: String,
+    /// Its name: that of the NIC's `netdev`.
+    pub id: String,
+    /// Bound by QEMU.
+    pub local: DatagramSocket,
+    /// Where QEMU sends.
+    pub remote: DatagramSocket,
+}
+
+/// A socket of such a network (`SocketAddress`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatagramSocket {
+    /// `unix`.
+    pub r#type: String,
+    /// Where it is.
+    pub path: String,
 }
 
 macro_rules! part {
@@ -94,6 +158,16 @@ part! {
         /// The label.
         #[serde(rename = "@name")]
         name: String,
+        /// Ports whose carrier libvirt does not know, and which have none.
+        down: Vec<Down>,
+    }
+}
+part! {
+    /// A port without carrier.
+    Down {
+        /// Its MAC.
+        #[serde(rename = "@mac")]
+        mac: String,
     }
 }
 part! {

@@ -1,7 +1,7 @@
 //! Small pieces of XML that libvirt is handed after a machine was made.
 
-use super::Described;
 use super::template::path;
+use super::{Described, Label};
 use crate::error::{Error, Problem, Result};
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, Writer};
@@ -52,6 +52,26 @@ pub(super) fn interface_with_link(domain: &str, mac: &str, up: bool) -> Result<O
         }
         writer.write_event(event).map_err(|e| failed(&e))?;
     }
+}
+
+/// The label of a machine's lab, as libvirt takes metadata.
+pub(super) fn label(label: &Label) -> Result<String> {
+    let failed = |e: &dyn std::fmt::Display| {
+        Error::Operation(Problem::new("write the machine's label").on(&label.name).observed(e))
+    };
+    let mut w = Writer::new(Vec::new());
+    w.create_element("lab")
+        .with_attribute(("name", label.name.as_str()))
+        .write_inner_content(|w| {
+            for port in &label.down {
+                w.create_element("down")
+                    .with_attribute(("mac", port.mac.as_str()))
+                    .write_empty()?;
+            }
+            Ok(())
+        })
+        .map_err(|e| failed(&e))?;
+    String::from_utf8(w.into_inner()).map_err(|e| failed(&e))
 }
 
 /// What to snapshot: each local disk onto its new overlay, shared disks and memory left out.

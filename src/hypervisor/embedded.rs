@@ -216,6 +216,18 @@ impl Embedded {
         Ok(())
     }
 
+    fn set_unmanaged_link(&self, name: &str, id: &str, up: bool) -> Result<()> {
+        let command = serde_json::json!({"execute": "set_link", "arguments": {"name": id, "up": up}});
+        self.monitor(name, &command.to_string()).map(drop)
+    }
+
+    /// Takes the carrier from the ports that libvirt does not know and that shall have none.
+    fn take_carriers(&self, machine: &Described) -> Result<()> {
+        machine
+            .unmanaged_down()
+            .try_for_each(|id| self.set_unmanaged_link(&machine.name, id, false))
+    }
+
     fn describe(&self, d: &virt::domain::Domain) -> Result<Domain, virt::error::Error> {
         use virt::domain::DomainState as S;
         use virt::enumutil::Enum::Known;
@@ -242,10 +254,23 @@ impl Embedded {
 
 impl Hypervisor for Embedded {
     fn create(&self, xml: &str, paused: bool) -> Result<()> {
-        let name = Described::parse(xml)?.name;
-        let flags = if paused { sys::VIR_DOMAIN_START_PAUSED } else { 0 };
-        niced(|| self.conn.create_domain_xml(xml, flags)).map_err(failed("start the machine", &name))?;
+        let described = Described::parse(xml)?;
+        let name = described.name.as_str();
+        // A port without carrier has none from the first instruction on.
+        let dark = described.unmanaged_down().next().is_some();
+        let flags = if paused || dark {
+            sys::VIR_DOMAIN_START_PAUSED
+        } else {
+            0
+        };
+        niced(|| self.conn.create_domain_xml(xml, flags)).map_err(failed("start the machine", name))?;
         self.keep_capabilities();
+        if dark {
+            self.take_carriers(&described)?;
+        }
+        if dark && !paused {
+            self.resume(name)?;
+        }
         Ok(())
     }
 
@@ -323,8 +348,20 @@ impl Hypervisor for Embedded {
                 Problem::new("set the carrier").on(on).observed("no port has this MAC"),
             ));
         };
-        let command = serde_json::json!({"execute": "set_link", "arguments": {"name": id, "up": up}});
-        self.monitor(name, &command.to_string()).map(drop)
+        self.set_unmanaged_link(name, id, up)?;
+        let Some(mut lab) = described.metadata.lab.clone() else {
+            return Ok(());
+        };
+        lab.note_carrier(mac, up);
+        let note = edit::label(&lab)?;
+        d.set_metadata(
+            sys::VIR_DOMAIN_METADATA_ELEMENT as i32,
+            Some(&note),
+            Some("failoverlab"),
+            Some(super::NAMESPACE),
+            sys::VIR_DOMAIN_AFFECT_LIVE,
+        )
+        .map_err(failed("note the carrier", on))
     }
 
     fn monitor(&self, name: &str, command: &str) -> Result<String> {
@@ -362,14 +399,16 @@ impl Hypervisor for Embedded {
     }
 
     fn restore(&self, memory: &Path, xml: &str) -> Result<()> {
-        let name = Described::parse(xml)?.name;
+        let described = Described::parse(xml)?;
+        let name = described.name.as_str();
         let file = super::template::path(memory)
-            .map_err(|seen| Error::Operation(Problem::new("restore the machine").on(&name).observed(seen)))?;
+            .map_err(|seen| Error::Operation(Problem::new("restore the machine").on(name).observed(seen)))?;
         niced(|| {
             self.conn
                 .restore_domain_flags(file, Some(xml), sys::VIR_DOMAIN_SAVE_PAUSED)
         })
-        .map_err(failed("restore the machine", &name))
+        .map_err(failed("restore the machine", name))?;
+        self.take_carriers(&described)
     }
 
     fn listen(&self, f: Listener) {

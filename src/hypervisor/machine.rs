@@ -69,17 +69,58 @@ pub struct Disk {
     pub shared: bool,
 }
 
-/// A port on a lab network: each Ethernet frame is one UDP datagram on loopback.
+/// What the cables of a lab are made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CableKind {
+    /// UDP on loopback: any QEMU has it, any local user can send to it.
+    #[default]
+    Udp,
+    /// Unix datagrams in a folder that only its owner can enter: QEMU 7.2 and later.
+    Unix,
+}
+
+/// A cable between a machine and the fabric: each Ethernet frame is one datagram.
+///
+/// Written to the lab's record as `"fabric"` and `"local"`: two numbers are UDP ports, two texts are paths.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+pub enum Cable {
+    /// UDP ports on 127.0.0.1.
+    Udp {
+        /// Bound by the fabric: QEMU sends there.
+        fabric: u16,
+        /// Bound by QEMU.
+        local: u16,
+    },
+    /// Sockets in a folder of the lab.
+    Unix {
+        /// Bound by the fabric: QEMU sends there.
+        fabric: PathBuf,
+        /// Bound by QEMU, which removes what is there.
+        local: PathBuf,
+    },
+}
+
+impl Cable {
+    /// What it is made of.
+    pub fn kind(&self) -> CableKind {
+        match self {
+            Self::Udp { .. } => CableKind::Udp,
+            Self::Unix { .. } => CableKind::Unix,
+        }
+    }
+}
+
+/// A port on a lab network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Port {
     /// The network, for people.
     pub network: String,
     /// MAC in the guest.
     pub mac: Mac,
-    /// UDP port on 127.0.0.1 that QEMU binds.
-    pub local: u16,
-    /// UDP port on 127.0.0.1 of the fabric: QEMU sends there.
-    pub fabric: u16,
+    /// What it is plugged into.
+    pub cable: Cable,
     /// Carrier.
     pub link_up: bool,
     /// Largest IP packet in bytes.

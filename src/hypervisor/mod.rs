@@ -26,7 +26,7 @@ pub use fake::{Fake, FakeDomain, Kind};
 pub use ffi::inherit_no_files;
 pub use machine::*;
 pub use reaper::become_subreaper;
-pub use template::{NAMESPACE, TRANSLATED};
+pub use template::{NAMESPACE, TRANSLATED, UNIX_PORTS};
 
 use crate::error::{Error, Problem, Result};
 use std::path::{Path, PathBuf};
@@ -165,8 +165,10 @@ mod tests {
         let port = |network: &str, mac: &str, n: u16, link_up| Port {
             network: network.into(),
             mac: mac.parse().unwrap(),
-            local: 40100 + n,
-            fabric: 40000 + n,
+            cable: Cable::Udp {
+                local: 40100 + n,
+                fabric: 40000 + n,
+            },
             link_up,
             mtu: if link_up { 1500 } else { 9000 },
         };

@@ -9,8 +9,17 @@ const CAUSES: [(&str, Cause); 2] = [
     ("Failed to parse user", Cause::NoServiceAccount),
 ];
 
+/// What QEMU says where it has no network of unix datagrams.
+const NO_DATAGRAMS: [&str; 2] = ["-netdev {\"type\":\"dgram\"", "arameter 'type'"];
+
 /// A problem with the words of libvirt or QEMU, and what they mean.
 pub(super) fn refused(problem: Problem, words: &str) -> Problem {
+    let problem = match NO_DATAGRAMS.iter().all(|text| words.contains(text)) {
+        true => problem.remedy(
+            "the lab's cables are unix datagrams, which this QEMU has not: install QEMU 7.2 or later, or `down` and `up --cold`",
+        ),
+        false => problem,
+    };
     let cause = CAUSES.iter().find(|(text, _)| words.contains(text));
     Problem {
         cause: cause.map(|(_, cause)| *cause),
@@ -32,6 +41,11 @@ mod tests {
         let account = "invalid argument: Failed to parse user 'libvirt-qemu'";
         assert_eq!(cause(account), Some(Cause::NoServiceAccount));
         assert_eq!(cause("Domain not found"), None);
+        let netdev = r#"qemu-system-x86_64: -netdev {"type":"dgram","id":"cable0","local":{}}: "#;
+        let remedy = |why: &str| refused(Problem::new("restore the machine"), &format!("{netdev}{why}")).remedy;
+        let old = remedy("Parameter 'type' does not accept value 'dgram'");
+        assert!(old.is_some_and(|r| r.contains("QEMU 7.2")));
+        assert_eq!(remedy("can't bind unix=/run/a.0 to socket"), None);
         let problem = refused(Problem::new("start the machine").on("node1"), taken);
         assert_eq!(
             (problem.on.as_deref(), problem.observed.as_deref()),

@@ -1,7 +1,8 @@
 //! From the typed model of a machine to libvirt's domain XML.
 
-use super::{Accel, Disk, DiskFormat, Machine, Port, tsc};
+use super::{Accel, Cable, CableKind, DatagramSocket, Datagrams, Disk, DiskFormat, Machine, Port, tsc};
 use crate::error::{Error, Problem, Result};
+use crate::files::SOCKET_PATH_MAX;
 use crate::units::Size;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
@@ -21,6 +22,14 @@ const SERIAL_MAX: usize = 20;
 
 /// Longest fw_cfg name in bytes: QEMU's `FW_CFG_MAX_FILE_PATH`, 56, less the closing zero.
 const FW_CFG_NAME_MAX: usize = 55;
+
+/// The first of the two PCI slots of the ports that libvirt does not know. They come after the tool's own (0x1c), which so is the
+/// guest's eth0, and before the chipset's (0x1f); libvirt fills the bus from below.
+const CABLE_SLOT: usize = 0x1d;
+/// Functions of a PCI slot.
+const FUNCTIONS: usize = 8;
+/// Most ports of a machine that can be plugged into unix sockets.
+pub const UNIX_PORTS: usize = 2 * FUNCTIONS;
 
 impl Machine {
     /// The domain XML. Refuses what XML cannot carry (control characters, paths that are no UTF-8) or QEMU would cut
@@ -53,8 +62,11 @@ impl Machine {
             tsc_khz: (self.accel == Accel::Tcg).then(tsc::khz).flatten(),
             scsi: self.disks.iter().any(|d| d.shared),
             disks: self.disks.iter().map(disk).collect::<Result<_, _>>()?,
-            ports: self.ports.iter().enumerate().map(port).collect(),
-            odd_mtu: self.ports.iter().any(|p| p.mtu != 1500),
+            ports: of_kind(&self.ports, CableKind::Udp).map(udp).collect(),
+            odd_mtu: of_kind(&self.ports, CableKind::Udp).any(|(_, p)| p.mtu != 1500),
+            cables: of_kind(&self.ports, CableKind::Unix)
+                .map(cable)
+                .collect::<Result<_, _>>()?,
             mgmt: MgmtView {
                 mac: self.mgmt.mac.to_string(),
                 ssh: self.mgmt.ssh,
@@ -134,15 +146,60 @@ fn disk(d: &Disk) -> Result<DiskView<'_>, String> {
     })
 }
 
-fn port((index, p): (usize, &Port)) -> PortView {
+/// The ports with such cables, numbered in order.
+fn of_kind(ports: &[Port], kind: CableKind) -> impl Iterator<Item = (usize, &Port)> {
+    ports.iter().filter(move |p| p.cable.kind() == kind).enumerate()
+}
+
+fn udp((index, p): (usize, &Port)) -> PortView {
+    let (local, fabric) = match p.cable {
+        Cable::Udp { local, fabric } => (local, fabric),
+        Cable::Unix { .. } => unreachable!("the others were chosen"),
+    };
     PortView {
+        // libvirt's own names.
         alias: format!("net{index}"),
         mac: p.mac.to_string(),
-        local: p.local,
-        fabric: p.fabric,
+        local,
+        fabric,
         link_up: p.link_up,
         mtu: p.mtu,
     }
+}
+
+fn cable((index, p): (usize, &Port)) -> Result<CableView, String> {
+    let (local, fabric) = match &p.cable {
+        Cable::Unix { local, fabric } => (local, fabric),
+        Cable::Udp { .. } => unreachable!("the others were chosen"),
+    };
+    if index >= UNIX_PORTS {
+        return Err(format!("more than {UNIX_PORTS} ports over unix datagrams"));
+    }
+    let socket = |at: &Path| -> Result<DatagramSocket, String> {
+        let at = path(at)?;
+        if at.len() >= SOCKET_PATH_MAX {
+            let seen = format!("the socket `{}` has {} bytes", at.escape_debug(), at.len());
+            return Err(format!("{seen}, Linux takes {}", SOCKET_PATH_MAX - 1));
+        }
+        Ok(DatagramSocket {
+            r#type: "unix".into(),
+            path: at.into(),
+        })
+    };
+    let netdev = Datagrams {
+        r#type: "dgram".into(),
+        id: format!("cable{index}"),
+        local: socket(local)?,
+        remote: socket(fabric)?,
+    };
+    Ok(CableView {
+        netdev: serde_json::to_string(&netdev).map_err(|e| e.to_string())?,
+        id: netdev.id,
+        address: format!("{:#x}.{}", CABLE_SLOT + index / FUNCTIONS, index % FUNCTIONS),
+        mac: p.mac.to_string(),
+        link_up: p.link_up,
+        mtu: p.mtu,
+    })
 }
 
 #[derive(Serialize)]
@@ -163,6 +220,7 @@ struct View<'a> {
     disks: Vec<DiskView<'a>>,
     ports: Vec<PortView>,
     odd_mtu: bool,
+    cables: Vec<CableView>,
     mgmt: MgmtView,
     credentials: Vec<CredentialView<'a>>,
     console: &'a str,
@@ -186,6 +244,16 @@ struct PortView {
     mac: String,
     local: u16,
     fabric: u16,
+    link_up: bool,
+    mtu: u16,
+}
+
+#[derive(Serialize)]
+struct CableView {
+    netdev: String,
+    id: String,
+    address: String,
+    mac: String,
     link_up: bool,
     mtu: u16,
 }
@@ -289,6 +357,81 @@ mod tests {
         );
     }
 
+    /// A machine whose ports are plugged into unix sockets in `folder`; the second one has no carrier.
+    fn over_unix(folder: &str) -> Machine {
+        let mut m = machine("node1");
+        for (n, p) in m.ports.iter_mut().enumerate() {
+            p.cable = Cable::Unix {
+                fabric: format!("{folder}/node1.{n}f").into(),
+                local: format!("{folder}/node1.{n}").into(),
+            };
+        }
+        m
+    }
+
+    #[test]
+    fn unix_cables_are_given_to_qemu_past_libvirt() {
+        let d = Described::parse(&over_unix("/run/ccr").to_xml().unwrap()).unwrap();
+        assert_eq!(
+            (d.devices.interface.as_slice(), d.overrides.device.as_slice()),
+            (&[][..], &[][..])
+        );
+        let cables: Vec<Datagrams> = d.datagrams().collect();
+        let ends = |c: &Datagrams| (c.id.clone(), c.local.path.clone(), c.remote.path.clone());
+        assert_eq!(
+            cables.iter().map(ends).collect::<Vec<_>>(),
+            [
+                ("cable0".into(), "/run/ccr/node1.0".into(), "/run/ccr/node1.0f".into()),
+                ("cable1".into(), "/run/ccr/node1.1".into(), "/run/ccr/node1.1f".into()),
+            ]
+        );
+        assert!(
+            cables
+                .iter()
+                .all(|c| (c.r#type.as_str(), c.local.r#type.as_str()) == ("dgram", "unix"))
+        );
+        assert_eq!(d.unmanaged_nic("52:54:00:01:00:0b"), Some("cable0"));
+        assert_eq!(d.unmanaged_down().collect::<Vec<_>>(), ["cable1"]);
+        let carriers = [
+            ("52:54:00:01:00:0b".to_owned(), true),
+            ("52:54:00:02:00:0b".to_owned(), false),
+        ];
+        assert_eq!(d.carriers(), carriers.into(), "and the tool's own port is no lab port");
+        let nic = |slot: &str| {
+            d.commandline
+                .arg
+                .iter()
+                .find(|a| a.value.contains(slot))
+                .map(|a| a.value.clone())
+        };
+        assert!(nic("addr=0x1d.0,").unwrap().contains("netdev=cable0"));
+        assert!(nic("addr=0x1d.1,").unwrap().ends_with(",host_mtu=9000"));
+        // Both kinds in one machine.
+        let mut both = over_unix("/run/ccr");
+        both.ports[0].cable = machine("node1").ports[0].cable.clone();
+        let d = Described::parse(&both.to_xml().unwrap()).unwrap();
+        assert_eq!(
+            (d.devices.interface.len(), d.datagrams().count(), d.carriers().len()),
+            (1, 1, 2)
+        );
+    }
+
+    #[test]
+    fn a_socket_path_that_linux_would_not_take_is_refused() {
+        let folder = |n: usize| format!("/{}", "x".repeat(n));
+        // With `/node1.0f` and the closing zero.
+        over_unix(&folder(107 - 10)).to_xml().unwrap();
+        let e = over_unix(&folder(107 - 9)).to_xml().unwrap_err().to_string();
+        assert!(e.contains("108 bytes, Linux takes 107"), "{e}");
+        let mut m = over_unix("relative");
+        assert!(m.to_xml().is_err());
+        m = over_unix("/run");
+        m.ports = (0..17).map(|_| m.ports[0].clone()).collect();
+        assert!(m.to_xml().unwrap_err().to_string().contains("more than 16 ports"));
+        m.ports.pop();
+        assert!(m.to_xml().unwrap().contains("addr=0x1e.7,"));
+    }
+
     #[test]
     fn kvm_machines_use_the_hosts_processor() {
         let m = Machine {
@@ -353,6 +496,13 @@ mod tests {
             let (ours, _) = d.os.cmdline.rsplit_once(" tsc_early_khz=").unwrap();
             prop_assert_eq!(ours.trim(), cmdline.trim());
             prop_assert_eq!(d.devices.disk.len(), 3);
+        }
+
+        #[test]
+        fn hostile_sockets_come_back_as_they_were(folder in "/[^\\pC]{0,10}") {
+            let d = Described::parse(&over_unix(&folder).to_xml().unwrap()).unwrap();
+            let sockets: Vec<_> = d.datagrams().map(|c| c.remote.path).collect();
+            prop_assert_eq!(sockets, [0, 1].map(|n| format!("{folder}/node1.{n}f")));
         }
 
         #[test]

@@ -6,7 +6,7 @@ use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Journal, Step};
 use crate::files::Home;
 use crate::guest::template;
-use crate::hypervisor::{Accel, accel};
+use crate::hypervisor::{Accel, CableKind, UNIX_PORTS, accel};
 use crate::image::{Image, ImageKey, Recipe, Store};
 use crate::spec::{self, Context, Lab, Loaded, Source};
 use std::collections::BTreeMap;
@@ -81,12 +81,14 @@ pub fn decide(
     let verdict = accel::probe(&image, &home.accel(), force)?;
     step.done(&verdict.detail);
     let input_key = input_key(home, &lab, &image.digest, &programs, verdict.accel, seed)?;
+    let few = lab.nodes.iter().all(|n| n.nics.len() <= UNIX_PORTS);
     Ok(DesiredState {
         input_key,
         programs,
         lab,
         source: source.file_name(),
         accel: verdict.accel,
+        cables: if few { verdict.cables } else { CableKind::Udp },
         slowness: verdict.slowness,
         image: image_ref(&image),
         seed,

@@ -456,12 +456,12 @@ impl Engine {
         })
     }
 
-    /// Lights the networks, on the ports that the record names where it names some.
+    /// Lights the networks, on the UDP ports that the record names where it names some.
     pub(super) fn start_fabric(&self, record: &LabRecord, rules: Vec<fabric::Rule>) -> Result<Fabric> {
         let config = FabricConfig {
             rules,
             ring: Some(RingConfig::at(self.files.ring())),
-            ..FabricConfig::of(&record.desired.lab, &record.ports)
+            ..FabricConfig::of(&record.desired.lab, record.desired.cables, &record.ports, &self.files)
         };
         Fabric::start(config, self.journal.clone())
     }
@@ -476,6 +476,7 @@ impl Engine {
         if spec.role.is_some() && seed.is_file() {
             machine.initrd = seed;
         }
+        self.fabric()?.renew(node)?;
         self.hypervisor()?.create(&machine.to_xml()?, false)
     }
 

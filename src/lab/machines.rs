@@ -100,8 +100,7 @@ pub fn machine(record: &LabRecord, files: &LabFiles, node: &Node, credentials: V
             Some(Port {
                 network: nic.network.to_string(),
                 mac: nic.mac,
-                local: assigned.local,
-                fabric: assigned.fabric,
+                cable: assigned.cable.clone(),
                 link_up: true,
                 mtu: record.desired.lab.network(&nic.network)?.mtu,
             })

@@ -1,7 +1,7 @@
 //! `lab.json`: what was asked for and what was chosen for it. With it a supervisor finds everything again.
 
 use crate::error::{Error, IoContext, Problem, Result};
-use crate::hypervisor::{Accel, DiskFormat};
+use crate::hypervisor::{Accel, CableKind, DiskFormat};
 use crate::private;
 use crate::spec::Lab;
 use crate::units::Name;
@@ -19,6 +19,9 @@ pub struct DesiredState {
     pub source: String,
     /// Acceleration.
     pub accel: Accel,
+    /// What the cables are made of. A checkpoint comes back with the kind that its machines had: another is another device.
+    #[serde(default)]
+    pub cables: CableKind,
     /// The host's slowness.
     pub slowness: Slowness,
     /// The image that all of its machines boot.
@@ -60,7 +63,7 @@ pub struct LabRecord {
     pub desired: DesiredState,
     /// What was chosen for each machine.
     pub machines: Vec<MachineRecord>,
-    /// UDP ports of the networks.
+    /// Cables of the networks.
     pub ports: Vec<crate::fabric::PortAssignment>,
     /// Whether `up` reached the end once.
     pub complete: bool,

@@ -274,7 +274,7 @@ mod tests {
     use super::*;
     use crate::fabric::Counters;
     use crate::files::CheckpointFiles;
-    use crate::hypervisor::{Accel, DiskFormat};
+    use crate::hypervisor::{Accel, CableKind, DiskFormat};
     use crate::lab::checkpoint::Meta;
     use crate::lab::record::{DesiredState, ImageRef};
     use crate::wait::Slowness;
@@ -293,6 +293,7 @@ mod tests {
                 lab,
                 source: "labs/ccr/lab.toml".into(),
                 accel: Accel::Tcg,
+                cables: CableKind::Unix,
                 slowness: Slowness::NONE,
                 image: ImageRef {
                     digest: "d".into(),

@@ -1,8 +1,10 @@
 //! `labs/bare`: three machines, two networks, one shared disk, no runtime.
 
 use super::Test::{self, Alone, With};
+use super::another;
 use super::tool::{Lab, Tool, pids, ports, same, steps, text, wait_for};
 use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -20,6 +22,10 @@ pub const TRIALS: &[(&str, Test)] = &[
     (
         "bare_a_lab_address_is_on_a_loopback_port_and_its_frames_in_a_capture",
         With("bare", forward),
+    ),
+    (
+        "bare_no_frame_of_another_account_gets_in",
+        With("bare", another_account),
     ),
     ("bare_no_secret_is_in_the_process_list", With("bare", process_list)),
     ("bare_a_checkpoint_brings_everything_back", With("bare", checkpoint)),
@@ -313,6 +319,36 @@ fn networks(tool: &Tool) -> Result<(), String> {
         return Err("no frame crosses after the heal".into());
     }
     Ok(())
+}
+
+/// Neither the fabric's sockets nor QEMU's take a frame of another account.
+fn another_account(tool: &Tool) -> Result<(), String> {
+    let record = tool.record("bare")?;
+    let ports = record["ports"].as_array().into_iter().flatten();
+    let ends = ports.flat_map(|p| [&p["fabric"], &p["local"]]);
+    let sockets: Vec<PathBuf> = ends.filter_map(|e| e.as_str().map(PathBuf::from)).collect();
+    if sockets.len() != 12 || !sockets.iter().all(|s| s.exists()) {
+        return Err(format!("not the two ends of six cables: {sockets:?}"));
+    }
+    same(
+        "another account",
+        another::forge(&sockets)?,
+        vec!["Permission denied".to_owned(); 12],
+    )?;
+    // From ours it would: the test is one.
+    let machines: Vec<PathBuf> = sockets
+        .iter()
+        .filter(|s| s.extension().is_some_and(|n| n.len() == 1))
+        .cloned()
+        .collect();
+    same("our own account", another::send(&machines)?, vec!["sent".to_owned(); 6])?;
+    let open: Vec<String> = tool
+        .processes()
+        .iter()
+        .flat_map(|(_, cmdline)| cmdline.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .filter(|word| word.contains("udp"))
+        .collect();
+    same("machines with UDP ports", open, Vec::new())
 }
 
 /// The SSH greeting of a machine through the workstation's own port, and its segments in a capture.

@@ -4,6 +4,8 @@
 //!
 //! `scripts/test machines` builds what they need. Names given as arguments choose; `--skip` leaves out.
 
+#[path = "../another/mod.rs"]
+mod another;
 mod bare;
 mod ccr;
 mod full_disk;

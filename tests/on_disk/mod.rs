@@ -2,7 +2,7 @@
 
 use failoverlab::fabric::PortAssignment;
 use failoverlab::files::Home;
-use failoverlab::hypervisor::{Accel, DiskFormat};
+use failoverlab::hypervisor::{Accel, CableKind, DiskFormat};
 use failoverlab::lab::desired;
 use failoverlab::lab::record::{DesiredState, ImageRef, LabRecord};
 use failoverlab::spec;
@@ -20,6 +20,7 @@ pub fn lab(home: &Path, name: &str, ports: Vec<PortAssignment>) -> LabRecord {
             lab,
             source: format!("{name} (built in)"),
             accel: Accel::Tcg,
+            cables: ports.first().map_or(CableKind::Udp, |p| p.cable.kind()),
             slowness: Slowness::NONE,
             image: ImageRef {
                 digest: String::new(),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::event::Journal;
 use crate::fabric::transport::{Batch, PortTransport, Udp};
-use crate::fabric::{Cable, Control, Effect, Fabric, FabricConfig, Match, NetworkConfig, Rule};
+use crate::fabric::{Control, Effect, Fabric, FabricConfig, Match, NetworkConfig, Rule};
 use crate::units::Percent;
 use crate::wait::{Probe, wait_until};
 use std::io::{Read, Write};
@@ -39,6 +39,7 @@ fn lab() -> (Fabric, Arc<LabHost>, peer::Cables) {
 mod peer {
     use super::*;
     use crate::fabric::{PortAssignment, PortConfig};
+    use crate::hypervisor::Cable;
     use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet};
     use smoltcp::phy::{DeviceCapabilities, Medium, RxToken, TxToken};
     use smoltcp::socket::tcp;
@@ -53,7 +54,7 @@ mod peer {
             network: network.into(),
             node: node.into(),
             mac,
-            assigned: None,
+            cable: None,
         }
     }
 
@@ -65,8 +66,11 @@ mod peer {
         }
         pub fn udp(&self, node: &str) -> (UdpSocket, SocketAddrV4) {
             let a = self.0.iter().find(|a| a.node == node).unwrap();
-            let s = UdpSocket::bind(("127.0.0.1", a.local)).unwrap();
-            (s, SocketAddrV4::new(Ipv4Addr::LOCALHOST, a.fabric))
+            let Cable::Udp { fabric, local } = a.cable else {
+                panic!("{a:?}")
+            };
+            let s = UdpSocket::bind(("127.0.0.1", local)).unwrap();
+            (s, SocketAddrV4::new(Ipv4Addr::LOCALHOST, fabric))
         }
     }
 
@@ -511,10 +515,7 @@ fn a_connection_between_machines_survives_a_restart_of_the_fabric() {
         drop(fabric);
         let mut config = config_of_lab();
         for (p, a) in config.ports.iter_mut().zip(&assigned) {
-            p.assigned = Some(Cable {
-                fabric: a.fabric,
-                local: a.local,
-            });
+            p.cable = Some(a.cable.clone());
         }
         let restarted = std::thread::spawn(|| Fabric::start(config, Journal::in_memory()).unwrap());
         echo(2);

@@ -156,10 +156,7 @@ fn survey<'a>(live: &Live<'_>, node: &'a Node) -> Result<Subject<'a>> {
         }
         chains.push((target, chain));
     }
-    let links = described.iter().flat_map(|d| &d.devices.interface).map(|i| {
-        let up = i.link.as_ref().is_none_or(|l| l.state != "down");
-        (i.mac.address.clone(), up)
-    });
+    let links = described.iter().flat_map(Described::carriers);
     let clock = match state {
         NodeState::Running => ask(live, name).ok(),
         _ => None,

@@ -5,7 +5,7 @@ use crate::fabric::{Control, Counters, Revision, Rule};
 use crate::files::{Home, LabFiles};
 use crate::guest::agent::Agents;
 use crate::guest::agent::tests::serve;
-use crate::hypervisor::{Accel, DiskFormat, DomainState, Fake, Hypervisor, Machine, Mgmt, Port};
+use crate::hypervisor::{Accel, Cable, DiskFormat, DomainState, Fake, Hypervisor, Machine, Mgmt, Port};
 use crate::image::qemu_img::QemuImg;
 use crate::lab::disks;
 use crate::spec::{Lab, LocalDisk, example};
@@ -160,8 +160,10 @@ impl World {
                     ports: vec![Port {
                         network: "public".into(),
                         mac: node.nics[0].mac,
-                        local: base + n,
-                        fabric: base + 100,
+                        cable: Cable::Udp {
+                            local: base + n,
+                            fabric: base + 100,
+                        },
                         link_up: true,
                         mtu: 1500,
                     }],
