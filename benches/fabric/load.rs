@@ -19,8 +19,8 @@ const MEASURE: Duration = Duration::from_millis(800);
 /// A machine's end of a cable.
 pub enum Wire {
     Udp(UdpSocket),
-    /// With the address of the fabric's: like QEMU, it is connected to nobody.
-    Unix(UnixDatagram, SocketAddrAny),
+    /// With the address of the other end where it is, like QEMU's, connected to nobody.
+    Unix(UnixDatagram, Option<SocketAddrAny>),
 }
 
 impl Wire {
@@ -34,7 +34,7 @@ impl Wire {
             }
             Cable::Unix { fabric, local } => {
                 let to = SocketAddrUnix::new(fabric)?;
-                Ok(Self::Unix(UnixDatagram::bind(local)?, to.into()))
+                Ok(Self::Unix(UnixDatagram::bind(local)?, Some(to.into())))
             }
         }
     }
@@ -54,7 +54,8 @@ impl Wire {
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Wire::Udp(s) => s.send(bytes),
-            Wire::Unix(s, to) => Ok(sendto(s, bytes, SendFlags::empty(), to)?),
+            Wire::Unix(s, None) => s.send(bytes),
+            Wire::Unix(s, Some(to)) => Ok(sendto(s, bytes, SendFlags::empty(), to)?),
         }
     }
     fn wait(&self, d: Duration) -> io::Result<()> {
@@ -142,8 +143,8 @@ fn send(a: &Wire, size: usize, sent: &AtomicU64, got: &AtomicU64, stop: &AtomicB
         let mut none: Vec<SendAncillaryBuffer<'_, '_, '_>> =
             (0..room).map(|_| SendAncillaryBuffer::default()).collect();
         let message = |n| match a {
-            Wire::Udp(_) => MMsgHdr::new(&slices, n),
-            Wire::Unix(_, to) => MMsgHdr::new_with_addr(to, &slices, n),
+            Wire::Udp(_) | Wire::Unix(_, None) => MMsgHdr::new(&slices, n),
+            Wire::Unix(_, Some(to)) => MMsgHdr::new_with_addr(to, &slices, n),
         };
         let mut messages: Vec<MMsgHdr<'_>> = none.iter_mut().map(message).collect();
         // A refused send (a full peer) is tried again.

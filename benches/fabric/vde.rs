@@ -43,7 +43,7 @@ pub fn start(dir: &Path) -> io::Result<(Vde, Wire, Wire)> {
     for n in 0..2 {
         let (control, data) = join(&ctl, &dir.join(format!("v{n}")))?;
         vde.1.push(control);
-        wires.push(Wire::Unix(data));
+        wires.push(Wire::Unix(data, None));
     }
     let (Some(b), Some(a)) = (wires.pop(), wires.pop()) else {
         return Err(io::ErrorKind::NotConnected.into());

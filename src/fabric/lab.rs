@@ -399,9 +399,12 @@ fn names(config: &FabricConfig) -> Result<Names> {
     Ok(Names { networks, ports })
 }
 
+/// A port's end of its cable.
+type Plug = Box<dyn PortTransport>;
+
 /// Binds the fabric's side of every cable: the given ports first, so that no chosen one takes them.
-fn bind(config: &FabricConfig) -> Result<(Vec<PortAssignment>, Vec<Box<dyn PortTransport>>)> {
-    let given: Vec<Option<Box<dyn PortTransport>>> = config
+fn bind(config: &FabricConfig) -> Result<(Vec<PortAssignment>, Vec<Plug>)> {
+    let given: Vec<Option<Plug>> = config
         .ports
         .iter()
         .map(|p| p.cable.as_ref().map(|c| bind_given(p, c)).transpose())
@@ -434,7 +437,7 @@ fn bind(config: &FabricConfig) -> Result<(Vec<PortAssignment>, Vec<Box<dyn PortT
     Ok(cables.into_iter().unzip())
 }
 
-fn udp(socket: UdpSocket, fabric: u16, local: u16) -> Result<Box<dyn PortTransport>> {
+fn udp(socket: UdpSocket, fabric: u16, local: u16) -> Result<Plug> {
     let udp = Udp::new(socket, local).tried("prepare a network port", format!("127.0.0.1:{fabric}"))?;
     Ok(Box::new(udp))
 }
@@ -449,7 +452,7 @@ fn choose(spoken_for: &[u16], reserved: &mut Vec<UdpSocket>) -> Result<UdpSocket
     }
 }
 
-fn bind_given(p: &PortConfig, cable: &Cable) -> Result<Box<dyn PortTransport>> {
+fn bind_given(p: &PortConfig, cable: &Cable) -> Result<Plug> {
     let failed = |at: String, e: std::io::Error, remedy: String| {
         Error::Operation(
             Problem::new("bind the network port that the machine sends to")
