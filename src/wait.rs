@@ -81,7 +81,17 @@ pub fn pause(d: Duration) {
 /// Looks until `probe` is ready, it fails for good, or `deadline` passes.
 ///
 /// `what` fits "could not {what}" (`reach node1 over SSH`). The error of a wait that ran out carries what was seen last.
-pub fn wait_until<T>(what: &str, deadline: Deadline, mut probe: impl FnMut() -> Result<Probe<T>>) -> Result<T> {
+pub fn wait_until<T>(what: &str, deadline: Deadline, probe: impl FnMut() -> Result<Probe<T>>) -> Result<T> {
+    wait_led(what, deadline, std::thread::sleep, probe)
+}
+
+/// The same where something tells that another look is worth it: `rest` returns when it does, after the given time at the latest.
+pub fn wait_led<T>(
+    what: &str,
+    deadline: Deadline,
+    mut rest: impl FnMut(Duration),
+    mut probe: impl FnMut() -> Result<Probe<T>>,
+) -> Result<T> {
     let mut pause = MIN_PAUSE;
     loop {
         match probe()? {
@@ -92,7 +102,7 @@ pub fn wait_until<T>(what: &str, deadline: Deadline, mut probe: impl FnMut() -> 
             }
             Probe::NotYet(_) => {}
         }
-        std::thread::sleep(pause.min(deadline.left()));
+        rest(pause.min(deadline.left()));
         pause = (pause * 2).min(MAX_PAUSE);
     }
 }

@@ -288,7 +288,7 @@ fn following_ends_with_the_machine(mut machine: Machine) {
     let mut lines = Vec::new();
     let counting = Command::new(["sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done"]);
     ssh.follow(&counting, &mut |l| {
-        lines.push(l.to_owned());
+        lines.extend(l.map(str::to_owned));
         lines.len() < 3
     })
     .unwrap();
@@ -334,7 +334,7 @@ fn following_ends_with_the_machine(mut machine: Machine) {
     let begin = Instant::now();
     let e = ssh
         .follow(&counting, &mut |l| {
-            if l == "3" {
+            if l == Some("3") {
                 machine.kill();
             }
             true

@@ -4,7 +4,7 @@ use super::target::{LabArg, running};
 use super::{Ended, output};
 use crate::fault::{Kind, Target, Words};
 use crate::files::Home;
-use crate::lab::protocol::{LabStatus, Verb};
+use crate::lab::protocol::{LabStatus, Look, Verb};
 use crate::scenario::{Observation, Roles, is_role};
 use crate::verify::FaultRecord;
 
@@ -45,7 +45,7 @@ pub fn fault(home: &Home, args: FaultArgs) -> Ended {
     // A role is whoever has it now; a node is itself and needs no look, and an unknown word none at all.
     let roles = words.names().into_iter().any(|n| spec.node(n).is_none() && is_role(n));
     let seen = if roles {
-        Observation::from(lab.client(home)?.get::<LabStatus>(Verb::Status)?)
+        Observation::from(lab.client(home)?.get::<LabStatus>(Verb::Status(Some(Look::now())))?)
     } else {
         Observation::default()
     };

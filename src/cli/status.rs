@@ -33,7 +33,7 @@ pub fn run(home: &Home, args: Args) -> Ended {
         }
         return Ok(0);
     }
-    let status: LabStatus = lab.client(home)?.get(Verb::Status)?;
+    let status: LabStatus = lab.client(home)?.get(Verb::Status(None))?;
     if args.json {
         output::json(&status)?;
     } else {
@@ -54,16 +54,18 @@ fn render(s: &LabStatus) -> String {
         format!("{:?}", s.accel).to_lowercase(),
         s.slowness
     );
-    out += "\nMACHINE    ROLE    STATE    RUNTIME                    ADDRESSES\n";
+    out += "\nMACHINE    ROLE    STATE    RUNTIME                       AGE  ADDRESSES\n";
     for m in &s.machines {
         let role = m.role.map_or("-".to_owned(), |r| format!("{r:?}").to_lowercase());
         let state = merged::power(m.domain);
         let addresses: Vec<String> = m.addresses.iter().map(|(n, a)| format!("{n} {a}")).collect();
         let _ = writeln!(
             out,
-            "{:<10} {role:<7} {state:<8} {:<26} {}",
+            "{:<10} {role:<7} {state:<8} {:<26} {:>6}  {}",
             m.node,
             runtime(m),
+            m.age_ms
+                .map_or("-".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1e3)),
             addresses.join(", ")
         );
     }
@@ -207,6 +209,7 @@ mod tests {
             accel: Accel::Tcg,
             slowness: 1.0,
             t_us: 0,
+            heard: 0,
             machines,
             faults: Vec::new(),
             network_outages: Vec::new(),
@@ -225,6 +228,11 @@ mod tests {
             well.contains(r"witness \\hub\witness: ok") && !well.contains("but "),
             "{well}"
         );
+        let mut all = machines();
+        member(&mut all, "node1").age_ms = Some(412);
+        let aged = shown(all);
+        let rows: Vec<&str> = aged.lines().filter(|l| l.contains("member")).collect();
+        assert!(rows[0].contains(" 0.4 s  ") && rows[1].contains("     -  "), "{aged}");
         let mut all = machines();
         // Failed over: node1 hangs, node2 serves in a newer epoch.
         let hung = member(&mut all, "node1");

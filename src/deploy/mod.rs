@@ -13,7 +13,7 @@ mod secrets;
 mod tests;
 
 pub use install::{Artifacts, DeployReport, boot_with_programs, deploy};
-pub use operate::{Answer, dump, follow_events, operate, status};
+pub use operate::{Answer, dump, follow_events, operate, status, watch};
 pub use pack::{Contract, FileSpec, LinkSpec, Pack, ProgramSpec, StepSpec, Workload, names};
 pub use render::{RenderedFile, RenderedStep};
 pub use secrets::Secrets;

@@ -97,17 +97,45 @@ pub fn follow_events(remote: &mut dyn Remote, pack: &Pack, on: &mut dyn FnMut(No
     const WHAT: &str = "follow the runtime's events";
     let argv = &pack.runtime.contract.events;
     let mut bad = None;
-    remote.follow(
-        &Command::new(argv.iter().cloned()),
-        &mut |line| match parse::<NodeEvent>(WHAT, argv, line.as_bytes()) {
+    remote.follow(&Command::new(argv.iter().cloned()), &mut |line| {
+        let Some(line) = line else { return true };
+        match parse::<NodeEvent>(WHAT, argv, line.as_bytes()) {
             Ok(event) => on(event),
             Err(e) => {
                 bad = Some(e);
                 false
             }
-        },
-    )?;
+        }
+    })?;
     bad.map_or(Ok(()), Err)
+}
+
+/// Hands out what the runtime says of its node by `argv`, the pack's `watch`, and nothing now and then while it says nothing, until `on`
+/// says stop, the runtime ends or the machine dies. A line that is no status of this tool's schema, is too long, or does not say when
+/// it was so, is handed out as the error that it is.
+pub fn watch(
+    remote: &mut dyn Remote,
+    argv: &[String],
+    on: &mut dyn FnMut(Option<Result<Status>>) -> bool,
+) -> Result<()> {
+    const WHAT: &str = "watch the runtime";
+    let bad = |seen: String| Error::Operation(Problem::new(WHAT).on(argv.join(" ")).observed(seen));
+    let read = |line: &str| {
+        if line.len() as u64 > ANSWER_MAX.bytes() {
+            return Err(bad(format!(
+                "a line of {} bytes, at most {ANSWER_MAX} are read",
+                line.len()
+            )));
+        }
+        let status: Status = parse(WHAT, argv, line.as_bytes())?;
+        check_schema(WHAT, status.schema)?;
+        match status.node_t_us {
+            Some(_) => Ok(status),
+            None => Err(bad("a line does not say when it was so: it has no `node_t_us`".into())),
+        }
+    };
+    let command = Command::new(argv.iter().cloned());
+    remote.follow(&command, &mut |line| on(line.map(read)))
 }
 
 fn ask<T: DeserializeOwned>(

@@ -113,6 +113,9 @@ pub struct StepSpec {
 pub struct Contract {
     /// Prints a [`ccr_contract::status::Status`].
     pub status: Vec<String>,
+    /// Prints the same, a line each: at once, at each change and at least every 5 s, at most 4 a second, until it is ended. Where there is
+    /// none, `status` is asked now and then.
+    pub watch: Option<Vec<String>>,
     /// Prints [`ccr_contract::event::NodeEvent`]s, a line each, until it is ended.
     pub events: Vec<String>,
     /// Prints a [`ccr_contract::dump::Dump`].
@@ -263,6 +266,7 @@ impl Runtime {
         let words = [&contract.status, &contract.events, &contract.dump];
         let commands = words
             .into_iter()
+            .chain(&contract.watch)
             .chain(contract.orders.values())
             .chain(self.steps.iter().map(|s| &s.run));
         for argv in commands {

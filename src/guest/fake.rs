@@ -117,10 +117,12 @@ impl Remote for FakeRemote {
         }
     }
 
-    fn follow(&mut self, command: &Command, line: &mut dyn FnMut(&str) -> bool) -> Result<()> {
+    /// Its output, and then once nothing.
+    fn follow(&mut self, command: &Command, line: &mut dyn FnMut(Option<&str>) -> bool) -> Result<()> {
         let output = self.exec(command, Deadline::after(std::time::Duration::ZERO))?;
-        for text in String::from_utf8_lossy(&output.stdout).lines() {
-            if !line(text) {
+        let text = String::from_utf8_lossy(&output.stdout);
+        for said in text.lines().map(Some).chain([None]) {
+            if !line(said) {
                 return Ok(());
             }
         }

@@ -141,8 +141,9 @@ pub trait Remote: Send + fmt::Debug {
     fn upload(&mut self, content: &[u8], to: &Path, mode: u32, deadline: Deadline) -> Result<()>;
     /// Reads a file.
     fn download(&mut self, from: &Path, deadline: Deadline) -> Result<Vec<u8>>;
-    /// Runs a command and hands out each line of its output as it comes, until it ends or `line` says stop (`false`).
-    fn follow(&mut self, command: &Command, line: &mut dyn FnMut(&str) -> bool) -> Result<()>;
+    /// Runs a command and hands out each line of its output as it comes, and nothing every few seconds while there is none, until it ends
+    /// or `line` says stop (`false`).
+    fn follow(&mut self, command: &Command, line: &mut dyn FnMut(Option<&str>) -> bool) -> Result<()>;
 }
 
 #[cfg(test)]

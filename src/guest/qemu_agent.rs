@@ -260,7 +260,7 @@ impl Remote for QemuAgent {
     }
 
     /// The agent tells nothing of a command before its end.
-    fn follow(&mut self, command: &Command, _: &mut dyn FnMut(&str) -> bool) -> Result<()> {
+    fn follow(&mut self, command: &Command, _: &mut dyn FnMut(Option<&str>) -> bool) -> Result<()> {
         Err(Error::Operation(
             Problem::new("follow a command through the guest agent")
                 .on(format!("{}: {}", self.node, command.argv.join(" ")))

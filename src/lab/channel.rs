@@ -1,8 +1,9 @@
-//! The supervisor's ways into the machines: one session for questions and one that follows events, for each node.
+//! The supervisor's ways into the machines: one session for questions, one that watches and one that follows events, for each node.
 
 use super::follow::{self, Follower};
 use super::queries::{Queries, Query};
 use super::record::LabRecord;
+use super::watch::{self, Known, News, Said, Watches};
 use super::ways::{ANSWER, Ways};
 use crate::deploy::{self, Answer, Pack};
 use crate::error::{Error, Problem, Result};
@@ -16,7 +17,7 @@ use crate::lock::lock;
 use crate::spec::Node;
 use crate::wait::{Deadline, Probe, wait_until};
 use ccr_contract::dump::Dump;
-use ccr_contract::status::{EventsMark, Status};
+use ccr_contract::status::EventsMark;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -38,6 +39,13 @@ pub struct Channels {
     questions: Mutex<BTreeMap<String, Session>>,
     followers: Mutex<BTreeMap<String, Arc<Follower>>>,
     queries: Queries,
+    watches: Watches,
+}
+
+/// What a node says, or a question that is under way.
+enum Asked {
+    Said(Box<Said>),
+    Query(Query<Said>),
 }
 
 impl std::fmt::Debug for Channels {
@@ -54,6 +62,7 @@ impl Channels {
         Self {
             ways: Arc::new(Ways::new(files.clone())),
             files,
+            watches: Watches::new(journal.clone()),
             journal,
             questions: Mutex::default(),
             followers: Mutex::default(),
@@ -139,8 +148,20 @@ impl Channels {
         }
     }
 
-    /// What every node's runtime says, asked at once; `None` for a node without a runtime.
-    pub fn statuses(&self, record: &LabRecord, domains: &[Domain], within: Duration) -> Vec<Option<Result<Status>>> {
+    /// What tells that something was heard of the nodes.
+    pub fn news(&self) -> &Arc<News> {
+        self.watches.news()
+    }
+
+    /// What every node's runtime says, by its watch; those whose watch says nothing that was so after `since_us` (now, where that is yet
+    /// to come) are asked, at once. `None` for a node without a runtime.
+    pub fn statuses(
+        &self,
+        record: &LabRecord,
+        domains: &[Domain],
+        within: Duration,
+        since_us: Option<u64>,
+    ) -> Vec<Option<Result<Said>>> {
         let pack = match pack(record) {
             Ok(Some(pack)) => pack,
             Ok(None) => return record.desired.lab.nodes.iter().map(|_| None).collect(),
@@ -150,38 +171,64 @@ impl Channels {
                 return record.desired.lab.nodes.iter().map(|_| Some(Err(failed()))).collect();
             }
         };
-        // A machine that is only slow answers behind the look, and keeps its session: the next look needs no handshake.
-        let longest = record.desired.slowness.scale(QUESTION).max(within);
-        let begin = |node: &Node| -> Result<Query<Status>> {
-            let name = node.name.as_str();
-            // A machine that does not run cannot answer: asking would only wait.
-            match power(domains, name) {
-                DomainState::Running => {}
-                state => {
-                    let seen = format!("the machine is {state:?}").to_lowercase();
-                    return Err(Error::Operation(
-                        Problem::new("ask the runtime").on(name).observed(seen),
-                    ));
-                }
+        let since_us = since_us.map(|us| us.min(self.journal.now_us()));
+        let begin = |node: &Node| self.begin_look(record, domains, node, &pack, within, since_us);
+        let nodes = record.desired.lab.nodes.iter();
+        // All are asked before the first is waited for.
+        let asked: Vec<_> = nodes.map(|n| n.role.map(|_| begin(n))).collect();
+        let until = Instant::now() + within;
+        let wait = |asked| match asked {
+            Asked::Said(said) => Ok(*said),
+            Asked::Query(query) => query.wait(until),
+        };
+        asked.into_iter().map(|a| a.map(|a| a.and_then(wait))).collect()
+    }
+
+    fn begin_look(
+        &self,
+        record: &LabRecord,
+        domains: &[Domain],
+        node: &Node,
+        pack: &Pack,
+        within: Duration,
+        since_us: Option<u64>,
+    ) -> Result<Asked> {
+        let (name, slowness) = (node.name.as_str(), record.desired.slowness);
+        // A machine that does not run cannot answer: asking would only wait.
+        match power(domains, name) {
+            DomainState::Running => {}
+            state => {
+                self.watches.void(name);
+                let seen = format!("the machine is {state:?}").to_lowercase();
+                return Err(Error::Operation(
+                    Problem::new("ask the runtime").on(name).observed(seen),
+                ));
             }
-            let (slot, way, pack) = (self.slot(name), way(&self.files, record, name)?, pack.clone());
-            let ways = self.ways.clone();
-            let question = move || {
+        }
+        let asker = match self.watches.look(name, since_us, slowness)? {
+            Known::Said(said) => return Ok(Asked::Said(said)),
+            Known::Ask(asker) => asker,
+        };
+        let (slot, way, pack) = (self.slot(name), way(&self.files, record, name)?, pack.clone());
+        let ways = self.ways.clone();
+        // A machine that is only slow answers behind the look, and keeps its session: the next look needs no handshake.
+        let longest = slowness.scale(QUESTION).max(within);
+        let question = move || {
+            let deadline = Deadline::after(longest);
+            let clock = || {
+                Ok(ways
+                    .line(&way.node, Deadline::scaled(ANSWER, slowness))?
+                    .look(deadline)?
+                    .boottime)
+            };
+            asker.ask(clock, || {
                 let connect = |deadline| ways.connect(&way, deadline);
                 ask(&slot, connect, Deadline::after(longest), |r, d| {
                     deploy::status(r, &pack, d)
                 })
-            };
-            Ok(self.queries.ask(name, question))
+            })
         };
-        let nodes = record.desired.lab.nodes.iter();
-        // All are asked before the first is waited for.
-        let queries: Vec<_> = nodes.map(|n| n.role.map(|_| begin(n))).collect();
-        let until = Instant::now() + within;
-        queries
-            .into_iter()
-            .map(|a| a.map(|a| a.and_then(|a| a.wait(until))))
-            .collect()
+        Ok(Asked::Query(self.queries.ask(name, question)))
     }
 
     /// What every node's store holds; `None` for a node that does not answer.
@@ -233,8 +280,40 @@ impl Channels {
         )
     }
 
-    /// Follows the events of every node that runs the runtime. Nodes that are followed already are left alone.
+    /// Watches every node that runs the runtime, where its pack has a watch. Nodes that are watched already are left alone.
+    pub fn watch(&self, record: &LabRecord) {
+        let Ok(Some(pack)) = pack(record) else { return };
+        let Some(argv) = &pack.runtime.contract.watch else {
+            return;
+        };
+        for node in record.desired.lab.nodes.iter().filter(|n| n.role.is_some()) {
+            let Ok(way) = way(&self.files, record, &node.name) else {
+                continue;
+            };
+            let ways = self.ways.clone();
+            let begin = watch::Begin {
+                connect: Box::new(move |deadline| ways.connect(&way, deadline)),
+                argv: argv.clone(),
+                slowness: record.desired.slowness,
+            };
+            if let Err(e) = self.watches.begin(&node.name, begin) {
+                self.not_begun("watch.failed", &node.name, &e);
+            }
+        }
+    }
+
+    fn not_begun(&self, kind: &str, node: &str, e: &std::io::Error) {
+        self.journal.emit(
+            Draft::new(Source::Tool, kind)
+                .node(node)
+                .severity(Severity::Error)
+                .data(json!({"text": e.to_string()})),
+        );
+    }
+
+    /// Follows the events of every node that runs the runtime, and watches it. Nodes that are followed already are left alone.
     pub fn follow(self: &Channels, record: &Arc<LabRecord>) {
+        self.watch(record);
         let Ok(Some(pack)) = pack(record) else { return };
         let mut followers = lock(&self.followers);
         for node in record.desired.lab.nodes.iter().filter(|n| n.role.is_some()) {
@@ -258,18 +337,15 @@ impl Channels {
                 slowness: record.desired.slowness,
             });
             if let Err(e) = spawned {
-                self.journal.emit(
-                    Draft::new(Source::Tool, "follow.failed")
-                        .node(name)
-                        .severity(Severity::Error)
-                        .data(json!({"text": e.to_string()})),
-                );
+                self.not_begun("follow.failed", &name, &e);
             }
         }
     }
 
-    /// The machine's boot-time clock stood still or began anew: events of before and after are aligned apart.
+    /// The machine's boot-time clock stood still or began anew: events of before and after are aligned apart, and what it said before is
+    /// not so any more.
     pub fn clock_jumped(&self, node: &str) {
+        self.watches.void(node);
         if let Some(f) = lock(&self.followers).get(node) {
             f.clock_jumped();
         }
@@ -282,6 +358,7 @@ impl Channels {
         let deadline = Deadline::scaled(CATCH_UP, record.desired.slowness);
         let mut marks: BTreeMap<String, Option<EventsMark>> = BTreeMap::new();
         let mut behind = Vec::new();
+        let since_us = Some(self.journal.now_us());
         let caught = wait_until("hear all of the nodes", deadline, || {
             if record
                 .desired
@@ -291,8 +368,9 @@ impl Channels {
                 .filter(|n| n.role.is_some())
                 .any(|n| !marks.contains_key(n.name.as_str()))
             {
-                for status in self
-                    .statuses(record, &domains()?, record.desired.slowness.scale(QUESTION))
+                let within = record.desired.slowness.scale(QUESTION);
+                for (status, _) in self
+                    .statuses(record, &domains()?, within, since_us)
                     .into_iter()
                     .flatten()
                     .flatten()
@@ -338,6 +416,7 @@ impl Channels {
         for (_, f) in std::mem::take(&mut *lock(&self.followers)) {
             f.stop();
         }
+        self.watches.stop();
         lock(&self.questions).clear();
         self.queries.forget();
         self.ways.agents.forget();

@@ -4,7 +4,7 @@ use super::active_faults::ActiveFaults;
 use super::cancel::Cancel;
 use super::channel::Channels;
 use super::machines;
-use super::protocol::{CaughtUp, LabStatus, MachineStatus, Networks, Verb};
+use super::protocol::{CaughtUp, LabStatus, Look, MachineStatus, Networks, Verb};
 use super::record::LabRecord;
 use crate::deploy;
 use crate::error::{Error, IoContext, Problem, Result};
@@ -30,6 +30,9 @@ const DARK: Duration = Duration::from_secs(10);
 
 /// The longest that `status` waits for one node's runtime, on a fast host.
 const STATUS: Duration = Duration::from_secs(5);
+
+/// The longest that a client is kept waiting for news.
+const NEWS: Duration = Duration::from_secs(10);
 
 /// The one lab of this process.
 pub struct Engine {
@@ -141,7 +144,11 @@ impl Engine {
                 })
                 .map(plain),
             Verb::Down => self.changing(|| self.down().map(|()| Value::Null)),
-            Verb::Status => self.status().map(plain),
+            Verb::Status(look) => self.status(look.unwrap_or_default()).map(plain),
+            Verb::News { beyond, within_ms } => {
+                let most = Duration::from_millis(within_ms).min(NEWS);
+                Ok(plain(self.channels.news().wait(beyond, most)))
+            }
             Verb::Pause => self.changing(|| self.pause()).map(plain),
             Verb::Resume => self.changing(|| self.resume()).map(plain),
             Verb::Fault(fault) => self.changing(|| self.fault(&fault)).map(plain),
@@ -295,13 +302,15 @@ impl Engine {
         )
     }
 
-    pub(super) fn status(&self) -> Result<LabStatus> {
+    pub(super) fn status(&self, look: Look) -> Result<LabStatus> {
         let record = self.record()?;
+        // Before the look: what is heard meanwhile is news.
+        let heard = self.channels.news().number();
         let hypervisor = self.hypervisor()?;
         let domains = hypervisor.list()?;
-        let runtimes = self
-            .channels
-            .statuses(&record, &domains, record.desired.slowness.scale(STATUS));
+        let within = record.desired.slowness.scale(STATUS);
+        let runtimes = self.channels.statuses(&record, &domains, within, look.since_us);
+        let now_us = self.journal.now_us();
         let lab = &record.desired.lab;
         let machines: Vec<MachineStatus> = lab
             .nodes
@@ -309,7 +318,7 @@ impl Engine {
             .zip(runtimes)
             .map(|(node, runtime)| {
                 let ssh_port = record.machine(&node.name).map_or(0, |m| m.ssh_port);
-                MachineStatus::of(node, ssh_port, &domains, runtime)
+                MachineStatus::of(node, ssh_port, &domains, runtime, now_us)
             })
             .collect();
         let state = self.state();
@@ -318,7 +327,8 @@ impl Engine {
             title: lab.title.clone(),
             accel: record.desired.accel,
             slowness: record.desired.slowness.factor(),
-            t_us: self.journal.now_us(),
+            t_us: now_us,
+            heard,
             unhealthy: match &record.restoring {
                 Some(from) => Some(super::saved::between(&self.instance, from, state.restoring)),
                 None => super::health::unhealthy(lab, &machines),
@@ -420,7 +430,7 @@ impl Engine {
         let node = match node {
             Some(n) => n,
             None => {
-                status = self.status()?;
+                status = self.status(Look::now())?;
                 super::health::active(&status.machines)
                     .or_else(|| super::health::any_member(&status.machines))
                     .ok_or_else(|| {

@@ -3,6 +3,7 @@
 //! A follower goes on from where the journal ends: one of a supervisor that adopted the lab knows by the journal what its predecessor had
 //! received. A number that is missing is an event [`kind::GAP`].
 
+use super::halt::Halt;
 use crate::deploy::{self, Pack};
 use crate::error::Result;
 use crate::event::{Draft, Event, Journal, Read, Reader, Severity, Source, kind};
@@ -14,15 +15,15 @@ use ccr_contract::status::EventsMark;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The longest that a handshake and a look at the clock may take, on a fast host.
-const CONNECT: Duration = Duration::from_secs(15);
+pub(super) const CONNECT: Duration = Duration::from_secs(15);
 
-/// Pause before a follower that lost its machine tries again.
-const AGAIN: Duration = Duration::from_millis(500);
+/// Pause before what lost its machine, a follower or a watch, tries again.
+pub(super) const AGAIN: Duration = Duration::from_millis(500);
 
 /// How long a lab that has just become healthy is left alone before its events are followed: nothing is missed, and the handshakes
 /// would take the processors from whoever waited for the lab.
@@ -34,8 +35,7 @@ const REMEMBERED: usize = 16_384;
 /// What a follower's thread shares with the engine.
 #[derive(Debug, Default)]
 pub(super) struct Follower {
-    stop: AtomicBool,
-    wake: (Mutex<()>, Condvar),
+    halt: Halt,
     clock: Clock,
     journaled: Mutex<Journaled>,
 }
@@ -53,13 +53,7 @@ impl Follower {
 
     /// Ends the thread as soon as it sees the flag.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-        drop(lock(&self.wake.0));
-        self.wake.1.notify_all();
-    }
-
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.halt.tell();
     }
 }
 
@@ -107,25 +101,18 @@ impl Thread {
             Ok(journaled) => *lock(&self.follower.journaled) = journaled,
             Err(e) => self.tell("follow.failed", Severity::Error, &e.to_string()),
         }
-        self.wait(SETTLE);
-        while !self.follower.stopped() {
+        self.follower.halt.wait(SETTLE);
+        while !self.follower.halt.told() {
             if let Err(e) = self.once() {
                 self.tell("follow.lost", Severity::Debug, &e.to_string());
             }
-            self.wait(AGAIN);
+            self.follower.halt.wait(AGAIN);
         }
     }
 
     fn tell(&self, kind: &str, severity: Severity, text: &str) {
         let draft = Draft::new(Source::Tool, kind).node(&self.node).severity(severity);
         self.journal.emit(draft.data(json!({ "text": text })));
-    }
-
-    /// Waits, but not longer than until it is told to stop.
-    fn wait(&self, time: Duration) {
-        let guard = lock(&self.follower.wake.0);
-        let stopped = |(): &mut ()| !self.follower.stopped();
-        drop(self.follower.wake.1.wait_timeout_while(guard, time, stopped));
     }
 
     fn once(&self) -> Result<()> {
@@ -143,7 +130,7 @@ impl Thread {
                 self.journal.emit(draft);
             }
             drop(journaled);
-            !self.follower.stopped()
+            !self.follower.halt.told()
         })
     }
 

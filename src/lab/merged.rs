@@ -140,7 +140,7 @@ pub(crate) mod sample {
         let of = |n: &crate::spec::Node| MachineStatus {
             domain: Some(DomainState::Running),
             runtime: seen.nodes[n.name.as_str()].status.clone(),
-            ..MachineStatus::of(n, 1, &[], None)
+            ..MachineStatus::of(n, 1, &[], None, 0)
         };
         lab.nodes.iter().map(of).collect()
     }

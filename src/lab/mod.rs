@@ -14,6 +14,7 @@ mod down;
 pub mod engine;
 mod follow;
 mod forward;
+mod halt;
 pub mod health;
 mod in_flight;
 pub mod lifecycle;
@@ -27,6 +28,7 @@ pub mod saved;
 pub mod supervisor;
 mod supervisor_lock;
 mod up;
+mod watch;
 mod ways;
 pub mod world;
 

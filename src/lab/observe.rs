@@ -18,7 +18,7 @@ pub fn plan(home: &Home, lab: &Lab, seed: u64, cold: bool) -> Result<Plan> {
     let files = home.lab(&lab.name);
     let (store, key) = desired::image_key(home, lab)?;
     let mut observed = match (LabRecord::load(&files.record())?, Client::find(&files)?) {
-        (Some(record), Some(mut client)) => of(&record, &client.get(Verb::Status)?, &files),
+        (Some(record), Some(mut client)) => of(&record, &client.get(Verb::Status(None))?, &files),
         (Some(record), None) => Observed {
             supervisor: false,
             networks: Default::default(),

@@ -11,7 +11,7 @@ use crate::fault::Fault;
 use crate::hypervisor::{self, Domain};
 use crate::spec::Node;
 use crate::units::Name;
-use crate::verify::{NodeView, Observation};
+use crate::verify::{Moment, NodeView, Observation};
 use ccr_contract::status::Status;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -71,7 +71,14 @@ pub enum Verb {
     /// Remove everything that carries the lab's label, then end.
     Down,
     /// Machines, networks and what the runtime says: [`LabStatus`].
-    Status,
+    Status(Option<Look>),
+    /// Wait until something was heard: the answer is [`LabStatus::heard`] as it is then.
+    News {
+        /// More than this is waited for.
+        beyond: u64,
+        /// Longest wait in milliseconds.
+        within_ms: u64,
+    },
     /// Suspend all machines.
     Pause,
     /// Let all machines run again.
@@ -136,7 +143,8 @@ impl Verb {
             Verb::Checkpoint { .. } => "checkpoint",
             Verb::Restore(_) => "restore",
             Verb::Down => "down",
-            Verb::Status => "status",
+            Verb::Status(_) => "status",
+            Verb::News { .. } => "news",
             Verb::Pause => "pause",
             Verb::Resume => "resume",
             Verb::Fault(_) => "fault",
@@ -152,6 +160,27 @@ impl Verb {
             Verb::Events(_) => "events",
             Verb::CatchUp => "catch-up",
         }
+    }
+}
+
+/// What is wanted of a look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Look {
+    /// What a node says counts only where it was so after this, in microseconds since the journal began; a time yet to come means now.
+    /// A node that has said nothing since is asked. What is as new as a watch makes it where absent.
+    #[serde(default)]
+    pub since_us: Option<u64>,
+}
+
+impl Look {
+    /// What is so from now on.
+    pub fn now() -> Self {
+        Self::since(u64::MAX)
+    }
+
+    /// What was so after this, in microseconds since the journal began.
+    pub fn since(us: u64) -> Self {
+        Self { since_us: Some(us) }
     }
 }
 
@@ -275,6 +304,9 @@ pub struct LabStatus {
     pub slowness: f64,
     /// Microseconds since the journal began.
     pub t_us: u64,
+    /// How often something was heard of the nodes until this look began.
+    #[serde(default)]
+    pub heard: u64,
     /// The machines.
     pub machines: Vec<MachineStatus>,
     /// Faults in force.
@@ -294,6 +326,7 @@ impl From<LabStatus> for Observation {
                 NodeView {
                     machine: m.domain,
                     status: m.runtime,
+                    moment: m.moment,
                 },
             )
         };
@@ -322,18 +355,31 @@ pub struct MachineStatus {
     pub addresses: Vec<(String, std::net::Ipv4Addr)>,
     /// What its runtime says; absent where it does not answer.
     pub runtime: Option<Status>,
+    /// When that was so, in microseconds since the journal began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moment: Option<Moment>,
+    /// How long ago that was heard, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
     /// Why its runtime does not answer.
     pub runtime_error: Option<String>,
 }
 
 impl MachineStatus {
-    /// Of a machine of the lab's record, by what the hypervisor has and its runtime said.
-    pub fn of(node: &Node, ssh_port: u16, domains: &[Domain], runtime: Option<Result<Status, Error>>) -> Self {
-        let (runtime, runtime_error) = match runtime {
-            Some(Ok(s)) => (Some(s), None),
+    /// Of a machine of the lab's record, by what the hypervisor has and its runtime said until `now_us`.
+    pub fn of(
+        node: &Node,
+        ssh_port: u16,
+        domains: &[Domain],
+        runtime: Option<Result<(Status, Moment), Error>>,
+        now_us: u64,
+    ) -> Self {
+        let (said, runtime_error) = match runtime {
+            Some(Ok(said)) => (Some(said), None),
             Some(Err(e)) => (None, Some(e.to_string())),
             None => (None, None),
         };
+        let (runtime, moment) = said.unzip();
         Self {
             node: node.name.to_string(),
             role: node.role,
@@ -345,6 +391,8 @@ impl MachineStatus {
             ssh_port,
             addresses: node.nics.iter().map(|n| (n.network.to_string(), n.address)).collect(),
             runtime,
+            moment,
+            age_ms: moment.map(|m| now_us.saturating_sub(m.heard_us) / 1000),
             runtime_error,
         }
     }
@@ -365,7 +413,9 @@ mod tests {
             r#"{"id":1,"verb":"heal","args":{"id":null}}"#
         );
         let parse = |text| serde_json::from_str::<Request>(text).unwrap().verb;
-        assert_eq!(parse(r#"{"id":2,"verb":"status"}"#), Verb::Status);
+        assert_eq!(parse(r#"{"id":2,"verb":"status"}"#), Verb::Status(None));
+        let since = Verb::Status(Some(Look::since(812)));
+        assert_eq!(parse(r#"{"id":2,"verb":"status","args":{"since_us":812}}"#), since);
         let from = Verb::Events(Some(Since { from: Some(812) }));
         assert_eq!(parse(r#"{"id":3,"verb":"events","args":{"from":812}}"#), from);
         // As builds before asked: from now on.

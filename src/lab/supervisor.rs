@@ -209,7 +209,11 @@ impl Client {
     ) -> std::io::Result<()> {
         let cancel = Cancel::default();
         let _unanswered = self.answers.begin();
-        let mut events = subscribe(self.engine.journal());
+        // Who looks again and again is no listener.
+        let mut events = match verb {
+            Verb::Status(_) | Verb::News { .. } => mpsc::channel(1).1,
+            _ => subscribe(self.engine.journal()),
+        };
         let mut done = tokio::task::spawn_blocking({
             let (engine, cancel) = (self.engine.clone(), cancel.clone());
             move || {

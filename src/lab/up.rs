@@ -4,7 +4,7 @@ use super::cancel::Cancel;
 use super::checkpoint::Store;
 use super::engine::Engine;
 use super::machines;
-use super::protocol::{RestoreArgs, UpArgs};
+use super::protocol::{Look, RestoreArgs, UpArgs};
 use super::record::{DesiredState, LabRecord};
 use crate::deploy;
 use crate::error::{Cause, Error, IoContext, Problem, Result};
@@ -14,8 +14,9 @@ use crate::hypervisor::{DiskFormat, DomainState, mgmt_is_up};
 use crate::image::qemu_img::QemuImg;
 use crate::plan::{self, Action, Observed, Plan};
 use crate::spec::{Lab, Node};
-use crate::wait::{Deadline, Probe, wait_until};
+use crate::wait::{Deadline, Probe, wait_led, wait_until};
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -72,7 +73,7 @@ impl Engine {
         let Some(record) = record else {
             return Ok(Observed::nothing_but_image());
         };
-        Ok(super::observe::of(record, &self.status()?, &self.files))
+        Ok(super::observe::of(record, &self.status(Look::default())?, &self.files))
     }
 
     /// Whether to come back from a checkpoint instead of a boot. A damaged one is not fit: the lab boots, and it is kept anew.
@@ -360,12 +361,19 @@ impl Engine {
         // healthy sooner without further handshakes on its processors.
         let patience = Deadline::scaled(LISTEN, record.desired.slowness);
         let step = Step::begin(self.journal(), "form", None, "waiting for the cluster");
-        wait_until(
+        self.channels.watch(&record);
+        let heard = Cell::new(0);
+        wait_led(
             "see the cluster healthy",
             Deadline::scaled(FORM, record.desired.slowness),
+            |most| {
+                self.channels.news().wait(heard.get(), most);
+            },
             || {
                 cancel.check()?;
-                Ok(match self.status()?.unhealthy {
+                let status = self.status(Look::default())?;
+                heard.set(status.heard);
+                Ok(match status.unhealthy {
                     None => Probe::Ready(()),
                     Some(why) => {
                         step.say(&why);

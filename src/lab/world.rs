@@ -4,7 +4,7 @@ use super::checkpoint::Store;
 use super::client::{Client, LabStream};
 use super::forward::Forward;
 use super::lifecycle;
-use super::protocol::{CaughtUp, LabStatus, RestoreArgs, Verb};
+use super::protocol::{CaughtUp, LabStatus, Look, RestoreArgs, Verb};
 use super::record::LabRecord;
 use crate::busy::Gauge;
 use crate::error::{Error, IoContext, Problem, Result};
@@ -126,6 +126,8 @@ pub struct MachineWorld {
     ops: OpJournal,
     events: Arc<Mutex<Vec<Event>>>,
     forward: Forward,
+    /// How much the supervisor had heard of the nodes at the last look.
+    heard: u64,
     /// What must be added to a time of the lab's journal to get one of the run's, in microseconds.
     shift_us: i64,
     interrupted: Arc<AtomicBool>,
@@ -160,6 +162,7 @@ impl MachineWorld {
         let shift_us = began(&home.lab(instance).events())? as i64 - journal.begin_us() as i64;
         Ok(Self {
             forward: Forward::begin(home, instance, journal.clone(), shift_us)?,
+            heard: 0,
             home: home.clone(),
             instance: instance.to_owned(),
             record,
@@ -193,9 +196,13 @@ impl MachineWorld {
     }
 
     /// A look with its times on the run's clock.
-    fn seen(&self, status: LabStatus) -> Observation {
+    fn seen(&mut self, status: LabStatus) -> Observation {
+        self.heard = status.heard;
         let mut seen: Observation = status.into();
         seen.t_us = self.now_us();
+        for view in seen.nodes.values_mut() {
+            view.moment = view.moment.map(|m| m.map(|us| self.on_our_clock(us)));
+        }
         for (from, to) in &mut seen.network_outages {
             (*from, *to) = (self.on_our_clock(*from), self.on_our_clock(*to));
         }
@@ -284,9 +291,29 @@ impl World for MachineWorld {
         self.journal.now_us()
     }
 
-    fn observe(&mut self) -> Result<Observation> {
-        let status: LabStatus = self.get(Verb::Status)?;
+    fn observe(&mut self, since_us: Option<u64>) -> Result<Observation> {
+        let on_its_clock = |us: u64| Look::since((us as i64 - self.shift_us).max(0) as u64);
+        let status: LabStatus = self.get(Verb::Status(since_us.map(on_its_clock)))?;
         Ok(self.seen(status))
+    }
+
+    fn await_news(&mut self, most: Duration) -> Result<()> {
+        let until = Deadline::after(most);
+        loop {
+            if self.interrupted.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            if until.passed() {
+                return Ok(());
+            }
+            let (beyond, within) = (self.heard, until.left().min(GLANCE));
+            let within_ms = within.as_millis().max(1) as u64;
+            let heard: u64 = self.get(Verb::News { beyond, within_ms })?;
+            // Less than before: another supervisor counts anew.
+            if heard != beyond {
+                return Ok(());
+            }
+        }
     }
 
     fn pass(&mut self, time: Duration) -> Result<()> {
@@ -308,7 +335,7 @@ impl World for MachineWorld {
     }
 
     fn heal(&mut self, which: &Heal) -> Result<Vec<FaultRecord>> {
-        let status: LabStatus = self.get(Verb::Status)?;
+        let status: LabStatus = self.get(Verb::Status(None))?;
         let mut healed = Vec::new();
         for fault in status.faults.iter().rev().filter(|f| which.covers(f)) {
             let records: Vec<FaultRecord> = self.get(Verb::Heal { id: Some(fault.id) })?;
@@ -376,7 +403,7 @@ impl World for MachineWorld {
         let dumps: Vec<Option<ccr_contract::dump::Dump>> = self.get(Verb::Dump)?;
         let missing = self.caught_up()?;
         // The last look: whether the networks were dark since the one before.
-        let status: LabStatus = self.get(Verb::Status)?;
+        let status: LabStatus = self.get(Verb::Status(None))?;
         let leaks = self.leaks(&status)?;
         let mut events = self.events.lock().expect("no listener panics").clone();
         events.sort_by_key(|e| e.t_us);

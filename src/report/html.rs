@@ -438,6 +438,11 @@ mod tests {
         };
         let mut report = judge(judged, &h, &Context::of(&lab, Slowness::NONE), Vec::new());
         report.seconds = 41.3;
+        report.looks = (id == "F00").then_some(crate::verify::Looks {
+            count: 341,
+            per_second: 8.3,
+            median_age_ms: 120.5,
+        });
         (report, h)
     }
 

@@ -29,6 +29,13 @@ pub(super) struct Fake {
     /// When no node serves, for no reason.
     pub gone: std::ops::Range<u64>,
     pub finished: bool,
+    /// When it was looked at, and since when what it says had to be so.
+    pub looks: Vec<(u64, Option<u64>)>,
+    /// When both members say that they serve.
+    pub two: std::ops::Range<u64>,
+    /// Whoever does not ask for more hears again what was said first.
+    pub repeats: bool,
+    pub first: Option<Observation>,
     pub history: History,
     pub slowness: Slowness,
     /// From when the host is busy, and how.
@@ -56,6 +63,10 @@ impl Fake {
             interrupt_at: None,
             gone: 0..0,
             finished: false,
+            looks: Vec::new(),
+            two: 0..0,
+            repeats: false,
+            first: None,
             history: History {
                 leaks: Some(Vec::new()),
                 ..History::default()
@@ -83,7 +94,14 @@ impl World for Fake {
     fn now_us(&self) -> u64 {
         self.now
     }
-    fn observe(&mut self) -> Result<Observation> {
+    fn observe(&mut self, since_us: Option<u64>) -> Result<Observation> {
+        self.looks.push((self.now, since_us));
+        if let (true, None, Some(first)) = (self.repeats, since_us, &self.first) {
+            return Ok(Observation {
+                t_us: self.now,
+                ..first.clone()
+            });
+        }
         if let Some((at, node)) = self.next
             && self.now >= at
         {
@@ -105,10 +123,18 @@ impl World for Fake {
                 node.clone(),
                 NodeView {
                     machine: Some(crate::hypervisor::power(&[], node)),
-                    status: None,
+                    ..NodeView::default()
                 },
             );
         }
+        if self.two.contains(&self.now) {
+            for (node, view) in &mut seen.nodes {
+                if let Some(service) = view.status.as_mut().and_then(|s| s.service.as_mut()) {
+                    service.active = Some(node.clone());
+                }
+            }
+        }
+        self.first.get_or_insert_with(|| seen.clone());
         Ok(seen)
     }
     fn pass(&mut self, time: Duration) -> Result<()> {

@@ -50,8 +50,14 @@ pub trait World {
     }
     /// Microseconds since the run's journal began.
     fn now_us(&self) -> u64;
-    /// Looks at every node. A node that does not answer is in it without a status; that is no error.
-    fn observe(&mut self) -> Result<Observation>;
+    /// Looks at every node. A node that does not answer is in it without a status; that is no error. What a node said of a time before
+    /// `since_us` does not count; where that is absent, what was heard last does.
+    fn observe(&mut self, since_us: Option<u64>) -> Result<Observation>;
+    /// Returns when there is something new to see of the lab, after `most` at the latest. Ends early with `Interrupted` as
+    /// [`World::pass`] does.
+    fn await_news(&mut self, most: Duration) -> Result<()> {
+        self.pass(most)
+    }
     /// Lets time pass. Ends early with `Interrupted` where the person asked for it.
     fn pass(&mut self, time: Duration) -> Result<()>;
     /// Makes a fault happen.

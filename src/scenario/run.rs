@@ -14,10 +14,8 @@ use std::time::Duration;
 
 /// How long a lab may take until it is healthy before the first step, and drained after the last one. Unscaled.
 const SETTLE: Span = Span::secs(90);
-/// Between two looks while nothing is waited for but time.
-const GLANCE: Duration = Duration::from_secs(1);
-/// Between two looks.
-const PAUSE: Duration = Duration::from_millis(250);
+/// The longest time between two looks: what the clients count is no news of the lab.
+const PAUSE: Duration = Duration::from_millis(125);
 
 /// What became of a scenario.
 #[derive(Debug)]
@@ -63,6 +61,7 @@ pub fn run(world: &mut dyn World, scenario: &Scenario, seed: u64) -> Result<Run>
         slowness: runner.world.slowness().factor(),
         busy: (runner.world.busy() * 10.0).round() / 10.0,
     });
+    report.looks = verify::Looks::of(&history.observations);
     report.seconds = runner.world.now_us().saturating_sub(began_us) as f64 / 1e6;
     runner.note(
         "scenario.end",
@@ -144,7 +143,7 @@ impl Runner<'_> {
             let done = self.step(step).and_then(|seen| {
                 // What an act brought with it is seen behind it; the other steps have looked themselves.
                 if step.action.acts() && self.world.lab().runtime.is_some() {
-                    self.look()?;
+                    self.look(None)?;
                 }
                 Ok(seen)
             });
@@ -210,7 +209,7 @@ impl Runner<'_> {
                 })
             }
             Action::Fault(words) => {
-                let seen = self.look()?;
+                let seen = self.look_now()?;
                 let fault = words.resolve(self.world.lab(), &|word| self.roles.resolve(word, &seen))?;
                 // The nth fault of a run makes the same choices in every run with this seed.
                 let fault = fault.seeded(self.seed.rotate_left(32) ^ self.injected);
@@ -240,7 +239,7 @@ impl Runner<'_> {
                 args,
                 refused,
             } => {
-                let seen = self.look()?;
+                let seen = self.look_now()?;
                 let who = |word: &str| self.roles.resolve(word, &seen).map(|t| t.node);
                 let mut args = args.clone();
                 if let Some(to) = args.get_mut("to") {
@@ -270,8 +269,8 @@ impl Runner<'_> {
             if left.is_zero() {
                 return Ok(());
             }
-            self.world.pass(left.min(GLANCE))?;
-            self.look()?;
+            self.world.await_news(left.min(PAUSE))?;
+            self.look(None)?;
         }
     }
 
@@ -281,7 +280,8 @@ impl Runner<'_> {
         })
     }
 
-    /// Looks until `met` says yes or the scaled time has passed; says what was seen last.
+    /// Looks until `met` says yes or the scaled time has passed; says what was seen last. Only what was so after this began can meet it:
+    /// what a node said before a fault says nothing of the time after it.
     fn wait(
         &mut self,
         within: Span,
@@ -289,7 +289,7 @@ impl Runner<'_> {
     ) -> Result<String, Broken> {
         let begun = self.world.now_us();
         loop {
-            let seen = self.look()?;
+            let seen = self.look(Some(begun))?;
             // A host that becomes busy meanwhile has more time.
             let time = self.slowness().scale(within.duration());
             let until = begun.saturating_add(time.as_micros() as u64);
@@ -300,7 +300,7 @@ impl Runner<'_> {
             if self.world.now_us() >= until {
                 return Err(Broken::Failed(format!("not within {}: {shown}", Span(time))));
             }
-            self.world.pass(PAUSE)?;
+            self.world.await_news(PAUSE)?;
         }
     }
 
@@ -309,10 +309,21 @@ impl Runner<'_> {
         Slowness::new(self.world.slowness().factor() * self.world.busy())
     }
 
-    fn look(&mut self) -> Result<Observation> {
-        let seen = self.world.observe()?;
+    fn look(&mut self, since_us: Option<u64>) -> Result<Observation> {
+        let seen = self.world.observe(since_us)?;
         self.observations.push(seen.clone());
+        if seen.serving().count() > 1 {
+            // One of them may have said so a moment before the other did: what both say of the time after this look decides.
+            let again = self.world.observe(Some(seen.t_us))?;
+            self.observations.push(again.clone());
+            return Ok(again);
+        }
         Ok(seen)
+    }
+
+    fn look_now(&mut self) -> Result<Observation> {
+        let now = self.world.now_us();
+        self.look(Some(now))
     }
 
     fn heal(&mut self, which: &Heal) -> Result<usize> {
@@ -343,7 +354,11 @@ impl Runner<'_> {
             return Err(Error::Interrupted);
         }
         if self.world.lab().runtime.is_some() {
-            let drained = self.expect(&Expectation::DRAINED, SETTLE).map_err(|e| match e {
+            // Twice: that one node has nothing left may be older than what another one still had for it.
+            let drained = self
+                .expect(&Expectation::DRAINED, SETTLE)
+                .and_then(|_| self.expect(&Expectation::DRAINED, SETTLE));
+            let drained = drained.map_err(|e| match e {
                 Broken::Failed(seen) => Broken::Unclear(format!("the final reads came too early: {seen}")),
                 other => other,
             });

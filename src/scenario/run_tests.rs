@@ -58,6 +58,49 @@ fn a_failover_runs_to_its_end() {
     assert!(world.notes.contains(&"step.begin".to_owned()));
 }
 
+/// What the nodes said before the fault is all that they say: it meets nothing behind it.
+#[test]
+fn what_was_said_before_a_step_does_not_meet_it() {
+    let mut world = Fake::new();
+    world.repeats = true;
+    let done = run(&mut world, &scenario(FAILOVER, ""), 7).unwrap();
+    assert_eq!(done.report.verdict, Verdict::Pass, "{:?}", done.report.why);
+    let fault = &done.history.faults[0];
+    let behind = |(at, since): &&(u64, Option<u64>)| *at > fault.begin_us && since.is_some();
+    let (waits, asks): (Vec<_>, Vec<_>) = world.looks.iter().partition(|(_, since)| since.is_none());
+    assert!(!waits.is_empty(), "a wait takes what was said last");
+    let mut behind = asks.iter().filter(|l| behind(l)).peekable();
+    assert!(behind.peek().is_some() && behind.all(|(_, since)| *since >= Some(fault.begin_us)));
+    // Before the fault `a` was said to serve.
+    let mut world = Fake::new();
+    world.repeats = true;
+    let steps = r#"
+        { fault = "power-off", on = "active" },
+        { expect = "service-online", on = "a", within = "5s" },
+    "#;
+    assert_eq!(ran(&mut world, steps).verdict, Verdict::Fail);
+}
+
+/// One look in which two serve may show two instants: the next one is of what is so after it.
+#[test]
+fn two_that_serve_are_looked_at_again() {
+    let mut world = Fake::new();
+    let steps = r#"{ wait = "3s" }"#;
+    run(&mut world, &scenario(steps, ""), 7).unwrap();
+    assert!(
+        world
+            .looks
+            .iter()
+            .all(|(at, since)| since.is_none_or(|s| s == 0 || s >= *at))
+    );
+    let mut world = Fake::new();
+    world.two = 1_000_000..1_100_000;
+    let done = run(&mut world, &scenario(steps, ""), 7).unwrap();
+    let (first, again) = (&done.history.observations, &world.looks);
+    let at = first.iter().position(|o| o.serving().count() > 1).unwrap();
+    assert_eq!(again[at + 1].1, Some(first[at].t_us));
+}
+
 #[test]
 fn what_never_comes_fails_and_is_healed() {
     let mut world = Fake::new();

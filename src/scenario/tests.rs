@@ -244,11 +244,12 @@ fn a_machine_without_a_domain_is_off() {
         label: None,
     };
     let seen = |domains: &[Domain]| {
-        let machines = lab.nodes.iter().map(|n| MachineStatus::of(n, 1, domains, None));
+        let machines = lab.nodes.iter().map(|n| MachineStatus::of(n, 1, domains, None, 0));
         let view = |m: MachineStatus| {
             let view = NodeView {
                 machine: m.domain,
                 status: m.runtime,
+                moment: m.moment,
             };
             (m.node, view)
         };

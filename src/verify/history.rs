@@ -55,6 +55,29 @@ pub struct NodeView {
     pub machine: Option<DomainState>,
     /// What the node says of itself; null where it did not answer.
     pub status: Option<Status>,
+    /// When that was so; null where it was asked in this look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moment: Option<Moment>,
+}
+
+/// When what a node said of itself was so, on the clock of whoever heard it, in microseconds: at a moment between these two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// Certainly after this.
+    pub after_us: u64,
+    /// When it was heard.
+    pub heard_us: u64,
+}
+
+impl Moment {
+    /// The same on another clock.
+    #[must_use]
+    pub fn map(self, clock: impl Fn(u64) -> u64) -> Self {
+        Self {
+            after_us: clock(self.after_us),
+            heard_us: clock(self.heard_us),
+        }
+    }
 }
 
 impl NodeView {
@@ -88,9 +111,16 @@ impl Observation {
             .iter()
             .filter_map(|(n, v)| Some((n.as_str(), v.status.as_ref()?)))
     }
+    /// The nodes that say that they serve.
+    pub fn serving(&self) -> impl Iterator<Item = (&str, &NodeView)> {
+        self.nodes
+            .iter()
+            .filter(|(_, v)| v.serves())
+            .map(|(n, v)| (n.as_str(), v))
+    }
     /// The one node that says that it serves; none where none or more than one does.
     pub fn active(&self) -> Option<&str> {
-        let mut serving = self.nodes.iter().filter(|(_, v)| v.serves()).map(|(n, _)| n.as_str());
+        let mut serving = self.serving().map(|(n, _)| n);
         let first = serving.next()?;
         serving.next().is_none().then_some(first)
     }

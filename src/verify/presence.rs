@@ -136,10 +136,12 @@ pub(super) fn served(e: &Evidence<'_>) -> Option<Check> {
 
 /// The moments at which a node certainly had the service.
 fn had(e: &Evidence<'_>, looks: &[&Observation]) -> Vec<u64> {
-    let looked = looks
-        .iter()
-        .filter(|o| o.nodes.values().any(super::NodeView::serves))
-        .map(|o| o.t_us);
+    // What was heard before the look may be over by then.
+    let heard = |o: &Observation| {
+        let said = o.serving().map(|(_, v)| v.moment.map_or(o.t_us, |m| m.heard_us));
+        said.max()
+    };
+    let looked = looks.iter().filter_map(|o| heard(o));
     let answered = e
         .ops
         .iter()

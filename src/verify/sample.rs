@@ -141,7 +141,7 @@ impl Model {
                     (*name).to_owned(),
                     NodeView {
                         machine: Some(crate::hypervisor::power(&[], name)),
-                        status: None,
+                        ..NodeView::default()
                     },
                 );
             }
@@ -502,12 +502,14 @@ pub fn observation(lab: &Lab, t_us: u64, active: &str, generated: u64, inspected
                 set_aside: 0,
             }),
             events: None,
+            node_t_us: None,
         };
         nodes.insert(
             name,
             NodeView {
                 machine: Some(DomainState::Running),
                 status: Some(status),
+                moment: None,
             },
         );
     }

@@ -2,7 +2,7 @@
 
 use super::evidence::Evidence;
 use super::finding::Finding;
-use super::{Op, OpKind};
+use super::{NodeView, Op, OpKind};
 use ccr_contract::reply::By;
 use std::collections::BTreeMap;
 
@@ -73,9 +73,10 @@ fn contradictions(answers: &mut [(&Op<'_>, &By)]) -> Vec<String> {
     wrong
 }
 
-/// Two members say that they serve in two looks in a row, or two members answered clients at the same time.
+/// Two members say that they serve in two looks, and in each between them, or two members answered clients at the same time.
 ///
-/// One look is no proof: the members are asked one after the other.
+/// One look is no proof: what one member says may be older than what the other does. So in the second look both must say what was so
+/// after the first one was complete.
 pub(super) fn split_brain(e: &Evidence<'_>) -> Finding {
     let mut answers: Vec<(&Op<'_>, &By)> = e.ops.iter().filter_map(|o| Some((o, o.store_answer()?))).collect();
     let wrong = contradictions(&mut answers);
@@ -83,24 +84,23 @@ pub(super) fn split_brain(e: &Evidence<'_>) -> Finding {
         return Finding::of(&wrong, String::new);
     }
     let mut looks = 0;
-    let mut before = false;
+    let mut since: Option<u64> = None;
     for o in &e.history.observations {
-        let serving: Vec<&str> = o
-            .nodes
-            .iter()
-            .filter(|(_, v)| v.serves())
-            .map(|(n, _)| n.as_str())
-            .collect();
         looks += usize::from(o.statuses().next().is_some());
-        let two = serving.len() > 1;
-        if two && before {
+        let serving: Vec<&str> = o.serving().map(|(n, _)| n).collect();
+        if serving.len() < 2 {
+            since = None;
+            continue;
+        }
+        let first = *since.get_or_insert(o.t_us);
+        let said_after = |v: &NodeView| v.moment.map_or(o.t_us, |m| m.after_us) >= first;
+        if o.t_us > first && o.serving().all(|(_, v)| said_after(v)) {
             let t = o.t_us as f64 / 1e6;
             return Finding::fail(format!(
                 "{} both said that they serve at {t:.3} s",
                 serving.join(" and ")
             ));
         }
-        before = two;
     }
     if looks == 0 {
         return Finding::unknown("no node was ever seen");

@@ -257,6 +257,14 @@ fn two_that_say_that_they_serve_are_a_split_brain_only_when_it_lasts() {
     assert_eq!(forbidden(&Forbidden::SplitBrain, &h, &context()).verdict, Verdict::Pass);
     serve(&mut h.observations[4]);
     assert_eq!(forbidden(&Forbidden::SplitBrain, &h, &context()).verdict, Verdict::Fail);
+    // What one of them says in the second look may be older than the first look: it proves nothing. What is of the time after it does.
+    let first = h.observations[3].t_us;
+    for (after_us, verdict) in [(first - 1, Verdict::Pass), (first, Verdict::Fail)] {
+        let heard_us = h.observations[4].t_us;
+        let view = h.observations[4].nodes.get_mut("node1").unwrap();
+        view.moment = Some(Moment { after_us, heard_us });
+        assert_eq!(forbidden(&Forbidden::SplitBrain, &h, &context()).verdict, verdict);
+    }
     assert_eq!(
         forbidden(&Forbidden::SplitBrain, &History::default(), &context()).verdict,
         Verdict::Unknown
@@ -490,4 +498,21 @@ fn a_journal_that_contradicts_itself_proves_nothing() {
             assert_eq!(verdict(id, &bad), Verdict::Unknown, "{id:?}");
         }
     }
+}
+
+#[test]
+fn looks_are_counted_and_ages_are_those_of_use() {
+    let mut h = failover();
+    assert_eq!(Looks::of(&h.observations), None, "nobody said when it was so");
+    assert_eq!(Looks::of(&[]), None);
+    h.observations.truncate(5);
+    for (o, age_ms) in h.observations.iter_mut().zip([50, 300, 500, 100, 200]) {
+        let heard_us = o.t_us - age_ms * 1000;
+        let after_us = 0;
+        o.nodes.get_mut("node1").unwrap().moment = Some(Moment { after_us, heard_us });
+    }
+    let looks = Looks::of(&h.observations).unwrap();
+    assert_eq!((looks.count, looks.median_age_ms), (5, 200.0));
+    let seconds = (h.observations[4].t_us - h.observations[0].t_us) as f64 / 1e6;
+    assert!((looks.per_second - 4.0 / seconds).abs() < 0.06, "{looks:?}");
 }

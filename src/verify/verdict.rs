@@ -1,5 +1,6 @@
 //! Verdicts and the document of `verify --json` (CONTRACTS "Verify's JSON").
 
+use super::{Moment, Observation};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -87,6 +88,40 @@ pub struct ScenarioReport {
     /// How slow the host was; absent in reports of older builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostSpeed>,
+    /// How closely the lab was seen; absent where no node said when what it says was so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looks: Option<Looks>,
+}
+
+/// How closely a lab was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Looks {
+    /// How often.
+    pub count: usize,
+    /// The same a second, from the first look to the last.
+    pub per_second: f64,
+    /// Median of the times between hearing what a node says and using it, in milliseconds.
+    pub median_age_ms: f64,
+}
+
+impl Looks {
+    /// Of all looks of a run.
+    pub fn of(observations: &[Observation]) -> Option<Self> {
+        let age = |o: &Observation, m: Moment| o.t_us.saturating_sub(m.heard_us) as f64 / 1e3;
+        let of_look = |o: &Observation| -> Vec<f64> {
+            let said = o.nodes.values().filter_map(|v| v.moment);
+            said.map(|m| age(o, m)).collect()
+        };
+        let mut ages: Vec<f64> = observations.iter().flat_map(of_look).collect();
+        ages.sort_by(f64::total_cmp);
+        let seconds = observations.last()?.t_us.saturating_sub(observations.first()?.t_us) as f64 / 1e6;
+        let tenths = |v: f64| (v * 10.0).round() / 10.0;
+        Some(Self {
+            count: observations.len(),
+            per_second: tenths((observations.len() - 1) as f64 / seconds.max(1e-6)),
+            median_age_ms: tenths(*ages.get(ages.len() / 2)?),
+        })
+    }
 }
 
 /// How slow the host was. Times in the scenario and limits of its invariants are multiplied by both, together at most by 5.
@@ -129,6 +164,7 @@ impl ScenarioReport {
             invariants: Vec::new(),
             checks: Vec::new(),
             host: None,
+            looks: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use ccr_core::command::Command;
 use ccr_core::io::{ClientRequest, Effect, Input, Node, Now, Reply, ReqId};
 use std::collections::HashMap;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Requests, frames and connections that wait for the core. Beyond, peers are held back.
 const BULK: usize = 16;
@@ -30,7 +30,19 @@ enum CoreRequest {
 
 /// Asks the core. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Core(mpsc::Sender<CoreRequest>);
+pub struct Core {
+    ask: mpsc::Sender<CoreRequest>,
+    steps: watch::Receiver<Steps>,
+}
+
+/// What the core has done, counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// Steps after which it may say something else of itself.
+    pub all: u64,
+    /// Of these, those that served somebody: a client, a delivery, the disk.
+    pub work: u64,
+}
 
 impl Core {
     /// On behalf of a client.
@@ -44,6 +56,11 @@ impl Core {
             .await
     }
 
+    /// Changes with every step after which the core may say something else of itself.
+    pub fn steps(&self) -> watch::Receiver<Steps> {
+        self.steps.clone()
+    }
+
     async fn ask(
         &self,
         make: impl FnOnce(oneshot::Sender<Reply>) -> CoreRequest,
@@ -51,7 +68,10 @@ impl Core {
     ) -> Result<Reply, String> {
         let (to, answer) = oneshot::channel();
         let asked = async {
-            self.0.send(make(to)).await.map_err(|_| "the daemon ends".to_owned())?;
+            self.ask
+                .send(make(to))
+                .await
+                .map_err(|_| "the daemon ends".to_owned())?;
             answer.await.map_err(|_| "the request was dropped".to_owned())
         };
         match tokio::time::timeout(patience, asked).await {
@@ -79,6 +99,7 @@ pub struct Outlets {
     datagrams: mpsc::Receiver<Input>,
     streams: mpsc::Receiver<Input>,
     asked: mpsc::Receiver<CoreRequest>,
+    steps: watch::Sender<Steps>,
 }
 
 /// All channels into the core.
@@ -87,6 +108,7 @@ pub fn channels() -> (Core, Inlets, Outlets) {
     let (datagrams, datagrams_rx) = mpsc::channel(DATAGRAMS);
     let (streams, streams_rx) = mpsc::channel(BULK);
     let (ask, asked) = mpsc::channel(BULK);
+    let (stepped, steps) = watch::channel(Steps::default());
     let inlets = Inlets {
         done,
         datagrams,
@@ -97,8 +119,9 @@ pub fn channels() -> (Core, Inlets, Outlets) {
         datagrams: datagrams_rx,
         streams: streams_rx,
         asked,
+        steps: stepped,
     };
-    (Core(ask), inlets, outlets)
+    (Core { ask, steps }, inlets, outlets)
 }
 
 /// Who waits for an answer of the core. Who has given up, or was forgotten by the core, does not stay: there are never more than twice
@@ -168,6 +191,17 @@ pub async fn run(
     loop {
         let (boot_us, rtc_us) = clocks.read();
         handler.before_input(&input);
+        let only_looked = matches!(
+            &input,
+            Input::Operator {
+                command: Command::Status | Command::Dump,
+                ..
+            }
+        );
+        let worked = matches!(
+            &input,
+            Input::Client { .. } | Input::LmtpDone { .. } | Input::DiskDone { .. }
+        );
         for effect in node.step(Now { boot_us, rtc_us }, input) {
             match effect {
                 Effect::Reply { req, reply } => waiting.answer(req, reply),
@@ -175,6 +209,12 @@ pub async fn run(
                 Effect::Ended => return Ok(()),
                 other => handler.perform(other),
             }
+        }
+        if !only_looked {
+            outlets.steps.send_modify(|s| {
+                s.all += 1;
+                s.work += u64::from(worked);
+            });
         }
         if let Some(interval) = notifier.interval
             && boot_us.saturating_sub(last_sign) >= interval.as_micros() as u64 / 2

@@ -27,6 +27,9 @@ pub struct Status {
     /// How far its stream of events has come: who follows it knows by this what is still on its way. Null where unknown.
     #[serde(default)]
     pub events: Option<EventsMark>,
+    /// The node's boot-time clock, in microseconds, just before it looked: what is said was so after that. Null where unknown.
+    #[serde(default)]
+    pub node_t_us: Option<u64>,
 }
 
 /// The end of a node's stream of events.

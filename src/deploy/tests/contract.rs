@@ -110,3 +110,54 @@ fn events_are_handed_out_until_a_line_is_none() {
     assert_eq!(seen, [0]);
     assert!(end.unwrap_err().to_string().contains("ccrd: panicked"));
 }
+
+#[test]
+fn a_watch_hands_out_statuses_bad_lines_and_silence() {
+    let pack = Pack::load("ccr").unwrap();
+    let argv = pack.runtime.contract.watch.as_deref().unwrap();
+    let line = |t: &str| {
+        format!(r#"{{"schema":1,"node":"hub","version":"1","epoch":7,"cluster":null,"service":null,"node_t_us":{t}}}"#)
+    };
+    let follow = |text: String| {
+        let mut seen = Vec::new();
+        let mut remote = FakeRemote::new().answer(&["ccrctl", "status", "--json", "--follow"], 0, text);
+        watch(&mut remote, argv, &mut |s| {
+            seen.push(s.map(|s| s.map(|s| s.node_t_us.unwrap_or_default()).map_err(|e| e.to_string())));
+            true
+        })
+        .unwrap();
+        seen
+    };
+    assert_eq!(
+        follow(format!("{}\n{}\n", line("5"), line("9"))),
+        [Some(Ok(5)), Some(Ok(9)), None]
+    );
+    for (bad, why) in [
+        ("Status: fine".to_owned(), "no such JSON"),
+        (line("5").replace("\"schema\":1", "\"schema\":2"), "schema 2"),
+        (line("null"), "node_t_us"),
+        (" ".repeat((1 << 20) + 1), "at most 1 MiB"),
+    ] {
+        let seen = follow(format!("{}\n{bad}\n{}\n", line("5"), line("9")));
+        assert!(seen[0] == Some(Ok(5)) && seen[2] == Some(Ok(9)), "{seen:?}");
+        assert!(
+            matches!(&seen[1], Some(Err(e)) if e.contains(why)),
+            "{why}: {:?}",
+            seen[1]
+        );
+    }
+}
+
+#[test]
+fn a_watch_that_names_no_program_is_no_pack() {
+    let with = |watch: &str| {
+        let text = crate::guest::template::read("ccr/runtime.toml").unwrap();
+        let ours = r#"watch = ["ccrctl", "status", "--json", "--follow"]"#;
+        assert!(text.contains(ours));
+        parsed(&text.replace(ours, watch)).map(|p| p.runtime.contract.watch)
+    };
+    // One without is a pack all the same.
+    assert_eq!(with("").unwrap(), None);
+    let e = with("watch = []").unwrap_err().to_string();
+    assert!(e.contains("names no program"), "{e}");
+}

@@ -100,15 +100,13 @@ impl AgentRemote {
         Ok(Output { status, stdout, stderr })
     }
 
-    fn next_line(&self, channel: &mut Channel<'_>) -> Result<FromAgent> {
-        loop {
-            if let Some(message) = channel.hear_within(KEEPALIVE)? {
-                return Ok(message);
-            }
-            if self.0.silence() >= KEEPALIVE {
-                self.0.look(Deadline::after(SILENCE))?;
-            }
+    /// What a followed command says next; nothing after a while, in which the agent was seen to be there.
+    fn next_line(&self, channel: &mut Channel<'_>) -> Result<Option<FromAgent>> {
+        let heard = channel.hear_within(KEEPALIVE)?;
+        if heard.is_none() && self.0.silence() >= KEEPALIVE {
+            self.0.look(Deadline::after(SILENCE))?;
         }
+        Ok(heard)
     }
 }
 
@@ -254,7 +252,7 @@ impl Remote for AgentRemote {
 
     /// A command that is followed already, in a session with the same owner, is followed on: from the line behind the last one that
     /// `line` took here, or that the earlier session acknowledged.
-    fn follow(&mut self, command: &Command, line: &mut dyn FnMut(&str) -> bool) -> Result<()> {
+    fn follow(&mut self, command: &Command, line: &mut dyn FnMut(Option<&str>) -> bool) -> Result<()> {
         self.speakable(command)?;
         let key = blake3::hash(command.argv.join("\0").as_bytes()).to_hex().to_string();
         let from = lock(&self.0.progress).get(&key).copied();
@@ -270,9 +268,15 @@ impl Remote for AgentRemote {
         };
         lock(&self.0.progress).insert(key.clone(), (id, wanted));
         loop {
-            match self.next_line(&mut channel)? {
+            let Some(message) = self.next_line(&mut channel)? else {
+                if line(None) {
+                    continue;
+                }
+                return Ok(());
+            };
+            match message {
                 FromAgent::Line { number, text } if number == wanted => {
-                    let goes_on = line(&String::from_utf8_lossy(&text));
+                    let goes_on = line(Some(&String::from_utf8_lossy(&text)));
                     wanted += 1;
                     lock(&self.0.progress).insert(key.clone(), (id, wanted));
                     if channel.is_quiet() || wanted.is_multiple_of(64) {

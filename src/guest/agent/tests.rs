@@ -248,8 +248,8 @@ fn a_follower_outlives_a_line_that_breaks() {
         let following = scope.spawn(|| {
             let mut lines = Vec::new();
             let e = AgentRemote::new(first.clone()).follow(&command, &mut |l| {
-                lines.push(l.to_owned());
-                if l == "b" {
+                lines.extend(l.map(str::to_owned));
+                if l == Some("b") {
                     first.close();
                 }
                 true
@@ -265,8 +265,8 @@ fn a_follower_outlives_a_line_that_breaks() {
     writer.write_all(b"c\nd\n").unwrap();
     drop(writer);
     let mut lines = Vec::new();
-    let mut keep = |l: &str| {
-        lines.push(l.to_owned());
+    let mut keep = |l: Option<&str>| {
+        lines.extend(l.map(str::to_owned));
         true
     };
     AgentRemote::new(connect()).follow(&command, &mut keep).unwrap();
@@ -283,8 +283,9 @@ fn a_follower_that_fails_says_why_and_one_that_is_enough_is_ended() {
     let (mut pid, script) = (String::new(), "echo $$; exec sleep 600");
     remote
         .follow(&sh(script), &mut |l| {
-            l.clone_into(&mut pid);
-            false
+            // It says no more: that is told as well.
+            pid.extend(l);
+            l.is_some()
         })
         .unwrap();
     until("see it end", || !Path::new("/proc").join(&pid).exists());

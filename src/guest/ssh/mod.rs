@@ -354,7 +354,7 @@ impl Remote for Ssh {
             .check_ok("read the file", format_args!("{}:{}", self.node, from.display()))
     }
 
-    fn follow(&mut self, command: &Command, line: &mut dyn FnMut(&str) -> bool) -> Result<()> {
+    fn follow(&mut self, command: &Command, line: &mut dyn FnMut(Option<&str>) -> bool) -> Result<()> {
         const WHAT: &str = "follow a command over SSH";
         self.heard = Instant::now();
         let mut channel = self.start(WHAT, command, Deadline::after(SILENCE))?;
@@ -366,7 +366,7 @@ impl Remote for Ssh {
         let mut stderr = Vec::new();
         loop {
             let mut sink = |from, bytes: &[u8]| match from {
-                From::Stdout => lines.take(bytes, line),
+                From::Stdout => lines.take(bytes, &mut |l| line(Some(l))),
                 From::Stderr => {
                     // Its last words are enough.
                     stderr.extend_from_slice(bytes);
@@ -382,7 +382,10 @@ impl Remote for Ssh {
                 ControlFlow::Break(()) => return self.drive(WHAT, Deadline::after(SILENCE), |_| channel.close()),
                 ControlFlow::Continue(_) if channel.eof() => break,
                 ControlFlow::Continue(true) => {}
-                ControlFlow::Continue(false) => self.listen(WHAT)?,
+                ControlFlow::Continue(false) if !self.listen(WHAT)? && !line(None) => {
+                    return self.drive(WHAT, Deadline::after(SILENCE), |_| channel.close());
+                }
+                ControlFlow::Continue(false) => {}
             }
         }
         let status = self.finish(WHAT, &mut channel, Deadline::after(SILENCE))?;
@@ -401,10 +404,10 @@ impl Remote for Ssh {
 }
 
 impl Ssh {
-    /// Waits for the peer, asking now and then whether it is still there.
-    fn listen(&mut self, what: &str) -> Result<()> {
+    /// Waits for the peer, asking now and then whether it is still there; whether it said something.
+    fn listen(&mut self, what: &str) -> Result<bool> {
         if self.poll(KEEPALIVE) {
-            return Ok(());
+            return Ok(true);
         }
         if self.heard.elapsed() > SILENCE {
             return Err(self.die(
@@ -412,7 +415,8 @@ impl Ssh {
                 format!("nothing was heard for {} s", self.heard.elapsed().as_secs()),
             ));
         }
-        self.drive(what, Deadline::after(SILENCE), |s| s.keepalive_send().map(drop))
+        self.drive(what, Deadline::after(SILENCE), |s| s.keepalive_send().map(drop))?;
+        Ok(false)
     }
 }
 

@@ -48,6 +48,8 @@ fn networks_that_were_dark_leave_it_open() {
         ssh_port: 1,
         addresses: Vec::new(),
         runtime: None,
+        moment: None,
+        age_ms: None,
         runtime_error: None,
     };
     let status = LabStatus {
@@ -56,6 +58,7 @@ fn networks_that_were_dark_leave_it_open() {
         accel: crate::hypervisor::Accel::Kvm,
         slowness: 1.0,
         t_us: 5,
+        heard: 0,
         machines: sample::lab().nodes.iter().map(machine).collect(),
         faults: Vec::new(),
         network_outages: vec![(1, 2)],
@@ -189,6 +192,22 @@ fn a_service_that_no_node_had_is_never_a_pass() {
         report.checks.iter().all(|c| c.id != "service"),
         "a slow machine has more time"
     );
+}
+
+/// A look that repeats what was heard long ago is no sign that the service is there.
+#[test]
+fn what_was_heard_before_the_outage_does_not_hide_it() {
+    let mut h = no_node_serves(60, 40);
+    let gone = 2 * S..42 * S;
+    let (heard_us, after_us) = (2 * S - 1, S);
+    let old = h.observations.iter().rfind(|o| o.t_us < 2 * S).unwrap().nodes.clone();
+    for o in h.observations.iter_mut().filter(|o| gone.contains(&o.t_us)) {
+        o.nodes.clone_from(&old);
+        for view in o.nodes.values_mut() {
+            view.moment = Some(crate::verify::Moment { after_us, heard_us });
+        }
+    }
+    assert_eq!(verdict_of(&h, "service"), Some(Verdict::Fail));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `ccrctl`: asks the daemon on this machine.
 
-use super::{Answer, RUN, Request, SOCKET, describe};
+use super::{Answer, RUN, Request, SOCKET, WATCH_MOST, describe};
 use ccr_contract::status::Status;
 use ccr_core::command::{Command, GroupName};
 use clap::{Parser, Subcommand};
@@ -28,11 +28,16 @@ pub struct Cli {
 impl Cli {
     /// What these words ask for, the program's name first. Ends the process where they are no use of it.
     pub fn of(words: Vec<OsString>) -> Self {
-        // The tool asks this of every node all the time: the parser would take longer than the answer, under emulation.
-        if words.iter().skip(1).eq(["status", "--json"]) {
+        // The tool asks this of every node: the parser would take longer than the answer, under emulation.
+        let words_only = |wanted: &[&str]| words.iter().skip(1).eq(wanted);
+        let (once, follow) = (&["status", "--json"], &["status", "--json", "--follow"]);
+        if words_only(once) || words_only(follow) {
             return Self {
                 run: RUN.into(),
-                verb: Verb::Status { json: true },
+                verb: Verb::Status {
+                    json: true,
+                    follow: words_only(follow),
+                },
             };
         }
         Self::parse_from(words)
@@ -46,6 +51,9 @@ enum Verb {
         /// As one JSON document.
         #[arg(long)]
         json: bool,
+        /// One JSON line now, one at each change and at least every 5 s, at most 4 a second.
+        #[arg(long, requires = "json")]
+        follow: bool,
     },
     /// What happened, one JSON line an event, oldest first.
     Events {
@@ -190,7 +198,8 @@ fn perform(cli: &Cli) -> Result<(), Failed> {
     let mut out = std::io::stdout().lock();
     let command = match &cli.verb {
         Verb::Events { follow, from } => return events(cli, *follow, *from, &mut out),
-        Verb::Status { json } => {
+        Verb::Status { follow: true, .. } => return tell(cli, &Request::Watch, true, &mut out),
+        Verb::Status { json, .. } => {
             let status = status(cli)?;
             return if *json {
                 print_json(&mut out, &status)
@@ -299,6 +308,8 @@ fn send(cli: &Cli, request: &Request) -> Result<BufReader<UnixStream>, Failed> {
 fn patience(request: &Request) -> Option<Duration> {
     match request {
         Request::Events { .. } => None,
+        // A line comes at least so often.
+        Request::Watch => Some(WATCH_MOST + Duration::from_secs(10)),
         Request::Core(Command::Status) => Some(Duration::from_secs(10)),
         // A little more than the daemon gives itself.
         Request::Core(_) => Some(crate::core::OPERATORS_PATIENCE + Duration::from_secs(10)),
@@ -317,20 +328,25 @@ fn unreachable(cli: &Cli, cause: std::io::Error) -> Failed {
 }
 
 fn events(cli: &Cli, follow: bool, from: Option<u64>, out: &mut impl Write) -> Result<(), Failed> {
-    let mut lines = send(cli, &Request::Events { follow, from })?;
+    tell(cli, &Request::Events { follow, from }, follow, out)
+}
+
+/// Prints line after line of the answer, each as soon as it is there; an answer that `follow`s has no end.
+fn tell(cli: &Cli, request: &Request, follow: bool, out: &mut impl Write) -> Result<(), Failed> {
+    let mut lines = send(cli, request)?;
     let mut line = Vec::new();
     loop {
         line.clear();
         match lines.read_until(b'\n', &mut line) {
             Ok(0) if follow => return Err(unreachable(cli, std::io::ErrorKind::UnexpectedEof.into())),
             Ok(0) => return Ok(()),
-            // The daemon died in the middle of it: half a line is no event.
+            // The daemon died in the middle of it: half a line is none.
             Ok(_) if !line.ends_with(b"\n") => return Err(unreachable(cli, std::io::ErrorKind::UnexpectedEof.into())),
-            // A number that is not there is refused; of events, none looks like that.
-            Ok(_) if line.starts_with(b"{\"denied\":") => {
+            // A number that is not there is refused; the core may not answer. No event and no status looks like that.
+            Ok(_) if line.starts_with(b"{\"denied\":") || line.starts_with(b"{\"failed\":") => {
                 return Err(match serde_json::from_slice(&line) {
-                    Ok(Answer::Denied(why)) => Failed::Denied(why),
-                    _ => unreachable(cli, std::io::ErrorKind::InvalidData.into()),
+                    Ok(answer) => unexpected(answer),
+                    Err(_) => unreachable(cli, std::io::ErrorKind::InvalidData.into()),
                 });
             }
             Ok(_) => out
@@ -361,18 +377,21 @@ mod tests {
 
     #[test]
     fn what_needs_no_parser_means_the_same() {
-        let words = ["ccrctl", "status", "--json"];
-        let parsed = Cli::try_parse_from(words).unwrap();
-        assert_eq!(
-            format!("{:?}", Cli::of(words.map(OsString::from).into())),
-            format!("{parsed:?}")
-        );
+        for words in [
+            &["ccrctl", "status", "--json"][..],
+            &["ccrctl", "status", "--json", "--follow"],
+        ] {
+            let parsed = Cli::try_parse_from(words).unwrap();
+            let quick = Cli::of(words.iter().map(OsString::from).collect());
+            assert_eq!(format!("{quick:?}"), format!("{parsed:?}"));
+        }
     }
 
     #[test]
     fn the_words_of_the_contract() {
         for words in [
             &["status", "--json"][..],
+            &["status", "--json", "--follow"],
             &["events", "--follow"],
             &["events", "--follow", "--from", "812"],
             &["dump"],
@@ -395,6 +414,7 @@ mod tests {
             &["set", "x"][..],
             &["set", "=x"],
             &["mvoe"],
+            &["status", "--follow"],
             &["move", "a", "--to", "b"],
             &["move-group", "all", "--to", "x"],
             &[],

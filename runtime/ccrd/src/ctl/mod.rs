@@ -8,6 +8,7 @@ use ccr_contract::dump::Dump;
 use ccr_contract::status::Status;
 use ccr_core::command::Command;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Folder of what exists only while the daemon runs.
 pub const RUN: &str = "/run/ccrd";
@@ -31,7 +32,15 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         from: Option<u64>,
     },
+    /// A [`Status`] now, one whenever it has changed or the node has served somebody, and one after [`WATCH_MOST`] without; never sooner
+    /// than [`WATCH_LEAST`] after the one before.
+    Watch,
 }
+
+/// The shortest time between two lines of [`Request::Watch`].
+pub const WATCH_LEAST: Duration = Duration::from_millis(250);
+/// The longest.
+pub const WATCH_MOST: Duration = Duration::from_secs(5);
 
 /// A line among events that were asked for from a number: these are missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,10 +1,11 @@
 //! The daemon's end of the control socket.
 
-use super::{Answer, MAX_REQUEST, Missing, Request};
+use super::{Answer, MAX_REQUEST, Missing, Request, WATCH_LEAST, WATCH_MOST};
 use crate::core::Core;
 use crate::events::Events;
-use crate::mail::wire::{Line, Wire};
+use crate::mail::wire::{Broken, Line, Wire};
 use crate::net::after_failed_accept;
+use ccr_contract::status::Status;
 use ccr_core::command::Command;
 use ccr_core::io::Reply;
 use std::io;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
 
 /// Operators at the same time; followers of events are among them.
 const MAX_SESSIONS: usize = 32;
@@ -54,7 +56,7 @@ pub async fn serve(listener: UnixListener, core: Core, events: Events) {
     }
 }
 
-async fn session(stream: UnixStream, core: &Core, events: &Events) -> Result<(), crate::mail::wire::Broken> {
+async fn session(stream: UnixStream, core: &Core, events: &Events) -> Result<(), Broken> {
     let mut wire = Wire::new(stream, PATIENCE);
     let request = match wire.line(MAX_REQUEST).await? {
         Line::Whole(line) => serde_json::from_slice(&line).map_err(|e| format!("no request: {e}")),
@@ -67,47 +69,115 @@ async fn session(stream: UnixStream, core: &Core, events: &Events) -> Result<(),
                 "there is no event {from} yet: this life of the daemon goes on with {next}"
             ))
         }
-        Ok(Request::Events { follow, from }) => {
-            let mut reader = events.reader();
-            let mut wanted = from;
-            loop {
-                let event = match reader.ready() {
-                    Some(event) => event,
-                    None if follow => tokio::select! {
-                        event = reader.next() => match event {
-                            Some(event) => event,
-                            None => return Ok(()),
-                        },
-                        // A follower that hung up must not keep its place until the next event.
-                        () = wire.gone() => return Ok(()),
-                    },
-                    None => return Ok(()),
-                };
-                if let Some(from) = wanted {
-                    if event.seq < from {
-                        continue;
-                    }
-                    if event.seq > from {
-                        let to = event.seq - 1;
-                        wire.send(&line(&Missing::Gap { from, to })).await?;
-                    }
-                    wanted = Some(event.seq + 1);
-                }
-                wire.send(&line(&*event)).await?;
-            }
-        }
-        Ok(Request::Core(command)) => {
-            let mut answer = ask(core, command).await;
-            if let Answer::Status(status) = &mut answer {
-                status.events = Some(events.mark());
-            }
-            answer
-        }
+        Ok(Request::Events { follow, from }) => return tell_events(wire, events, follow, from).await,
+        Ok(Request::Watch) => match watch(&mut wire, core, events).await? {
+            Some(answer) => answer,
+            None => return Ok(()),
+        },
+        Ok(Request::Core(Command::Status)) => status(core, events).await,
+        Ok(Request::Core(command)) => ask(core, command).await,
         Err(why) => Answer::Denied(why),
     };
     wire.send(&line(&answer)).await?;
     wire.finish().await;
     Ok(())
+}
+
+async fn tell_events(
+    mut wire: Wire<UnixStream>,
+    events: &Events,
+    follow: bool,
+    from: Option<u64>,
+) -> Result<(), Broken> {
+    let mut reader = events.reader();
+    let mut wanted = from;
+    loop {
+        let event = match reader.ready() {
+            Some(event) => event,
+            None if follow => tokio::select! {
+                event = reader.next() => match event {
+                    Some(event) => event,
+                    None => return Ok(()),
+                },
+                // A follower that hung up must not keep its place until the next event.
+                () = wire.gone() => return Ok(()),
+            },
+            None => return Ok(()),
+        };
+        if let Some(from) = wanted {
+            if event.seq < from {
+                continue;
+            }
+            if event.seq > from {
+                let to = event.seq - 1;
+                wire.send(&line(&Missing::Gap { from, to })).await?;
+            }
+            wanted = Some(event.seq + 1);
+        }
+        wire.send(&line(&*event)).await?;
+    }
+}
+
+/// Tells what the node says of itself, led by the core's steps (at each change, and while it works), until the asker hangs up; why it cannot go on otherwise.
+async fn watch(wire: &mut Wire<UnixStream>, core: &Core, events: &Events) -> Result<Option<Answer>, Broken> {
+    let mut steps = core.steps();
+    let mut told: Option<(Instant, u64, Status)> = None;
+    loop {
+        // Before the look: a step between the look and the wait must wake us.
+        let work = steps.borrow_and_update().work;
+        let answer = tokio::select! {
+            answer = status(core, events) => answer,
+            () = wire.gone() => return Ok(None),
+        };
+        let Answer::Status(status) = answer else {
+            return Ok(Some(answer));
+        };
+        let looked = Instant::now();
+        // A node that serves says that it still is as it was, too.
+        let due = |(at, worked, before): &(Instant, u64, Status)| {
+            *worked != work || looked >= *at + WATCH_MOST || lasting(before) != lasting(&status)
+        };
+        if told.as_ref().is_none_or(due) {
+            wire.send(&line(&status)).await?;
+            told = Some((looked, work, *status));
+        }
+        let latest = told.as_ref().map_or(looked, |(at, ..)| *at) + WATCH_MOST;
+        let rested = async {
+            sleep_until(looked + WATCH_LEAST).await;
+            tokio::select! {
+                changed = steps.changed() => changed.is_ok(),
+                () = sleep_until(latest) => true,
+            }
+        };
+        tokio::select! {
+            goes_on = rested => if !goes_on { return Ok(None) },
+            // Who hung up must not keep its place until the next line.
+            () = wire.gone() => return Ok(None),
+        }
+    }
+}
+
+/// What a status says without what changes by itself: ages, and when it was looked.
+fn lasting(status: &Status) -> Status {
+    let mut lasting = status.clone();
+    lasting.node_t_us = None;
+    let witness = lasting.cluster.as_mut().and_then(|c| c.witness.as_mut());
+    for probe in witness.into_iter().flat_map(|w| w.probed_by.values_mut()) {
+        probe.age_ms = 0;
+    }
+    lasting
+}
+
+/// What the node says of itself, with the end of its events and the time.
+async fn status(core: &Core, events: &Events) -> Answer {
+    // Before the look: it is never told as newer than it is.
+    let node_t_us = crate::clock::boot_us();
+    let mut answer = ask(core, Command::Status).await;
+    if let Answer::Status(status) = &mut answer {
+        status.events = Some(events.mark());
+        status.node_t_us = Some(node_t_us);
+    }
+    answer
 }
 
 async fn ask(core: &Core, command: Command) -> Answer {

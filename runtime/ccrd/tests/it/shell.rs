@@ -428,3 +428,114 @@ async fn events_are_read_from_a_number_with_gaps_told() {
         .unwrap();
     assert_eq!(serde_json::from_str::<NodeEvent>(&line).unwrap(), next);
 }
+
+/// Says of itself which epoch it is in; the age of a probe passes by itself.
+#[derive(Debug, Default)]
+struct Watched {
+    epoch: Arc<Mutex<u64>>,
+    asked: u64,
+}
+
+impl Node for Watched {
+    fn step(&mut self, _: Now, input: Input) -> Vec<Effect> {
+        let (req, command) = match input {
+            Input::Operator { req, command } => (req, command),
+            Input::Client { req, .. } => {
+                let reply = Reply::Denied("busy".into());
+                return vec![Effect::Reply { req, reply }];
+            }
+            _ => return Vec::new(),
+        };
+        assert_eq!(command, Command::Status);
+        self.asked += 1;
+        let status = serde_json::json!({"schema": 1, "node": "node1", "version": "1", "epoch": *self.epoch.lock().unwrap(),
+            "cluster": {"state": "up", "quorum_owner": null, "config_tag": 1, "votes": {"total": 1, "needed": 1, "have": []},
+                "members": [], "networks": [], "witness": {"configured": "w", "running": null, "health": "ok",
+                    "probed_by": {"node1": {"ok": true, "age_ms": self.asked}}}},
+            "service": null});
+        let status = serde_json::from_value(status).unwrap();
+        vec![Effect::Reply {
+            req,
+            reply: Reply::Status(status),
+        }]
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        Some(ccrd::clock::boot_us() + 5_000)
+    }
+}
+
+/// A line at once, at each change and after five seconds without one, never more than four a second; by the program that the tool
+/// starts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_status_is_followed_by_its_changes() {
+    const LEAST: u64 = 250_000;
+    let (core, inlets, outlets) = channels();
+    let epoch = Arc::new(Mutex::new(1));
+    let node = Box::new(Watched {
+        epoch: Arc::clone(&epoch),
+        asked: 0,
+    });
+    let handler = TestHandler(watch::channel(0).0);
+    let end = tokio::spawn(async move { run(node, outlets, handler, &Notifier::from_environment()).await });
+    let folder = tempfile::tempdir().unwrap();
+    let listener = ctl::server::listen(&folder.path().join(ctl::SOCKET)).unwrap();
+    let server = tokio::spawn(ctl::server::serve(listener, core.clone(), Events::default()));
+    let mut ccrctl = std::process::Command::new(env!("CARGO_BIN_EXE_ccrd"))
+        .args(["ctl", "status", "--json", "--follow", "--run"])
+        .arg(folder.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufReader::new(ccrctl.stdout.take().unwrap());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let lines = std::io::BufRead::lines(lines).map_while(Result::ok);
+        lines.for_each(|l| {
+            tell.send(serde_json::from_str::<ccr_contract::status::Status>(&l).unwrap())
+                .unwrap()
+        });
+    });
+    let hear = || {
+        let said = told.recv_timeout(Duration::from_secs(60)).expect("a line");
+        (said.epoch, said.node_t_us.expect("when it was so"))
+    };
+    let begun = ccrd::clock::boot_us();
+    let (first, at) = hear();
+    assert!(first == 1 && at <= ccrd::clock::boot_us() && at + 60_000_000 > begun);
+    *epoch.lock().unwrap() = 2;
+    let (second, mut last) = hear();
+    assert!(second == 2 && last >= at + LEAST);
+    // Changes come faster than lines: none comes too soon, and the last one is told.
+    for n in 3..=60 {
+        *epoch.lock().unwrap() = n;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (mut seen, mut count) = (2, 0);
+    while seen < 60 {
+        let (epoch, at) = hear();
+        assert!(
+            epoch > seen && at >= last + LEAST,
+            "{epoch} behind {seen}: {at} behind {last}"
+        );
+        (seen, last, count) = (epoch, at, count + 1);
+    }
+    assert!(count <= 58 / 2, "{count} lines");
+    // Nothing changes but the age.
+    let (epoch, at) = hear();
+    assert!(epoch == 60 && at >= last + 4_900_000, "{at} behind {last}");
+    // Who serves says that it is still as it was.
+    let begun = std::time::Instant::now();
+    core.client(ClientRequest::Greet).await.unwrap();
+    let (epoch, _) = hear();
+    assert!(epoch == 60 && begun.elapsed() < Duration::from_secs(4));
+    // The daemon ends: that is no end of the changes.
+    end.abort();
+    server.abort();
+    drop(inlets);
+    let ended = tokio::task::spawn_blocking(move || ccrctl.wait_with_output().unwrap());
+    let ended = ended.await.unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.code() == Some(3) && said.starts_with("ccrctl: "), "{said}");
+}

@@ -47,6 +47,7 @@ impl Member {
             hub: None,
             // The shell has the stream.
             events: None,
+            node_t_us: None,
         }
     }
 

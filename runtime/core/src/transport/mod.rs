@@ -354,6 +354,7 @@ impl Hub {
                 set_aside: self.set_aside,
             }),
             events: None,
+            node_t_us: None,
         }
     }
 
