@@ -507,6 +507,7 @@ fn looks_are_counted_and_ages_are_those_of_use() {
     assert_eq!(Looks::of(&[]), None);
     h.observations.truncate(5);
     for (o, age_ms) in h.observations.iter_mut().zip([50, 300, 500, 100, 200]) {
+        o.t_us += 1_000_000;
         let heard_us = o.t_us - age_ms * 1000;
         let after_us = 0;
         o.nodes.get_mut("node1").unwrap().moment = Some(Moment { after_us, heard_us });
