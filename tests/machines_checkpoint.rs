@@ -13,7 +13,7 @@ use failoverlab::guest::keys::Keys;
 use failoverlab::guest::qemu_agent::QemuAgent;
 use failoverlab::guest::{Command as Run, Remote, credentials};
 use failoverlab::hypervisor::{
-    Accel, DiskFormat, Embedded, Hypervisor, Machine, Mgmt, Port, become_subreaper, log_environment,
+    Accel, CableKind, DiskFormat, Embedded, Hypervisor, Machine, Mgmt, Port, become_subreaper, log_environment,
 };
 use failoverlab::image::qemu_img::QemuImg;
 use failoverlab::lab::checkpoint::{About, Live, RestoreRequest, Restored, Store, create, restore, unpack};
@@ -58,7 +58,11 @@ impl Running {
             Home::private_dir(dir).unwrap();
         }
         let hypervisor = timed("open a root", || Embedded::open(&files.root(), &home.capabilities())).unwrap();
-        let fabric = Fabric::start(FabricConfig::of(&lab, &[]), Journal::in_memory()).unwrap();
+        let fabric = Fabric::start(
+            FabricConfig::of(&lab, CableKind::Udp, &[], &files),
+            Journal::in_memory(),
+        )
+        .unwrap();
         Running {
             lab,
             files,

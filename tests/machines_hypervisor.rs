@@ -6,8 +6,8 @@ mod common;
 
 use common::{free_port, image, timed};
 use failoverlab::hypervisor::{
-    Accel, Credential, Disk, DiskFormat, DomainState, Embedded, Hypervisor, Machine, Mgmt, Port, become_subreaper,
-    log_environment,
+    Accel, Cable, Credential, Disk, DiskFormat, DomainState, Embedded, Hypervisor, Machine, Mgmt, Port,
+    become_subreaper, log_environment,
 };
 use failoverlab::units::Size;
 use failoverlab::wait::{Deadline, Probe, wait_until};
@@ -41,8 +41,10 @@ fn machine(dir: &Path, n: u8, base: u16) -> Machine {
     let port = |network: u8| Port {
         network: format!("net{network}"),
         mac: format!("52:54:00:0{network}:00:0{n}").parse().unwrap(),
-        local: base + u16::from(n) * 10 + u16::from(network),
-        fabric: base + u16::from(network),
+        cable: Cable::Udp {
+            fabric: base + u16::from(network),
+            local: base + u16::from(n) * 10 + u16::from(network),
+        },
         link_up: true,
         mtu: if network == 2 { 2000 } else { 1500 },
     };
