@@ -1,5 +1,5 @@
-//! `sim --seeds N [--from SEED] [--threads N] [--failures N] [--trace SEED] [--plant N] [--sabotage]`: runs the simulator and prints what happened
-//! how often; a failing seed is shrunk and its timeline printed. Exit code 1 when an invariant is broken, when a run did too
+//! `sim --seeds N [--from SEED] [--threads N] [--failures N] [--trace SEED] [--plant N] [--sabotage] [--digests]`: runs the simulator and prints what
+//! happened how often, or a digest of each history; a failing seed is shrunk and its timeline printed. Exit code 1 when an invariant is broken, when a run did too
 //! little to prove anything, or when something never happened in 1,000 seeds or more.
 
 use ccr_core::planted::{self, Bug};
@@ -23,6 +23,7 @@ struct Args {
     trace: Option<u64>,
     planted: Option<Bug>,
     sabotage: bool,
+    digests: bool,
 }
 
 fn args() -> Option<Args> {
@@ -34,11 +35,16 @@ fn args() -> Option<Args> {
         trace: None,
         planted: None,
         sabotage: false,
+        digests: false,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         if word == "--sabotage" {
             found.sabotage = true;
+            continue;
+        }
+        if word == "--digests" {
+            found.digests = true;
             continue;
         }
         let value = words.next()?.parse::<u64>().ok()?;
@@ -68,7 +74,7 @@ struct Batch {
 fn main() -> ExitCode {
     let Some(args) = args() else {
         eprintln!(
-            "usage: sim [--seeds N] [--from SEED] [--threads N] [--failures N] [--trace SEED]\n       with the feature planted-bugs: [--plant N] [--sabotage]"
+            "usage: sim [--seeds N] [--from SEED] [--threads N] [--failures N] [--trace SEED] [--digests]\n       with the feature planted-bugs: [--plant N] [--sabotage]"
         );
         return ExitCode::from(2);
     };
@@ -80,6 +86,10 @@ fn main() -> ExitCode {
     }
     if args.sabotage {
         return sabotage(&args);
+    }
+    if args.digests {
+        digests(&args);
+        return ExitCode::SUCCESS;
     }
     let begun = std::time::Instant::now();
     let mut batch = run(&args);
@@ -164,6 +174,25 @@ fn run(args: &Args) -> Batch {
         }
     });
     batch.into_inner().unwrap_or_default()
+}
+
+/// A line for each seed, in any order: two builds whose lines are the same behave in the same way.
+fn digests(args: &Args) {
+    let next = AtomicU64::new(args.from);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= args.from + args.seeds {
+                return;
+            }
+            println!("{seed} {:016x}", sim::digest(seed));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..args.threads {
+            scope.spawn(work);
+        }
+    });
 }
 
 /// Switches each check off in turn: a planted bug that only this one finds proves that it is not superfluous.

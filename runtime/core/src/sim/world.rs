@@ -143,6 +143,8 @@ pub struct World {
     pub(super) done: Vec<super::act::Done>,
     /// Told when something of interest happens.
     pub trace: Option<Vec<String>>,
+    /// The digest of what all nodes have done, where one was asked for.
+    pub digest: Option<u64>,
     /// The last datagram that each member got.
     pub last: [Option<Input>; 2],
     /// Random choices of what makes the world harsher: apart, so that the others stay as they were.
@@ -199,6 +201,7 @@ impl World {
             done: plan.steps.iter().map(|_| Default::default()).collect(),
             plan,
             trace: trace.then(Vec::new),
+            digest: None,
             last: [None, None],
             more,
             delayed: None,
@@ -363,6 +366,10 @@ impl World {
         };
         let effects = node.step(now, input);
         let deadline = node.next_deadline();
+        if let Some(digest) = &mut self.digest {
+            let text = format!("{i} {now:?} {effects:?} {deadline:?}");
+            *digest = text.bytes().fold(*digest, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        }
         self.machines[i].wake += 1;
         let wake = self.machines[i].wake;
         for effect in effects {
