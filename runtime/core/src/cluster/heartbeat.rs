@@ -206,9 +206,12 @@ impl Cluster {
     }
     /// Whether the other member counts as lost.
     pub(super) fn peer_lost(&self, ctx: &mut Ctx<Pending>) -> bool {
+        self.peer_lost_at(ctx).is_none_or(|at| ctx.due(at))
+    }
+    /// When the other member counts as lost if it is not heard again; none where it never was.
+    pub(super) fn peer_lost_at(&self, ctx: &Ctx<Pending>) -> Option<u64> {
         let late = if ctx.plays(Bug::NoticeLate) { 3 } else { 1 };
-        let tolerance = late * self.node_tolerance_us();
-        self.peer.mutual_at.is_none_or(|at| ctx.due(at + tolerance))
+        self.peer.mutual_at.map(|at| at + late * self.node_tolerance_us())
     }
     /// Whether the other member has been silent for so long that the owner takes precautions.
     pub(super) fn peer_suspect(&self, ctx: &mut Ctx<Pending>) -> bool {
@@ -228,13 +231,14 @@ impl Cluster {
     /// Whether the network of the service has failed on this node alone: the other member, heard on another network, is not
     /// heard on it, and the witness there answers that one and not this one. Where it answers neither, the network itself is
     /// down, and nothing is gained by a move.
-    pub fn service_network_failed(&self) -> bool {
+    pub(super) fn service_network_failed(&self) -> bool {
         let interface = self.peer.interfaces.iter().find(|p| p.name == self.service_network);
         let Some(silent) = interface.and_then(|p| p.silent_since) else {
             return false;
         };
         let here = self.witness.failed_since(silent);
-        let there = self.member_heartbeat().and_then(|v| v.probe);
+        let view = self.peer.view.as_ref().filter(|_| self.membership.has_peer());
+        let there = view.and_then(|v| v.probe);
         let fresh_ms = 2 * self.settings.witness_check_ms;
         here && there.is_some_and(|(age_ms, ok)| ok && age_ms < fresh_ms)
     }

@@ -14,6 +14,7 @@ pub mod heartbeat;
 pub mod lease;
 mod live;
 mod membership;
+pub mod snapshot;
 mod view;
 mod votes;
 
@@ -22,7 +23,7 @@ use crate::io::{DiskAction, Now};
 use crate::op::Pending;
 use crate::planted::Bug;
 use crate::record::{self, PersistentState, Record};
-use crate::wire::{GroupView, Heartbeat, Phase};
+use crate::wire::{GroupView, Phase};
 use arbitration::Witness;
 use ccr_contract::config::{Config, Settings};
 use ccr_contract::event::EventKind;
@@ -209,7 +210,7 @@ impl Cluster {
         self.saved.record.id.is_fresh() && self.report.history != Some(0)
     }
     /// Whether an operator shut this node out.
-    pub fn is_evicted(&self) -> bool {
+    fn is_evicted(&self) -> bool {
         self.membership == Membership::Evicted
     }
     /// Whether this node may change the record.
@@ -220,38 +221,14 @@ impl Cluster {
     pub fn peer_name(&self) -> &str {
         &self.peer.name
     }
-    /// Whether the other member is part of the cluster.
-    pub fn peer_up(&self) -> bool {
-        self.membership.has_peer()
-    }
-    /// What the other member said last, where it can be relied on: it is part of the cluster.
-    pub fn member_heartbeat(&self) -> Option<&Heartbeat> {
-        self.peer.view.as_ref().filter(|_| self.peer_up())
-    }
-    /// What the other member said last, whatever it belongs to.
-    pub fn last_heartbeat(&self) -> Option<&Heartbeat> {
-        self.peer.view.as_ref()
-    }
-    /// Whether both members hear each other, whatever else they are.
-    pub fn reaches_peer(&self, ctx: &mut Ctx<Pending>) -> bool {
-        !self.peer_lost(ctx)
-    }
     /// Whether an answer may leave now.
     pub fn lease_valid(&self, now: Now) -> bool {
         self.is_up() && (self.single_member || self.lease.valid(now, self.member_lease_us(), self.witness_lease_us()))
     }
     /// The boot-time instant at which the lease ends, where it does.
-    pub fn lease_ends(&self) -> Option<u64> {
+    fn lease_ends(&self) -> Option<u64> {
         let ends = self.lease.ends(self.member_lease_us(), self.witness_lease_us());
         ends.filter(|_| !self.single_member && !self.lease.forced)
-    }
-    /// Until when the other member may rely on this node not to serve, as a boot-time instant.
-    pub fn promised_until(&self) -> u64 {
-        self.granted_until
-    }
-    /// The boot-time instant before which this node must not begin to serve.
-    pub fn safe_to_serve_at(&self) -> u64 {
-        self.granted_until.max(self.witness.safe_at)
     }
     fn member_lease_us(&self) -> u64 {
         self.settings.lease_ms * 1000

@@ -1,13 +1,16 @@
 //! Clients of the store. Nothing is answered before it is durable, and nothing is answered without a valid lease: answers
 //! wait for one, and are dropped with the conversation when the service goes offline.
 
-use super::Member;
-use crate::io::{ClientRequest, DiskAction, DiskResult, Effect, Listed, LmtpReply, Reply, ReqId};
+use super::groups::{Groups, Outcome};
+use crate::cluster::snapshot::Snapshot;
+use crate::ctx::Ctx;
+use crate::io::{ClientRequest, DiskAction, DiskResult, Effect, Listed, LmtpReply, Now, Reply, ReqId};
 use crate::mailbox::{group_of, mailbox_of, message_key};
-use crate::op::{Op, Part};
+use crate::op::{Op, Part, Pending};
 use crate::planted::Bug;
 use crate::store::active::{Change, Ticket};
 use crate::store::log;
+use ccr_contract::config::Config;
 use ccr_contract::event::{CopyFault, EventKind};
 use ccr_contract::reply::By;
 use std::collections::{BTreeMap, VecDeque};
@@ -32,8 +35,11 @@ struct Txn {
 }
 
 /// Requests under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Clients {
+    node: String,
+    /// How long an answer may wait for a lease, in microseconds.
+    hold_us: u64,
     txns: BTreeMap<u64, Txn>,
     next: u64,
     /// Answers that wait for a lease.
@@ -41,7 +47,30 @@ pub struct Clients {
     fenced: bool,
 }
 
+/// What requests are answered from.
+pub struct Backend<'a> {
+    /// Time and effects.
+    pub ctx: &'a mut Ctx<Pending>,
+    /// Where messages are.
+    pub groups: &'a mut Groups,
+    /// The epoch in which the service is here; 0 where it is not.
+    pub epoch: u64,
+    /// That epoch; where the service is not here, the cluster's.
+    pub reported_epoch: u64,
+}
+
 impl Clients {
+    /// No request is under way.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            node: config.node.clone(),
+            hold_us: config.settings.hold_ms * 1000,
+            txns: BTreeMap::new(),
+            next: 0,
+            answers: VecDeque::new(),
+            fenced: false,
+        }
+    }
     /// Requests that have no answer yet.
     pub fn waiting(&self) -> usize {
         self.txns.len() + self.answers.len()
@@ -60,111 +89,119 @@ fn refused(why: &str) -> Reply {
     }
 }
 
-impl Member {
-    pub(super) fn by(&self, group: usize, generation: u64) -> By {
-        let stream = self.stores.get(group).and_then(|s| s.stream).map(|s| s.to_string());
+impl Clients {
+    fn by(&self, b: &Backend<'_>, group: usize, generation: u64) -> By {
+        let stream = b.groups.stores().nth(group).and_then(|s| s.stream).map(|s| s.to_string());
         By {
-            node: self.config.node.clone(),
-            epoch: self.service.epoch(),
+            node: self.node.clone(),
+            epoch: b.epoch,
             stream: stream.unwrap_or_else(|| "none".into()),
             generation,
         }
     }
 
-    pub(super) fn on_client(&mut self, req: ReqId, request: ClientRequest) {
-        if !self.service.serves() {
-            return self.ctx.reply(req, refused("the service is not online here"));
+    /// A client asks something; `serves` where the service is online, the lease apart.
+    pub fn on_client(&mut self, b: &mut Backend<'_>, serves: bool, req: ReqId, request: ClientRequest) {
+        if !serves {
+            return b.ctx.reply(req, refused("the service is not online here"));
         }
-        if self.clients.waiting() >= MAX_WAITING {
-            return self.ctx.reply(req, refused("too many requests are waiting"));
+        if self.waiting() >= MAX_WAITING {
+            return b.ctx.reply(req, refused("too many requests are waiting"));
         }
         match request {
             ClientRequest::Greet => {
-                let by = self.by(0, 0);
-                self.answer_client(req, Reply::Greeting(by));
+                let by = self.by(b, 0, 0);
+                self.answer_later(b.ctx.now, req, Reply::Greeting(by));
             }
             ClientRequest::List { mailbox } => {
-                let Some(g) = self.group_for(req, &mailbox) else { return };
+                let Some(g) = self.group_for(b, req, &mailbox) else { return };
                 let mailbox = mailbox_of(&mailbox).unwrap_or_default();
-                let list = self.stores[g].index.list(&mailbox).map(|e| Listed {
+                let list = b.groups.store(g).index.list(&mailbox).map(|e| Listed {
                     uid: e.label.seq,
                     size: e.len,
                 });
                 let list = list.collect();
-                self.answer_client(req, Reply::Listing(list));
+                self.answer_later(b.ctx.now, req, Reply::Listing(list));
             }
-            ClientRequest::Retrieve { mailbox, uid } => self.retrieve(req, &mailbox, uid),
+            ClientRequest::Retrieve { mailbox, uid } => self.retrieve(b, req, &mailbox, uid),
             ClientRequest::Deliver {
                 envid,
                 recipients,
                 message,
-            } => self.deliver(req, envid.as_deref(), &recipients, &message),
-            ClientRequest::Delete { mailbox, uids } => self.delete(req, &mailbox, &uids),
+            } => self.deliver(b, req, envid.as_deref(), &recipients, &message),
+            ClientRequest::Delete { mailbox, uids } => self.delete(b, req, &mailbox, &uids),
             ClientRequest::Submit { .. } => {
                 let why = "this node is no hub".to_owned();
-                self.ctx.reply(req, Reply::Refused { temporary: false, why });
+                b.ctx.reply(req, Reply::Refused { temporary: false, why });
             }
         }
     }
 
-    fn group_for(&mut self, req: ReqId, mailbox: &str) -> Option<usize> {
-        let group = mailbox_of(mailbox).map(|m| group_of(&m, self.stores.len()));
+    fn group_for(&self, b: &mut Backend<'_>, req: ReqId, mailbox: &str) -> Option<usize> {
+        let group = mailbox_of(mailbox).map(|m| group_of(&m, b.groups.len()));
         match group {
-            Some(g) if self.stores[g].mounted() => Some(g),
+            Some(g) if b.groups.store(g).mounted() => Some(g),
             Some(_) => {
-                self.ctx.reply(req, refused("the database is dismounted"));
+                b.ctx.reply(req, refused("the database is dismounted"));
                 None
             }
             None => {
                 let why = "no such mailbox name".to_owned();
-                self.ctx.reply(req, Reply::Refused { temporary: false, why });
+                b.ctx.reply(req, Reply::Refused { temporary: false, why });
                 None
             }
         }
     }
 
-    fn retrieve(&mut self, req: ReqId, mailbox: &str, uid: u64) {
-        let Some(g) = self.group_for(req, mailbox) else { return };
-        let store = &self.stores[g];
+    fn retrieve(&mut self, b: &mut Backend<'_>, req: ReqId, mailbox: &str, uid: u64) {
+        let Some(g) = self.group_for(b, req, mailbox) else { return };
+        let store = b.groups.store(g);
         let name = mailbox_of(mailbox).unwrap_or_default();
         let Some(entry) = store.index.get(&name, uid) else {
             let why = "no such message".to_owned();
-            return self.answer_client(req, Reply::Refused { temporary: false, why });
+            return self.answer_later(b.ctx.now, req, Reply::Refused { temporary: false, why });
         };
         let part = store.body_part(entry.generation);
         let file = part.map_or_else(|| store.file(".log"), |p| store.part_file(p));
         let crc = entry.crc;
         let op = Op::Body { req, part, crc };
         let (offset, len) = (entry.at, entry.len);
-        store.disk(&mut self.ctx, op, DiskAction::Read { file, offset, len });
+        store.disk(b.ctx, op, DiskAction::Read { file, offset, len });
     }
 
-    pub(super) fn on_body(&mut self, group: usize, req: ReqId, (part, crc): (Option<Part>, u32), result: DiskResult) {
+    /// A body was read.
+    fn on_body(
+        &mut self,
+        b: &mut Backend<'_>,
+        (group, part): (usize, Option<Part>),
+        (req, crc): (ReqId, u32),
+        result: DiskResult,
+    ) {
         let reply = match result {
-            DiskResult::Bytes(b) if crc32c::crc32c(&b) == crc => Reply::Message(b),
+            DiskResult::Bytes(body) if crc32c::crc32c(&body) == crc => Reply::Message(body),
             other => {
                 let seen = if matches!(other, DiskResult::Bytes(_)) {
                     "its checksum is wrong".into()
                 } else {
                     format!("{other:?}")
                 };
-                self.ctx.event(EventKind::CopyFailed {
-                    group: self.stores[group].name.clone(),
+                b.ctx.event(EventKind::CopyFailed {
+                    group: b.groups.store(group).name.clone(),
                     why: CopyFault::Message(seen),
-                    epoch: Some(self.reported_epoch()),
+                    epoch: Some(b.reported_epoch),
                 });
                 if let Some(part) = part {
-                    self.stores[group].suspect(part);
+                    b.groups.store(group).suspect(part);
                 }
                 refused("the message cannot be read")
             }
         };
-        self.answer_client(req, reply);
+        self.answer_later(b.ctx.now, req, reply);
     }
 
-    fn deliver(&mut self, req: ReqId, envid: Option<&str>, recipients: &[String], message: &[u8]) {
-        let txn = self.clients.next;
-        self.clients.next += 1;
+    fn deliver(&mut self, b: &mut Backend<'_>, req: ReqId, envid: Option<&str>, recipients: &[String], message: &[u8]) {
+        let txn = self.next;
+        self.next += 1;
         let hub_id = envid.filter(|id| id.len() <= log::MAX_HUB_ID).unwrap_or_default();
         let key = message_key(message);
         let mut slots: Vec<Option<LmtpReply>> = vec![None; recipients.len()];
@@ -180,8 +217,8 @@ impl Member {
             match mailbox_of(recipient) {
                 None => slots[slot] = no(550, "5.1.1 no such mailbox name"),
                 Some(mailbox) => {
-                    group = group_of(&mailbox, self.stores.len());
-                    let store = &self.stores[group];
+                    group = group_of(&mailbox, b.groups.len());
+                    let store = b.groups.store(group);
                     if !store.mounted() {
                         slots[slot] = no(451, "4.3.0 the database is dismounted");
                     } else if message.len() > store.max_message() {
@@ -194,7 +231,7 @@ impl Member {
         }
         if todo.is_empty() {
             let replies = slots.into_iter().flatten().collect();
-            return self.answer_client(req, Reply::Delivered(replies));
+            return self.answer_later(b.ctx.now, req, Reply::Delivered(replies));
         }
         let waiting = Txn {
             req,
@@ -203,7 +240,7 @@ impl Member {
             kind: Kind::Deliver(slots),
             generation: 0,
         };
-        self.clients.txns.insert(txn, waiting);
+        self.txns.insert(txn, waiting);
         for (slot, group, mailbox) in todo {
             let change = Change::Store {
                 mailbox: &mailbox,
@@ -211,27 +248,27 @@ impl Member {
                 key: &key,
                 body: message,
             };
-            self.stores[group].change(&mut self.ctx, txn, slot, change);
+            b.groups.store(group).change(b.ctx, txn, slot, change);
         }
     }
 
-    fn delete(&mut self, req: ReqId, mailbox: &str, uids: &[u64]) {
-        let Some(group) = self.group_for(req, mailbox) else {
+    fn delete(&mut self, b: &mut Backend<'_>, req: ReqId, mailbox: &str, uids: &[u64]) {
+        let Some(group) = self.group_for(b, req, mailbox) else {
             return;
         };
         let name = mailbox_of(mailbox).unwrap_or_default();
-        let store = &mut self.stores[group];
+        let store = b.groups.store(group);
         let there: Vec<u64> = uids
             .iter()
             .copied()
             .filter(|u| store.index.get(&name, *u).is_some())
             .collect();
         if there.is_empty() {
-            let by = self.by(group, 0);
-            return self.answer_client(req, Reply::Deleted(by));
+            let by = self.by(b, group, 0);
+            return self.answer_later(b.ctx.now, req, Reply::Deleted(by));
         }
-        let txn = self.clients.next;
-        self.clients.next += 1;
+        let txn = self.next;
+        self.next += 1;
         let waiting = Txn {
             req,
             group,
@@ -239,18 +276,28 @@ impl Member {
             kind: Kind::Delete,
             generation: 0,
         };
-        self.clients.txns.insert(txn, waiting);
+        self.txns.insert(txn, waiting);
         for seq in there {
             let change = Change::Delete { mailbox: &name, seq };
-            self.stores[group].change(&mut self.ctx, txn, 0, change);
+            b.groups.store(group).change(b.ctx, txn, 0, change);
+        }
+    }
+
+    /// What disk operations of the groups led to.
+    pub fn on_outcomes(&mut self, b: &mut Backend<'_>, outcomes: Vec<Outcome>) {
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Landed(group, tickets) => self.on_landed(b, group, &tickets),
+                Outcome::Body(group, req, part, crc, result) => self.on_body(b, (group, part), (req, crc), result),
+            }
         }
     }
 
     /// Changes in this group are durable: whoever waits for them is answered once the last one is.
-    pub(super) fn on_landed(&mut self, group: usize, tickets: &[Ticket]) {
+    fn on_landed(&mut self, b: &mut Backend<'_>, group: usize, tickets: &[Ticket]) {
         for t in tickets {
-            let by = self.by(group, t.generation);
-            let Some(txn) = self.clients.txns.get_mut(&t.txn) else {
+            let by = self.by(b, group, t.generation);
+            let Some(txn) = self.txns.get_mut(&t.txn) else {
                 continue;
             };
             txn.left -= 1;
@@ -267,51 +314,50 @@ impl Member {
                 });
             }
             if txn.left == 0
-                && let Some(txn) = self.clients.txns.remove(&t.txn)
+                && let Some(txn) = self.txns.remove(&t.txn)
             {
                 let reply = match txn.kind {
                     Kind::Deliver(slots) => Reply::Delivered(slots.into_iter().flatten().collect()),
-                    Kind::Delete => Reply::Deleted(self.by(txn.group, txn.generation)),
+                    Kind::Delete => Reply::Deleted(self.by(b, txn.group, txn.generation)),
                 };
-                self.answer_client(txn.req, reply);
+                self.answer_later(b.ctx.now, txn.req, reply);
             }
         }
     }
 
     /// Answers a client as soon as the lease allows it.
-    fn answer_client(&mut self, req: ReqId, reply: Reply) {
-        self.clients.answers.push_back((req, reply, self.ctx.now.boot_us));
+    fn answer_later(&mut self, now: Now, req: ReqId, reply: Reply) {
+        self.answers.push_back((req, reply, now.boot_us));
     }
 
-    pub(super) fn drive_clients(&mut self) {
-        if self.clients.answers.is_empty() {
+    /// One round: answers what waits, where the lease allows it; `serves` as in [`Self::on_client`].
+    pub fn drive(&mut self, ctx: &mut Ctx<Pending>, cluster: &Snapshot<'_>, serves: bool, reported_epoch: u64) {
+        if self.answers.is_empty() {
             return;
         }
-        let careless = self.ctx.plays(Bug::IgnoreLeaseAfterPause) && self.ctx.rested_us() > 2_000_000;
-        if self.service.serves() && (careless || self.cluster.lease_valid(self.ctx.now)) {
-            self.clients.fenced = false;
-            let promised = self.cluster.promised_until();
+        let careless = ctx.plays(Bug::IgnoreLeaseAfterPause) && ctx.rested_us() > 2_000_000;
+        if serves && (careless || cluster.lease_valid) {
+            self.fenced = false;
             assert!(
-                promised <= self.ctx.now.boot_us,
+                cluster.promised_until <= ctx.now.boot_us,
                 "who has promised not to serve does not answer"
             );
-            for (req, reply, _) in std::mem::take(&mut self.clients.answers) {
-                self.ctx.emit(Effect::Reply { req, reply });
+            for (req, reply, _) in std::mem::take(&mut self.answers) {
+                ctx.emit(Effect::Reply { req, reply });
             }
             return;
         }
-        if !self.clients.fenced {
-            self.clients.fenced = true;
-            let (why, epoch) = ("the lease is not valid".to_owned(), self.reported_epoch());
-            self.ctx.event(EventKind::Fenced { why, epoch });
+        if !self.fenced {
+            self.fenced = true;
+            let (why, epoch) = ("the lease is not valid".to_owned(), reported_epoch);
+            ctx.event(EventKind::Fenced { why, epoch });
         }
-        let hold_us = self.config.settings.hold_ms * 1000;
-        while let Some((_, _, since)) = self.clients.answers.front() {
-            if !self.ctx.due(since + hold_us) {
+        while let Some((_, _, since)) = self.answers.front() {
+            if !ctx.due(since + self.hold_us) {
                 break;
             }
-            if let Some((req, _, _)) = self.clients.answers.pop_front() {
-                self.ctx.reply(req, refused("this node has lost the right to serve"));
+            if let Some((req, _, _)) = self.answers.pop_front() {
+                ctx.reply(req, refused("this node has lost the right to serve"));
             }
         }
     }

@@ -1,0 +1,355 @@
+//! Operators: any member may be asked; one that is not in charge passes the command on and the answer back. Who waits for a
+//! majority, or for the end of a stop, waits here.
+
+use super::asker::Asker;
+use super::groups::Groups;
+use super::service::HANDOFF_US;
+use crate::cluster::snapshot::Snapshot;
+use crate::cluster::{Cluster, ProposeError};
+use crate::command::{Command, GroupName};
+use crate::ctx::Ctx;
+use crate::io::{Reply, ReqId};
+use crate::links::PeerStreams;
+use crate::op::Pending;
+use crate::record::{Record, RecordId};
+use crate::wire::Msg;
+use ccr_contract::status::{Intent, ServiceState};
+use std::collections::BTreeMap;
+
+/// How long a command that was passed on may take, in microseconds.
+const FORWARD_US: u64 = 90_000_000;
+/// How long an operator waits for a majority, in microseconds.
+const AGREE_US: u64 = 15_000_000;
+/// How long an operator waits for a stop that was agreed to, in microseconds.
+const STOP_US: u64 = HANDOFF_US + 15_000_000;
+
+/// Operators who have no answer yet.
+#[derive(Debug, Default)]
+pub struct Operators {
+    forwarded: BTreeMap<u64, (ReqId, u64)>,
+    /// Changes of the record that operators wait for.
+    agreeing: Vec<Agreeing>,
+    /// Who waits until the service is stopped.
+    stopping: Vec<Stopping>,
+    /// Who forces the quorum here.
+    forcing: Option<Asker>,
+    next: u64,
+}
+
+/// An operator who waits until a majority has agreed to a change.
+#[derive(Debug)]
+struct Agreeing {
+    asker: Asker,
+    id: RecordId,
+    text: String,
+    until: u64,
+    /// Whether it is a stop: that is done when the service is offline.
+    stop: bool,
+}
+
+/// An operator who waits until the service is offline.
+#[derive(Debug)]
+struct Stopping {
+    asker: Asker,
+    text: String,
+    since: u64,
+}
+
+/// How far the service is offline on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offline {
+    /// Whether it is neither up nor on its way.
+    pub offline: bool,
+    /// Whether the other member has everything.
+    pub given_all: bool,
+}
+
+/// Who carries a command out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Charge {
+    Here,
+    Leader,
+    Owner,
+    Copy,
+}
+
+fn charge(command: &Command) -> Charge {
+    match command {
+        Command::Status | Command::Dump | Command::ForceQuorum => Charge::Here,
+        Command::Move { .. } | Command::Mount { .. } | Command::BackupMark { .. } => Charge::Owner,
+        Command::Suspend { .. } | Command::Resume { .. } | Command::Reseed { .. } => Charge::Copy,
+        Command::MoveGroup { .. }
+        | Command::Stop { .. }
+        | Command::Start
+        | Command::Set { .. }
+        | Command::Evict { .. }
+        | Command::Join { .. } => Charge::Leader,
+    }
+}
+
+/// Where a command is carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// On this node.
+    Here,
+    /// On the other member.
+    Peer,
+    /// Nowhere, and why.
+    Nowhere(String),
+}
+
+/// Where a command of an operator here, or of one that the other member has `passed_on`, is carried out. `cause` says what keeps this
+/// node out of a cluster.
+pub fn route(
+    command: &Command,
+    passed_on: bool,
+    cluster: &Snapshot<'_>,
+    cause: impl FnOnce() -> String,
+) -> Route {
+    let (record, me) = (cluster.record, cluster.me);
+    let charge = charge(command);
+    let of_the_cluster = matches!(charge, Charge::Leader | Charge::Owner);
+    if of_the_cluster && !cluster.up && !matches!(command, Command::BackupMark { .. }) {
+        return Route::Nowhere(format!("{me} is in no cluster with a majority: {}", cause()));
+    }
+    let here = match charge {
+        Charge::Here => true,
+        Charge::Leader => record.quorum_owner == me,
+        Charge::Owner => cluster.is_owner(),
+        Charge::Copy => !cluster.is_owner(),
+    };
+    if here {
+        Route::Here
+    } else if passed_on {
+        Route::Nowhere("neither member is in charge of this now".into())
+    } else if !cluster.peer_up {
+        Route::Nowhere(format!("{} is in charge of this, and is not up", cluster.peer))
+    } else {
+        Route::Peer
+    }
+}
+
+impl Operators {
+    /// The other member is asked.
+    pub fn pass_on(
+        &mut self,
+        ctx: &mut Ctx<Pending>,
+        streams: &mut PeerStreams,
+        peer: &str,
+        req: ReqId,
+        command: Command,
+    ) {
+        self.next += 1;
+        let id = self.next;
+        self.forwarded.insert(id, (req, ctx.now.boot_us + FORWARD_US));
+        streams.send(ctx, peer, &Msg::Forward { id, command });
+    }
+
+    /// The other member answers.
+    pub fn on_answer(&mut self, ctx: &mut Ctx<Pending>, id: u64, done: bool, text: String) {
+        if let Some((req, _)) = self.forwarded.remove(&id) {
+            let reply = if done { Reply::Done(text) } else { Reply::Denied(text) };
+            ctx.reply(req, reply);
+        }
+    }
+
+    /// What changes the record, or forces the quorum: whoever asked is answered when it is done, or cannot be.
+    pub fn perform(
+        &mut self,
+        ctx: &mut Ctx<Pending>,
+        cluster: &mut Cluster,
+        groups: &Groups,
+        asker: Asker,
+        command: Command,
+    ) {
+        let change = match command {
+            Command::Stop { comment } => {
+                let Some(change) = set_intent(&cluster.snapshot(ctx), Intent::Stopped, &comment) else {
+                    return asker.answer(ctx, Reply::Done("the service is Stopped already".into()));
+                };
+                return self.agree(ctx, cluster, asker, change, true);
+            }
+            Command::Start => {
+                let Some(change) = set_intent(&cluster.snapshot(ctx), Intent::Started, "") else {
+                    return asker.answer(ctx, Reply::Done("the service is Started already".into()));
+                };
+                Ok(change)
+            }
+            Command::MoveGroup { group, to } => move_group(ctx, cluster, groups, group, &to),
+            Command::Set { key, value, force } => cluster.set(&key, &value, force),
+            Command::Evict { node } => {
+                let text = format!("{node} is evicted; it holds no vote any more");
+                cluster.set_membership(&node, true, ctx).map(|next| (next, text))
+            }
+            Command::Join { node } => {
+                let text = format!("{node} may join again");
+                cluster.set_membership(&node, false, ctx).map(|next| (next, text))
+            }
+            Command::ForceQuorum => {
+                return match cluster.force_quorum(ctx) {
+                    Ok(()) => self.forcing = Some(asker),
+                    Err(why) => asker.deny(ctx, why),
+                };
+            }
+            other => unreachable!("{other:?} changes no record"),
+        };
+        match change {
+            Ok(change) => self.agree(ctx, cluster, asker, change, false),
+            Err(why) => asker.deny(ctx, why),
+        }
+    }
+
+    /// Changes the record; the operator is answered when a majority has the change, or when it is clear that it has not. Whoever
+    /// stops the service is answered when it is offline.
+    fn agree(
+        &mut self,
+        ctx: &mut Ctx<Pending>,
+        cluster: &mut Cluster,
+        asker: Asker,
+        (next, text): (Record, String),
+        stop: bool,
+    ) {
+        let (id, until) = (next.id.clone(), ctx.now.boot_us + AGREE_US);
+        match cluster.propose(ctx, next) {
+            Ok(()) => self.agreeing.push(Agreeing {
+                asker,
+                id,
+                text,
+                until,
+                stop,
+            }),
+            Err(ProposeError::Busy) => asker.deny(ctx, "another change is under way: try again"),
+            Err(ProposeError::NotLeader) => asker.deny(ctx, "this node leads no cluster with a majority"),
+        }
+    }
+
+    /// One round: answers whose turn it is.
+    pub fn drive(&mut self, ctx: &mut Ctx<Pending>, cluster: &mut Cluster, here: Offline) {
+        self.drive_agreeing(ctx, cluster);
+        let snapshot = cluster.snapshot(ctx);
+        self.stopping.retain(|w| match stop_outcome(ctx, &snapshot, here, w.since) {
+            Some(more) => {
+                let text = format!("{}{more}", w.text);
+                w.asker.clone().answer(ctx, Reply::Done(text));
+                false
+            }
+            None => true,
+        });
+        if let Some(outcome) = cluster.force_outcome()
+            && let Some(asker) = self.forcing.take()
+        {
+            asker.answer(ctx, outcome.map_or_else(Reply::Denied, Reply::Done));
+        }
+        let forwarded = self.forwarded.iter();
+        let late = forwarded.filter(|(_, (_, until))| ctx.due(*until)).map(|(id, _)| *id);
+        for id in late.collect::<Vec<_>>() {
+            self.on_answer(ctx, id, false, format!("no answer from {}", cluster.peer_name()));
+        }
+    }
+
+    fn drive_agreeing(&mut self, ctx: &mut Ctx<Pending>, cluster: &Cluster) {
+        let stopping = &mut self.stopping;
+        self.agreeing.retain(|w| {
+            let (now, id) = (&cluster.record().id, &w.id);
+            let agreed = cluster.has_agreed(id);
+            let reply = if agreed && w.stop {
+                stopping.push(Stopping {
+                    asker: w.asker.clone(),
+                    text: w.text.clone(),
+                    since: ctx.now.boot_us,
+                });
+                return false;
+            } else if agreed {
+                Reply::Done(w.text.clone())
+            } else if cluster.committed() && now != id && now.covers(id) {
+                Reply::Denied("another decision of the cluster was first: look at its status, and try again".into())
+            } else if ctx.due(w.until) {
+                Reply::Denied("no majority has agreed to it yet".into())
+            } else {
+                return true;
+            };
+            w.asker.clone().answer(ctx, reply);
+            false
+        });
+    }
+}
+
+/// The record with another intent; none where it has this one.
+fn set_intent(cluster: &Snapshot<'_>, intent: Intent, comment: &str) -> Option<(Record, String)> {
+    let record = cluster.record;
+    if record.intent == intent {
+        return None;
+    }
+    let text = format!("{intent:?}: {comment}");
+    let next = record.next(cluster.epoch_owner);
+    if intent == Intent::Stopped {
+        return Some((next.stopped(), text));
+    }
+    // Where all is that was acknowledged, if that one is there.
+    let there = |node: &str| node == cluster.me || cluster.peer_up;
+    let sole_copy = next.sole_copy.as_ref().filter(|h| next.served.contains(&h.epoch));
+    let owner = sole_copy.map(|h| &h.node).filter(|n| there(n)).unwrap_or(&next.owner);
+    let owner = owner.clone();
+    let mut next = next.appoint(cluster.epoch_owner, &owner, false);
+    next.intent = intent;
+    Some((next, text))
+}
+
+/// The record with another owner of a group, and what to tell the operator when it is agreed to.
+fn move_group(
+    ctx: &Ctx<Pending>,
+    cluster: &Cluster,
+    groups: &Groups,
+    group: GroupName,
+    to: &str,
+) -> Result<(Record, String), String> {
+    let snapshot = cluster.snapshot(ctx);
+    if to != snapshot.me && to != snapshot.peer {
+        return Err(format!("`{}` is not a member", to.escape_debug()));
+    }
+    if to != snapshot.me && !snapshot.peer_up {
+        return Err(format!("{to} is not up"));
+    }
+    let text = format!("moved to {to} without any check of its health");
+    match group {
+        GroupName::Cluster if cluster.is_online_on(to) => Err(format!("the Cluster Group is on {to} already")),
+        GroupName::Cluster => Ok((cluster.bring_online_on(to)?, text)),
+        GroupName::Service if snapshot.record.owner == to => Err(format!("the service group is on {to} already")),
+        GroupName::Service => {
+            let next = snapshot.record.next(snapshot.epoch_owner);
+            let next = next.appoint(snapshot.epoch_owner, to, false);
+            let lag = groups.lag_on(&snapshot, ctx.now.boot_us, to);
+            Ok((next, format!("{text}: {lag}")))
+        }
+    }
+}
+
+/// What there is to say of a stop; nothing as long as it is under way.
+fn stop_outcome(ctx: &mut Ctx<Pending>, cluster: &Snapshot<'_>, here: Offline, since: u64) -> Option<String> {
+    let late = ctx.due(since + STOP_US);
+    let record = cluster.record;
+    if record.intent != Intent::Stopped {
+        return Some("; it was started again meanwhile".into());
+    }
+    let Offline { offline, given_all } = if cluster.is_owner() {
+        here
+    } else {
+        let view = cluster.member_heartbeat().filter(|v| v.id == record.id);
+        Offline {
+            offline: view.is_some_and(|v| {
+                v.service_epoch == 0 && matches!(v.service, ServiceState::Offline | ServiceState::Failed)
+            }),
+            given_all: view.is_some_and(|v| v.handed_over),
+        }
+    };
+    match &record.sole_copy {
+        // That both have everything must be known to a majority.
+        None if offline && cluster.committed => Some(String::new()),
+        Some(sole_copy) if offline && !given_all => Some(format!(
+            "; only {} has all that was acknowledged: the service starts with it, or dismounted until `mount` accepts the loss",
+            sole_copy.node
+        )),
+        _ if late => Some("; it is not offline yet".into()),
+        _ => None,
+    }
+}
