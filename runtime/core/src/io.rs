@@ -478,6 +478,8 @@ pub enum Reply {
     Dump(Box<Dump>),
     /// To any other command that was carried out: what to tell the operator.
     Done(String),
+    /// To any other command that asks for what is so already: nothing was done.
+    Unchanged(String),
     /// To a command that was refused, or failed: why. Nothing was changed, or the text says what was.
     Denied(String),
 }
@@ -488,10 +490,25 @@ pub trait Node: std::fmt::Debug {
     fn step(&mut self, now: Now, input: Input) -> Vec<Effect>;
     /// The boot-time instant, in microseconds, at which [`Input::Tick`] is due at the latest.
     fn next_deadline(&self) -> Option<u64>;
+    /// What keeps it from being well until an operator does something about it; `status` says the same in words.
+    fn obstacles(&self) -> Vec<Obstacle> {
+        Vec::new()
+    }
     /// What it holds in memory, for whoever checks that it is bounded.
     fn memory_use(&self) -> MemoryUse {
         MemoryUse::default()
     }
+}
+
+/// What only an operator ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The witness has voted for a cluster that this node does not know.
+    NewerCluster,
+    /// The record of the cluster is gone, and there are logs that tell of one.
+    RecordLost,
+    /// A file of a database that is served here is damaged, and the other member cannot give it.
+    Irreparable,
 }
 
 /// What a node holds in memory that grows with what is asked of it.

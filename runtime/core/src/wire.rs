@@ -310,6 +310,9 @@ pub enum Msg {
         id: u64,
         /// Whether it was carried out.
         done: bool,
+        /// Whether it was so already.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unchanged: bool,
         /// What to tell the operator.
         text: String,
     },

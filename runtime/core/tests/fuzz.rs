@@ -227,7 +227,8 @@ fn frames() {
         },
         Msg::Answer {
             id: 3,
-            done: false,
+            done: true,
+            unchanged: true,
             text: "no".into(),
         },
     ];

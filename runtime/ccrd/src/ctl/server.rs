@@ -184,7 +184,7 @@ async fn ask(core: &Core, command: Command) -> Answer {
     match core.operator(command).await {
         Ok(Reply::Status(s)) => Answer::Status(s),
         Ok(Reply::Dump(d)) => Answer::Dump(d),
-        Ok(Reply::Done(text)) => Answer::Done(text),
+        Ok(Reply::Done(text) | Reply::Unchanged(text)) => Answer::Done(text),
         Ok(Reply::Denied(why)) => Answer::Denied(why),
         Ok(other) => Answer::Failed(format!("the daemon answered something else: {other:?}")),
         Err(why) => Answer::Failed(why),

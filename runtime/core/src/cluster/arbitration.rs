@@ -66,6 +66,24 @@ enum AttemptFailure {
     Working,
 }
 
+/// Why the witness gives no vote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NoVote {
+    /// It has voted for a cluster that this node does not know.
+    NewerCluster,
+    /// Anything else, in words.
+    Other(String),
+}
+
+impl std::fmt::Display for NoVote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NewerCluster => "the witness has voted for a newer cluster",
+            Self::Other(why) => why,
+        })
+    }
+}
+
 /// What this node knows of the witness and does with it.
 #[derive(Debug, Default)]
 pub struct Witness {
@@ -84,7 +102,7 @@ pub struct Witness {
     /// What was told last of attempts that gave nothing, and when.
     last_loss_reported: Option<(AttemptFailure, u64)>,
     /// Why the last attempt gave nothing.
-    pub(super) why: Option<String>,
+    pub(super) why: Option<NoVote>,
     /// As what this node arbitrates, where it does and has said so: the previous owner, or a challenger.
     claimant: Option<Claimant>,
     probing: bool,
@@ -150,7 +168,7 @@ impl Cluster {
 
     /// Whether the witness's vote is needed now.
     fn wants_witness(&mut self, ctx: &mut Ctx<Pending>) -> bool {
-        if self.witness_path.is_none() || self.single_member || self.saved.witness_change_pending {
+        if self.witness_path.is_none() || self.electorate.is_one_member() || self.saved.witness_change_pending {
             return false;
         }
         let delay_us = self.settings.arbitration_delay_ms * 1000;
@@ -160,7 +178,7 @@ impl Cluster {
         match self.membership {
             Membership::Up { .. } if leader => self.peer_suspect(ctx) || self.peer.view.is_none() || keeps,
             Membership::Up { .. } => (self.peer_lost(ctx) && ctx.due(self.isolated_since_lost() + delay_us)) || keeps,
-            Membership::Forming { .. } if self.force.requested => true,
+            Membership::Forming { .. } if self.force.is_requested() => true,
             Membership::Forming { isolated_since } => {
                 if self.peer_is_there(ctx) {
                     return false;
@@ -177,7 +195,7 @@ impl Cluster {
                 let from = isolated_since.max(heard);
                 ctx.due(from + self.node_tolerance_us() + if owner { 0 } else { delay_us })
             }
-            Membership::Unread | Membership::Evicted => false,
+            Membership::Unread | Membership::Restarting { .. } | Membership::Evicted => false,
         }
     }
     fn leased_or_idle(&self, now: Now) -> bool {
@@ -241,7 +259,7 @@ impl Cluster {
             id: self.saved.record.id.clone(),
             writer: self.me.clone(),
             held,
-            forced: self.force.mark,
+            forced: self.force.is_marked(),
             beat: self.witness.beat,
             intent: self.saved.record.intent,
         };
@@ -286,14 +304,14 @@ impl Cluster {
             (WitnessStep::Open, WitnessResult::Opened(content)) => self.opened(ctx, &content),
             (WitnessStep::Open, WitnessResult::Held) => {
                 let why = "the other member holds the file";
-                if self.force.requested {
+                if self.force.is_requested() {
                     self.force_refused(why);
                 }
                 self.not_won(ctx, why, AttemptFailure::Free);
             }
             (WitnessStep::Open, WitnessResult::Failed(why)) => {
                 self.not_won(ctx, &why, AttemptFailure::Working);
-                if self.force.requested && self.is_forming() && self.saving.is_none() {
+                if self.force.is_requested() && self.is_forming() && self.saving.is_none() {
                     self.force_alone(ctx, &format!("the witness cannot be seen ({why})"));
                 }
             }
@@ -316,7 +334,7 @@ impl Cluster {
                 // What was held and is lost is asked for again at once; what could never be written is not.
                 let wait = if voted { 0 } else { self.next_wait(ctx) };
                 self.witness.retry_at = ctx.now.boot_us + wait;
-                self.report_lost(ctx, &format!("{result:?}"), AttemptFailure::Working);
+                self.report_lost(ctx, NoVote::Other(format!("{result:?}")), AttemptFailure::Working);
             }
             (WitnessStep::Open, WitnessResult::Done) => {
                 self.not_won(ctx, "no answer that makes sense", AttemptFailure::Working)
@@ -354,10 +372,10 @@ impl Cluster {
             Ok(file) => file,
             Err(e) => {
                 let why = format!("the witness file is not readable: {e}");
-                if self.force.requested {
+                if self.force.is_requested() {
                     self.force_refused(&why);
                 }
-                return self.refuse(ctx, &why);
+                return self.refuse(ctx, NoVote::Other(why));
             }
         };
         assert!(
@@ -370,19 +388,20 @@ impl Cluster {
         };
         self.witness.beat_at = ctx.now.boot_us;
         let floor = file.as_ref().map(|f| f.id.clone()).unwrap_or_default();
-        if self.force.requested && self.is_forming() && self.saving.is_none() {
+        if self.force.is_requested() && self.is_forming() && self.saving.is_none() {
             if let Err(why) = self.force_with_witness(ctx, file.as_ref()) {
-                return self.refuse(ctx, &why);
+                return self.refuse(ctx, NoVote::Other(why));
             }
             self.wait_for_holder(ctx, file.as_ref());
             return;
         }
         if let Some(file) = &file {
             if file.cluster != self.name {
-                return self.refuse(ctx, &format!("the witness file belongs to cluster {}", file.cluster));
+                let why = format!("the witness file belongs to cluster {}", file.cluster);
+                return self.refuse(ctx, NoVote::Other(why));
             }
             if let Some(why) = self.forced_elsewhere(file) {
-                return self.refuse(ctx, &why);
+                return self.refuse(ctx, NoVote::Other(why));
             }
             // Its own unfinished claim is no news: nobody else can have agreed to it.
             let own = file.id.by == self.me && file.writer == self.me && file.id.epoch <= self.saved.highest_epoch;
@@ -393,7 +412,7 @@ impl Cluster {
                     epoch: self.epoch(),
                     tag: self.saved.record.id.tag,
                 });
-                return self.refuse(ctx, "the witness has voted for a newer cluster");
+                return self.refuse(ctx, NoVote::NewerCluster);
             }
         }
         self.wait_for_holder(ctx, file.as_ref());
@@ -411,23 +430,24 @@ impl Cluster {
     }
 
     /// Not to be held by us: close, and look again after a while.
-    fn refuse(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
+    fn refuse(&mut self, ctx: &mut Ctx<Pending>, why: NoVote) {
         self.witness.lock = WitnessLock::Closing { voted: false };
         ctx.witness(
             Pending::Witness(WitnessStep::Close),
             WitnessAction::Close,
             self.timeout_us(),
         );
+        let text = why.to_string();
         self.retry_later(ctx, why, AttemptFailure::Ours);
-        self.lose_quorum(ctx, why);
+        self.lose_quorum(ctx, &text);
     }
 
     fn not_won(&mut self, ctx: &mut Ctx<Pending>, why: &str, refused: AttemptFailure) {
         self.witness.lock = WitnessLock::No;
-        self.retry_later(ctx, why, refused);
+        self.retry_later(ctx, NoVote::Other(why.to_owned()), refused);
     }
 
-    fn retry_later(&mut self, ctx: &mut Ctx<Pending>, why: &str, refused: AttemptFailure) {
+    fn retry_later(&mut self, ctx: &mut Ctx<Pending>, why: NoVote, refused: AttemptFailure) {
         let wait = match refused {
             AttemptFailure::Ours => self.settings.witness_check_ms * 1000,
             AttemptFailure::Free => RETRY_US,
@@ -465,15 +485,15 @@ impl Cluster {
     }
 
     /// Once for each time that it was had or asked for, and when the reason is another one.
-    fn report_lost(&mut self, ctx: &mut Ctx<Pending>, why: &str, kind: AttemptFailure) {
-        self.witness.why = Some(why.to_owned());
+    fn report_lost(&mut self, ctx: &mut Ctx<Pending>, why: NoVote, kind: AttemptFailure) {
         let now = ctx.now.boot_us;
         let last = self.witness.last_loss_reported;
         if last.is_none_or(|(before, at)| before != kind && now >= at + REPORT_US) {
             self.witness.last_loss_reported = Some((kind, now));
-            let (why, epoch) = (why.to_owned(), self.epoch());
+            let (why, epoch) = (why.to_string(), self.epoch());
             ctx.event(EventKind::ArbitrationLost { why, epoch });
         }
+        self.witness.why = Some(why);
     }
 
     fn probed(&mut self, ctx: &mut Ctx<Pending>, result: WitnessResult) {

@@ -20,12 +20,73 @@ const EPOCHS_AHEAD: u64 = 1_000;
 /// An operator's force on this node.
 #[derive(Debug, Default)]
 pub(super) struct Force {
+    request: Request,
+    quorum: ForcedQuorum,
+}
+
+/// What became of the order.
+#[derive(Debug, Default)]
+enum Request {
+    /// There is none.
+    #[default]
+    None,
     /// It waits for what the witness says.
-    pub requested: bool,
+    Waits,
+    /// It was carried out, or refused, and whoever gave it was not told yet.
+    Decided(Result<String, String>),
+}
+
+/// How far the cluster rests on a force.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum ForcedQuorum {
+    /// Not at all.
+    #[default]
+    No,
     /// The witness file says that the quorum was forced, until both members are there again.
-    pub mark: bool,
-    /// What came of it.
-    outcome: Option<Result<String, String>>,
+    Marked,
+    /// That, and the force stands in for a second vote, until there is one, or the quorum is lost.
+    StandsIn,
+}
+
+impl Force {
+    /// Whether an order waits for the witness.
+    pub fn is_requested(&self) -> bool {
+        matches!(self.request, Request::Waits)
+    }
+    /// Whether the witness file says that the quorum was forced.
+    pub fn is_marked(&self) -> bool {
+        self.quorum != ForcedQuorum::No
+    }
+    /// Whether it stands in for a second vote.
+    pub fn stands_in(&self) -> bool {
+        self.quorum == ForcedQuorum::StandsIn
+    }
+    fn decided(&mut self, outcome: Result<String, String>) {
+        self.request = Request::Decided(outcome);
+    }
+    fn take_outcome(&mut self) -> Option<Result<String, String>> {
+        match std::mem::take(&mut self.request) {
+            Request::Decided(outcome) => Some(outcome),
+            other => {
+                self.request = other;
+                None
+            }
+        }
+    }
+    /// Both members are there, or a second vote is.
+    fn regular(&mut self, has_peer: bool, voted: bool) {
+        self.quorum = match self.quorum {
+            _ if has_peer => ForcedQuorum::No,
+            ForcedQuorum::StandsIn if voted => ForcedQuorum::Marked,
+            quorum => quorum,
+        };
+    }
+    /// There is no majority any more, and nothing that stands in for one.
+    pub fn quorum_lost(&mut self) {
+        if self.stands_in() {
+            self.quorum = ForcedQuorum::Marked;
+        }
+    }
 }
 
 impl Cluster {
@@ -42,31 +103,29 @@ impl Cluster {
                 self.peer.name
             ));
         }
-        if !self.is_forming() || self.saving.is_some() || self.force.requested {
+        if !self.is_forming() || self.saving.is_some() || !matches!(self.force.request, Request::None) {
             return Err("this node is busy: try again".into());
         }
         if self.witness_path.is_none() {
             self.force_alone(ctx, "there is no witness");
             return Ok(());
         }
-        self.force.requested = true;
+        self.force.request = Request::Waits;
         self.witness.attempt_now();
         Ok(())
     }
 
     /// What came of a force, once.
     pub fn force_outcome(&mut self) -> Option<Result<String, String>> {
-        self.force.outcome.take()
+        self.force.take_outcome()
     }
 
     /// Nobody keeps this node from it, as far as it can see; the witness is not seen.
     pub(super) fn force_alone(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
-        self.force.requested = false;
-        self.lease.forced = true;
-        self.claim_by_force(ctx, 0, why);
-        self.force.outcome = Some(Ok(format!(
-            "forced in epoch {}; {why}, so that nothing keeps the other member from the same",
-            self.force_epoch()
+        self.force.quorum = ForcedQuorum::StandsIn;
+        let epoch = self.claim_by_force(ctx, 0, why);
+        self.force.decided(Ok(format!(
+            "forced in epoch {epoch}; {why}, so that nothing keeps the other member from the same"
         )));
     }
 
@@ -76,28 +135,28 @@ impl Cluster {
         ctx: &mut Ctx<Pending>,
         file: Option<&WitnessFile>,
     ) -> Result<(), String> {
-        self.force.requested = false;
         let refusal = match file {
             Some(f) if f.cluster != self.name => Some(format!("the witness file belongs to cluster {}", f.cluster)),
             Some(f) => self.forced_elsewhere(f),
             None => None,
         };
         if let Some(why) = refusal {
-            self.force.outcome = Some(Err(why.clone()));
+            self.force_refused(&why);
             return Err(why);
         }
-        self.claim_by_force(ctx, file.map_or(0, |f| f.id.epoch), "recorded at the witness");
-        self.force.outcome = Some(Ok(format!(
-            "forced in epoch {}, recorded at the witness",
-            self.force_epoch()
-        )));
+        if !self.force.stands_in() {
+            self.force.quorum = ForcedQuorum::Marked;
+        }
+        let highest = file.map_or(0, |f| f.id.epoch);
+        let epoch = self.claim_by_force(ctx, highest, "recorded at the witness");
+        self.force
+            .decided(Ok(format!("forced in epoch {epoch}, recorded at the witness")));
         Ok(())
     }
 
     /// The witness says no: the other member has it.
     pub(super) fn force_refused(&mut self, why: &str) {
-        self.force.requested = false;
-        self.force.outcome = Some(Err(why.to_owned()));
+        self.force.decided(Err(why.to_owned()));
     }
 
     /// Whether the file says that the other member was forced, without this node knowing of it.
@@ -113,21 +172,12 @@ impl Cluster {
 
     /// A regular majority has followed.
     pub(super) fn end_force(&mut self) {
-        let has_peer = self.membership.has_peer();
-        if has_peer {
-            self.force.mark = false;
-        }
-        if has_peer || self.witness.voted_for(&self.saved.record.id) {
-            self.lease.forced = false;
-        }
+        let voted = self.witness.voted_for(&self.saved.record.id);
+        self.force.regular(self.membership.has_peer(), voted);
     }
 
-    fn force_epoch(&self) -> u64 {
-        self.saving.as_ref().map_or(self.epoch(), |s| s.record.id.epoch)
-    }
-
-    fn claim_by_force(&mut self, ctx: &mut Ctx<Pending>, highest_epoch: u64, why: &str) {
-        self.force.mark = true;
+    /// Claims the cluster; returns the epoch of that.
+    fn claim_by_force(&mut self, ctx: &mut Ctx<Pending>, highest_epoch: u64, why: &str) -> u64 {
         let floor = self.saved.record.id.clone();
         let ahead = highest_epoch.max(self.saved.highest_epoch) + EPOCHS_AHEAD;
         let mut record = self.claimed(floor, ahead.max(ctx.now.rtc_us / 1_000_000));
@@ -136,8 +186,47 @@ impl Cluster {
         record.owner.clone_from(&self.me);
         record.owner_epoch = record.id.epoch;
         (record.clean, record.redeliver) = (false, true);
+        let (epoch, why) = (record.id.epoch, why.to_owned());
         self.save(ctx, record, false);
-        let (epoch, why) = (self.force_epoch(), why.to_owned());
         ctx.event(EventKind::QuorumForced { epoch, why });
+        epoch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_force_stands_in_until_a_vote_follows_and_marks_until_both_are_there() {
+        let state = |f: &Force| (f.is_marked(), f.stands_in());
+        let mut force = Force {
+            quorum: ForcedQuorum::StandsIn,
+            ..Force::default()
+        };
+        force.regular(false, false);
+        assert_eq!(state(&force), (true, true));
+        force.regular(false, true);
+        assert_eq!(state(&force), (true, false), "the witness has voted");
+        force.regular(false, true);
+        assert_eq!(state(&force), (true, false));
+        force.regular(true, false);
+        assert_eq!(state(&force), (false, false));
+        force.quorum = ForcedQuorum::StandsIn;
+        force.quorum_lost();
+        assert_eq!(state(&force), (true, false), "it stands in once");
+    }
+
+    #[test]
+    fn an_outcome_is_told_once_and_a_request_is_none() {
+        let mut force = Force {
+            request: Request::Waits,
+            ..Force::default()
+        };
+        assert_eq!((force.take_outcome(), force.is_requested()), (None, true));
+        force.decided(Err("no".into()));
+        assert!(!force.is_requested());
+        assert_eq!(force.take_outcome(), Some(Err("no".into())));
+        assert_eq!(force.take_outcome(), None);
     }
 }

@@ -11,7 +11,7 @@ use record::Record;
 
 impl Cluster {
     pub(super) fn drive_forming(&mut self, ctx: &mut Ctx<Pending>) {
-        if self.single_member && self.saving.is_none() && self.saved.committed {
+        if self.electorate.is_one_member() && self.saving.is_none() && self.saved.committed {
             return self.become_up(ctx, PeerMembership::Apart, |epoch| EventKind::ClusterFormed { epoch });
         }
         let there = self.peer_is_there(ctx);

@@ -28,8 +28,6 @@ pub struct Lease {
     witness: Option<Now>,
     /// A planted bug: only the boot-time clock is looked at.
     pub(super) boot_clock_only: bool,
-    /// Set while an operator's force stands in for a majority.
-    pub forced: bool,
 }
 
 impl Lease {
@@ -59,7 +57,7 @@ impl Lease {
     }
     /// Nothing gives a right to serve any more.
     pub fn end(&mut self) {
-        (self.member, self.witness, self.forced) = (None, None, false);
+        (self.member, self.witness) = (None, None);
     }
     /// Whether this node may serve now.
     pub fn valid(&self, now: Now, member_us: u64, witness_us: u64) -> bool {
@@ -70,9 +68,7 @@ impl Lease {
             },
             _ => now,
         };
-        self.forced
-            || runs(self.member, now(self.member), member_us)
-            || runs(self.witness, now(self.witness), witness_us)
+        runs(self.member, now(self.member), member_us) || runs(self.witness, now(self.witness), witness_us)
     }
     /// Whether the other member's grant alone allows it.
     pub fn by_member(&self, now: Now, member_us: u64) -> bool {

@@ -283,11 +283,9 @@ impl Cluster {
             });
         }
         if restart && self.is_up() {
-            let (why, epoch) = ("the heartbeat settings changed".to_owned(), self.epoch());
-            ctx.event(EventKind::Restarting { why, epoch });
-            self.lose_quorum(ctx, "the cluster service restarts");
             // As long as the original's services took: the other member misses it, and looks for another majority.
-            self.restart_at = ctx.now.boot_us + self.node_tolerance_us() + self.patience_us() + RESTART_US;
+            let until = ctx.now.boot_us + self.node_tolerance_us() + self.patience_us() + RESTART_US;
+            self.restart(ctx, until);
         }
         self.use_witness(ctx);
         if committed {

@@ -4,9 +4,11 @@
 //!            cluster.json read               second vote: become_up
 //!   Unread ------------------> Forming ------------------------------> Up
 //!                               ^  ^   <------------------------------  |
-//!                     taken back|  |            lose_quorum             |
-//!                               |  +---------- Evicted <----------------+
-//!                               +----------------+        evicted
+//!                               |  |            lose_quorum             |
+//!                               |  +-------- Restarting <---------------+
+//!                     taken back|    in time     new heartbeat settings |
+//!                               +----------- Evicted <------------------+
+//!                                                         evicted
 //! ```
 
 use super::Cluster;
@@ -25,6 +27,13 @@ pub(super) enum Membership {
         /// Since when.
         isolated_since: u64,
     },
+    /// The cluster service is away, for new heartbeat settings; then it looks for a cluster again.
+    Restarting {
+        /// Until when.
+        until: u64,
+        /// Since when there has been nobody to form one with.
+        isolated_since: u64,
+    },
     /// It is in a cluster that has a majority.
     Up {
         /// What the other member is to this cluster.
@@ -34,6 +43,29 @@ pub(super) enum Membership {
     },
     /// An operator shut it out.
     Evicted,
+}
+
+/// Who votes, as a majority has agreed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Electorate {
+    /// Both members, and the witness where there is one.
+    Full,
+    /// This node: the other member was evicted.
+    OneMember,
+}
+
+impl Electorate {
+    /// Whether this node is the whole cluster.
+    pub fn is_one_member(self) -> bool {
+        self == Self::OneMember
+    }
+    /// How many votes there are, with a witness or without.
+    pub fn votes(self, witness: bool) -> u32 {
+        match self {
+            Self::Full => 2 + u32::from(witness),
+            Self::OneMember => 1,
+        }
+    }
 }
 
 /// What the other member is to the cluster of this node.
@@ -53,7 +85,7 @@ impl Membership {
     /// What is told to the other member.
     pub fn phase(self) -> Phase {
         match self {
-            Self::Unread | Self::Forming { .. } => Phase::Forming,
+            Self::Unread | Self::Forming { .. } | Self::Restarting { .. } => Phase::Forming,
             Self::Up { .. } => Phase::Up,
             Self::Evicted => Phase::Evicted,
         }
@@ -65,7 +97,9 @@ impl Membership {
     /// Since when this node has been alone; the present, where it is not.
     pub fn isolated_since(self, now: u64) -> u64 {
         match self {
-            Self::Forming { isolated_since } | Self::Up { isolated_since, .. } => isolated_since,
+            Self::Forming { isolated_since }
+            | Self::Restarting { isolated_since, .. }
+            | Self::Up { isolated_since, .. } => isolated_since,
             Self::Unread | Self::Evicted => now,
         }
     }
@@ -73,6 +107,16 @@ impl Membership {
     pub fn not_alone(&mut self, now: u64) {
         if let Self::Forming { isolated_since } | Self::Up { isolated_since, .. } = self {
             *isolated_since = now;
+        }
+    }
+    /// Whether it looks for a cluster, at once or when it is back.
+    pub fn is_forming(self) -> bool {
+        matches!(self, Self::Forming { .. } | Self::Restarting { .. })
+    }
+    /// The cluster service is back.
+    pub fn restarted(&mut self) {
+        if let Self::Restarting { isolated_since, .. } = *self {
+            *self = Self::Forming { isolated_since };
         }
     }
     /// Another life of the other member was heard.
@@ -149,9 +193,19 @@ impl Cluster {
         let isolated_since = ctx.now.boot_us;
         self.membership = Membership::Forming { isolated_since };
         self.lease.end();
+        self.force.quorum_lost();
         self.beat_now = true;
         let (why, epoch) = (why.to_owned(), self.epoch());
         ctx.event(EventKind::QuorumLost { why, epoch });
+    }
+
+    /// The cluster service restarts, and is away until then.
+    pub(super) fn restart(&mut self, ctx: &mut Ctx<Pending>, until: u64) {
+        let (why, epoch) = ("the heartbeat settings changed".to_owned(), self.epoch());
+        ctx.event(EventKind::Restarting { why, epoch });
+        self.lose_quorum(ctx, "the cluster service restarts");
+        let isolated_since = ctx.now.boot_us;
+        self.membership = Membership::Restarting { until, isolated_since };
     }
 
     /// A majority has agreed to who is evicted, and who is not.
@@ -161,7 +215,7 @@ impl Cluster {
         if gone && self.membership.has_peer() {
             self.remove_peer(ctx, "evicted");
         }
-        self.single_member = gone;
+        self.electorate = if gone { Electorate::OneMember } else { Electorate::Full };
         if me_gone && self.membership != Membership::Evicted {
             self.lose_quorum(ctx, "an operator evicted this node");
             self.membership = Membership::Evicted;

@@ -30,7 +30,7 @@ use ccr_contract::event::EventKind;
 use ccr_contract::status::ServiceState;
 use heartbeat::Peer;
 use lease::{Lease, MAX_UNSEEN_PAUSE_US};
-use membership::{Membership, PeerMembership};
+use membership::{Electorate, Membership, PeerMembership};
 use std::collections::VecDeque;
 use votes::PeerVote;
 
@@ -74,10 +74,7 @@ pub struct Cluster {
     /// The witness in force.
     witness_path: Option<String>,
     force: force::Force,
-    /// The other member was evicted, with a majority's consent: this node is the whole cluster.
-    single_member: bool,
-    /// The cluster service is away until then.
-    restart_at: u64,
+    electorate: Electorate,
     membership: Membership,
     incarnation: u64,
     saved: PersistentState,
@@ -124,8 +121,7 @@ impl Cluster {
             service_network: config.service_network.clone(),
             witness_path: config.witness.as_ref().map(|w| w.path.clone()),
             force: force::Force::default(),
-            single_member: false,
-            restart_at: 0,
+            electorate: Electorate::Full,
             membership: Membership::Unread,
             incarnation,
             saved: PersistentState {
@@ -203,7 +199,7 @@ impl Cluster {
     }
     /// Whether this node looks for a cluster.
     fn is_forming(&self) -> bool {
-        matches!(self.membership, Membership::Forming { .. })
+        self.membership.is_forming()
     }
     /// Whether this node has no record, and logs that tell of one, or that were not read yet.
     fn has_lost_its_record(&self) -> bool {
@@ -223,12 +219,14 @@ impl Cluster {
     }
     /// Whether an answer may leave now.
     pub fn lease_valid(&self, now: Now) -> bool {
-        self.is_up() && (self.single_member || self.lease.valid(now, self.member_lease_us(), self.witness_lease_us()))
+        let (member_us, witness_us) = (self.member_lease_us(), self.witness_lease_us());
+        let needs_none = self.electorate.is_one_member() || self.force.stands_in();
+        self.is_up() && (needs_none || self.lease.valid(now, member_us, witness_us))
     }
     /// The boot-time instant at which the lease ends, where it does.
     fn lease_ends(&self) -> Option<u64> {
         let ends = self.lease.ends(self.member_lease_us(), self.witness_lease_us());
-        ends.filter(|_| !self.single_member && !self.lease.forced)
+        ends.filter(|_| !self.electorate.is_one_member() && !self.force.stands_in())
     }
     fn member_lease_us(&self) -> u64 {
         self.settings.lease_ms * 1000
@@ -302,13 +300,17 @@ impl Cluster {
 
     /// One round: looks at the time and at what arrived, and acts.
     pub fn drive(&mut self, ctx: &mut Ctx<Pending>, report: NodeReport) {
-        if self.membership == Membership::Unread {
-            return;
+        match self.membership {
+            Membership::Unread => return,
+            Membership::Restarting { until, .. } if !ctx.due(until) => return self.probe_witness(ctx),
+            Membership::Restarting { .. } => self.membership.restarted(),
+            Membership::Forming { .. } | Membership::Up { .. } | Membership::Evicted => {}
         }
-        if !ctx.due(self.restart_at) {
-            return self.probe_witness(ctx);
-        }
-        if self.force.requested && !self.is_forming() {
+        assert!(
+            report.service != ServiceState::Online || self.lease_valid(ctx.now),
+            "who is online has a valid lease, is the whole cluster, or was forced"
+        );
+        if self.force.is_requested() && !self.is_forming() {
             self.force_refused("a regular cluster was formed meanwhile");
         }
         let same = |r: &NodeReport| (r.service, r.service_epoch, r.wants_lease, r.handed_over, r.redelivered);
@@ -333,7 +335,7 @@ impl Cluster {
             Membership::Up { .. } => self.drive_up(ctx),
             Membership::Forming { .. } => self.drive_forming(ctx),
             Membership::Evicted => self.drive_evicted(ctx),
-            Membership::Unread => {}
+            Membership::Unread | Membership::Restarting { .. } => {}
         }
         self.drive_witness(ctx);
         self.commit(ctx);
@@ -412,8 +414,8 @@ impl Cluster {
         votes::Hold {
             peer,
             witness: self.witness.holds(),
-            forced: self.lease.forced,
-            single_member: self.single_member,
+            forced: self.force.stands_in(),
+            single_member: self.electorate.is_one_member(),
         }
     }
 
@@ -459,8 +461,8 @@ impl Cluster {
             up: self.is_up(),
             peer,
             witness: self.witness.voted_for(&self.saved.record.id),
-            forced: self.lease.forced,
-            single_member: self.single_member,
+            forced: self.force.stands_in(),
+            single_member: self.electorate.is_one_member(),
             witness_change_pending: self.saved.witness_change_pending,
         });
         if !second {

@@ -1,35 +1,42 @@
 //! The cluster layer's part of `status`.
 
+use super::arbitration::NoVote;
 use super::membership::Membership;
 use super::{CLUSTER_FILE, Cluster, Phase};
-use crate::io::Now;
+use crate::io::{Now, Obstacle};
 use ccr_contract::status::{self, ClusterState, MemberState, WitnessHealth, WitnessProbe};
+
+/// What keeps a node out of a cluster with a majority.
+#[derive(Debug)]
+pub struct Cause {
+    /// What of it only an operator ends.
+    pub obstacle: Option<Obstacle>,
+    /// In words.
+    pub text: String,
+}
+
+impl Cause {
+    fn words(text: impl Into<String>) -> Self {
+        let (obstacle, text) = (None, text.into());
+        Self { obstacle, text }
+    }
+}
 
 impl Cluster {
     /// What this node knows of the cluster.
     pub fn status(&self, now: Now) -> status::Cluster {
         let has_peer = self.membership.has_peer();
-        let quorate = self.lease_valid(now) || has_peer || self.witness.holds() || self.single_member;
-        let state = match self.membership {
-            Membership::Up { .. } if quorate => ClusterState::Up,
-            Membership::Up { .. } => ClusterState::NoQuorum,
-            Membership::Unread | Membership::Forming { .. } => ClusterState::Forming,
-            Membership::Evicted => ClusterState::Stopped,
-        };
-        let cause = (state != ClusterState::Up).then(|| self.cause(now));
+        let state = self.state(now);
+        let cause = (state != ClusterState::Up).then(|| self.cause(now).text);
         let mut have = vec![self.me.clone()];
         if has_peer {
             have.push(self.peer.name.clone());
         }
         // While both members are there nobody holds the file: the vote can be had if the last probe locked it.
-        if !self.single_member && (self.witness.holds() || (has_peer && self.witness.could_be_locked())) {
+        if !self.electorate.is_one_member() && (self.witness.holds() || (has_peer && self.witness.could_be_locked())) {
             have.push("witness".into());
         }
-        let total = if self.single_member {
-            1
-        } else {
-            2 + u32::from(self.witness_path.is_some())
-        };
+        let total = self.electorate.votes(self.witness_path.is_some());
         let peer_state = match (&self.peer.view, has_peer) {
             (_, true) => MemberState::Up,
             (Some(_), false) if self.peer.interfaces.iter().any(|p| p.received_at.is_some()) => MemberState::Joining,
@@ -65,22 +72,27 @@ impl Cluster {
     }
 
     /// What keeps this node out of a cluster with a majority.
-    pub fn cause(&self, now: Now) -> String {
+    pub fn cause(&self, now: Now) -> Cause {
         let peer = &self.peer.name;
-        if self.is_evicted() {
-            return format!(
-                "an operator evicted this node: `join {}`, asked at {peer}, takes it back",
-                self.me
-            );
-        }
-        if now.boot_us < self.restart_at {
-            return "the cluster service restarts, for new heartbeat settings".into();
+        match self.membership {
+            Membership::Evicted => {
+                return Cause::words(format!(
+                    "an operator evicted this node: `join {}`, asked at {peer}, takes it back",
+                    self.me
+                ));
+            }
+            Membership::Restarting { until, .. } if now.boot_us < until => {
+                return Cause::words("the cluster service restarts, for new heartbeat settings");
+            }
+            _ => {}
         }
         let tolerance = self.node_tolerance_us();
         let evicted = self.peer.view.as_ref().is_some_and(|v| v.phase == Phase::Evicted);
         let heard = self.peer.mutual_at.is_some_and(|at| now.boot_us < at + tolerance);
         if heard && !evicted {
-            return format!("{peer} is heard, and there is no record yet on which both agree");
+            return Cause::words(format!(
+                "{peer} is heard, and there is no record yet on which both agree"
+            ));
         }
         let alone = if heard {
             format!("{peer} was evicted")
@@ -90,17 +102,41 @@ impl Cluster {
             format!("{peer} is not heard")
         };
         if self.has_lost_its_record() && self.report.history.is_some() {
-            return format!(
-                "{alone}, and {CLUSTER_FILE} is gone while there are logs of a cluster: this node forms none alone without \
-                 `force-quorum`"
-            );
+            return Cause {
+                obstacle: Some(Obstacle::RecordLost),
+                text: format!(
+                    "{alone}, and {CLUSTER_FILE} is gone while there are logs of a cluster: this node forms none alone without \
+                     `force-quorum`"
+                ),
+            };
         }
         let witness = match (&self.witness_path, &self.witness.why) {
             (None, _) => "there is no witness".to_owned(),
             (Some(_), Some(why)) => format!("the witness gives no vote: {why}"),
             (Some(_), None) => "the witness was not asked yet".to_owned(),
         };
-        format!("{alone}, and {witness}")
+        let newer = self.witness_path.is_some() && self.witness.why == Some(NoVote::NewerCluster);
+        Cause {
+            obstacle: newer.then_some(Obstacle::NewerCluster),
+            text: format!("{alone}, and {witness}"),
+        }
+    }
+
+    /// What keeps this node out of a cluster with a majority, where that is something that only an operator ends.
+    pub fn obstacle(&self, now: Now) -> Option<Obstacle> {
+        let out = self.state(now) != ClusterState::Up;
+        self.cause(now).obstacle.filter(|_| out)
+    }
+
+    fn state(&self, now: Now) -> ClusterState {
+        let has_peer = self.membership.has_peer();
+        let quorate = self.lease_valid(now) || has_peer || self.witness.holds() || self.electorate.is_one_member();
+        match self.membership {
+            Membership::Up { .. } if quorate => ClusterState::Up,
+            Membership::Up { .. } => ClusterState::NoQuorum,
+            Membership::Unread | Membership::Forming { .. } | Membership::Restarting { .. } => ClusterState::Forming,
+            Membership::Evicted => ClusterState::Stopped,
+        }
     }
 
     fn networks(&self) -> Vec<status::Network> {

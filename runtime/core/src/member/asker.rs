@@ -40,10 +40,25 @@ impl Asker {
 
 /// An answer to a passed-on command.
 fn passed_back(id: u64, reply: Reply) -> Msg {
+    let unchanged = matches!(reply, Reply::Unchanged(_));
     let (done, text) = match reply {
-        Reply::Done(t) => (true, t),
+        Reply::Done(t) | Reply::Unchanged(t) => (true, t),
         Reply::Denied(t) => (false, t),
         other => (false, format!("unexpected answer {other:?}")),
     };
-    Msg::Answer { id, done, text }
+    Msg::Answer {
+        id,
+        done,
+        unchanged,
+        text,
+    }
+}
+
+/// The reply that such an answer carries.
+pub fn handed_back(done: bool, unchanged: bool, text: String) -> Reply {
+    match (done, unchanged) {
+        (true, true) => Reply::Unchanged(text),
+        (true, false) => Reply::Done(text),
+        (false, _) => Reply::Denied(text),
+    }
 }

@@ -91,7 +91,12 @@ fn refused(why: &str) -> Reply {
 
 impl Clients {
     fn by(&self, b: &Backend<'_>, group: usize, generation: u64) -> By {
-        let stream = b.groups.stores().nth(group).and_then(|s| s.stream).map(|s| s.to_string());
+        let stream = b
+            .groups
+            .stores()
+            .nth(group)
+            .and_then(|s| s.stream)
+            .map(|s| s.to_string());
         By {
             node: self.node.clone(),
             epoch: b.epoch,
@@ -114,7 +119,9 @@ impl Clients {
                 self.answer_later(b.ctx.now, req, Reply::Greeting(by));
             }
             ClientRequest::List { mailbox } => {
-                let Some(g) = self.group_for(b, req, &mailbox) else { return };
+                let Some(g) = self.group_for(b, req, &mailbox) else {
+                    return;
+                };
                 let mailbox = mailbox_of(&mailbox).unwrap_or_default();
                 let list = b.groups.store(g).index.list(&mailbox).map(|e| Listed {
                     uid: e.label.seq,
@@ -154,7 +161,9 @@ impl Clients {
     }
 
     fn retrieve(&mut self, b: &mut Backend<'_>, req: ReqId, mailbox: &str, uid: u64) {
-        let Some(g) = self.group_for(b, req, mailbox) else { return };
+        let Some(g) = self.group_for(b, req, mailbox) else {
+            return;
+        };
         let store = b.groups.store(g);
         let name = mailbox_of(mailbox).unwrap_or_default();
         let Some(entry) = store.index.get(&name, uid) else {
@@ -360,5 +369,74 @@ impl Clients {
                 ctx.reply(req, refused("this node has lost the right to serve"));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::member::fixture::{EPOCH, Facts, at, config, ctx, told};
+
+    /// What was answered, and the answers' requests; events are dropped.
+    fn replies(ctx: &mut Ctx<Pending>) -> Vec<(u64, bool)> {
+        let effects = ctx.take_effects();
+        let replies = effects.into_iter().filter_map(|e| match e {
+            Effect::Reply { req, reply } => Some((req.0, matches!(reply, Reply::Refused { .. }))),
+            _ => None,
+        });
+        replies.collect()
+    }
+    fn greeted(ctx: &mut Ctx<Pending>, serves: bool) -> Clients {
+        let config = config();
+        let mut clients = Clients::new(&config);
+        let mut backend = Backend {
+            ctx,
+            groups: &mut Groups::new(&config),
+            epoch: EPOCH,
+            reported_epoch: EPOCH,
+        };
+        clients.on_client(&mut backend, serves, ReqId(1), ClientRequest::Greet);
+        clients
+    }
+
+    #[test]
+    fn an_answer_waits_for_the_lease_and_is_given_up_in_time() {
+        let (mut ctx, mut facts) = (ctx(0), Facts::new());
+        let mut clients = greeted(&mut ctx, true);
+        facts.lease_valid = false;
+        clients.drive(&mut ctx, &facts.snapshot(), true, EPOCH);
+        let effects = ctx.take_effects();
+        assert!(matches!(told(&effects)[..], [EventKind::Fenced { .. }]), "{effects:?}");
+        facts.lease_valid = true;
+        clients.drive(&mut ctx, &facts.snapshot(), true, EPOCH);
+        assert_eq!(replies(&mut ctx), [(1, false)]);
+
+        let mut clients = greeted(&mut ctx, true);
+        facts.lease_valid = false;
+        clients.drive(&mut ctx, &facts.snapshot(), true, EPOCH);
+        assert_eq!(replies(&mut ctx), []);
+        at(&mut ctx, config().settings.hold_ms);
+        clients.drive(&mut ctx, &facts.snapshot(), true, EPOCH);
+        assert_eq!((replies(&mut ctx), clients.waiting()), (vec![(1, true)], 0));
+    }
+
+    #[test]
+    fn who_was_cut_off_gets_no_answer_and_a_node_that_does_not_serve_refuses() {
+        let (mut ctx, facts) = (ctx(0), Facts::new());
+        let mut clients = greeted(&mut ctx, true);
+        clients.forget();
+        clients.drive(&mut ctx, &facts.snapshot(), true, EPOCH);
+        assert_eq!(replies(&mut ctx), []);
+        greeted(&mut ctx, false);
+        assert_eq!(replies(&mut ctx), [(1, true)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "who has promised not to serve")]
+    fn an_answer_within_a_promise_is_a_bug() {
+        let (mut ctx, mut facts) = (ctx(0), Facts::new());
+        let mut clients = greeted(&mut ctx, true);
+        facts.promised_until = 1;
+        clients.drive(&mut ctx, &facts.snapshot(), true, EPOCH);
     }
 }

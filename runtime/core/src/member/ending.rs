@@ -109,3 +109,59 @@ impl Ending {
         Next::MoveClusterGroup
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::member::fixture::{Facts, at, config, ctx, told};
+
+    fn node() -> (Service, Groups, Ctx<Pending>) {
+        let config = config();
+        (Service::new(&config), Groups::new(&config), ctx(1_000))
+    }
+
+    #[test]
+    fn the_cluster_group_leaves_first_and_only_once() {
+        let (service, groups, mut ctx) = node();
+        let mut ending = Ending::new(ctx.now.boot_us, &service);
+        let mut facts = Facts::new();
+        let mut next = |facts: &Facts| ending.drive(&mut ctx, &facts.snapshot(), &service, &groups);
+        facts.committed = false;
+        assert_eq!(next(&facts), Next::Wait, "a change is under way");
+        facts.committed = true;
+        assert_eq!(next(&facts), Next::MoveClusterGroup);
+        facts.committed = false;
+        assert_eq!(next(&facts), Next::Wait, "the move is not agreed to");
+        facts.committed = true;
+        assert_eq!(next(&facts), Next::End, "whoever leads now: it was tried");
+        let told = told(&ctx.take_effects());
+        assert!(
+            matches!(
+                told[..],
+                [EventKind::Ended {
+                    served: 0,
+                    late: false,
+                    ..
+                }]
+            ),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn nobody_to_give_it_to_ends_at_once_and_no_time_ends_whatever_is_under_way() {
+        let (service, groups, mut ctx) = node();
+        let mut apart = Facts::new();
+        apart.peer_up = false;
+        let mut ending = Ending::new(ctx.now.boot_us, &service);
+        assert_eq!(ending.drive(&mut ctx, &apart.snapshot(), &service, &groups), Next::End);
+        let mut busy = Facts::new();
+        busy.committed = false;
+        let mut ending = Ending::new(ctx.now.boot_us, &service);
+        ctx.take_effects();
+        at(&mut ctx, 1_000 + END_US / 1000);
+        assert_eq!(ending.drive(&mut ctx, &busy.snapshot(), &service, &groups), Next::End);
+        let told = told(&ctx.take_effects());
+        assert!(matches!(told[..], [EventKind::Ended { late: true, .. }]), "{told:?}");
+    }
+}

@@ -119,3 +119,62 @@ impl Life {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::OpId;
+    use crate::member::fixture::{config, ctx};
+    use crate::op::{GroupOp, RecoveryStep};
+
+    #[test]
+    fn a_write_that_fails_ends_the_life_a_read_does_not_but_for_a_recovery() {
+        let failed = DiskResult::Failed("EIO".into());
+        let group = |op| Pending::from(GroupOp(0, op));
+        let cases = [
+            (Pending::ClusterSaved, Verdict::Halts, Verdict::MakesRoom),
+            (Pending::Quiet, Verdict::Halts, Verdict::MakesRoom),
+            (group(Op::Synced), Verdict::Halts, Verdict::MakesRoom),
+            (Pending::ClusterRead, Verdict::GoesOn, Verdict::GoesOn),
+            (group(Op::Replay(ReplayStep::Read(1))), Verdict::GoesOn, Verdict::GoesOn),
+            (group(Op::Copy(CopyStep::Inspect(1))), Verdict::GoesOn, Verdict::GoesOn),
+            (group(Op::Recover(RecoveryStep::Logs)), Verdict::Halts, Verdict::GoesOn),
+            // A seed, and what closes an open log, say themselves what a full disk means for them.
+            (group(Op::Copy(CopyStep::Seeded)), Verdict::Halts, Verdict::GoesOn),
+            (group(Op::Tail(TailStep::Write)), Verdict::Halts, Verdict::GoesOn),
+        ];
+        for (what, on_failure, on_full) in cases {
+            assert_eq!(verdict(&what, &failed), on_failure, "{what:?}");
+            assert_eq!(verdict(&what, &DiskResult::Full), on_full, "{what:?}");
+            assert_eq!(verdict(&what, &DiskResult::Done), Verdict::GoesOn, "{what:?}");
+        }
+    }
+
+    #[test]
+    fn a_life_that_makes_room_ends_with_the_last_deletion() {
+        let (mut life, mut ctx) = (Life::Runs, ctx(0));
+        life.make_room(&mut ctx, &Groups::new(&config()), "full".into());
+        let effects = ctx.take_effects();
+        let deletions = effects.iter().filter_map(|e| match e {
+            Effect::Disk {
+                op,
+                action: DiskAction::Delete { .. },
+            } => Some(*op),
+            _ => None,
+        });
+        let deletions: Vec<OpId> = deletions.collect();
+        assert!(deletions.len() > 1 && !life.runs(), "{effects:?}");
+        for (n, op) in deletions.iter().enumerate() {
+            assert!(!life.is_over(), "{n}");
+            life.on_input(&mut ctx, &Input::Tick);
+            let result = DiskResult::Done;
+            life.on_input(&mut ctx, &Input::DiskDone { op: *op, result });
+        }
+        assert!(life.is_over());
+        let effects = ctx.take_effects();
+        assert!(
+            matches!(&effects[..], [Effect::CloseClients, Effect::Halt { why }] if why == "full"),
+            "{effects:?}"
+        );
+    }
+}

@@ -7,6 +7,8 @@
 mod asker;
 mod clients;
 mod ending;
+#[cfg(test)]
+mod fixture;
 mod groups;
 mod life;
 mod operators;
@@ -15,14 +17,16 @@ mod service;
 use crate::cluster::{CLUSTER_FILE, Cluster, NodeReport};
 use crate::command::{Command, GroupName};
 use crate::ctx::Ctx;
-use crate::io::{AddressKind, Boot, ConnId, DiskAction, DiskResult, Effect, Input, MemoryUse, Node, Now, OpId, Reply};
+use crate::io::{
+    AddressKind, Boot, ConnId, DiskAction, DiskResult, Effect, Input, MemoryUse, Node, Now, Obstacle, OpId, Reply,
+};
 use crate::links::{End, PeerStreams};
 use crate::op::Pending;
 use crate::wire::{self, Msg};
 use asker::Asker;
 use ccr_contract::config::Config;
 use ccr_contract::dump::Dump;
-use ccr_contract::status::{self, ServiceState, Status};
+use ccr_contract::status::Status;
 use clients::{Backend, Clients};
 use ending::Ending;
 use groups::Groups;
@@ -321,7 +325,15 @@ impl Member {
             } => self.with_service(|service, round| {
                 service.on_verified(round, id, (done, total), ended, fault.as_deref());
             }),
-            Msg::Answer { id, done, text } => self.operators.on_answer(&mut self.ctx, id, done, text),
+            Msg::Answer {
+                id,
+                done,
+                unchanged,
+                text,
+            } => {
+                let reply = asker::handed_back(done, unchanged, text);
+                self.operators.on_answer(&mut self.ctx, id, reply);
+            }
             msg => {
                 let cluster = self.cluster.snapshot(&self.ctx);
                 self.groups
@@ -332,11 +344,8 @@ impl Member {
 
     fn on_operator(&mut self, asker: Asker, command: Command) {
         let cluster = self.cluster.snapshot(&self.ctx);
-        let cause = || self.cluster.cause(self.ctx.now);
-        match (
-            operators::route(&command, asker.is_remote(), &cluster, cause),
-            asker,
-        ) {
+        let cause = || self.cluster.cause(self.ctx.now).text;
+        match (operators::route(&command, asker.is_remote(), &cluster, cause), asker) {
             (Route::Peer, Asker::Local(req)) => {
                 let (peer, streams) = (cluster.peer, &mut self.streams);
                 self.operators.pass_on(&mut self.ctx, streams, peer, req, command);
@@ -375,37 +384,15 @@ impl Member {
 
     fn status(&self) -> Status {
         let cluster = self.cluster.snapshot(&self.ctx);
-        let (record, now) = (cluster.record, self.ctx.now);
-        let owner = (!record.owner.is_empty()).then(|| record.owner.clone());
-        let here = self.service.state(&cluster);
-        let state = if cluster.is_owner() || here != ServiceState::Offline {
-            Some(here)
-        } else {
-            cluster.member_heartbeat().map(|v| v.service)
-        };
-        let active = match state {
-            Some(ServiceState::Online | ServiceState::PartiallyOnline) => owner.clone(),
-            _ => None,
-        };
-        let service = state.filter(|_| cluster.up).map(|state| status::Service {
-            name: self.config.service.clone(),
-            state,
-            active,
-            owner,
-            epoch: (record.owner_epoch != 0).then_some(record.owner_epoch),
-            cause: self.service.cause(&self.ctx, &cluster, &self.groups),
-            intent: record.intent,
-            address: self.config.service_address.to_string(),
-            redelivery_due: record.redeliver,
-        });
+        let now = self.ctx.now;
         let dismounted = |g: &groups::Group| self.service.dismounted(&self.ctx, &cluster, g);
         Status {
             schema: 1,
             node: self.config.node.clone(),
             version: self.version.clone(),
-            epoch: record.id.epoch,
+            epoch: cluster.record.id.epoch,
             cluster: Some(self.cluster.status(now)),
-            service,
+            service: self.service.status(&self.ctx, &cluster, &self.groups, &self.config),
             copies: self.groups.copies(&cluster, now.boot_us, dismounted),
             hub: None,
             // The shell has the stream.
@@ -439,6 +426,11 @@ impl Node for Member {
             self.life.on_input(&mut self.ctx, &input);
         }
         self.ctx.take_effects()
+    }
+    fn obstacles(&self) -> Vec<Obstacle> {
+        let cluster = self.cluster.obstacle(self.ctx.now);
+        let groups = self.groups.are_irreparable().then_some(Obstacle::Irreparable);
+        cluster.into_iter().chain(groups).collect()
     }
     fn memory_use(&self) -> MemoryUse {
         MemoryUse {

@@ -100,12 +100,7 @@ pub enum Route {
 
 /// Where a command of an operator here, or of one that the other member has `passed_on`, is carried out. `cause` says what keeps this
 /// node out of a cluster.
-pub fn route(
-    command: &Command,
-    passed_on: bool,
-    cluster: &Snapshot<'_>,
-    cause: impl FnOnce() -> String,
-) -> Route {
+pub fn route(command: &Command, passed_on: bool, cluster: &Snapshot<'_>, cause: impl FnOnce() -> String) -> Route {
     let (record, me) = (cluster.record, cluster.me);
     let charge = charge(command);
     let of_the_cluster = matches!(charge, Charge::Leader | Charge::Owner);
@@ -146,9 +141,8 @@ impl Operators {
     }
 
     /// The other member answers.
-    pub fn on_answer(&mut self, ctx: &mut Ctx<Pending>, id: u64, done: bool, text: String) {
+    pub fn on_answer(&mut self, ctx: &mut Ctx<Pending>, id: u64, reply: Reply) {
         if let Some((req, _)) = self.forwarded.remove(&id) {
-            let reply = if done { Reply::Done(text) } else { Reply::Denied(text) };
             ctx.reply(req, reply);
         }
     }
@@ -165,13 +159,13 @@ impl Operators {
         let change = match command {
             Command::Stop { comment } => {
                 let Some(change) = set_intent(&cluster.snapshot(ctx), Intent::Stopped, &comment) else {
-                    return asker.answer(ctx, Reply::Done("the service is Stopped already".into()));
+                    return asker.answer(ctx, Reply::Unchanged("the service is Stopped already".into()));
                 };
                 return self.agree(ctx, cluster, asker, change, true);
             }
             Command::Start => {
                 let Some(change) = set_intent(&cluster.snapshot(ctx), Intent::Started, "") else {
-                    return asker.answer(ctx, Reply::Done("the service is Started already".into()));
+                    return asker.answer(ctx, Reply::Unchanged("the service is Started already".into()));
                 };
                 Ok(change)
             }
@@ -227,14 +221,15 @@ impl Operators {
     pub fn drive(&mut self, ctx: &mut Ctx<Pending>, cluster: &mut Cluster, here: Offline) {
         self.drive_agreeing(ctx, cluster);
         let snapshot = cluster.snapshot(ctx);
-        self.stopping.retain(|w| match stop_outcome(ctx, &snapshot, here, w.since) {
-            Some(more) => {
-                let text = format!("{}{more}", w.text);
-                w.asker.clone().answer(ctx, Reply::Done(text));
-                false
-            }
-            None => true,
-        });
+        self.stopping
+            .retain(|w| match stop_outcome(ctx, &snapshot, here, w.since) {
+                Some(more) => {
+                    let text = format!("{}{more}", w.text);
+                    w.asker.clone().answer(ctx, Reply::Done(text));
+                    false
+                }
+                None => true,
+            });
         if let Some(outcome) = cluster.force_outcome()
             && let Some(asker) = self.forcing.take()
         {
@@ -243,7 +238,8 @@ impl Operators {
         let forwarded = self.forwarded.iter();
         let late = forwarded.filter(|(_, (_, until))| ctx.due(*until)).map(|(id, _)| *id);
         for id in late.collect::<Vec<_>>() {
-            self.on_answer(ctx, id, false, format!("no answer from {}", cluster.peer_name()));
+            let why = format!("no answer from {}", cluster.peer_name());
+            self.on_answer(ctx, id, Reply::Denied(why));
         }
     }
 
@@ -351,5 +347,77 @@ fn stop_outcome(ctx: &mut Ctx<Pending>, cluster: &Snapshot<'_>, here: Offline, s
         )),
         _ if late => Some("; it is not offline yet".into()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::member::fixture::{Facts, PEER};
+
+    fn way(command: &Command, passed_on: bool, change: impl FnOnce(&mut Facts)) -> Route {
+        let mut facts = Facts::new();
+        change(&mut facts);
+        route(command, passed_on, &facts.snapshot(), || "no witness".into())
+    }
+    fn group() -> Option<String> {
+        None
+    }
+
+    #[test]
+    fn each_command_goes_to_who_is_in_charge_of_it() {
+        let (start, mount) = (Command::Start, Command::Mount { group: group() });
+        let resume = Command::Resume { group: group() };
+        let peer_leads = |f: &mut Facts| f.record.quorum_owner = PEER.into();
+        let peer_serves = |f: &mut Facts| f.record.owner = PEER.into();
+        assert_eq!(way(&start, false, |_| {}), Route::Here);
+        assert_eq!(way(&start, false, peer_leads), Route::Peer);
+        assert_eq!(way(&start, false, peer_serves), Route::Here);
+        assert_eq!(way(&mount, false, |_| {}), Route::Here);
+        assert_eq!(way(&mount, false, peer_serves), Route::Peer);
+        assert_eq!(way(&resume, false, |_| {}), Route::Peer, "the copy is there");
+        assert_eq!(way(&resume, false, peer_serves), Route::Here);
+        assert_eq!(way(&Command::Status, false, |f| f.up = false), Route::Here);
+    }
+
+    #[test]
+    fn nothing_is_passed_on_twice_or_to_nobody_and_a_cluster_without_a_majority_says_why() {
+        let denied = |command: &Command, passed_on, change: fn(&mut Facts)| match way(command, passed_on, change) {
+            Route::Nowhere(why) => why,
+            other => panic!("{command:?}: {other:?}"),
+        };
+        let resume = Command::Resume { group: group() };
+        let twice = denied(&resume, true, |_| {});
+        assert!(twice.starts_with("neither member"), "{twice}");
+        let nobody = denied(&resume, false, |f| f.peer_up = false);
+        assert!(nobody.starts_with("node2 is in charge"), "{nobody}");
+        let apart = denied(&Command::Start, false, |f| f.up = false);
+        assert_eq!(apart, "node1 is in no cluster with a majority: no witness");
+        // A mark of what is backed up needs no cluster.
+        let mark = Command::BackupMark { group: group() };
+        assert_eq!(way(&mark, false, |f| f.up = false), Route::Here);
+    }
+
+    #[test]
+    fn a_stop_is_told_when_it_is_offline_and_everything_is_known() {
+        let mut ctx = crate::member::fixture::ctx(1_000);
+        let mut facts = Facts::new();
+        let (up, down) = ((false, false), (true, true));
+        let mut outcome = |facts: &Facts, (offline, given_all)| {
+            let here = Offline { offline, given_all };
+            stop_outcome(&mut ctx, &facts.snapshot(), here, 1_000_000)
+        };
+        assert_eq!(outcome(&facts, up), Some("; it was started again meanwhile".into()));
+        facts.record.intent = Intent::Stopped;
+        assert_eq!(outcome(&facts, up), None);
+        assert_eq!(outcome(&facts, down), Some(String::new()));
+        facts.record = facts.record.clone().stopped();
+        assert_eq!(
+            outcome(&facts, down),
+            None,
+            "the record does not say yet that both have it"
+        );
+        let alone = outcome(&facts, (true, false)).unwrap_or_default();
+        assert!(alone.starts_with("; only node1 has all"), "{alone}");
     }
 }

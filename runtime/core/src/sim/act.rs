@@ -481,12 +481,13 @@ impl World {
 
     pub(super) fn operator_replied(&mut self, i: usize, req: ReqId, step: u64, reply: Reply) {
         self.note(|| format!("REPLY of {i} to step {step}: {reply:?}"));
-        if let (Some((command, mut ends, at)), Reply::Done(text)) = (self.orders.remove(&req), &reply) {
+        let order = self.orders.remove(&req);
+        if let (Some((command, mut ends, at)), Reply::Done(_) | Reply::Unchanged(_)) = (order, &reply) {
             ends.retain(|(i, _)| self.has_run_since(*i, at));
             match command {
                 Command::Stop { .. } => {
                     self.checks.stopped_in_order(&ends);
-                    self.checks.stop_told(self.now, at, text.starts_with("Stopped"));
+                    self.checks.stop_told(self.now, at, matches!(reply, Reply::Done(_)));
                 }
                 Command::MoveGroup {
                     group: GroupName::Service,

@@ -4,6 +4,7 @@ use super::disk::{How, Kind};
 use super::world::World;
 use crate::cluster::CLUSTER_FILE;
 use crate::durable;
+use crate::io::Obstacle;
 use crate::record::PersistentState;
 use crate::store::log;
 use crate::wire;
@@ -87,10 +88,10 @@ impl World {
     pub(super) fn needs_force(&mut self) -> Option<usize> {
         let bad = |b: &[u8]| PersistentState::decode(b).is_err();
         (0..2).find(|i| {
-            let cause = self.ask_status(*i).and_then(|s| s.cluster?.cause).unwrap_or_default();
+            let obstacles = self.ask_what_is_wrong(*i).map(|(_, found)| found).unwrap_or_default();
             let other_is_bad = self.machines[1 - i].disk.file(CLUSTER_FILE).is_some_and(bad);
-            (cause.contains("voted for a newer cluster") && other_is_bad)
-                || (cause.contains("cluster.json is gone") && self.is_evicted(1 - i))
+            (obstacles.contains(&Obstacle::NewerCluster) && other_is_bad)
+                || (obstacles.contains(&Obstacle::RecordLost) && self.is_evicted(1 - i))
         })
     }
 

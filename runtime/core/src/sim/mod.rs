@@ -21,6 +21,7 @@ mod truth;
 mod world;
 
 use crate::command::{Command, GroupName};
+use crate::io::Obstacle;
 use crate::planted::Bug;
 use ccr_contract::config::{Config, DatabaseFailure, Network, Peer, Role, Settings, Shipping, Witness};
 use ccr_contract::status::{ClusterState, CopyStatus, NetworkRole, ServiceState};
@@ -332,15 +333,14 @@ impl World {
     /// A copy that failed is seeded anew. Where that does not help, because its source has a hole that nobody can fill, the service
     /// goes to the copy (docs/runtime.md, "The way out of a hole").
     fn mend_failed(&mut self) {
-        let said: Vec<_> = (0..2).filter_map(|i| self.ask_status(i)).collect();
-        let causes = || said.iter().filter_map(|s| s.service.as_ref()?.cause.as_deref());
+        let said: Vec<_> = (0..2).filter_map(|i| self.ask_what_is_wrong(i)).collect();
         self.reseeds += 1;
-        if self.reseeds % 4 == 3 && causes().any(|c| c.contains("cannot give it")) {
+        if self.reseeds % 4 == 3 && said.iter().any(|(_, found)| found.contains(&Obstacle::Irreparable)) {
             return self.move_service();
         }
         let failed: BTreeSet<&String> = said
             .iter()
-            .flat_map(|s| &s.copies)
+            .flat_map(|(s, _)| &s.copies)
             .filter(|c| c.status == CopyStatus::Failed)
             .map(|c| &c.group)
             .collect();

@@ -3,7 +3,7 @@
 use super::clients::{Kind, Operation, Outcome, Recipient};
 use super::world::World;
 use crate::command::Command;
-use crate::io::{Effect, Input, Reply};
+use crate::io::{Effect, Input, Obstacle, Reply};
 use ccr_contract::dump::{Dump, Group};
 use ccr_contract::status::{ClusterState, Copy, CopyStatus, ServiceState, Status};
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +65,11 @@ impl World {
             Reply::Status(s) => Some(*s),
             _ => None,
         }
+    }
+    /// The same, and what of it only an operator ends.
+    pub fn ask_what_is_wrong(&mut self, i: usize) -> Option<(Status, Vec<Obstacle>)> {
+        let status = self.ask_status(i)?;
+        Some((status, self.machines[i].node.as_ref()?.obstacles()))
     }
     fn ask(&mut self, i: usize, command: Command) -> Option<Reply> {
         if !self.runs(i) {

@@ -368,7 +368,9 @@ impl World {
         let deadline = node.next_deadline();
         if let Some(digest) = &mut self.digest {
             let text = format!("{i} {now:?} {effects:?} {deadline:?}");
-            *digest = text.bytes().fold(*digest, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+            *digest = text
+                .bytes()
+                .fold(*digest, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         }
         self.machines[i].wake += 1;
         let wake = self.machines[i].wake;

@@ -12,6 +12,7 @@ use crate::ctx::Ctx;
 use crate::io::{ConnId, DiskResult, Reply, ReqId};
 use crate::links::PeerStreams;
 use crate::op::{Op, Part, Pending};
+use crate::planted::Bug;
 use crate::replication::copy::{Copy, Role};
 use crate::replication::repair::Repair;
 use crate::replication::source;
@@ -20,8 +21,17 @@ use crate::store::{self, Store};
 use crate::wire::{GroupView, Msg};
 use ccr_contract::config::{Config, Settings};
 use ccr_contract::event::EventKind;
+use ccr_contract::status::CopyStatus;
 pub use mounting::Mount;
 use std::collections::BTreeSet;
+
+/// Planted bugs that call Healthy what was not inspected, or inspect what was not closed.
+const NOT_INSPECTED: [Bug; 4] = [
+    Bug::SkipChainCheck,
+    Bug::ShipOpenLog,
+    Bug::IgnoreGap,
+    Bug::HealthyUncompared,
+];
 
 /// One storage group.
 #[derive(Debug)]
@@ -360,6 +370,26 @@ impl Groups {
             self.disconnected(ctx);
         }
         send_to_source(ctx, streams, cluster.peer, out);
+        self.check(ctx, cluster);
+    }
+
+    /// What must be so whenever the groups were looked after. A copy that is Healthy was compared with what is served here under
+    /// this appointment, so it has inspected nothing that was not closed here. Of any other one that cannot be said: it may hold
+    /// logs of another history, or of another life of this node.
+    fn check(&self, ctx: &Ctx<Pending>, cluster: &Snapshot<'_>) {
+        let view = cluster.member_heartbeat().filter(|v| v.id == cluster.record.id);
+        let Some(view) = view.filter(|_| cluster.is_owner() && !NOT_INSPECTED.iter().any(|bug| ctx.plays(*bug))) else {
+            return;
+        };
+        for (store, copy) in self.stores().zip(&view.groups).filter(|(s, _)| s.mounted()) {
+            let generated = store.last().generation;
+            assert!(
+                copy.status != CopyStatus::Healthy || copy.inspected <= generated,
+                "a Healthy copy has inspected at most what was generated: {} of {generated} in {}",
+                copy.inspected,
+                store.name
+            );
+        }
     }
 
     /// Who each group's source is.

@@ -145,3 +145,68 @@ impl Groups {
         dismounted.map(lost).collect::<Vec<_>>().join(", ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::member::fixture::{EPOCH, Facts, PEER, config, ctx};
+    use crate::record::SoleCopy;
+
+    /// A group with a database that was compared with the logs of the last appointment and lacks `lost` logs, in a cluster that a test
+    /// changes: the dial's refusal.
+    fn refusal(lost: u64, loss_accepted: bool, change: impl FnOnce(&mut Groups, &mut Facts)) -> Option<String> {
+        let (mut groups, mut facts) = (Groups::new(&config()), Facts::new());
+        let store = groups.store(0);
+        store.stream = Some(Default::default());
+        store.source_state.verified = EPOCH;
+        store.source_state.generated = lost;
+        change(&mut groups, &mut facts);
+        let (said, verdict) = groups.each[0].dial(&ctx(0), &facts.snapshot(), loss_accepted);
+        assert_eq!(said, lost);
+        verdict.err()
+    }
+
+    #[test]
+    fn the_dial_tolerates_so_many_logs_and_none_after_a_handoff() {
+        assert_eq!(refusal(0, false, |_, _| {}), None);
+        assert_eq!(refusal(3, false, |_, _| {}), None);
+        let too_many = refusal(4, false, |_, _| {});
+        assert_eq!(too_many.as_deref(), Some("4 logs are lost, 3 are tolerated"));
+        assert_eq!(refusal(4, true, |_, _| {}), None, "an operator accepts it");
+        let handoff = refusal(1, false, |_, facts| facts.record.clean = true);
+        assert_eq!(handoff.as_deref(), Some("1 logs are lost, 0 are tolerated"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_mounted_without_an_operator() {
+        let uncompared = |groups: &mut Groups, _: &mut Facts| groups.store(0).source_state.verified = EPOCH - 1;
+        let why = refusal(0, false, uncompared).unwrap_or_default();
+        assert!(why.starts_with("the copy was never compared"), "{why}");
+        assert_eq!(refusal(0, true, uncompared), None);
+        let empty = |groups: &mut Groups, _: &mut Facts| groups.store(0).stream = None;
+        for loss_accepted in [false, true] {
+            let why = refusal(0, loss_accepted, empty).unwrap_or_default();
+            assert_eq!(why, "there is no database on this node");
+        }
+        let damaged = |groups: &mut Groups, _: &mut Facts| groups.store(0).damage = Some("torn".into());
+        assert_eq!(refusal(0, true, damaged).as_deref(), Some("torn"));
+    }
+
+    #[test]
+    fn what_the_other_member_alone_has_is_waited_for() {
+        let alone = |_: &mut Groups, facts: &mut Facts| {
+            facts.record.sole_copy = Some(SoleCopy {
+                node: PEER.into(),
+                epoch: EPOCH,
+            });
+            facts.heartbeat.groups[0].inspected = 1;
+        };
+        let why = refusal(0, false, alone).unwrap_or_default();
+        assert!(why.starts_with("only node2 has all"), "{why}");
+        let there = |groups: &mut Groups, facts: &mut Facts| {
+            alone(groups, facts);
+            facts.heartbeat.groups[0].inspected = 0;
+        };
+        assert_eq!(refusal(0, false, there), None, "this node has all of it by now");
+    }
+}

@@ -41,6 +41,12 @@ impl Groups {
         found
     }
 
+    /// Whether a database that is served here has damage that the other member cannot mend.
+    pub fn are_irreparable(&self) -> bool {
+        self.iter()
+            .any(|g| g.store.mounted() && !g.store.scrub.corrupt.is_empty() && g.repair.why.is_some())
+    }
+
     /// How far the copies on a member are, for whoever moves the service without a check.
     pub fn lag_on(&self, cluster: &Snapshot<'_>, now: u64, to: &str) -> String {
         let here = to == cluster.me;

@@ -73,3 +73,66 @@ impl Address {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Effect;
+    use crate::member::fixture::{EPOCH, Facts, at, ctx, told};
+
+    /// Keeps the address at `ms`, and says which way it was sent, and what was told.
+    fn keep(address: &mut Address, ctx: &mut Ctx<Pending>, ms: u64, lease_valid: bool) -> (Option<bool>, Vec<String>) {
+        at(ctx, ms);
+        let mut facts = Facts::new();
+        facts.lease_valid = lease_valid;
+        address.keep(ctx, &facts.snapshot(), EPOCH);
+        let effects = ctx.take_effects();
+        let sent = effects.iter().find_map(|e| match e {
+            Effect::Address { up, .. } => Some(*up),
+            _ => None,
+        });
+        (sent, told(&effects).iter().map(|e| e.name().to_owned()).collect())
+    }
+
+    #[test]
+    fn it_goes_half_a_second_behind_the_lease_and_comes_back_with_it() {
+        let (mut address, mut ctx) = (Address::HERE, ctx(0));
+        let none = || (None, Vec::new());
+        assert_eq!(keep(&mut address, &mut ctx, 1_000, true), none());
+        assert_eq!(keep(&mut address, &mut ctx, 2_000, false), none());
+        assert_eq!(ctx.wake(), Some(2_500_000), "it looks again when the time is over");
+        assert_eq!(keep(&mut address, &mut ctx, 2_499, false), none());
+        let gone = (Some(false), vec!["service.fenced".to_owned()]);
+        assert_eq!(keep(&mut address, &mut ctx, 2_500, false), gone);
+        assert_eq!(keep(&mut address, &mut ctx, 9_000, false), none(), "once");
+        assert_eq!(keep(&mut address, &mut ctx, 9_100, true), (Some(true), Vec::new()));
+        assert!(address.is_returning());
+        address.came(&mut ctx, EPOCH);
+        assert!(address.is_here());
+        let told = told(&ctx.take_effects());
+        assert!(
+            matches!(told[..], [EventKind::Resumed { epoch: EPOCH, .. }]),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn a_short_pause_leaves_it_where_it_is() {
+        let (mut address, mut ctx) = (Address::HERE, ctx(0));
+        for ms in [1_000, 2_000, 3_000] {
+            keep(&mut address, &mut ctx, ms, false);
+            assert_eq!(keep(&mut address, &mut ctx, ms + 400, true), (None, Vec::new()));
+        }
+        assert_eq!(address, Address::HERE);
+    }
+
+    #[test]
+    fn one_that_is_on_its_way_back_goes_again_when_the_lease_does() {
+        let (mut address, mut ctx) = (Address::Away, ctx(0));
+        assert_eq!(keep(&mut address, &mut ctx, 1_000, true).0, Some(true));
+        assert_eq!(keep(&mut address, &mut ctx, 1_100, false).0, None);
+        assert_eq!(keep(&mut address, &mut ctx, 1_600, false).0, Some(false));
+        address.came(&mut ctx, EPOCH);
+        assert_eq!(address, Address::Away, "what came late is not here");
+    }
+}

@@ -14,10 +14,11 @@ mod orderly;
 mod salvage;
 mod schedule;
 mod stage;
+mod status;
 mod verify;
 
 use super::asker::Asker;
-use super::groups::{Group, Groups, Mount, Use};
+use super::groups::{Groups, Mount, Use};
 use crate::cluster::snapshot::Snapshot;
 use crate::ctx::Ctx;
 use crate::io::{AddressKind, Reply};
@@ -29,7 +30,7 @@ use crate::store::Store;
 use crate::wire::Msg;
 use ccr_contract::config::{Config, DatabaseFailure};
 use ccr_contract::event::{EventKind, OnlineCause};
-use ccr_contract::status::{Intent, ServiceState};
+use ccr_contract::status::Intent;
 use fence::Address;
 pub use handoff::HANDOFF_US;
 use stage::{Appointment, Redelivery, Stage, Unanswered};
@@ -190,14 +191,6 @@ impl Service {
             _ => (0, false),
         }
     }
-    /// The state of the service here, in the original's words.
-    pub fn state(&self, cluster: &Snapshot<'_>) -> ServiceState {
-        match self.address {
-            _ if self.serves() && !cluster.lease_valid => ServiceState::OfflinePending,
-            Address::Away | Address::Returning { .. } if self.serves() => ServiceState::OnlinePending,
-            _ => self.stage.state(self.partially()),
-        }
-    }
     /// Whether some database is not mounted although the service is up.
     pub fn partially(&self) -> bool {
         self.appointment.as_ref().is_some_and(|a| a.refused)
@@ -207,26 +200,6 @@ impl Service {
         let redelivery = self.appointment.as_ref().map(|a| &a.redelivery);
         let all = matches!(redelivery, Some(Redelivery::Asked { left, .. }) if left.is_empty());
         self.serves() && all
-    }
-
-    /// Why a group is not mounted here although the service is.
-    pub fn dismounted(&self, ctx: &Ctx<Pending>, cluster: &Snapshot<'_>, group: &Group) -> Option<String> {
-        let (lost, verdict) = group.dial(ctx, cluster, self.accepts_loss());
-        let why = verdict
-            .err()
-            .filter(|_| self.partially() && !group.store.mounted())?;
-        Some(format!("dismounted, {lost} logs lost: {why}"))
-    }
-    /// What is wrong with the databases of the service here, or under way.
-    pub fn cause(&self, ctx: &Ctx<Pending>, cluster: &Snapshot<'_>, groups: &Groups) -> Option<String> {
-        let mut causes = groups.causes(cluster.peer, |g| self.dismounted(ctx, cluster, g));
-        if let Stage::Verifying(v) = &self.stage {
-            let far = v
-                .done
-                .map_or_else(String::new, |(done, all)| format!(": {done} of {all} files"));
-            causes.push(format!("{} verifies its databases for a move{far}", v.to));
-        }
-        (!causes.is_empty()).then(|| causes.join("; "))
     }
 
     /// A hub has queued again what it had.
@@ -409,10 +382,7 @@ impl Service {
         // That this node has mounted must be known to a majority before anything is acknowledged: whoever takes over later
         // must know with whose logs to compare its own.
         let (epoch, record) = (self.epoch(), r.cluster.record);
-        let recorded = r
-            .groups
-            .stores()
-            .all(|s| !s.mounted() || record.served(s.at) == epoch);
+        let recorded = r.groups.stores().all(|s| !s.mounted() || record.served(s.at) == epoch);
         // A promise that was given while the databases were mounted is kept as well.
         let free = r.ctx.due(r.cluster.safe_to_serve_at);
         if !recorded || !self.address.is_here() || !free || !r.cluster.committed || !r.cluster.lease_valid {

@@ -165,3 +165,172 @@ fn shipped(r: &Round<'_>) -> (bool, bool) {
     let inspected = inspected || r.ctx.plays(Bug::GiveUninspected);
     (healthy, healthy && inspected)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::stage::Appointment;
+    use super::*;
+    use crate::io::ReqId;
+    use crate::links::PeerStreams;
+    use crate::member::fixture::{EPOCH, Facts, at, config, ctx, told};
+    use crate::member::groups::Groups;
+    use ccr_contract::config::Config;
+
+    /// A service of this node in a stage, with groups that hold nothing.
+    struct Bench {
+        config: Config,
+        service: Service,
+        groups: Groups,
+        ctx: Ctx<Pending>,
+    }
+
+    impl Bench {
+        fn new(stage: Stage) -> Self {
+            let config = config();
+            let mut service = Service::new(&config);
+            service.last_used_epoch = EPOCH - 1;
+            service.appointment = stage.is_engaged().then(|| Appointment::new(EPOCH, 0));
+            service.stage = stage;
+            Self {
+                groups: Groups::new(&config),
+                service,
+                config,
+                ctx: ctx(1_000),
+            }
+        }
+        /// One round; what it led to.
+        fn drive(&mut self, facts: &Facts, ends: bool) -> (Vec<Outcome>, Vec<Effect>) {
+            let mut round = Round {
+                ctx: &mut self.ctx,
+                cluster: facts.snapshot(),
+                groups: &mut self.groups,
+                streams: &mut PeerStreams::new(&self.config),
+                ends,
+                outcomes: Vec::new(),
+            };
+            self.service.drive(&mut round);
+            (round.outcomes, self.ctx.take_effects())
+        }
+    }
+
+    fn operator() -> Asker {
+        Asker::Local(ReqId(5))
+    }
+    fn denied(effects: &[Effect]) -> Option<&str> {
+        effects.iter().find_map(|e| match e {
+            Effect::Reply {
+                req: ReqId(5),
+                reply: Reply::Denied(why),
+            } => Some(why.as_str()),
+            _ => None,
+        })
+    }
+    fn stopped() -> Facts {
+        let mut facts = Facts::new();
+        facts.record = facts.record.stopped();
+        facts
+    }
+
+    #[test]
+    fn a_stop_closes_first_and_is_shipped_when_the_copy_has_everything() {
+        let mut bench = Bench::new(Stage::Online);
+        let (outcomes, effects) = bench.drive(&stopped(), false);
+        assert!(outcomes.contains(&Outcome::ClientsCut), "{outcomes:?}");
+        assert!(
+            matches!(effects[0], Effect::CloseClients),
+            "clients are cut off first: {effects:?}"
+        );
+        // Nothing is mounted here, so that everything is shipped at once.
+        assert!(outcomes.contains(&Outcome::WentOffline { given: true }), "{outcomes:?}");
+        assert_eq!((&bench.service.stage, bench.service.epoch()), (&Stage::Shipped, 0));
+        assert_eq!(bench.service.last_used_epoch, EPOCH, "the appointment is used up");
+    }
+
+    #[test]
+    fn without_a_majority_it_goes_offline_at_once() {
+        let mut bench = Bench::new(Stage::Online);
+        let mut facts = Facts::new();
+        (facts.up, facts.lease_valid) = (false, false);
+        let (outcomes, effects) = bench.drive(&facts, false);
+        assert_eq!(outcomes, [Outcome::ClientsCut]);
+        let told = told(&effects);
+        assert!(
+            matches!(&told[..], [EventKind::Offline { why, orderly: false, epoch: EPOCH }] if why == "no majority"),
+            "{told:?}"
+        );
+        assert_eq!(bench.service.stage, Stage::Off);
+    }
+
+    #[test]
+    fn a_daemon_that_ends_closes_what_is_up_and_gives_up_what_is_not() {
+        let mut bench = Bench::new(Stage::Online);
+        let (outcomes, _) = bench.drive(&Facts::new(), true);
+        assert!(outcomes.contains(&Outcome::WentOffline { given: true }), "{outcomes:?}");
+        assert!(bench.service.is_released(), "{:?}", bench.service.stage);
+        let mut bench = Bench::new(Stage::Ready);
+        bench.drive(&Facts::new(), true);
+        assert_eq!(bench.service.stage, Stage::Off);
+    }
+
+    #[test]
+    fn whoever_waited_for_a_stage_that_is_left_is_answered_in_the_same_round() {
+        let draining = Stage::Draining {
+            to: "node2".into(),
+            asker: operator(),
+            since: 0,
+        };
+        let mut bench = Bench::new(draining);
+        let (_, effects) = bench.drive(&stopped(), false);
+        assert_eq!(
+            denied(&effects),
+            Some("the move was broken off: another owner, or stopped")
+        );
+
+        let mut bench = Bench::new(Stage::Online);
+        let facts = Facts::new();
+        let mut round = Round {
+            ctx: &mut bench.ctx,
+            cluster: facts.snapshot(),
+            groups: &mut bench.groups,
+            streams: &mut PeerStreams::new(&bench.config),
+            ends: false,
+            outcomes: Vec::new(),
+        };
+        bench
+            .service
+            .begin_move(&mut round, "node2".into(), "why".into(), operator());
+        assert!(matches!(bench.service.stage, Stage::Verifying(_)));
+        assert!(bench.service.serves(), "it serves while the target verifies");
+        let (_, effects) = bench.drive(&stopped(), false);
+        assert_eq!(
+            denied(&effects),
+            Some("the service is not Online any more; the service stays here")
+        );
+    }
+
+    #[test]
+    fn a_resource_that_failed_is_left_alone_for_a_while() {
+        let mut bench = Bench::new(Stage::Online);
+        let mut facts = Facts::new();
+        let mut failed = facts.snapshot();
+        failed.service_network_failed = true;
+        let mut round = Round {
+            ctx: &mut bench.ctx,
+            cluster: failed,
+            groups: &mut bench.groups,
+            streams: &mut PeerStreams::new(&bench.config),
+            ends: false,
+            outcomes: Vec::new(),
+        };
+        bench.service.drive(&mut round);
+        let retry_at = 1_000_000 + super::super::FAILED_US;
+        assert_eq!(bench.service.stage, Stage::Failed { retry_at });
+        facts.peer_up = false;
+        at(&mut bench.ctx, retry_at / 1000 - 1);
+        bench.drive(&facts, false);
+        assert!(matches!(bench.service.stage, Stage::Failed { .. }));
+        at(&mut bench.ctx, retry_at / 1000);
+        bench.drive(&facts, false);
+        assert_eq!(bench.service.stage, Stage::Off, "and the appointment is not used again");
+    }
+}

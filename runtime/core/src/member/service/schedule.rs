@@ -77,3 +77,101 @@ impl Service {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::member::asker::Asker;
+    use crate::member::fixture::{EPOCH, Facts, ME, PEER, config};
+    use crate::record::SoleCopy;
+
+    /// The owner of the record that is proposed, and whether its predecessor has given everything.
+    fn owner(stage: Stage, facts: &Facts, ends: bool) -> Option<(String, bool)> {
+        let config = config();
+        let mut service = Service::new(&config);
+        service.stage = stage;
+        service.last_used_epoch = EPOCH;
+        let next = service.schedule(&facts.snapshot(), &Groups::new(&config), ends)?;
+        assert!(
+            next.owner_epoch > facts.record.owner_epoch,
+            "a new appointment: {next:?}"
+        );
+        Some((next.owner, next.clean))
+    }
+    fn released() -> Stage {
+        Stage::Released {
+            to: PEER.into(),
+            asker: Asker::Nobody,
+            since: 0,
+        }
+    }
+    fn failed() -> Stage {
+        Stage::Failed { retry_at: 9 }
+    }
+    fn elsewhere(change: impl FnOnce(&mut Facts)) -> Facts {
+        let mut facts = Facts::elsewhere();
+        change(&mut facts);
+        facts
+    }
+
+    #[test]
+    fn the_leader_gives_a_service_of_its_own_away() {
+        let facts = Facts::new();
+        let to_peer = |clean| Some((PEER.to_owned(), clean));
+        assert_eq!(owner(released(), &facts, false), to_peer(true));
+        assert_eq!(owner(failed(), &facts, false), to_peer(false));
+        assert_eq!(owner(Stage::Waiting, &facts, false), None);
+        let mut apart = Facts::new();
+        apart.peer_up = false;
+        assert_eq!(owner(released(), &apart, false), None, "there is nobody to have it");
+        let mut both = Facts::new();
+        both.heartbeat.service = ServiceState::Failed;
+        assert_eq!(owner(failed(), &both, false), None, "it failed there as well");
+    }
+
+    #[test]
+    fn the_leader_takes_the_service_of_a_member_that_is_gone_has_failed_or_gives_it() {
+        let to_me = |clean| Some((ME.to_owned(), clean));
+        assert_eq!(
+            owner(Stage::Off, &elsewhere(|f| f.peer_up = false), false),
+            to_me(false)
+        );
+        let failed_there = elsewhere(|f| f.heartbeat.service = ServiceState::Failed);
+        assert_eq!(owner(Stage::Off, &failed_there, false), to_me(false));
+        assert_eq!(owner(failed(), &failed_there, false), None, "it failed here as well");
+        let given = elsewhere(|f| f.heartbeat.handed_over = true);
+        assert_eq!(owner(Stage::Off, &given, false), to_me(true));
+        let online = elsewhere(|f| (f.heartbeat.service, f.heartbeat.service_epoch) = (ServiceState::Online, EPOCH));
+        assert_eq!(owner(Stage::Off, &online, false), None);
+    }
+
+    #[test]
+    fn who_does_not_lead_or_has_a_change_under_way_decides_nothing() {
+        for change in [
+            (|f| f.committed = false) as fn(&mut Facts),
+            |f| f.up = false,
+            |f| f.record.quorum_owner = PEER.into(),
+        ] {
+            let facts = elsewhere(|f| {
+                f.peer_up = false;
+                change(f);
+            });
+            assert_eq!(owner(Stage::Off, &facts, false), None);
+        }
+    }
+
+    #[test]
+    fn a_stop_that_shipped_everything_frees_both_copies() {
+        let mut facts = Facts::new();
+        facts.record.sole_copy = Some(SoleCopy {
+            node: ME.into(),
+            epoch: EPOCH,
+        });
+        let config = config();
+        let mut service = Service::new(&config);
+        service.stage = Stage::Shipped;
+        let next = service.schedule(&facts.snapshot(), &Groups::new(&config), false);
+        let next = next.expect("a record without a sole copy");
+        assert_eq!((next.sole_copy, next.owner_epoch), (None, EPOCH));
+    }
+}
