@@ -25,6 +25,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+/// The longest time in which the same cause of an end is told once.
+const MINUTE: Duration = Duration::from_secs(60);
 /// By so much a reading of a machine's clock may be too low: the kernel's text has hundredths of a second.
 const READING: Duration = Duration::from_millis(10);
 
@@ -351,7 +353,7 @@ impl From<Error> for Ended {
 
 impl Thread {
     fn run(self) {
-        let mut told = None;
+        let mut told: Option<(String, Instant)> = None;
         loop {
             let begun_us = self.journal.now_us();
             lock(&self.watch.state).begins(begun_us);
@@ -361,11 +363,12 @@ impl Thread {
             }
             lock(&self.watch.state).broke(begun_us, self.journal.now_us(), problem(&why));
             self.news.tell();
-            // Once for each cause: it is tried again and again.
+            // The same cause once a minute: it is tried again and again.
             let text = why.to_string();
-            if told.as_ref() != Some(&text) {
+            let again = |(said, at): &(String, Instant)| *said == text && at.elapsed() < MINUTE;
+            if !told.as_ref().is_some_and(again) {
                 self.tell(&text, breach);
-                told = Some(text);
+                told = Some((text, Instant::now()));
             }
             self.watch.halt.wait(AGAIN);
         }

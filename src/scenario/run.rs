@@ -15,7 +15,7 @@ use std::time::Duration;
 /// How long a lab may take until it is healthy before the first step, and drained after the last one. Unscaled.
 const SETTLE: Span = Span::secs(90);
 /// The longest time between two looks: what the clients count is no news of the lab.
-const PAUSE: Duration = Duration::from_millis(125);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What became of a scenario.
 #[derive(Debug)]
