@@ -8,6 +8,11 @@ use std::path::{Path, PathBuf};
 /// Longest path of a unix socket that Linux takes (`sockaddr_un`), with its closing zero.
 pub const SOCKET_PATH_MAX: usize = 108;
 
+/// Folder of a lab that has a folder for each node.
+const NODES: &str = "nodes";
+/// Folder of a lab's shared disks.
+const SHARED: &str = "shared";
+
 /// What `path` will be replaced by, while it is being written.
 pub fn next(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -163,9 +168,16 @@ impl LabFiles {
     pub fn active_faults(&self) -> PathBuf {
         self.state.join("standing.json")
     }
-    /// The initramfs from which the machines get the runtime's programs at their first boot; there until the lab is complete.
-    pub fn seed(&self) -> PathBuf {
-        self.state.join("initrd")
+    /// Removes what belongs to machines that are gone: disks, keys, credentials, faults. The journal stays.
+    pub fn forget_machines(&self) -> Result<()> {
+        let gone = |path: &Path, removed: std::io::Result<()>| match removed {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).tried("remove what is left", path.display()),
+            _ => Ok(()),
+        };
+        for dir in [self.state.join(NODES), self.state.join(SHARED), self.keys()] {
+            gone(&dir, fs_err::remove_dir_all(&dir))?;
+        }
+        gone(&self.active_faults(), fs_err::remove_file(self.active_faults()))
     }
     /// The event journal.
     pub fn events(&self) -> PathBuf {
@@ -202,14 +214,14 @@ impl LabFiles {
     /// What belongs to one node.
     pub fn node(&self, node: &str) -> NodeFiles {
         NodeFiles {
-            dir: self.state.join("nodes").join(node),
+            dir: self.state.join(NODES).join(node),
             run: self.run.clone(),
             node: node.to_owned(),
         }
     }
     /// A disk that several machines have open.
     pub fn shared_disk(&self, disk: &str) -> PathBuf {
-        self.state.join("shared").join(format!("{disk}.raw"))
+        self.state.join(SHARED).join(format!("{disk}.raw"))
     }
     /// The supervisor's socket.
     pub fn socket(&self) -> PathBuf {

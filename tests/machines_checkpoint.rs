@@ -294,7 +294,7 @@ fn a_lab_is_one_value() {
 
     let about = |name: &str| About {
         name: name.parse().unwrap(),
-        input_key: None,
+        layer: None,
         tool: "test".into(),
         ccrd: None,
         seed: 7,

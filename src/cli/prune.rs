@@ -4,8 +4,8 @@ use super::target::{self, LabArg};
 use super::{Ended, output};
 use crate::files::Home;
 use crate::lab::checkpoint::Store;
-use crate::lab::observe::is_warm;
 use crate::lab::saved::users;
+use crate::plan::is_layer;
 use crate::units::Size;
 
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,7 @@ pub struct Args {
 pub fn run(home: &Home, args: Args) -> Ended {
     let lab = target::lab_name(home, &args.lab)?;
     let users = users(home, &lab);
-    let gone = Store::of(home, &lab).prune(args.budget, |name| args.all || is_warm(name), users)?;
+    let gone = Store::of(home, &lab).prune(args.budget, |name| args.all || is_layer(name), users)?;
     if args.json {
         output::json(&serde_json::json!({"lab": lab, "removed": gone}))?;
     } else if gone.is_empty() {

@@ -5,7 +5,6 @@ use super::render::{RenderedFile, RenderedStep};
 use super::secrets::Secrets;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::guest::{Command, Remote, excerpt, quote};
-use crate::image::initramfs;
 use crate::spec::{Lab, Node};
 use crate::units::Size;
 use crate::wait::Deadline;
@@ -16,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 /// What is deployed: the digest of everything below.
 const DEPLOYED: &str = "/etc/failoverlab/deployed";
+/// Which programs a machine has, as it was told when they were sent.
+pub(super) const PROGRAMS: &str = "/var/lib/failoverlab/programs";
 /// Largest program that is sent.
 const PROGRAM_MAX: Size = Size::mib(256);
 /// Permissions of a program.
@@ -127,20 +128,6 @@ pub fn deploy(
     Ok(report)
 }
 
-/// The initramfs with which a fresh machine of `pack` boots: `base`, and the programs.
-pub fn boot_with_programs(base: Vec<u8>, pack: &Pack, artifacts: &Artifacts) -> Result<Vec<u8>> {
-    let programs = programs(pack, artifacts)?;
-    let files: Vec<_> = programs
-        .iter()
-        .map(|(p, c)| (p.as_str(), PROGRAM_MODE, c.as_slice()))
-        .collect();
-    Ok(initramfs::seeded(
-        base,
-        &files,
-        &programs.iter().map(line).collect::<String>(),
-    ))
-}
-
 /// How a machine keeps which program it has: digest and path.
 fn line((path, content): &(String, Vec<u8>)) -> String {
     format!("{} {path}\n", blake3::hash(content).to_hex())
@@ -158,10 +145,7 @@ struct There {
 fn look(remote: &mut dyn Remote, node: &Node, deadline: Deadline) -> Result<There> {
     const WHAT: &str = "see what is deployed";
     let said = remote
-        .exec(
-            &Command::new(["sh", "-c", LOOK, "sh", DEPLOYED, initramfs::SEEDED]),
-            deadline,
-        )?
+        .exec(&Command::new(["sh", "-c", LOOK, "sh", DEPLOYED, PROGRAMS]), deadline)?
         .check_text(WHAT, &node.name)?;
     let mut lines = said.lines();
     let digest = lines.next().unwrap_or_default().to_owned();
@@ -218,7 +202,7 @@ impl Payload {
         self.programs.retain(|p| !there.iter().any(|l| l == line(p).trim_end()));
         if !self.programs.is_empty() {
             self.files.push(RenderedFile {
-                path: initramfs::SEEDED.to_owned(),
+                path: PROGRAMS.to_owned(),
                 mode: 0o644,
                 content: all,
             });

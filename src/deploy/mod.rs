@@ -12,7 +12,7 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 
-pub use install::{Artifacts, DeployReport, boot_with_programs, deploy};
+pub use install::{Artifacts, DeployReport, deploy};
 pub use operate::{Answer, dump, follow_events, operate, status, watch};
 pub use pack::{Contract, FileSpec, LinkSpec, Pack, ProgramSpec, StepSpec, Workload, names};
 pub use render::{RenderedFile, RenderedStep};

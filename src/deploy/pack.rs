@@ -217,7 +217,7 @@ impl Pack {
     }
 
     /// By how much times are multiplied: rounded up to a half, so that two measurements of one host make the same machines.
-    pub(super) fn factor(&self) -> f64 {
+    pub fn factor(&self) -> f64 {
         (self.slowness.factor() * 2.0).ceil() / 2.0
     }
 

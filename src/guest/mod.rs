@@ -15,7 +15,7 @@ pub(crate) mod template;
 mod transfer;
 
 pub use quote::quote;
-pub use ready::{Ready, wait_ready};
+pub use ready::{Ready, knock, wait_booted, wait_ready};
 
 use crate::error::{Error, Problem, Result};
 use crate::wait::Deadline;

@@ -16,6 +16,9 @@ const HANDSHAKE: u32 = 8;
 /// How much longer each time: a machine on a busy host answers late.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// What is known of a machine that was asked and has not answered.
+const STILL: &str = "it is still booting";
+
 /// What a machine said of itself once its boot had ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ready {
@@ -31,7 +34,7 @@ pub struct Ready {
 
 /// Everything in one round trip, by the shell itself where it can: on an emulated processor each costs a tenth of a second, and a
 /// process a third of that.
-const LOOK: &str = r#"state=$(timeout 5 systemctl is-system-running --wait)
+const LOOK: &str = r#"state=$(timeout $0 systemctl is-system-running --wait)
 echo ${state:-starting}
 [ "$state" = running ] || systemctl list-units --failed --plain --no-legend --no-pager | cut -d' ' -f1 | tr '\n' ' '
 echo
@@ -43,17 +46,24 @@ read -r id </proc/sys/kernel/random/boot_id && echo $id
 cd /sys/class/net && for i in *; do read -r mac <$i/address && echo $mac $i; done
 "#;
 
-/// Waits until SSH answers on `target` and its boot has ended; the connection is ready for use.
-///
-/// A machine with failed units is ready, and says so. One that stops while we wait is an error. `seen` hears what each try saw and
-/// may end the wait.
+/// How long the machine waits by itself for the end of its boot before it says for what it waits.
+const WAITS: Duration = Duration::from_secs(15);
+
+/// Waits until SSH answers on `target` and its boot has ended; the connection is ready for use. See [`knock`] and [`wait_booted`].
 pub fn wait_ready(
     target: &Target,
     deadline: Deadline,
     seen: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<(Ssh, Ready)> {
+    let mut ssh = knock(target, deadline, seen)?;
+    let ready = wait_booted(&mut ssh, &target.node, deadline, seen)?;
+    Ok((ssh, ready))
+}
+
+/// Waits until SSH answers on `target`. `seen` hears what each try saw and may end the wait.
+pub fn knock(target: &Target, deadline: Deadline, seen: &mut dyn FnMut(&str) -> Result<()>) -> Result<Ssh> {
     let mut patience = FIRST_WORD;
-    let mut ssh = wait_until(&format!("reach {} over SSH", target.node), deadline, || {
+    let ssh = wait_until(&format!("reach {} over SSH", target.node), deadline, || {
         // A host key that is not the pinned one will not become it.
         match Ssh::connect_if_heard(target, patience, deadline.at_most(patience * HANDSHAKE)) {
             Ok(ssh) => Ok(Probe::Ready(ssh)),
@@ -67,11 +77,12 @@ pub fn wait_ready(
         }
     })?;
     seen("SSH answers, it is still booting")?;
-    let ready = wait_booted(&mut ssh, &target.node, deadline, seen)?;
-    Ok((ssh, ready))
+    Ok(ssh)
 }
 
-fn wait_booted(
+/// Waits until the boot of `node` has ended. A machine with failed units is ready, and says so. One that stops while we wait is an
+/// error. `seen` hears now and then what was seen last and may end the wait.
+pub fn wait_booted(
     remote: &mut dyn Remote,
     node: &str,
     deadline: Deadline,
@@ -79,9 +90,10 @@ fn wait_booted(
 ) -> Result<Ready> {
     let what = format!("see {node} at the end of its boot");
     wait_until(&what, deadline, || {
-        let text = remote
-            .exec(&Command::new(["sh", "-c", LOOK]), deadline)?
-            .check_text(&what, "")?;
+        let waits = WAITS.as_secs().to_string();
+        let look = Command::new(["sh", "-c", LOOK, &waits]);
+        let mut hear = |_: Option<&str>| seen(STILL);
+        let text = remote.exec_heard(&look, deadline, &mut hear)?.check_text(&what, "")?;
         let found = parse(&text).map_err(|seen| Error::Operation(Problem::new(&what).observed(seen)))?;
         if let Probe::NotYet(cause) = &found {
             seen(cause)?;

@@ -37,20 +37,17 @@ pub(crate) fn read(path: &str) -> Result<String> {
         .ok_or_else(|| Error::Usage(Problem::new("find the template").on(format!("{OVERRIDES}/{path}"))))
 }
 
-/// Digest of the files that win over the embedded templates; these are part of the tool.
-pub(crate) fn overrides_digest() -> Result<blake3::Hash> {
+/// The files that win over the embedded templates, which are part of the tool: path below `templates/`, and digest.
+pub(crate) fn overrides() -> Result<Vec<(PathBuf, blake3::Hash)>> {
     let mut files = Vec::new();
     list(Path::new(OVERRIDES), &mut files)?;
     files.sort();
-    let mut hash = blake3::Hasher::new();
-    for path in files {
+    let digest = |path: PathBuf| {
         let content = fs_err::read(&path).tried("read the template", path.display())?;
-        for part in [path.as_os_str().as_encoded_bytes(), &content] {
-            hash.update(&(part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-    }
-    Ok(hash.finalize())
+        let below = path.strip_prefix(OVERRIDES).unwrap_or(&path).to_owned();
+        Ok((below, blake3::hash(&content)))
+    };
+    files.into_iter().map(digest).collect()
 }
 
 /// Every file below `dir`, which need not be there. Links are not followed into folders.

@@ -95,13 +95,14 @@ impl Remembered {
         &self.host[1]
     }
 
-    /// What machines would use, where enough was probed to know.
-    pub fn accel(&self) -> Option<Accel> {
-        match (&self.kvm, &self.tcg) {
-            (Some(Boot::Booted { .. }), _) => Some(Accel::Kvm),
-            (_, Some(Boot::Booted { .. })) => Some(Accel::Tcg),
-            _ => None,
-        }
+    /// What machines would use, and how slow the host is with it, where enough was probed to know.
+    pub fn runs(&self) -> Option<(Accel, CableKind, Slowness)> {
+        let (accel, cpu_ms) = match (&self.kvm, &self.tcg) {
+            (Some(Boot::Booted { cpu_ms, .. }), _) => (Accel::Kvm, *cpu_ms),
+            (_, Some(Boot::Booted { cpu_ms, .. })) => (Accel::Tcg, *cpu_ms),
+            _ => return None,
+        };
+        Some((accel, self.cables?, slowness(cpu_ms)))
     }
 
     /// What `cache` remembers of this host as it is now. Nothing where the file is of another host, absent or damaged.
@@ -374,8 +375,13 @@ fn watch(child: &mut Child, begin: Instant, patience: Patience) -> Boot {
     }
 }
 
+/// By the processor time that a boot took.
+fn slowness(cpu_ms: u64) -> Slowness {
+    Slowness::new(cpu_ms as f64 / REFERENCE.as_millis() as f64)
+}
+
 fn verdict(accel: Accel, cables: CableKind, (wall_ms, cpu_ms): (u64, u64), why: &str) -> AccelVerdict {
-    let slowness = Slowness::new(cpu_ms as f64 / REFERENCE.as_millis() as f64);
+    let slowness = slowness(cpu_ms);
     let name = match accel {
         Accel::Kvm => "KVM",
         Accel::Tcg => "TCG",

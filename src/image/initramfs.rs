@@ -3,12 +3,10 @@
 //! Debian's own would load udev and settle; under emulation that costs seconds of every boot.
 
 use crate::error::{Error, IoContext, Problem, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Ends in the kernel's panic where there is no root disk: the acceleration probe waits for exactly that.
-///
-/// What [`seeded`] added goes to the root disk at its first boot; [`SEEDED`] is written last, and says that it is there.
 pub const INIT: &str = r#"#!/bin/sh
 # From the kernel to systemd on the root disk, and nothing else.
 busybox mount -t proc proc /proc
@@ -20,36 +18,8 @@ for word in $(busybox cat /proc/cmdline); do
 done
 busybox umount /proc
 busybox mount -t ext4 -o noatime "$root" /root || exit
-if [ -d /seed ] && [ ! -e /root/var/lib/failoverlab/seeded ]; then
-  busybox cp -a /seed/. /root/ && busybox sync && busybox mkdir -p /root/var/lib/failoverlab &&
-    busybox cp /seeded /root/var/lib/failoverlab/seeded
-fi
 busybox mount --move /dev /root/dev && exec busybox switch_root /root /sbin/init
 "#;
-
-/// Where a machine says what it got from its initramfs.
-pub const SEEDED: &str = "/var/lib/failoverlab/seeded";
-
-/// The initramfs `base` with files (absolute path, mode, content) that a fresh root disk gets before its system begins: quicker by
-/// seconds than over SSH. `list` becomes the machine's [`SEEDED`].
-pub fn seeded(mut base: Vec<u8>, files: &[(&str, u32, &[u8])], list: &str) -> Vec<u8> {
-    let mut archive = Cpio::default();
-    let mut folders = BTreeSet::new();
-    for (path, mode, content) in files {
-        let path = format!("seed/{}", path.trim_start_matches('/'));
-        for (end, _) in path.match_indices('/') {
-            if folders.insert(path[..end].to_owned()) {
-                archive.add(&path[..end], 0o040_755, &[]);
-            }
-        }
-        archive.add(&path, 0o100_000 | mode, content);
-    }
-    archive.add("seeded", 0o100_644, list.as_bytes());
-    // The kernel unpacks one archive after the other, each at a multiple of 4.
-    base.resize(base.len().next_multiple_of(4), 0);
-    base.extend(archive.end());
-    base
-}
 
 /// Makes the initramfs from an installed system at `tree`, whose only kernel is `release`.
 ///
@@ -211,45 +181,6 @@ mod tests {
         assert_eq!(&bytes[112 + 54..112 + 62], b"00000005");
         assert_eq!(&bytes[224..232], b"hello\0\0\0");
         assert!(bytes.windows(10).any(|w| w == b"TRAILER!!!"));
-    }
-
-    #[test]
-    fn a_seed_follows_with_its_folders_first() {
-        let made = seeded(
-            b"BASE5".to_vec(),
-            &[("/usr/bin/a", 0o755, b"A"), ("/usr/bin/b", 0o600, b"B")],
-            "list",
-        );
-        assert_eq!(&made[..14], b"BASE5\0\0\x00070701");
-        let names: Vec<_> = names(&made[8..]);
-        assert_eq!(
-            names,
-            [
-                "seed",
-                "seed/usr",
-                "seed/usr/bin",
-                "seed/usr/bin/a",
-                "seed/usr/bin/b",
-                "seeded",
-                "TRAILER!!!"
-            ]
-        );
-        assert!(INIT.contains(SEEDED));
-    }
-
-    /// Names of the entries of an archive.
-    fn names(mut archive: &[u8]) -> Vec<String> {
-        let mut names = Vec::new();
-        while archive.len() >= 110 {
-            let field = |i: usize| {
-                let digits = std::str::from_utf8(&archive[6 + 8 * i..14 + 8 * i]).unwrap();
-                usize::from_str_radix(digits, 16).unwrap()
-            };
-            let (content, name) = (field(6), field(11));
-            names.push(String::from_utf8(archive[110..110 + name - 1].to_vec()).unwrap());
-            archive = &archive[(110 + name).next_multiple_of(4) + content.next_multiple_of(4)..];
-        }
-        names
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 pub(crate) mod agent;
 mod build;
-pub mod initramfs;
+mod initramfs;
 mod manifest;
 pub mod qemu_img;
 mod recipe;

@@ -36,6 +36,15 @@ impl Store {
         self.manifest(&key.digest).map(|m| m.map(|m| self.image(&m)))
     }
 
+    /// Digest of the image's root disk, hexadecimal; `None` where it was not built. Two builds of one recipe need not be the same.
+    ///
+    /// # Errors
+    /// As [`Store::find`].
+    pub fn disk_digest(&self, key: &ImageKey) -> Result<Option<String>> {
+        let manifest = self.manifest(&key.digest)?;
+        Ok(manifest.and_then(|m| Some(m.files.get(DISK)?.blake3.clone())))
+    }
+
     /// The image, built if it is not there. Another process that builds the same image is waited for.
     ///
     /// # Errors

@@ -75,12 +75,12 @@ impl Channels {
         self.ways.connect(&way(&self.files, record, node)?, deadline)
     }
 
-    /// A new session with `node` over its agent.
+    /// A new session with `node` over its agent, which may not have begun yet: the hello waits for it.
     ///
     /// # Errors
     /// It does not answer.
-    pub fn over_agent(&self, record: &LabRecord, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>> {
-        self.ways.agent(&way(&self.files, record, node)?, deadline)
+    pub fn hello(&self, record: &LabRecord, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>> {
+        self.ways.hello(&way(&self.files, record, node)?.node, deadline)
     }
 
     /// The line to the agent of `node`.

@@ -8,7 +8,9 @@ use crate::files::Home;
 use crate::guest::template;
 use crate::hypervisor::{Accel, CableKind, UNIX_PORTS, accel};
 use crate::image::{Image, ImageKey, Recipe, Store};
+use crate::plan::{Inputs, Layer};
 use crate::spec::{self, Context, Lab, Loaded, Source};
+use crate::wait::Slowness;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -80,19 +82,29 @@ pub fn decide(
     let step = Step::begin(journal, "accel", None, "find out how machines run on this host");
     let verdict = accel::probe(&image, &home.accel(), force)?;
     step.done(&verdict.detail);
-    let input_key = input_key(home, &lab, &image.digest, &programs, verdict.accel, seed)?;
-    let few = lab.nodes.iter().all(|n| n.nics.len() <= UNIX_PORTS);
+    let disk = store.disk_digest(&key)?;
+    let runs = (verdict.accel, cables(&lab, verdict.cables), verdict.slowness);
+    let inputs = inputs(home, &lab, (&key, disk), &programs, runs, seed)?;
     Ok(DesiredState {
-        input_key,
+        inputs,
         programs,
         lab,
         source: source.file_name(),
         accel: verdict.accel,
-        cables: if few { verdict.cables } else { CableKind::Udp },
+        cables: runs.1,
         slowness: verdict.slowness,
         image: image_ref(&image),
         seed,
     })
+}
+
+/// What the cables of `lab` are made of where QEMU has those of `kind`.
+fn cables(lab: &Lab, kind: CableKind) -> CableKind {
+    if lab.nodes.iter().all(|n| n.nics.len() <= UNIX_PORTS) {
+        kind
+    } else {
+        CableKind::Udp
+    }
 }
 
 /// Name of the tool itself among the [`programs`].
@@ -114,20 +126,68 @@ pub fn programs(home: &Home, lab: &Lab) -> Result<BTreeMap<String, String>> {
     all.into_iter().map(digest).collect()
 }
 
-/// Digest of everything that goes into a lab: its file, the image, the tool with its templates, the runtime's programs, QEMU and
-/// how it runs machines, the seed. A healthy lab with the same key is as good as a new one.
-pub fn input_key(
+/// What `up` would put into `lab` on this host, without making anything; `None` where it is not known yet how machines run here.
+pub fn known_inputs(home: &Home, lab: &Lab, seed: u64) -> Result<Option<Inputs>> {
+    let Some((accel, kind, slowness)) = accel::remembered(&home.accel()).and_then(|r| r.runs()) else {
+        return Ok(None);
+    };
+    let (store, key) = image_key(home, lab)?;
+    let disk = store.disk_digest(&key)?;
+    inputs(
+        home,
+        lab,
+        (&key, disk),
+        &programs(home, lab)?,
+        (accel, cables(lab, kind), slowness),
+        seed,
+    )
+    .map(Some)
+}
+
+/// Everything that goes into a lab. What a machine has in memory and on its disks when it has booted comes of the lab file, the image
+/// as it was built here, the tool (which makes boot credentials and machines) with the templates that win over its own, QEMU and how it
+/// runs machines. After that: the runtime's programs, its pack's templates, by how much times are stretched, the seed.
+fn inputs(
     home: &Home,
     lab: &Lab,
-    image: &str,
+    (image, disk): (&ImageKey, Option<String>),
     programs: &BTreeMap<String, String>,
-    accel: Accel,
+    (accel, cables, slowness): (Accel, CableKind, Slowness),
     seed: u64,
-) -> Result<String> {
-    let templates = template::overrides_digest()?.to_hex().to_string();
+) -> Result<Inputs> {
+    let mut inputs = Inputs::of(lab);
+    let mut booted = |name: &str, value: String| inputs.add(Layer::Booted, name, value);
+    booted("image", image.digest.clone());
+    booted("the image's disk", disk.unwrap_or_else(|| "not built".into()));
+    booted("acceleration", word(&accel));
+    booted("cables", word(&cables));
     let qemu = accel::remembered(&home.accel()).map(|r| r.qemu().to_owned());
-    let all = serde_json::to_vec(&(lab, image, programs, templates, accel, seed, qemu)).expect("a lab is plain data");
-    Ok(blake3::hash(&all).to_hex().to_string())
+    booted("QEMU", qemu.unwrap_or_else(|| "unknown".into()));
+    let pack = lab.runtime.as_ref().map(|r| Pack::load(&r.kind)).transpose()?;
+    for (path, digest) in template::overrides()? {
+        let of_pack = pack.as_ref().is_some_and(|p| path.starts_with(p.name.as_str()));
+        let layer = if of_pack { Layer::Healthy } else { Layer::Booted };
+        inputs.add(
+            layer,
+            format!("templates/{}", path.display()),
+            digest.to_hex().to_string(),
+        );
+    }
+    for (name, digest) in programs {
+        let layer = if name == TOOL { Layer::Booted } else { Layer::Healthy };
+        inputs.add(layer, name, digest);
+    }
+    if let Some(pack) = pack {
+        inputs.add(Layer::Healthy, "slowness", pack.on_host(slowness).factor().to_string());
+    }
+    inputs.add(Layer::Healthy, "seed", seed.to_string());
+    Ok(inputs)
+}
+
+/// An enum's word in files.
+fn word(of: &impl serde::Serialize) -> String {
+    let word = serde_json::to_value(of).expect("a word is plain data");
+    word.as_str().unwrap_or_default().to_owned()
 }
 
 fn image_ref(image: &Image) -> ImageRef {

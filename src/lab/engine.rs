@@ -134,7 +134,8 @@ impl Engine {
             Verb::Checkpoint { name } => self.changing(|| self.checkpoint(&name, None)).map(|c| plain(c.meta)),
             Verb::Restore(args) => self
                 .changing(|| {
-                    let restored = self.restore(&args, cancel)?;
+                    self.whole(&args)?;
+                    let restored = self.restore(&args, None, cancel)?;
                     let record = self.record()?;
                     // A lab with a machine that was suspended or off comes back like that: there is no health to wait for.
                     if restored.nodes.len() == record.desired.lab.nodes.len() {
@@ -481,11 +482,7 @@ impl Engine {
         let unknown = || Error::Bug(Problem::new("find the machine's record").on(node));
         let spec = record.desired.lab.node(node).ok_or_else(unknown)?;
         let credentials = self.credentials(record, spec)?;
-        let mut machine = machines::machine(record, &self.files, spec, credentials).ok_or_else(unknown)?;
-        let seed = self.files.seed();
-        if spec.role.is_some() && seed.is_file() {
-            machine.initrd = seed;
-        }
+        let machine = machines::machine(record, &self.files, spec, credentials).ok_or_else(unknown)?;
         self.fabric()?.renew(node)?;
         self.hypervisor()?.create(&machine.to_xml()?, false)
     }

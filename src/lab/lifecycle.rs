@@ -11,6 +11,7 @@ use crate::error::{Cause, Error, IoContext, Problem, Result};
 use crate::event::{Event, Journal};
 use crate::files::Home;
 use crate::hypervisor::Accel;
+use crate::plan::Layer;
 use crate::spec::{Lab, Loaded, Source};
 use crate::units::Name;
 use serde_json::Value;
@@ -119,7 +120,7 @@ pub fn healthy(home: &Home, source: &Source, lab: Lab, accel: Option<Accel>, cal
         cold: false,
     };
     let desired = decide(home, source, lab, &options, caller)?;
-    let checkpoint = observe::warm_name(&desired.input_key);
+    let checkpoint = Layer::Healthy.name(&desired.inputs);
     let store = Store::of(home, &name);
     let fit = || store.get(&checkpoint).and_then(|c| c.verify());
     if fit().is_err() {

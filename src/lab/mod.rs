@@ -5,6 +5,7 @@
 
 mod active_faults;
 pub mod admission;
+mod boot;
 pub mod cancel;
 mod channel;
 pub mod checkpoint;

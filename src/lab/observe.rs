@@ -7,8 +7,8 @@ use super::protocol::{LabStatus, Verb};
 use super::record::LabRecord;
 use crate::error::{Error, Problem, Result};
 use crate::files::{Home, LabFiles};
-use crate::hypervisor::{self, DomainState};
-use crate::plan::{self, Observed, Plan};
+use crate::hypervisor::DomainState;
+use crate::plan::{self, How, Kept, Layer, Observed, Plan, Restoring};
 use crate::spec::Lab;
 use crate::units::Name;
 
@@ -27,41 +27,41 @@ pub fn plan(home: &Home, lab: &Lab, seed: u64, cold: bool) -> Result<Plan> {
         (None, _) => Observed::default(),
     };
     observed.image = store.find(&key)?.is_some();
-    if let Some(accel) = hypervisor::accel::remembered(&home.accel()).and_then(|r| r.accel()) {
-        let key = desired::input_key(home, lab, &key.digest, &desired::programs(home, lab)?, accel, seed)?;
-        warm(home, lab, &key, cold, &mut observed);
+    // Those that cannot be read are told by the `up` that would have needed them.
+    (observed.kept, _) = kept(&Store::of(home, &lab.name))?;
+    if let Some(cut) = &mut observed.restoring {
+        cut.layer = layer(&observed.kept, &cut.from);
     }
-    Ok(plan::up(lab, &observed))
+    let how = How {
+        inputs: desired::known_inputs(home, lab, seed)?,
+        cold,
+    };
+    Ok(plan::up(lab, &how, &observed))
 }
 
-/// What the checkpoints have to do with `up`: a lab that is not there comes back from the one with its input key, and one that has to
-/// boot is kept where there is none.
-pub(super) fn warm(home: &Home, lab: &Lab, input_key: &str, cold: bool, observed: &mut Observed) {
-    let name = warm_name(input_key);
-    let found = Store::of(home, &lab.name).find(&name).ok().flatten();
-    match found.filter(|c| c.meta.input_key.as_deref() == Some(input_key)) {
-        Some(_) if !observed.files && !cold => observed.restore = Some(name),
-        Some(_) => {}
-        None => observed.keep = Some(name),
+/// What `up` kept in `store`, the newest first; and why some of it cannot be read.
+pub(super) fn kept(store: &Store) -> Result<(Vec<Kept>, Vec<Error>)> {
+    let (found, mut unreadable) = store.list()?;
+    let mut kept = Vec::new();
+    for checkpoint in found.iter().rev() {
+        let Some(layer) = checkpoint.meta.layer else { continue };
+        match super::saved::record(checkpoint) {
+            Ok(record) => kept.push(Kept {
+                name: checkpoint.meta.name.clone(),
+                layer,
+                inputs: record.desired.inputs,
+                unfit: None,
+            }),
+            Err(e) => unreadable.push(e),
+        }
     }
+    Ok((kept, unreadable))
 }
 
-/// Name of the checkpoint of a healthy lab into which went what this key stands for.
-pub fn warm_name(input_key: &str) -> Name {
-    let short = input_key.get(..WARM_DIGITS).unwrap_or(input_key);
-    format!("{WARM}{short}")
-        .parse()
-        .expect("a prefix and hexadecimal digits")
+/// What the checkpoint of this name has behind it, where `up` kept it.
+pub(super) fn layer(kept: &[Kept], name: &Name) -> Option<Layer> {
+    kept.iter().find(|k| k.name == *name).map(|k| k.layer)
 }
-
-/// Whether a checkpoint of this name was kept by `up`, not by a person.
-pub fn is_warm(name: &Name) -> bool {
-    let digits = name.as_str().strip_prefix(WARM);
-    digits.is_some_and(|d| d.len() == WARM_DIGITS && d.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
-const WARM: &str = "warm-";
-const WARM_DIGITS: usize = 12;
 
 /// Refuses a lab whose name is taken by one that is up from another file.
 pub fn same_lab(home: &Home, lab: &Lab) -> Result<()> {
@@ -113,7 +113,7 @@ fn on_disk(record: &LabRecord, files: &LabFiles) -> Observed {
         disks: nodes().filter(|n| files.node(n).root_overlay().is_file()).collect(),
         credentials: nodes().filter(|n| files.node(n).credentials().is_dir()).collect(),
         deployed: nodes().filter(|_| record.complete).collect(),
-        restore: record.restoring.clone(),
+        restoring: record.restoring.clone().map(|from| Restoring { from, layer: None }),
         ..Observed::default()
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::hypervisor::{Accel, CableKind, DiskFormat};
+use crate::plan::Inputs;
 use crate::private;
 use crate::spec::Lab;
 use crate::units::Name;
@@ -30,8 +31,9 @@ pub struct DesiredState {
     pub seed: u64,
     /// blake3 of the tool and of each program of the pack.
     pub programs: BTreeMap<String, String>,
-    /// Digest of everything that goes into the lab: see [`super::desired::input_key`].
-    pub input_key: String,
+    /// Everything that goes into the lab: see [`super::desired::inputs`].
+    #[serde(default)]
+    pub inputs: Inputs,
 }
 
 /// A base image on this host.

@@ -6,25 +6,26 @@ use super::checkpoint::{self, About, Checkpoint, Live, RestoreRequest, Restored,
 use super::desired;
 use super::engine::Engine;
 use super::machines;
-use super::observe::is_warm;
 use super::protocol::{RestoreArgs, build};
-use super::record::LabRecord;
+use super::record::{DesiredState, LabRecord};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Severity, Source, Step};
 use crate::fabric::Control;
 use crate::files::is_instance;
 use crate::image::qemu_img::QemuImg;
+use crate::plan::{Layer, is_layer};
 use crate::units::{Name, Size};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What the checkpoints that `up` keeps of one lab may take on the disk together; the oldest that no lab needs go first.
-const WARM_BUDGET: Size = Size(4 << 30);
+/// What the checkpoints that `up` keeps of one lab may take on the disk together, of both layers: those that no lab needs go first, the
+/// one whose last use is longest ago before all.
+const BUDGET: Size = Size(4 << 30);
 
 impl Engine {
     /// Keeps the lab as the checkpoint `name`; it goes on in the same processes.
-    pub(super) fn checkpoint(&self, name: &Name, input_key: Option<String>) -> Result<Checkpoint> {
+    pub(super) fn checkpoint(&self, name: &Name, layer: Option<Layer>) -> Result<Checkpoint> {
         let record = self.record()?;
         if let Some(from) = &record.restoring {
             return Err(half_restored(&record.instance, from));
@@ -44,7 +45,7 @@ impl Engine {
         };
         let about = About {
             name: name.clone(),
-            input_key,
+            layer,
             tool: format!("{} {}", build(), record.desired.programs[desired::TOOL]),
             ccrd: record.desired.programs.get("ccrd").cloned(),
             seed: record.desired.seed,
@@ -65,44 +66,71 @@ impl Engine {
         Ok(made)
     }
 
-    /// Keeps a healthy lab for the next `up`, and makes room. The lab is up: what fails here is told, no more.
-    pub(super) fn keep_warm(&self, record: &LabRecord, name: &Name) {
+    /// Keeps the lab for the next `up`, and makes room. The lab is there: what fails here is told, no more.
+    pub(super) fn keep_layer(&self, record: &LabRecord, name: &Name) {
         let store = Store::of(&self.home, &record.desired.lab.name);
         let keep = || -> Result<()> {
+            let layer = [Layer::Booted, Layer::Healthy]
+                .into_iter()
+                .find(|l| l.name(&record.desired.inputs) == *name);
             // One that is there and was not found fit to come back from.
             if store.find(name).map_or(true, |found| found.is_some()) {
                 store.rm(name, |_| None)?;
             }
             // Healthy is whole: whoever comes back from it, or adopts this lab, has nothing left to do but to follow it.
-            self.keep(LabRecord {
-                complete: true,
-                ..(*self.record()?).clone()
-            })?;
-            self.checkpoint(name, Some(record.desired.input_key.clone()))?;
-            self.prune_warm(&store, name)
+            if layer == Some(Layer::Healthy) {
+                self.keep(LabRecord {
+                    complete: true,
+                    ..(*self.record()?).clone()
+                })?;
+            }
+            self.checkpoint(name, layer)?;
+            self.prune_layers(&store, record)
         };
         if let Err(e) = keep() {
             self.journal().emit(
                 Draft::new(Source::Tool, "checkpoint.not-kept")
                     .severity(Severity::Warning)
-                    .data(json!({"text": format!("the next `up` will boot: {e}")})),
+                    .data(json!({"text": format!("the next `up` has more to do: {e}")})),
             );
         }
     }
 
-    fn prune_warm(&self, store: &Store, newest: &Name) -> Result<()> {
-        let lab = self.record()?.desired.lab.name.clone();
-        let users = users(&self.home, &lab);
-        let needed = |name: &Name| (name == newest).then(|| lab.to_string()).or_else(|| users(name));
-        store.prune(WARM_BUDGET, is_warm, needed)?;
+    /// What was just kept, and what lies below it, stays.
+    fn prune_layers(&self, store: &Store, record: &LabRecord) -> Result<()> {
+        let lab = &record.desired.lab.name;
+        let users = users(&self.home, lab);
+        let ours = [Layer::Booted, Layer::Healthy].map(|layer| layer.name(&record.desired.inputs));
+        let needed = |name: &Name| ours.contains(name).then(|| lab.to_string()).or_else(|| users(name));
+        store.prune(BUDGET, is_layer, needed)?;
         Ok(())
+    }
+
+    /// Refuses a checkpoint of machines that have only booted: nothing in it would ever be healthy.
+    pub(super) fn whole(&self, args: &RestoreArgs) -> Result<()> {
+        let checkpoint = Store::of(&self.home, &args.lab).get(&args.checkpoint)?;
+        if checkpoint.meta.layer != Some(Layer::Booted) {
+            return Ok(());
+        }
+        Err(Error::Usage(
+            Problem::new("bring the lab back")
+                .on(&args.checkpoint)
+                .observed("its machines have booted, and nothing that they run is there")
+                .remedy(format!("failoverlab up {} begins with it where it can", args.lab)),
+        ))
     }
 
     /// Brings the lab back to the instant of a checkpoint: in place of what runs, or as a new lab or fork of this name.
     ///
     /// The checkpoint is compared with its digests before anything is touched. A new lab that cannot come back goes away again; one
     /// that was there is marked, so that the same can be tried again.
-    pub(super) fn restore(&self, args: &RestoreArgs, cancel: &Cancel) -> Result<Restored> {
+    /// `desired` is what `up` asks for; the lab is brought back as that where the same went into the checkpoint.
+    pub(super) fn restore(
+        &self,
+        args: &RestoreArgs,
+        desired: Option<&DesiredState>,
+        cancel: &Cancel,
+    ) -> Result<Restored> {
         let step = Step::begin(
             self.journal(),
             "restore",
@@ -111,12 +139,13 @@ impl Engine {
         );
         let checkpoint = Store::of(&self.home, &args.lab).get(&args.checkpoint)?;
         checkpoint.verify()?;
+        checkpoint.used();
         cancel.check()?;
         let before = self.try_record();
         let fresh = before.is_none();
         self.set_restoring(true);
         self.channels.close();
-        let restored = self.come_back(&checkpoint, before, &step);
+        let restored = self.come_back(&checkpoint, before, desired, &step);
         self.channels.open();
         self.set_restoring(false);
         let restored = restored.map_err(|e| {
@@ -135,9 +164,15 @@ impl Engine {
         Ok(restored)
     }
 
-    fn come_back(&self, checkpoint: &Checkpoint, before: Option<Arc<LabRecord>>, step: &Step) -> Result<Restored> {
+    fn come_back(
+        &self,
+        checkpoint: &Checkpoint,
+        before: Option<Arc<LabRecord>>,
+        desired: Option<&DesiredState>,
+        step: &Step,
+    ) -> Result<Restored> {
         let name = &checkpoint.meta.name;
-        let mut record = self.record_of(checkpoint, before.as_deref())?;
+        let mut record = self.record_of(checkpoint, before.as_deref(), desired)?;
         self.files
             .check_socket_paths(record.desired.lab.nodes.iter().map(|n| n.name.as_str()))?;
         // From here on there is no way back to what ran, only forward.
@@ -190,9 +225,20 @@ impl Engine {
         Ok(restored)
     }
 
-    /// The record of a lab that is brought back: what was asked for then, on this host's ports as they are now.
-    fn record_of(&self, checkpoint: &Checkpoint, before: Option<&LabRecord>) -> Result<LabRecord> {
+    /// The record of a lab that is brought back: what was asked for then, on this host's ports as they are now. Where `up` brings it
+    /// back, what is asked for now: of a layer below *healthy* that is more than went into it.
+    fn record_of(
+        &self,
+        checkpoint: &Checkpoint,
+        before: Option<&LabRecord>,
+        desired: Option<&DesiredState>,
+    ) -> Result<LabRecord> {
         let mut record = record(checkpoint)?;
+        if let (Some(layer), Some(desired)) = (checkpoint.meta.layer, desired)
+            && desired.inputs.key(layer) == record.desired.inputs.key(layer)
+        {
+            record.desired = desired.clone();
+        }
         record.instance = self.instance.clone();
         record.restored_from = Some(checkpoint.meta.name.clone());
         record.restoring = None;
@@ -218,7 +264,7 @@ pub fn record(checkpoint: &Checkpoint) -> Result<LabRecord> {
         )
     })?;
     // `up` kept it of a healthy lab, before it had reached its own end.
-    record.complete |= checkpoint.meta.input_key.is_some();
+    record.complete |= checkpoint.meta.layer == Some(Layer::Healthy);
     Ok(record)
 }
 
@@ -276,7 +322,7 @@ mod tests {
     use crate::files::CheckpointFiles;
     use crate::hypervisor::{Accel, CableKind, DiskFormat};
     use crate::lab::checkpoint::Meta;
-    use crate::lab::record::{DesiredState, ImageRef};
+    use crate::lab::record::ImageRef;
     use crate::wait::Slowness;
 
     fn of_ccr(complete: bool) -> LabRecord {
@@ -305,18 +351,18 @@ mod tests {
                 },
                 seed: 7,
                 programs: Default::default(),
-                input_key: "key".into(),
+                inputs: Default::default(),
             },
         }
     }
 
-    fn checkpoint(record: &LabRecord, input_key: Option<&str>) -> Checkpoint {
-        let name: Name = "warm-0123456789ab".parse().unwrap();
+    fn checkpoint(record: &LabRecord, layer: Option<Layer>) -> Checkpoint {
+        let name: Name = "healthy-0123456789ab".parse().unwrap();
         let meta = Meta {
             schema: 1,
             lab: record.desired.lab.name.clone(),
             lab_digest: record.desired.lab.digest.clone(),
-            input_key: input_key.map(str::to_owned),
+            layer,
             tool: "x".into(),
             ccrd: None,
             seed: 7,
@@ -338,9 +384,11 @@ mod tests {
 
     /// What `up` keeps was written before it had reached its own end. A fork of it that is adopted must be followed again.
     #[test]
-    fn a_lab_that_was_kept_warm_is_whole() {
-        let warm = checkpoint(&of_ccr(false), Some("key"));
-        assert!(super::record(&warm).unwrap().complete);
+    fn a_lab_that_was_kept_healthy_is_whole() {
+        let of = |layer| super::record(&checkpoint(&of_ccr(false), Some(layer))).unwrap();
+        assert!(of(Layer::Healthy).complete);
+        // One whose machines have only booted is not.
+        assert!(!of(Layer::Booted).complete);
         // One that a person kept of a lab whose `up` had failed is not.
         assert!(!super::record(&checkpoint(&of_ccr(false), None)).unwrap().complete);
         assert!(super::record(&checkpoint(&of_ccr(true), None)).unwrap().complete);
@@ -358,9 +406,9 @@ mod tests {
 
     #[test]
     fn a_restore_that_goes_on_was_not_cut_short() {
-        let from: Name = "warm-1".parse().unwrap();
+        let from: Name = "one".parse().unwrap();
         let going_on = between("ccr", &from, true);
-        assert!(going_on.contains("is being brought back from warm-1"), "{going_on}");
+        assert!(going_on.contains("is being brought back from one"), "{going_on}");
         assert!(!going_on.contains("cut short"), "{going_on}");
         assert!(between("ccr", &from, false).contains("cut short"));
     }

@@ -9,20 +9,18 @@ use super::record::{DesiredState, LabRecord};
 use crate::deploy;
 use crate::error::{Cause, Error, IoContext, Problem, Result};
 use crate::event::{Draft, Severity, Source, Step};
-use crate::guest;
-use crate::hypervisor::{DiskFormat, DomainState, mgmt_is_up};
+use crate::hypervisor::DiskFormat;
 use crate::image::qemu_img::QemuImg;
-use crate::plan::{self, Action, Observed, Plan};
+use crate::plan::{self, Action, How, Observed, Plan};
 use crate::spec::{Lab, Node};
-use crate::wait::{Deadline, Probe, wait_led, wait_until};
+use crate::units::Name;
+use crate::wait::{Deadline, Probe, wait_led};
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-/// The longest that a machine may take from its start until SSH answers, on a fast host (measured: 13 s alone under TCG).
-const BOOT: Duration = Duration::from_secs(120);
 /// The longest that installing the runtime on one machine may take, on a fast host.
 const DEPLOY: Duration = Duration::from_secs(90);
 /// The longest that the cluster may take from the last deployed node until it is healthy, on a fast host.
@@ -36,71 +34,107 @@ impl Engine {
         super::observe::same_lab(&self.home, &args.desired.lab)?;
         let before = self.try_record();
         let begun = std::time::Instant::now();
-        let mut observed = self.observed(before.as_deref())?;
-        self.consider_warm(&args, &mut observed);
-        let plan = plan::up(&args.desired.lab, &observed);
-        if plan.steps.is_empty() {
-            return Ok(json!({"steps": 0, "seconds": 0.0}));
-        }
-        let made = if observed.restore.is_some() {
-            self.carry_out(&args.desired.lab, &plan, cancel)
-        } else {
-            self.prepare(before, args.desired)
-                .and_then(|record| self.carry_out(&record.desired.lab, &plan, cancel))
+        let mut observed = self.observed(before.as_deref(), &args)?;
+        let how = How {
+            inputs: Some(args.desired.inputs.clone()),
+            cold: args.cold,
         };
-        match made {
-            Ok(()) => {
-                let record = self.record()?;
-                let mut complete = (*record).clone();
-                complete.complete = true;
-                self.keep(complete)?;
-                // Every disk has the programs: whoever boots again takes the image's own initramfs.
-                let _ = fs_err::remove_file(self.files.seed());
-                Ok(json!({"steps": plan.steps.len(), "seconds": begun.elapsed().as_secs_f64()}))
+        loop {
+            let plan = self.fit_plan(&args.desired.lab, &how, &mut observed);
+            if plan.steps.is_empty() {
+                return Ok(json!({"steps": 0, "seconds": 0.0}));
             }
-            Err(e) if args.keep => Err(e),
-            // A lab that was whole before keeps what it had; one that `up` began goes away again.
-            Err(e) if observed.complete => Err(e),
-            Err(e) => {
-                let failures = self.down().err().map(|e| e.to_string());
-                Err(e.with_rollback(failures))
+            let origin = plan.origin.as_ref().and_then(|o| o.from.clone());
+            let Err(e) = self.make(&plan, before.clone(), &args.desired, cancel) else {
+                return Ok(json!({"steps": plan.steps.len(), "seconds": begun.elapsed().as_secs_f64()}));
+            };
+            // A lab that is new and could not come back is gone: the layer below may do, or a boot.
+            let undone = before.is_none() && self.try_record().is_none();
+            match origin {
+                Some(name) if undone && !matches!(e, Error::Interrupted) => {
+                    self.unfit(&mut observed, &name, &e);
+                    self.files.forget_machines()?;
+                }
+                _ if args.keep => return Err(e),
+                // A lab that was whole before keeps what it had; one that `up` began goes away again.
+                _ if observed.complete => return Err(e),
+                _ => {
+                    let failures = self.down().err().map(|e| e.to_string());
+                    return Err(e.with_rollback(failures));
+                }
             }
         }
+    }
+
+    /// Carries out a plan for a lab that is new or there; then it is complete.
+    fn make(&self, plan: &Plan, before: Option<Arc<LabRecord>>, desired: &DesiredState, cancel: &Cancel) -> Result<()> {
+        // One that comes back has a record from then on.
+        if !plan.steps.iter().any(|s| s.action == Action::Restore) {
+            self.prepare(before, desired)?;
+        }
+        self.carry_out(desired, plan, cancel)?;
+        self.keep(LabRecord {
+            complete: true,
+            ..LabRecord::clone(&*self.record()?)
+        })
+        .map(drop)
     }
 
     /// What there is of the lab, as the plan wants to know it.
-    fn observed(&self, record: Option<&LabRecord>) -> Result<Observed> {
-        let Some(record) = record else {
-            return Ok(Observed::nothing_but_image());
+    fn observed(&self, record: Option<&LabRecord>, args: &UpArgs) -> Result<Observed> {
+        let mut observed = match record {
+            None => Observed::nothing_but_image(),
+            Some(record) => super::observe::of(record, &self.status(Look::default())?, &self.files),
         };
-        Ok(super::observe::of(record, &self.status(Look::default())?, &self.files))
+        let (kept, unreadable) = super::observe::kept(&Store::of(&self.home, &args.desired.lab.name))?;
+        for e in unreadable {
+            self.tell_unfit(&e);
+        }
+        if let Some(cut) = &mut observed.restoring {
+            cut.layer = super::observe::layer(&kept, &cut.from);
+        }
+        observed.kept = kept;
+        Ok(observed)
     }
 
-    /// Whether to come back from a checkpoint instead of a boot. A damaged one is not fit: the lab boots, and it is kept anew.
-    fn consider_warm(&self, args: &UpArgs, observed: &mut Observed) {
-        if observed.files {
-            return;
+    /// The plan, whose checkpoint is whole: one that is damaged is told, and the layer below it or a boot takes its place.
+    fn fit_plan(&self, lab: &Lab, how: &How, observed: &mut Observed) -> Plan {
+        loop {
+            let plan = plan::up(lab, how, observed);
+            // One that was cut short has nothing to fall back on: the restore itself says what is wrong with it.
+            let from = plan.origin.as_ref().and_then(|o| o.from.clone());
+            let Some(name) = from.filter(|_| observed.restoring.is_none()) else {
+                return plan;
+            };
+            match Store::of(&self.home, &lab.name).get(&name).and_then(|c| c.verify()) {
+                Ok(()) => return plan,
+                Err(e) => self.unfit(observed, &name, &e),
+            }
         }
-        let (lab, key) = (&args.desired.lab, &args.desired.input_key);
-        super::observe::warm(&self.home, lab, key, args.cold, observed);
-        let Some(name) = observed.restore.clone() else { return };
-        if let Err(e) = Store::of(&self.home, &lab.name).get(&name).and_then(|c| c.verify()) {
-            let draft = Draft::new(Source::Tool, "checkpoint.unfit").severity(Severity::Warning);
-            self.journal()
-                .emit(draft.data(json!({"text": format!("the lab boots: {e}")})));
-            observed.restore = None;
-            observed.keep = Some(name);
+    }
+
+    /// Notes that a checkpoint cannot be used, and tells it.
+    fn unfit(&self, observed: &mut Observed, name: &Name, e: &Error) {
+        self.tell_unfit(e);
+        for kept in observed.kept.iter_mut().filter(|k| k.name == *name) {
+            kept.unfit = Some(e.to_string());
         }
+    }
+
+    fn tell_unfit(&self, e: &Error) {
+        let draft = Draft::new(Source::Tool, "checkpoint.unfit").severity(Severity::Warning);
+        let text = format!("what was kept cannot be used: {e}");
+        self.journal().emit(draft.data(json!({"text": text})));
     }
 
     /// Chooses ports and names for a lab that is new; lights its networks.
-    fn prepare(&self, before: Option<Arc<LabRecord>>, desired: DesiredState) -> Result<Arc<LabRecord>> {
-        if let Some(record) = before {
-            return Ok(record);
+    fn prepare(&self, before: Option<Arc<LabRecord>>, desired: &DesiredState) -> Result<()> {
+        if before.is_some() {
+            return Ok(());
         }
         self.files
             .check_socket_paths(desired.lab.nodes.iter().map(|n| n.name.as_str()))?;
-        let machines = machines::choose(&desired)?;
+        let machines = machines::choose(desired)?;
         let mut record = LabRecord {
             schema: 1,
             instance: self.instance.clone(),
@@ -109,30 +143,16 @@ impl Engine {
             complete: false,
             restored_from: None,
             restoring: None,
-            desired,
+            desired: desired.clone(),
         };
         let fabric = self.start_fabric(&record, Vec::new())?;
         record.ports = fabric.ports();
-        self.make_seed(&record)?;
         self.keep_fabric(fabric);
-        self.keep(record)
-    }
-
-    /// What brings the runtime's programs into new machines.
-    fn make_seed(&self, record: &LabRecord) -> Result<()> {
-        let Some(pack) = super::channel::pack(record)? else {
-            return Ok(());
-        };
-        let artifacts = deploy::Artifacts::beside_executable(Some(&pack), self.files.keys())?;
-        let base = &record.desired.image.initrd;
-        let base = fs_err::read(base).tried("read the image's initramfs", base.display())?;
-        let seed = self.files.seed();
-        fs_err::write(&seed, deploy::boot_with_programs(base, &pack, &artifacts)?)
-            .tried("write the machines' initramfs", seed.display())
+        self.keep(record).map(drop)
     }
 
     /// Runs the plan's steps, each as soon as those it waits for are done. The first failure stops the rest.
-    fn carry_out(&self, lab: &Lab, plan: &Plan, cancel: &Cancel) -> Result<()> {
+    fn carry_out(&self, desired: &DesiredState, plan: &Plan, cancel: &Cancel) -> Result<()> {
         let mut waiting: Vec<&plan::Step> = plan.steps.iter().collect();
         let mut done: BTreeSet<&str> = BTreeSet::new();
         let mut failed: Option<Error> = None;
@@ -146,7 +166,7 @@ impl Engine {
                         if ready {
                             let (tell, step) = (tell.clone(), *step);
                             scope.spawn(move || {
-                                let result = self.act(lab, step, cancel);
+                                let result = self.act(desired, step, cancel);
                                 drop(tell.send((step.id.as_str(), result)));
                             });
                             running += 1;
@@ -179,15 +199,18 @@ impl Engine {
         }
     }
 
-    fn act(&self, lab: &Lab, step: &plan::Step, cancel: &Cancel) -> Result<()> {
+    fn act(&self, desired: &DesiredState, step: &plan::Step, cancel: &Cancel) -> Result<()> {
         cancel.check()?;
+        let lab = &desired.lab;
         let on = step.on.as_deref().unwrap_or_default();
         let unknown = |what: &str| Error::Bug(Problem::new(format!("find the step's {what}")).on(on));
         let node = || lab.node(on).ok_or_else(|| unknown("node"));
         let name = || on.parse().map_err(|_| unknown("checkpoint"));
         if step.action == Action::Restore {
             let (lab, checkpoint) = (lab.name.clone(), name()?);
-            return self.restore(&RestoreArgs { lab, checkpoint }, cancel).map(drop);
+            return self
+                .restore(&RestoreArgs { lab, checkpoint }, Some(desired), cancel)
+                .map(drop);
         }
         let record = self.record()?;
         match step.action {
@@ -202,7 +225,7 @@ impl Engine {
             Action::Deploy => self.deploy(&record, node()?, cancel),
             Action::WaitHealthy => self.wait_healthy(&record, cancel),
             Action::Checkpoint => {
-                self.keep_warm(&record, &name()?);
+                self.keep_layer(&record, &name()?);
                 Ok(())
             }
         }
@@ -252,77 +275,6 @@ impl Engine {
         created?;
         step.done("created");
         Ok(())
-    }
-
-    fn wait_ready(&self, record: &LabRecord, node: &Node, cancel: &Cancel) -> Result<()> {
-        let step = Step::begin(self.journal(), "boot", Some(&node.name), "waiting for SSH");
-        let way = super::channel::way(&self.files, record, &node.name)?;
-        self.wait_port(record, node, cancel)?;
-        let deadline = Deadline::scaled(BOOT, record.desired.slowness);
-        let (ssh, ready) = guest::wait_ready(&way, deadline, &mut |seen| {
-            step.say(seen);
-            self.alive(&node.name)?;
-            cancel.check()
-        })?;
-        let remote = self
-            .channels
-            .over_agent(record, &node.name, deadline)
-            .unwrap_or_else(|e| {
-                let text = format!("SSH is the way in: {e}");
-                let silent = Draft::new(Source::Tool, "agent.silent").node(node.name.to_string());
-                self.journal()
-                    .emit(silent.severity(Severity::Warning).data(json!({"text": text})));
-                Box::new(ssh)
-            });
-        self.channels.keep(&node.name, remote);
-        step.done(&match ready.failed.as_slice() {
-            [] => "answers SSH".to_owned(),
-            failed => format!("answers SSH; failed units: {}", failed.join(", ")),
-        });
-        Ok(())
-    }
-
-    /// A connection that comes too early is kept by QEMU and handed to the machine when it hears: each of them then costs it the
-    /// beginning of a handshake without a peer. So no connection is made before its port is up, or half of the time that it may take has passed.
-    fn wait_port(&self, record: &LabRecord, node: &Node, cancel: &Cancel) -> Result<()> {
-        let hypervisor = self.hypervisor()?;
-        let patience = Deadline::scaled(BOOT / 2, record.desired.slowness);
-        wait_until("see the machine's port come up", patience, || {
-            cancel.check()?;
-            self.alive(&node.name)?;
-            Ok(if patience.passed() || mgmt_is_up(&*hypervisor, &node.name)? {
-                Probe::Ready(())
-            } else {
-                Probe::NotYet("it is booting".into())
-            })
-        })
-    }
-
-    /// A machine that went away will never answer: no use in waiting for the deadline.
-    fn alive(&self, node: &str) -> Result<()> {
-        match self.hypervisor()?.lookup(node)? {
-            Some(d) if d.state != DomainState::Off => Ok(()),
-            _ => Err(Error::Operation(
-                Problem::new("boot the machine")
-                    .on(node)
-                    .observed(format!(
-                        "it is gone; its console ends with: {}",
-                        self.console_tail(node)
-                    ))
-                    .remedy("failoverlab doctor"),
-            )),
-        }
-    }
-
-    fn console_tail(&self, node: &str) -> String {
-        let text = fs_err::read(self.files.node(node).console_log()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        text.lines()
-            .rev()
-            .find(|l| !l.trim().is_empty())
-            .unwrap_or("nothing")
-            .trim()
-            .to_owned()
     }
 
     fn deploy(&self, record: &LabRecord, node: &Node, cancel: &Cancel) -> Result<()> {

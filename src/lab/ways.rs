@@ -46,9 +46,18 @@ impl Ways {
     ///
     /// # Errors
     /// It does not answer.
-    pub(super) fn agent(&self, target: &Target, deadline: Deadline) -> Result<Box<dyn Remote>> {
+    fn agent(&self, target: &Target, deadline: Deadline) -> Result<Box<dyn Remote>> {
         let deadline = deadline.at_most(ANSWER.min(deadline.left() / 2));
         Ok(Box::new(AgentRemote::new(self.line(&target.node, deadline)?)))
+    }
+
+    /// The same for a machine that boots: whether an earlier hello was answered does not count.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub(super) fn hello(&self, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>> {
+        let line = self.agents.renew(node, &self.files.node(node).agent(), deadline)?;
+        Ok(Box::new(AgentRemote::new(line)))
     }
 
     /// The line to the agent of `node`.

@@ -1,7 +1,11 @@
 //! Pure: a lab and what is there of it → ordered steps, each with its reason. Carried out by `lab`.
 
+mod inputs;
+mod layers;
 mod up;
 
+pub use inputs::Inputs;
+pub use layers::{How, Kept, Layer, Origin, is_layer};
 pub use up::{Action, up};
 
 use crate::units::Name;
@@ -36,11 +40,19 @@ pub struct Observed {
     pub paused: BTreeSet<Name>,
     /// Machines on which what they run was installed.
     pub deployed: BTreeSet<Name>,
-    /// A checkpoint to come back from instead of a boot: of a healthy lab into which the same things went, or one from which
-    /// a restore has begun.
-    pub restore: Option<Name>,
-    /// What a healthy lab shall be kept as, so that the next one comes back from there.
-    pub keep: Option<Name>,
+    /// A restore has begun and did not end.
+    pub restoring: Option<Restoring>,
+    /// Checkpoints that an `up` of this lab kept.
+    pub kept: Vec<Kept>,
+}
+
+/// A restore that was cut short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restoring {
+    /// From this checkpoint.
+    pub from: Name,
+    /// What that one has behind it, where `up` kept it.
+    pub layer: Option<Layer>,
 }
 
 impl Observed {
@@ -57,6 +69,8 @@ impl Observed {
 /// Steps in an order in which they can be carried out; those that do not wait for each other may run at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Plan {
+    /// From where the lab comes up; absent where it is there.
+    pub origin: Option<Origin>,
     /// The steps.
     pub steps: Vec<Step>,
 }
@@ -83,7 +97,10 @@ fn id_on(action: Action, on: &str) -> String {
 
 impl Plan {
     fn new() -> Self {
-        Self { steps: Vec::new() }
+        Self {
+            origin: None,
+            steps: Vec::new(),
+        }
     }
 
     /// Appends a step and gives back its id. Waits only for what is in the plan already: so there is no cycle.
@@ -108,15 +125,23 @@ impl Plan {
         self.steps.is_empty()
     }
 
-    /// For a person: one line for each step, with its reason.
+    /// For a person: from where the lab comes up, then one line for each step, with its reason.
     pub fn render(&self) -> String {
         if self.is_empty() {
             return "nothing to do\n".to_owned();
         }
+        let mut text = match &self.origin {
+            None => String::new(),
+            Some(Origin {
+                from: Some(name),
+                reason,
+                ..
+            }) => format!("comes back from {name}: {reason}\n"),
+            Some(Origin { reason, .. }) => format!("boots: {reason}\n"),
+        };
         let on = |s: &Step| s.on.clone().unwrap_or_default();
         let words = self.steps.iter().map(|s| s.action.word().len()).max().unwrap_or(0);
         let names = self.steps.iter().map(|s| on(s).len()).max().unwrap_or(0);
-        let mut text = String::new();
         for step in &self.steps {
             let word = step.action.word();
             // Writing into a string does not fail.

@@ -3,7 +3,7 @@ use crate::spec::{Lab, example};
 use proptest::prelude::*;
 
 /// The model: what is there once a step is done.
-fn apply(seen: &mut Observed, lab: &Lab, step: &Step) {
+fn apply(seen: &mut Observed, lab: &Lab, how: &How, step: &Step) {
     let on = || -> Name { step.on.as_deref().unwrap().parse().unwrap() };
     match step.action {
         Action::BuildImage => seen.image = true,
@@ -53,26 +53,66 @@ fn apply(seen: &mut Observed, lab: &Lab, step: &Step) {
         }
         Action::Restore => {
             assert!(seen.supervisor);
-            let restore = seen.restore.take();
-            assert_eq!(restore, Some(on()));
-            let keep = seen.keep.take();
+            let layer = match seen.restoring.take() {
+                Some(cut) => {
+                    assert_eq!(cut.from, on());
+                    cut.layer
+                }
+                None => {
+                    let kept = seen.kept.iter().find(|k| k.name == on()).unwrap();
+                    assert_eq!(kept.unfit, None);
+                    Some(kept.layer)
+                }
+            };
+            let kept = std::mem::take(&mut seen.kept);
             *seen = Observed {
                 healthy: false,
-                keep,
+                kept,
                 ..all_up(lab)
             };
+            if layer == Some(Layer::Booted) {
+                seen.complete = false;
+                seen.deployed.clear();
+            }
         }
         Action::Checkpoint => {
             let all: BTreeSet<Name> = lab.nodes.iter().map(|n| n.name.clone()).collect();
             assert_eq!(seen.running, all);
-            assert!(lab.runtime.is_none() || seen.healthy);
-            assert_eq!(seen.keep.take(), Some(on()));
+            let layer = if on().starts_with("booted-") {
+                Layer::Booted
+            } else {
+                Layer::Healthy
+            };
+            match layer {
+                Layer::Booted => assert!(seen.deployed.is_empty(), "something of the runtime is there"),
+                Layer::Healthy => assert!(lab.runtime.is_none() || seen.healthy),
+            }
+            let inputs = how.inputs.clone().unwrap();
+            assert_eq!(layer.name(&inputs), on());
+            seen.kept.retain(|k| k.name != on());
+            seen.kept.push(kept(layer, &inputs));
         }
     }
 }
 
+fn kept(layer: Layer, inputs: &Inputs) -> Kept {
+    Kept {
+        name: layer.name(inputs),
+        layer,
+        inputs: inputs.clone(),
+        unfit: None,
+    }
+}
+
+fn how(lab: &Lab) -> How {
+    How {
+        inputs: Some(Inputs::of(lab)),
+        cold: false,
+    }
+}
+
 /// Carries a plan out in an order that its `after` allows, the last possible step first: the order of the list must not matter.
-fn carry_out(plan: &Plan, lab: &Lab, seen: &mut Observed) {
+fn carry_out(plan: &Plan, lab: &Lab, how: &How, seen: &mut Observed) {
     let mut waiting: Vec<&Step> = plan.steps.iter().collect();
     let mut done = BTreeSet::new();
     while !waiting.is_empty() {
@@ -80,15 +120,17 @@ fn carry_out(plan: &Plan, lab: &Lab, seen: &mut Observed) {
             .iter()
             .rposition(|s| s.after.iter().all(|a| done.contains(a.as_str())));
         let step = waiting.remove(ready.expect("no cycle, and nothing waits for a step that is not there"));
-        apply(seen, lab, step);
+        apply(seen, lab, how, step);
         assert!(done.insert(step.id.as_str()), "{} twice", step.id);
     }
     seen.complete = true;
+    seen.files = true;
 }
 
 fn all_up(lab: &Lab) -> Observed {
     let mut seen = Observed::default();
-    carry_out(&up(lab, &seen), lab, &mut seen);
+    let how = How::default();
+    carry_out(&up(lab, &how, &seen), lab, &how, &mut seen);
     seen.healthy = true;
     seen
 }
@@ -99,12 +141,12 @@ fn one(name: &str) -> Name {
 
 #[test]
 fn up_of_ccr_from_nothing() {
-    insta::assert_snapshot!(up(&example("ccr"), &Observed::default()).render());
+    insta::assert_snapshot!(up(&example("ccr"), &How::default(), &Observed::default()).render());
 }
 
 #[test]
 fn up_of_bare_from_nothing() {
-    let plan = up(&example("bare"), &Observed::default());
+    let plan = up(&example("bare"), &How::default(), &Observed::default());
     insta::assert_snapshot!(plan.render());
     insta::assert_json_snapshot!(plan.steps[0..8]);
 }
@@ -112,7 +154,7 @@ fn up_of_bare_from_nothing() {
 #[test]
 fn a_lab_that_is_up_needs_nothing() {
     for lab in ["ccr", "bare"].map(example) {
-        assert_eq!(up(&lab, &all_up(&lab)).steps, []);
+        assert_eq!(up(&lab, &How::default(), &all_up(&lab)).steps, []);
     }
 }
 
@@ -122,7 +164,7 @@ fn a_machine_that_is_off_is_started_and_waited_for() {
     let mut seen = all_up(&lab);
     seen.running.remove("node2");
     seen.healthy = false;
-    insta::assert_snapshot!(up(&lab, &seen).render(), @r"
+    insta::assert_snapshot!(up(&lab, &How::default(), &seen).render(), @r"
     start-machine  node2  it is not running
     wait-ready     node2  it has to boot
     wait-healthy          exmbx is not known to be healthy
@@ -135,7 +177,7 @@ fn a_machine_that_lost_its_disk_is_made_anew() {
     let mut seen = all_up(&lab);
     seen.running.remove("node2");
     seen.disks.remove("node2");
-    let plan = up(&lab, &seen);
+    let plan = up(&lab, &How::default(), &seen);
     let ids: Vec<&str> = plan.steps.iter().map(|s| s.id.as_str()).collect();
     assert_eq!(
         ids,
@@ -155,7 +197,7 @@ fn a_suspended_machine_goes_on() {
     let mut seen = all_up(&lab);
     seen.running.remove("b");
     seen.paused.insert(one("b"));
-    insta::assert_snapshot!(up(&lab, &seen).render(), @r"
+    insta::assert_snapshot!(up(&lab, &How::default(), &seen).render(), @r"
     resume-machine  b  it is suspended
     wait-ready      b  it has to answer again
     ");
@@ -166,14 +208,14 @@ fn an_unhealthy_lab_is_waited_for() {
     let lab = example("ccr");
     let mut seen = all_up(&lab);
     seen.healthy = false;
-    insta::assert_snapshot!(up(&lab, &seen).render(), @"wait-healthy    exmbx is not known to be healthy");
+    insta::assert_snapshot!(up(&lab, &How::default(), &seen).render(), @"wait-healthy    exmbx is not known to be healthy");
 }
 
 #[test]
 fn commands_of_a_bare_machine_are_deployed() {
     let mut lab = example("bare");
     lab.nodes[1].run = vec![vec!["true".into()]];
-    let plan = up(&lab, &Observed::default());
+    let plan = up(&lab, &How::default(), &Observed::default());
     let deploys: Vec<&str> = plan
         .steps
         .iter()
@@ -183,53 +225,11 @@ fn commands_of_a_bare_machine_are_deployed() {
     assert_eq!(deploys, ["its own commands: not there yet"]);
 }
 
-#[test]
-fn a_lab_whose_inputs_are_known_comes_back() {
-    let lab = example("ccr");
-    let mut seen = Observed {
-        image: true,
-        restore: Some(one("warm-1")),
-        keep: Some(one("warm-1")),
-        ..Observed::default()
-    };
-    insta::assert_snapshot!(up(&lab, &seen).render(), @r"
-    start-supervisor          nothing runs this lab yet
-    restore           warm-1  everything that goes into the lab is as it was when this was kept
-    wait-healthy              exmbcluster has to find itself as it was
-    ");
-    // Cut short, with parts of it there: the same again.
-    seen.files = true;
-    seen.supervisor = true;
-    seen.running.insert(one("node1"));
-    insta::assert_snapshot!(up(&lab, &seen).render(), @r"
-    restore       warm-1  it was cut short
-    wait-healthy          exmbcluster has to find itself as it was
-    ");
-}
-
-#[test]
-fn a_new_lab_is_kept_when_it_is_healthy() {
-    let lab = example("ccr");
-    let seen = Observed {
-        keep: Some(one("warm-1")),
-        ..Observed::default()
-    };
-    let plan = up(&lab, &seen);
-    let last = plan.steps.last().unwrap();
-    assert_eq!(
-        (last.id.as_str(), last.after.as_slice()),
-        ("checkpoint:warm-1", &["wait-healthy".to_owned()][..])
-    );
-    let up_already = Observed {
-        keep: Some(one("warm-1")),
-        ..all_up(&lab)
-    };
-    assert_eq!(up(&lab, &up_already).steps, []);
-}
+mod layers;
 
 #[test]
 fn a_plan_in_json_has_the_words_of_the_text() {
-    let plan = up(&example("ccr"), &Observed::default());
+    let plan = up(&example("ccr"), &How::default(), &Observed::default());
     for step in &plan.steps {
         assert_eq!(serde_json::to_value(step.action).unwrap(), step.action.word());
     }
@@ -244,12 +244,40 @@ fn some_of(names: Vec<Name>) -> impl Strategy<Value = BTreeSet<Name>> {
     proptest::sample::subsequence(names, 0..=n).prop_map(|v| v.into_iter().collect())
 }
 
+/// The lab as it is asked for, and as it was when something of it was kept: with another setting, or other machines.
+fn any_kept(lab: &Lab) -> impl Strategy<Value = Vec<Kept>> + use<> {
+    let mut labs = vec![lab.clone(), lab.clone(), lab.clone()];
+    labs[1].title.push('!');
+    labs[2].nodes[0].vcpus += 1;
+    let layers = [Layer::Booted, Layer::Healthy];
+    let mut all: Vec<Kept> = labs
+        .iter()
+        .flat_map(|lab| layers.map(|layer| kept(layer, &Inputs::of(lab))))
+        .collect();
+    all.sort_by_key(|k| k.name.clone());
+    all.dedup_by_key(|k| k.name.clone());
+    let n = all.len();
+    let unfit = prop::collection::vec(any::<bool>(), n);
+    (proptest::sample::subsequence(all, 0..=n), unfit).prop_map(|(mut kept, unfit)| {
+        for (k, unfit) in kept.iter_mut().zip(unfit) {
+            k.unfit = unfit.then(|| "damaged".to_owned());
+        }
+        kept
+    })
+}
+
 fn any_observed(lab: &Lab) -> impl Strategy<Value = Observed> + use<> {
     let nodes: Vec<Name> = lab.nodes.iter().map(|n| n.name.clone()).collect();
     let networks = lab.networks.iter().map(|n| n.name.clone()).collect();
     let shared = lab.shared_disks.iter().map(|d| d.name.clone()).collect();
-    let flags = any::<[bool; 7]>();
-    let of_lab = (some_of(networks), some_of(shared));
+    let flags = any::<[bool; 5]>();
+    let layer = prop_oneof![Just(None), Just(Some(Layer::Booted)), Just(Some(Layer::Healthy))];
+    let from = |layer| Restoring {
+        from: one("cut-short"),
+        layer,
+    };
+    let restoring = prop::option::of(layer.prop_map(from));
+    let of_lab = (some_of(networks), some_of(shared), restoring, any_kept(lab));
     let of_nodes = (
         some_of(nodes.clone()),
         some_of(nodes.clone()),
@@ -257,8 +285,8 @@ fn any_observed(lab: &Lab) -> impl Strategy<Value = Observed> + use<> {
         some_of(nodes.clone()),
         some_of(nodes),
     );
-    (flags, of_lab, of_nodes).prop_map(|(flags, (networks, shared_disks), nodes)| {
-        let [image, supervisor, files, complete, healthy, restore, keep] = flags;
+    (flags, of_lab, of_nodes).prop_map(|(flags, (networks, shared_disks, restoring, kept), nodes)| {
+        let [image, supervisor, files, complete, healthy] = flags;
         let (disks, credentials, running, paused, deployed) = nodes;
         let paused = paused.difference(&running).cloned().collect();
         Observed {
@@ -273,9 +301,10 @@ fn any_observed(lab: &Lab) -> impl Strategy<Value = Observed> + use<> {
             credentials,
             running,
             paused,
-            deployed,
-            restore: restore.then(|| one("kept")),
-            keep: keep.then(|| one("kept")),
+            // Nothing is in a machine that is not there.
+            deployed: if files { deployed } else { BTreeSet::new() },
+            restoring,
+            kept,
         }
     })
 }
@@ -283,20 +312,27 @@ fn any_observed(lab: &Lab) -> impl Strategy<Value = Observed> + use<> {
 proptest! {
     #[test]
     fn from_any_state_one_plan_is_enough(
-        (lab, seen) in prop_oneof!["ccr", "bare"].prop_flat_map(|name| {
+        (lab, seen, cold) in prop_oneof!["ccr", "bare"].prop_flat_map(|name| {
             let lab = example(&name);
             let seen = any_observed(&lab);
-            (Just(lab), seen)
+            (Just(lab), seen, any::<bool>())
         })
     ) {
-        let plan = up(&lab, &seen);
+        let how = How { cold, ..how(&lab) };
+        let plan = up(&lab, &how, &seen);
         for (i, step) in plan.steps.iter().enumerate() {
             for before in &step.after {
                 prop_assert!(plan.steps[..i].iter().any(|s| s.id == *before), "{} is not before {}", before, step.id);
             }
         }
         let mut then = seen.clone();
-        carry_out(&plan, &lab, &mut then);
-        prop_assert_eq!(up(&lab, &then).steps, []);
+        carry_out(&plan, &lab, &how, &mut then);
+        prop_assert_eq!(&up(&lab, &how, &then).steps, &[]);
+        // The next lab from the same file needs no boot; with other settings, none either.
+        if !seen.files && seen.running.is_empty() && seen.paused.is_empty() && seen.disks.is_empty() && seen.restoring.is_none() {
+            let next = Observed { kept: then.kept, ..Observed::default() };
+            let boots = |lab: &Lab| up(lab, &self::how(lab), &next).steps.iter().any(|s| s.action == Action::StartMachine);
+            prop_assert!(!boots(&lab));
+        }
     }
 }

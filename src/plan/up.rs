@@ -1,6 +1,7 @@
 //! What `up` has to do.
 
-use super::{Observed, Plan, id_on};
+use super::layers::{self, How, Layer, Origin};
+use super::{Observed, Plan, Restoring, id_on};
 use crate::spec::{Lab, Node};
 use crate::units::Name;
 use serde::Serialize;
@@ -59,14 +60,48 @@ impl Action {
 }
 
 /// The steps from what is there to a lab that is up; none where it is.
-pub fn up(lab: &Lab, seen: &Observed) -> Plan {
+pub fn up(lab: &Lab, how: &How, seen: &Observed) -> Plan {
     let mut plan = Plan::new();
-    if let Some(checkpoint) = &seen.restore {
-        restore(&mut plan, lab, seen, checkpoint);
-        return plan;
-    }
-    let image = build_image(&mut plan, lab, seen);
-    let ground = start_supervisor(&mut plan, seen);
+    plan.origin = match &seen.restoring {
+        Some(Restoring { from, layer }) => Some(Origin {
+            from: Some(from.clone()),
+            layer: *layer,
+            reason: "it was cut short".into(),
+        }),
+        None if seen.files => None,
+        None => Some(layers::origin(how, &seen.kept)),
+    };
+    let last = match plan.origin.clone() {
+        Some(Origin {
+            from: Some(name),
+            layer,
+            ..
+        }) => {
+            let restored = restore(&mut plan, seen, &name);
+            if layer != Some(Layer::Booted) {
+                if let Some(runtime) = &lab.runtime {
+                    let reason = format!("{} has to find itself as it was", runtime.cluster.name);
+                    plan.add(Action::WaitHealthy, None, reason, vec![restored]);
+                }
+                return plan;
+            }
+            let after = vec![restored];
+            let mut last = after.clone();
+            for node in &lab.nodes {
+                last.extend(deploy(&mut plan, lab, node, after.clone()));
+            }
+            last
+        }
+        _ => boot(&mut plan, lab, how, seen),
+    };
+    form(&mut plan, lab, how, seen, last);
+    plan
+}
+
+/// Makes what is missing and deploys what the machines run; the steps after which all is done with each.
+fn boot(plan: &mut Plan, lab: &Lab, how: &How, seen: &Observed) -> Vec<String> {
+    let image = build_image(plan, lab, seen);
+    let ground = start_supervisor(plan, seen);
     for network in lab.networks.iter().filter(|n| !seen.networks.contains(&n.name)) {
         let reason = format!("{} carries no frames yet", network.subnet);
         plan.add(Action::StartNetwork, Some(&network.name), reason, ground.clone());
@@ -75,11 +110,34 @@ pub fn up(lab: &Lab, seen: &Observed) -> Plan {
         let reason = format!("{} shared by {}, not made yet", disk.size, disk.shared_by.join(", "));
         plan.add(Action::MakeSharedDisk, Some(&disk.name), reason, ground.clone());
     }
-    let mut last = Vec::new();
+    let mut ready: Vec<Vec<String>> = Vec::new();
     for node in &lab.nodes {
-        let ready = machine(&mut plan, lab, seen, node, image.as_ref(), &ground);
-        last.extend(deploy(&mut plan, lab, seen, node, ready));
+        let step = machine(plan, lab, seen, node, image.as_ref(), &ground);
+        ready.push(step.into_iter().collect());
     }
+    // Only of machines that have never run anything else.
+    let is_new = lab.nodes.iter().all(|n| is_fresh(seen, &n.name));
+    let kept = layers::layers(lab)
+        .contains(&Layer::Booted)
+        .then(|| layers::to_keep(how, Layer::Booted, &seen.kept))
+        .flatten()
+        .filter(|_| is_new);
+    if let Some(name) = kept {
+        let reason = "so that what its machines run can change without a boot";
+        let kept = plan.add(Action::Checkpoint, Some(&name), reason, ready.concat());
+        ready.iter_mut().for_each(|after| *after = vec![kept.clone()]);
+    }
+    let mut last = Vec::new();
+    for (node, after) in lab.nodes.iter().zip(ready) {
+        let there = seen.deployed.contains(&node.name) && !is_fresh(seen, &node.name);
+        let deployed = (!there).then(|| deploy(plan, lab, node, after.clone())).flatten();
+        last.extend(deployed.map_or(after, |id| vec![id]));
+    }
+    last
+}
+
+/// Waits until all is well, and keeps it.
+fn form(plan: &mut Plan, lab: &Lab, how: &How, seen: &Observed, mut last: Vec<String>) {
     if let Some(runtime) = &lab.runtime
         && !(plan.is_empty() && seen.healthy)
     {
@@ -90,15 +148,10 @@ pub fn up(lab: &Lab, seen: &Observed) -> Plan {
         };
         last = vec![plan.add(Action::WaitHealthy, None, reason, last)];
     }
-    if let Some(name) = seen.keep.as_ref().filter(|_| !seen.complete) {
-        plan.add(
-            Action::Checkpoint,
-            Some(name),
-            "so that the next `up` comes back from here",
-            last,
-        );
+    if let Some(name) = layers::to_keep(how, Layer::Healthy, &seen.kept).filter(|_| !seen.complete) {
+        let reason = "so that the next `up` comes back from here";
+        plan.add(Action::Checkpoint, Some(&name), reason, last);
     }
-    plan
 }
 
 fn start_supervisor(plan: &mut Plan, seen: &Observed) -> Vec<String> {
@@ -108,18 +161,14 @@ fn start_supervisor(plan: &mut Plan, seen: &Observed) -> Vec<String> {
         .collect()
 }
 
-fn restore(plan: &mut Plan, lab: &Lab, seen: &Observed, checkpoint: &Name) {
+fn restore(plan: &mut Plan, seen: &Observed, checkpoint: &Name) -> String {
     let ground = start_supervisor(plan, seen);
-    let reason = if seen.files {
+    let reason = if seen.restoring.is_some() {
         "it was cut short"
     } else {
-        "everything that goes into the lab is as it was when this was kept"
+        "quicker than a boot"
     };
-    let restored = plan.add(Action::Restore, Some(checkpoint), reason, ground);
-    if let Some(runtime) = &lab.runtime {
-        let reason = format!("{} has to find itself as it was", runtime.cluster.name);
-        plan.add(Action::WaitHealthy, None, reason, vec![restored]);
-    }
+    plan.add(Action::Restore, Some(checkpoint), reason, ground)
 }
 
 fn build_image(plan: &mut Plan, lab: &Lab, seen: &Observed) -> Option<String> {
@@ -197,20 +246,20 @@ fn start(
     plan.add(Action::StartMachine, name, reason, after)
 }
 
-/// The step after which all is done with this machine, where there is one.
-fn deploy(plan: &mut Plan, lab: &Lab, seen: &Observed, node: &Node, ready: Option<String>) -> Option<String> {
-    let fresh =
-        !seen.disks.contains(&node.name) && !seen.running.contains(&node.name) && !seen.paused.contains(&node.name);
+/// The step after which all that the machine runs is there; `None` where it runs nothing.
+fn deploy(plan: &mut Plan, lab: &Lab, node: &Node, after: Vec<String>) -> Option<String> {
     let pack = lab.runtime.as_ref().filter(|_| node.role.is_some());
     let what = match (pack, node.run.is_empty()) {
         (Some(runtime), true) => format!("the runtime {}", runtime.kind),
         (Some(runtime), false) => format!("the runtime {} and its own commands", runtime.kind),
         (None, false) => "its own commands".to_owned(),
-        (None, true) => return ready,
+        (None, true) => return None,
     };
-    if seen.deployed.contains(&node.name) && !fresh {
-        return ready;
-    }
     let reason = format!("{what}: not there yet");
-    Some(plan.add(Action::Deploy, Some(&node.name), reason, ready.into_iter().collect()))
+    Some(plan.add(Action::Deploy, Some(&node.name), reason, after))
+}
+
+/// Whether the machine is made anew.
+fn is_fresh(seen: &Observed, node: &Name) -> bool {
+    !seen.disks.contains(node) && !seen.running.contains(node) && !seen.paused.contains(node)
 }

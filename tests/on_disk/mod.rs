@@ -32,7 +32,7 @@ pub fn lab(home: &Path, name: &str, ports: Vec<PortAssignment>) -> LabRecord {
             },
             seed: 1,
             programs: std::collections::BTreeMap::new(),
-            input_key: String::new(),
+            inputs: Default::default(),
         },
         machines: Vec::new(),
         ports,

@@ -13,6 +13,7 @@ use crate::files::{Home, LabFiles};
 use crate::guest::agent::Agents;
 use crate::hypervisor::{Described, DomainState, Hypervisor};
 use crate::image::qemu_img::QemuImg;
+use crate::plan::Layer;
 use crate::spec::{Lab, Node};
 use crate::units::{Name, Size};
 use crate::wait::{Deadline, Slowness};
@@ -59,7 +60,7 @@ pub struct About {
     /// Name of the checkpoint.
     pub name: Name,
     /// See [`Meta`].
-    pub input_key: Option<String>,
+    pub layer: Option<Layer>,
     /// See [`Meta`].
     pub tool: String,
     /// See [`Meta`].
@@ -107,7 +108,7 @@ pub fn create(live: &Live<'_>, store: &Store, about: About) -> Result<Checkpoint
         name: about.name,
         lab: live.lab.name.clone(),
         lab_digest: live.lab.digest.clone(),
-        input_key: about.input_key,
+        layer: about.layer,
         tool: about.tool,
         ccrd: about.ccrd,
         seed: about.seed,

@@ -3,6 +3,7 @@
 use super::layers::MAX_LAYERS;
 use crate::error::{Error, Problem, Result};
 use crate::fabric::{Counters, Rule};
+use crate::plan::Layer;
 use crate::units::Name;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -22,8 +23,9 @@ pub struct Meta {
     pub lab: Name,
     /// blake3 of the lab file.
     pub lab_digest: String,
-    /// Digest of everything that went into the lab, for one that a later `up` may restore.
-    pub input_key: Option<String>,
+    /// What it has behind it, for one that `up` kept; what went into it is in the record.
+    #[serde(default)]
+    pub layer: Option<Layer>,
     /// The tool and its build.
     pub tool: String,
     /// blake3 of the runtime's daemon.

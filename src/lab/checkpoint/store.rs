@@ -5,9 +5,11 @@ use super::meta::Meta;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::files::{CheckpointFiles, Home};
 use crate::units::{Name, Size};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// A folder with a folder for each checkpoint. One whose name begins with a dot is being made, or was not finished.
 #[derive(Debug, Clone)]
@@ -121,7 +123,7 @@ impl Store {
     }
 
     /// Of the checkpoints that `ours` is true for and no lab needs, removes those that cannot be read (another build may have made
-    /// them), and then the oldest until ours take at most `budget` together; returns their names.
+    /// them), and then those whose last use is longest ago until ours take at most `budget` together; returns their names.
     pub fn prune(
         &self,
         budget: Size,
@@ -131,7 +133,6 @@ impl Store {
         self.sweep()?;
         let (mut all, _) = self.list()?;
         all.retain(|c| ours(&c.meta.name));
-        let mut total = all.iter().map(Checkpoint::disk_usage).sum::<Result<u64>>()?;
         let mut gone = Vec::new();
         for name in self.names()?.into_iter().filter(|n| ours(n) && user(n).is_none()) {
             if self.find(&name).is_err() {
@@ -139,16 +140,13 @@ impl Store {
                 gone.push(name);
             }
         }
-        for c in all {
-            if total <= budget.0 {
+        all.sort_by_cached_key(|c| (c.last_use(), c.meta.taken, c.meta.name.clone()));
+        while disk_usage_together(&all)? > budget.0 {
+            let Some(unused) = all.iter().position(|c| user(&c.meta.name).is_none()) else {
                 break;
-            }
-            if user(&c.meta.name).is_some() {
-                continue;
-            }
-            let size = c.disk_usage()?;
+            };
+            let c = all.remove(unused);
             self.rm(&c.meta.name, |_| None)?;
-            total = total.saturating_sub(size);
             gone.push(c.meta.name);
         }
         Ok(gone)
@@ -244,6 +242,17 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Notes that a lab came back from it: what is not used goes first.
+    pub fn used(&self) {
+        // Only decides what goes first.
+        let _ = std::fs::File::open(self.files.meta()).and_then(|f| f.set_modified(SystemTime::now()));
+    }
+
+    /// When a lab came back from it, or when it was made.
+    fn last_use(&self) -> Option<SystemTime> {
+        std::fs::metadata(self.files.meta()).and_then(|m| m.modified()).ok()
+    }
+
     /// Bytes on the disk that would be free without it: a layer that has another link costs nothing.
     pub fn disk_usage(&self) -> Result<u64> {
         self.meta
@@ -256,6 +265,25 @@ impl Checkpoint {
             })
             .sum()
     }
+}
+
+/// Bytes on the disk that would be free without all of them: a layer that several have counts once, and not where somebody else has
+/// it too.
+fn disk_usage_together(all: &[Checkpoint]) -> Result<u64> {
+    let mut links: BTreeMap<(u64, u64), (u64, u64)> = BTreeMap::new();
+    let mut bytes = 0;
+    for path in all
+        .iter()
+        .flat_map(|c| c.meta.parts.iter().map(|p| c.files.dir.join(&p.path)))
+    {
+        let meta = fs_err::symlink_metadata(&path).tried("look at the checkpoint", path.display())?;
+        let (ours, of) = links.entry((meta.dev(), meta.ino())).or_insert((0, meta.nlink()));
+        *ours += 1;
+        if ours == of {
+            bytes += meta.blocks() * 512;
+        }
+    }
+    Ok(bytes)
 }
 
 fn entries(dir: &Path) -> Result<Vec<std::ffi::OsString>> {

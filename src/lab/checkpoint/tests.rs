@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use world::{World, answer, name, unused};
 
 #[test]
@@ -349,6 +350,51 @@ fn the_store_keeps_what_is_needed() {
     );
     assert_eq!(store.prune(Size(0), all, used).unwrap(), [name("two")]);
     assert_eq!(store.list().unwrap().0[0].meta.name, name("one"));
+}
+
+/// Of both layers alike the one whose last use is longest ago goes first; what they have in common counts once.
+#[test]
+fn what_was_not_used_for_longest_goes_first() {
+    let w = World::new();
+    let store = w.store();
+    let made: Vec<Checkpoint> = ["one", "two", "three"].map(|n| w.checkpoint(n).unwrap()).into();
+    let hours_ago = |n: u64| std::time::SystemTime::now() - Duration::from_secs(3600 * n);
+    for (c, hours) in made.iter().zip([4, 3, 2]) {
+        let meta = std::fs::File::open(c.files.meta()).unwrap();
+        meta.set_modified(hours_ago(hours)).unwrap();
+    }
+    // A lab came back from the oldest.
+    made[0].used();
+    let all = |_: &Name| true;
+    let left = |budget: u64| {
+        let gone = store.prune(Size(budget), all, unused).unwrap();
+        gone.iter().map(|n| n.to_string()).collect::<Vec<_>>()
+    };
+    w.down();
+    std::fs::remove_dir_all(w.files("bare").state).unwrap();
+    let blocks = |c: &Checkpoint| -> BTreeMap<u64, u64> {
+        let parts = c
+            .meta
+            .parts
+            .iter()
+            .map(|p| std::fs::metadata(c.files.dir.join(&p.path)).unwrap());
+        parts.map(|m| (m.ino(), m.blocks() * 512)).collect()
+    };
+    let together = |cs: &[&Checkpoint]| -> u64 {
+        cs.iter()
+            .flat_map(|c| blocks(c))
+            .collect::<BTreeMap<_, _>>()
+            .values()
+            .sum()
+    };
+    let whole = together(&[&made[0], &made[1], &made[2]]);
+    assert!(
+        whole < made.iter().map(|c| blocks(c).values().sum::<u64>()).sum(),
+        "they have something in common"
+    );
+    assert_eq!(left(whole), Vec::<String>::new());
+    assert_eq!(left(whole - 1), ["two"]);
+    assert_eq!(left(together(&[&made[0]])), ["three"]);
 }
 
 #[test]

@@ -248,7 +248,7 @@ impl World {
 pub(super) fn about(name: &str) -> About {
     About {
         name: name.parse().unwrap(),
-        input_key: None,
+        layer: None,
         tool: "test".into(),
         ccrd: None,
         seed: 7,
