@@ -31,7 +31,7 @@ pub struct DesiredState {
     pub seed: u64,
     /// blake3 of the tool and of each program of the pack.
     pub programs: BTreeMap<String, String>,
-    /// Everything that goes into the lab: see [`super::desired::inputs`].
+    /// Everything that goes into the lab: see [`super::desired::known_inputs`].
     #[serde(default)]
     pub inputs: Inputs,
 }

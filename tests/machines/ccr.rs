@@ -2,12 +2,13 @@
 
 use super::Test::{self, Alone};
 use super::bare::{kill, supervisor_of};
-use super::tool::{Lab, Tool, same};
+use super::tool::{Lab, Tool, same, steps};
 
 pub const TRIALS: &[(&str, Test)] = &[
     ("ccr_control_move_and_power_loss_pass_on_forks", Alone(verify)),
     ("ccr_comes_back_healthy_and_without_a_regroup", Alone(up)),
     ("ccr_is_watched_on_by_another_supervisor", Alone(watched)),
+    ("ccr_another_setting_needs_no_boot", Alone(setting)),
 ];
 
 /// A healthy lab is what it comes back as: the service is online where it was, in the same epoch.
@@ -60,6 +61,64 @@ fn watched(tool: &Tool) -> Result<(), String> {
     }
     same("watches behind the adoption", all(tool)?, before)?;
     lab.down()
+}
+
+/// A lab with another heartbeat begins with the machines that have booted, and nothing else of it is as it was.
+fn setting(tool: &Tool) -> Result<(), String> {
+    const FILE: &str = include_str!("../../labs/ccr/lab.toml");
+    Lab::kept(tool, "ccr")?;
+    let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
+    // One that no earlier run kept.
+    let ms = 800 + std::process::id() % 300;
+    let other = FILE.replace("heartbeat = \"1.2 s\"", &format!("heartbeat = \"{ms} ms\""));
+    std::fs::write(dir.path().join("lab.toml"), other).map_err(|e| e.to_string())?;
+    let lab = dir.path().display().to_string();
+    let plan = tool.json(&["up", &lab, "--dry-run"])?;
+    let origin = &plan["origin"];
+    same("the layer", origin["layer"].as_str(), Some("booted"))?;
+    let reason = origin["reason"].as_str().unwrap_or_default();
+    let differs = format!("runtime.settings.heartbeat ({ms} ms, was ");
+    same(
+        &format!("the setting is named in: {reason}"),
+        reason.contains(&differs),
+        true,
+    )?;
+
+    tool.ok(&["up", &lab])?;
+    let events = std::fs::read_to_string(tool.home.join("state/labs/ccr/events.jsonl")).map_err(|e| e.to_string())?;
+    let from = origin["from"].as_str().unwrap_or("none");
+    let restored = events.lines().any(|l| l.contains("lab.restored") && l.contains(from));
+    same("it came back from there", restored, true)?;
+    same("a machine booted", events.contains("\"booted\""), false)?;
+    let config = tool.exec("ccr", "node2", &["cat", "/etc/ccrd/ccrd.toml"])?;
+    let in_force = config.lines().any(|l| l == format!("\"heartbeat_ms\" = {ms}"));
+    same("the setting is in force", in_force, true)?;
+    let status = tool.json(&["status", "ccr"])?;
+    same("why it is not healthy", status["unhealthy"].as_str(), None)?;
+    // Both layers are known wherever checkpoints are.
+    let kept = tool.json(&["checkpoint", "ls", "ccr"])?;
+    let kept = kept.as_array().into_iter().flatten();
+    let used = kept
+        .filter(|c| c["used_by"] == "ccr")
+        .filter_map(|c| c["name"].as_str());
+    same("what the lab came from", used.collect::<Vec<_>>(), vec![from])?;
+    let refused = tool.run(&["restore", "ccr", from])?;
+    same(
+        "a restore of machines that have only booted",
+        refused.status.code(),
+        Some(2),
+    )?;
+    let again = tool.json(&["up", &lab])?;
+    same("steps of a second up", again["steps"].as_u64(), Some(0))?;
+    tool.ok(&["down", "ccr"])?;
+    let steps = steps(tool, &lab, &[])?;
+    same(
+        "steps of the next up",
+        steps,
+        ["start-supervisor", "restore", "wait-healthy"]
+            .map(str::to_owned)
+            .into(),
+    )
 }
 
 fn verify(tool: &Tool) -> Result<(), String> {

@@ -187,7 +187,7 @@ fn warm(tool: &Tool) -> Result<String, String> {
     let find = || -> Result<Option<String>, String> {
         let kept = tool.json(&["checkpoint", "ls", "ccr"])?;
         let mut names = kept.as_array().into_iter().flatten().filter_map(|c| c["name"].as_str());
-        Ok(names.find(|n| n.starts_with("warm-")).map(str::to_owned))
+        Ok(names.find(|n| n.starts_with("healthy-")).map(str::to_owned))
     };
     if find()?.is_none() {
         tool.ok(&["up", "ccr"])?;
