@@ -51,48 +51,52 @@ fn apply(seen: &mut Observed, lab: &Lab, how: &How, step: &Step) {
             assert!(deployed.into_iter().all(|n| seen.deployed.contains(&n.name)));
             seen.healthy = true;
         }
-        Action::Restore => {
-            assert!(seen.supervisor);
-            let layer = match seen.restoring.take() {
-                Some(cut) => {
-                    assert_eq!(cut.from, on());
-                    cut.layer
-                }
-                None => {
-                    let kept = seen.kept.iter().find(|k| k.name == on()).unwrap();
-                    assert_eq!(kept.unfit, None);
-                    Some(kept.layer)
-                }
-            };
-            let kept = std::mem::take(&mut seen.kept);
-            *seen = Observed {
-                healthy: false,
-                kept,
-                ..all_up(lab)
-            };
-            if layer == Some(Layer::Booted) {
-                seen.complete = false;
-                seen.deployed.clear();
-            }
-        }
-        Action::Checkpoint => {
-            let all: BTreeSet<Name> = lab.nodes.iter().map(|n| n.name.clone()).collect();
-            assert_eq!(seen.running, all);
-            let layer = if on().starts_with("booted-") {
-                Layer::Booted
-            } else {
-                Layer::Healthy
-            };
-            match layer {
-                Layer::Booted => assert!(seen.deployed.is_empty(), "something of the runtime is there"),
-                Layer::Healthy => assert!(lab.runtime.is_none() || seen.healthy),
-            }
-            let inputs = how.inputs.clone().unwrap();
-            assert_eq!(layer.name(&inputs), on());
-            seen.kept.retain(|k| k.name != on());
-            seen.kept.push(kept(layer, &inputs));
-        }
+        Action::Restore => apply_restore(seen, lab, &on()),
+        Action::Checkpoint => apply_checkpoint(seen, lab, how, &on()),
     }
+}
+
+fn apply_restore(seen: &mut Observed, lab: &Lab, from: &Name) {
+    assert!(seen.supervisor);
+    let layer = match seen.restoring.take() {
+        Some(cut) => {
+            assert_eq!(cut.from, *from);
+            cut.layer
+        }
+        None => {
+            let kept = seen.kept.iter().find(|k| k.name == *from).unwrap();
+            assert_eq!(kept.unfit, None);
+            Some(kept.layer)
+        }
+    };
+    let kept = std::mem::take(&mut seen.kept);
+    *seen = Observed {
+        healthy: false,
+        kept,
+        ..all_up(lab)
+    };
+    if layer == Some(Layer::Booted) {
+        seen.complete = false;
+        seen.deployed.clear();
+    }
+}
+
+fn apply_checkpoint(seen: &mut Observed, lab: &Lab, how: &How, name: &Name) {
+    let all: BTreeSet<Name> = lab.nodes.iter().map(|n| n.name.clone()).collect();
+    assert_eq!(seen.running, all);
+    let layer = if name.starts_with("booted-") {
+        Layer::Booted
+    } else {
+        Layer::Healthy
+    };
+    match layer {
+        Layer::Booted => assert!(seen.deployed.is_empty(), "something of the runtime is there"),
+        Layer::Healthy => assert!(lab.runtime.is_none() || seen.healthy),
+    }
+    let inputs = how.inputs.clone().unwrap();
+    assert_eq!(layer.name(&inputs), *name);
+    seen.kept.retain(|k| k.name != *name);
+    seen.kept.push(kept(layer, &inputs));
 }
 
 fn kept(layer: Layer, inputs: &Inputs) -> Kept {
@@ -246,7 +250,7 @@ fn some_of(names: Vec<Name>) -> impl Strategy<Value = BTreeSet<Name>> {
 
 /// The lab as it is asked for, and as it was when something of it was kept: with another setting, or other machines.
 fn any_kept(lab: &Lab) -> impl Strategy<Value = Vec<Kept>> + use<> {
-    let mut labs = vec![lab.clone(), lab.clone(), lab.clone()];
+    let mut labs = [lab.clone(), lab.clone(), lab.clone()];
     labs[1].title.push('!');
     labs[2].nodes[0].vcpus += 1;
     let layers = [Layer::Booted, Layer::Healthy];
