@@ -6,7 +6,7 @@ PREFIX ?= /usr/local
 # Test programs that run when they are named (Cargo.toml): --all-targets leaves them out.
 ALONE = machines deploy guest image machines_checkpoint machines_hypervisor
 
-.PHONY: help bootstrap bootstrap-tests build demo test test-units test-machines soak bench lint lint-code lint-deny sim install clean-labs
+.PHONY: help bootstrap bootstrap-tests build demo test test-units test-machines soak bench lint lint-code lint-deny sim fuzz install clean-labs
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -55,6 +55,14 @@ lint-deny:
 
 sim: ## the runtime in its simulator; SEEDS=N
 	$(CARGO) run --locked --release -p ccr-core --example sim -- --seeds $(or $(SEEDS),500)
+
+fuzz: ## coverage-guided fuzzing of what comes from outside (cargo-fuzz); TARGET=peers|logs|agent|lab_file, SECONDS_EACH=60
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
+	# The sanitizers' flags are unstable ones.
+	cd fuzz && for target in $(or $(TARGET),peers logs agent); do \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target $$([ $$target != lab_file ] || echo --features lab) \
+			-- -max_total_time=$(or $(SECONDS_EACH),60) || exit; \
+	done
 
 install: build ## into PREFIX (/usr/local)
 	install -D -m 755 target/release/failoverlab $(DESTDIR)$(PREFIX)/bin/failoverlab
