@@ -9,7 +9,7 @@ pub use facts::{Facts, NoKvm, gather};
 use crate::files::Home;
 use crate::hypervisor::accel::Boot;
 use crate::units::Size;
-use facts::{ACCOUNT, DRIVER_DIRS, PROGRAMS};
+use facts::{ACCOUNT, DRIVER_DIRS, PROGRAMS, QUEUE};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -22,6 +22,9 @@ const MEMORY_GOOD: Size = Size::mib(3072);
 /// An image while it is built; an image, the overlays of a lab and a checkpoint.
 const DISK_NEEDED: Size = Size::mib(2048);
 const DISK_GOOD: Size = Size::mib(6144);
+
+/// What systemd sets at boot; the kernel's own is 10 (docs/fabric.md has what either gives).
+const FRAMES_GOOD: u64 = 512;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -113,6 +116,7 @@ pub fn evaluate(facts: &Facts) -> Report {
         memory(facts),
         disk(facts),
         socket_paths(facts),
+        frames(facts),
         rust(facts),
     ];
     Report {
@@ -357,6 +361,23 @@ fn socket_paths(facts: &Facts) -> Check {
             id,
             observed.clone(),
             "set FAILOVERLAB_HOME (or XDG_RUNTIME_DIR) to a shorter path",
+        ),
+    }
+}
+
+/// How many frames may wait for QEMU in a cable's socket.
+fn frames(facts: &Facts) -> Check {
+    let id = "frame-queue";
+    let set = format!("{QUEUE}={FRAMES_GOOD}");
+    let remedy = format!("before machines start: {}", facts.sudo(&format!("sysctl -w {set}")));
+    let slower = "the machines' networks take more processor time, and are slower on a busy host";
+    match facts.sysctls.get(QUEUE).map(|v| (v, v.parse::<u64>())) {
+        Some((_, Ok(n))) if n >= FRAMES_GOOD => ok(id, format!("{n} frames")),
+        Some((value, _)) => warning(id, format!("{QUEUE} is {value}: {slower}"), remedy),
+        None => warning(
+            id,
+            format!("{QUEUE} cannot be read; where it is small, {slower}"),
+            remedy,
         ),
     }
 }

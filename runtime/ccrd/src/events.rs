@@ -134,9 +134,13 @@ impl Drop for Reader {
 pub async fn journal(mut reader: Reader) {
     let mut stderr = tokio::io::stderr();
     while let Some(event) = reader.next().await {
-        if let Some(line) = worth_a_line(&event)
-            && stderr.write_all(line.as_bytes()).await.is_err()
-        {
+        let Some(line) = worth_a_line(&event) else { continue };
+        // What is not flushed is still on its way when the process ends.
+        let written = async {
+            stderr.write_all(line.as_bytes()).await?;
+            stderr.flush().await
+        };
+        if written.await.is_err() {
             return;
         }
     }

@@ -79,7 +79,7 @@ pub struct Facts {
     pub subuids: u64,
     /// How many ids `/etc/subgid` gives the user.
     pub subgids: u64,
-    /// Values of the kernel settings on name spaces that exist here.
+    /// Values of the kernel settings on name spaces and on sockets that exist here.
     pub sysctls: BTreeMap<String, String>,
     /// Whether name spaces could be made as a build makes them; what `unshare` said otherwise.
     pub namespaces: Result<(), String>,
@@ -98,6 +98,9 @@ pub struct Facts {
     /// Why the longest names of labs and nodes would not fit into a socket's path.
     pub socket_paths: Result<(), String>,
 }
+
+/// The kernel setting: how many datagrams may wait in a unix socket.
+pub(super) const QUEUE: &str = "net.unix.max_dgram_qlen";
 
 /// Looks at this host.
 pub fn gather(home: &Home) -> Facts {
@@ -128,6 +131,7 @@ pub fn gather(home: &Home) -> Facts {
             "kernel.apparmor_restrict_unprivileged_userns",
             "kernel.unprivileged_userns_clone",
             "user.max_user_namespaces",
+            QUEUE,
         ]
         .into_iter()
         .filter_map(|name| {

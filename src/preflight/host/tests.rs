@@ -21,7 +21,10 @@ fn good() -> Facts {
         account: true,
         subuids: 65_536,
         subgids: 65_536,
-        sysctls: BTreeMap::from([("user.max_user_namespaces".into(), "96365".into())]),
+        sysctls: BTreeMap::from([
+            ("user.max_user_namespaces".into(), "96365".into()),
+            (QUEUE.into(), "512".into()),
+        ]),
         namespaces: Ok(()),
         keyring: ("/usr/share/keyrings/debian-archive-keyring.gpg".into(), true),
         rustc: Some("rustc 1.95.0 (59807616e 2026-04-14)".into()),
@@ -75,7 +78,7 @@ fn a_fresh_ubuntu_24_04_hears_of_each_obstacle() {
 #[test]
 fn each_lack_is_found_alone() {
     type Spoil = fn(&mut Facts);
-    let cases: [(&str, State, &str, Spoil); 19] = [
+    let cases: [(&str, State, &str, Spoil); 21] = [
         ("processor", State::Missing, "x86-64", |f| f.machine = "aarch64".into()),
         ("qemu", State::Missing, "install qemu-system-x86", |f| {
             drop(f.programs.remove("qemu-system-x86_64"))
@@ -128,6 +131,17 @@ fn each_lack_is_found_alone() {
         ("memory", State::Missing, "close programs", |f| f.memory = 1 << 30),
         ("disk", State::Missing, "FAILOVERLAB_HOME", |f| {
             f.disks.push(("/s".into(), 1 << 30))
+        }),
+        (
+            "frame-queue",
+            State::Warning,
+            "sysctl -w net.unix.max_dgram_qlen=512",
+            |f| {
+                f.sysctls.insert(QUEUE.into(), "10".into());
+            },
+        ),
+        ("frame-queue", State::Warning, "before machines start", |f| {
+            f.sysctls.remove(QUEUE);
         }),
         ("rust", State::Warning, "rustup", |f| f.rustc = None),
     ];
