@@ -224,7 +224,7 @@ fn the_hosts_files_are_read_whatever_is_in_them() {
 fn this_host_is_judged_without_a_lab() {
     let dir = tempfile::tempdir().unwrap();
     let report = doctor(&Home::under(dir.path()));
-    assert_eq!(report.checks.len(), 15);
+    assert_eq!(report.checks.len(), 16);
     let json = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
 }
