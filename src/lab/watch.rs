@@ -44,7 +44,8 @@ struct Limits {
     least_us: u64,
     /// A node that did not answer is asked again.
     failed_us: u64,
-    /// A watch that was just begun is waited for.
+    /// A watch that was just begun is waited for. Not for long: one that goes on in a machine that came back says nothing until
+    /// something changes.
     begin_us: u64,
     /// A watch that told something in this time will soon tell more, and is waited for as long.
     talk_us: u64,
@@ -58,7 +59,7 @@ impl Limits {
             ask_us: us(5_000),
             least_us: us(250),
             failed_us: us(1_000),
-            begin_us: us(3_000),
+            begin_us: us(600),
             talk_us: us(600),
         }
     }

@@ -142,12 +142,13 @@ fn a_watch_that_was_just_begun_is_waited_for() {
         Next::WaitUntil(us) => Some(us),
         _ => None,
     };
-    assert_eq!(until(&state, 11 * S), Some(13 * S));
-    assert_eq!(until(&state, 13 * S), None);
-    assert!(asks(&state, None, 13 * S));
-    state.listens(mark(11 * S, S));
-    state.line(status("a", Some(2 * S), 1), 12 * S);
-    assert_eq!(until(&state, 12 * S), None);
+    let long_enough = 10 * S + limits().begin_us;
+    assert_eq!(until(&state, long_enough - 1), Some(long_enough));
+    assert_eq!(until(&state, long_enough), None);
+    assert!(asks(&state, None, long_enough));
+    state.listens(mark(10 * S, S));
+    state.line(status("a", Some(2 * S), 1), long_enough - 1);
+    assert_eq!(until(&state, long_enough - 1), None);
 }
 
 #[test]
