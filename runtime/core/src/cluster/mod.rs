@@ -365,6 +365,7 @@ impl Cluster {
             return self.lose_quorum(ctx, "the other member is in a newer cluster");
         }
         self.end_force();
+        self.learn_what_was_agreed(ctx);
         let now = ctx.now.boot_us;
         if votes::has_majority(self.hold(self.membership.has_peer())) {
             self.membership.not_alone(now);
@@ -388,6 +389,24 @@ impl Cluster {
         let record = record.clone();
         self.save(ctx, record, true);
         true
+    }
+
+    /// The other member has agreed to an earlier record of ours, and this node heard of it after it had gone on to the next one. The
+    /// next one was made from it, so it counts as its base: the other member agrees to no record that leaves out what it knows of.
+    fn learn_what_was_agreed(&mut self, ctx: &mut Ctx<Pending>) {
+        if self.saving.is_some() || self.saved.committed || self.peer_lost(ctx) {
+            return;
+        }
+        let ours = |id: &record::RecordId| {
+            id.by == self.me && id.newer_than(&self.saved.last_committed) && self.saved.record.id.newer_than(id)
+        };
+        let view = self.peer.view.as_ref();
+        let agreed = view.filter(|v| v.member == Some(self.incarnation) && v.committed && ours(&v.id));
+        if let Some(id) = agreed.map(|v| v.id.clone()) {
+            self.saved.last_committed = id;
+            let record = self.saved.record.clone();
+            self.save(ctx, record, false);
+        }
     }
 
     /// Whether the other member is in a cluster that went on without this node (which was paused, or cut off).
