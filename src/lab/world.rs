@@ -272,6 +272,14 @@ impl MachineWorld {
         );
         Ok(left)
     }
+
+    /// How long to wait until the next look at whether the run was interrupted; `None` where the time is over.
+    fn glance(&self, until: &Deadline) -> Result<Option<Duration>> {
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        Ok((!until.passed()).then(|| until.left().min(GLANCE)))
+    }
 }
 
 impl World for MachineWorld {
@@ -299,14 +307,8 @@ impl World for MachineWorld {
 
     fn await_news(&mut self, most: Duration) -> Result<()> {
         let until = Deadline::after(most);
-        loop {
-            if self.interrupted.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted);
-            }
-            if until.passed() {
-                return Ok(());
-            }
-            let (beyond, within) = (self.heard, until.left().min(GLANCE));
+        while let Some(within) = self.glance(&until)? {
+            let beyond = self.heard;
             let within_ms = within.as_millis().max(1) as u64;
             let heard: u64 = self.get(Verb::News { beyond, within_ms })?;
             // Less than before: another supervisor counts anew.
@@ -314,19 +316,15 @@ impl World for MachineWorld {
                 return Ok(());
             }
         }
+        Ok(())
     }
 
     fn pass(&mut self, time: Duration) -> Result<()> {
         let until = Deadline::after(time);
-        loop {
-            if self.interrupted.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted);
-            }
-            if until.passed() {
-                return Ok(());
-            }
-            crate::wait::pause(until.left().min(GLANCE));
+        while let Some(glance) = self.glance(&until)? {
+            crate::wait::pause(glance);
         }
+        Ok(())
     }
 
     fn inject(&mut self, fault: &Fault) -> Result<FaultRecord> {
