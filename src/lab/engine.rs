@@ -1,5 +1,10 @@
 //! What a supervisor keeps: the hypervisor, the networks, the ways into the machines, the faults in force.
 
+mod boot;
+mod down;
+mod restore;
+mod up;
+
 use super::active_faults::ActiveFaults;
 use super::cancel::Cancel;
 use super::channel::Channels;

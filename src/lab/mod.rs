@@ -1,17 +1,16 @@
 //! A running lab: supervisor, state on disk, lifecycle.
 //!
-//! [`lifecycle`] is what commands and scenarios call. Its [`client`] talks to the [`supervisor`], which has one [`engine`]. The engine's
-//! parts are `up`, `down`, `saved`, `channel` and `active_faults`. [`record`] is the file of a lab, [`protocol`] the socket's messages.
+//! [`lifecycle`] is what commands and scenarios call. Its [`client`] talks to the [`supervisor`], which has one [`engine`]. What the
+//! engine carries out is in files below it: `up`, `boot`, `restore`, `down`. [`record`] is the file of a lab, [`protocol`] the
+//! socket's messages.
 
 mod active_faults;
 pub mod admission;
-mod boot;
 pub mod cancel;
 mod channel;
 pub mod checkpoint;
 pub mod client;
 pub mod desired;
-mod down;
 pub mod engine;
 mod follow;
 mod forward;
@@ -28,7 +27,6 @@ pub mod record;
 pub mod saved;
 pub mod supervisor;
 mod supervisor_lock;
-mod up;
 mod watch;
 mod ways;
 pub mod world;

@@ -1,6 +1,6 @@
 //! `down`: ends every machine that carries the lab's label, and only those. The supervisor removes the files afterwards.
 
-use super::engine::Engine;
+use super::Engine;
 use crate::error::{Error, Problem, Result};
 use crate::event::Step;
 

@@ -1,16 +1,16 @@
 //! `up`: carries out the plan, undoes what it made where a step fails.
 
-use super::cancel::Cancel;
-use super::checkpoint::Store;
-use super::engine::Engine;
-use super::machines;
-use super::protocol::{Look, RestoreArgs, UpArgs};
-use super::record::{DesiredState, LabRecord};
+use super::Engine;
 use crate::deploy;
 use crate::error::{Cause, Error, IoContext, Problem, Result};
 use crate::event::{Draft, Severity, Source, Step};
 use crate::hypervisor::DiskFormat;
 use crate::image::qemu_img::QemuImg;
+use crate::lab::cancel::Cancel;
+use crate::lab::checkpoint::Store;
+use crate::lab::protocol::{Look, RestoreArgs, UpArgs};
+use crate::lab::record::{DesiredState, LabRecord};
+use crate::lab::{channel, machines, observe};
 use crate::plan::{self, Action, How, Observed, Plan};
 use crate::spec::{Lab, Node};
 use crate::units::Name;
@@ -31,7 +31,7 @@ const LISTEN: Duration = Duration::from_secs(8);
 impl Engine {
     /// Makes what is missing until the lab is healthy.
     pub(super) fn up(&self, args: UpArgs, cancel: &Cancel) -> Result<Value> {
-        super::observe::same_lab(&self.home, &args.desired.lab)?;
+        observe::same_lab(&self.home, &args.desired.lab)?;
         let before = self.try_record();
         let begun = std::time::Instant::now();
         let mut observed = self.observed(before.as_deref(), &args)?;
@@ -84,14 +84,14 @@ impl Engine {
     fn observed(&self, record: Option<&LabRecord>, args: &UpArgs) -> Result<Observed> {
         let mut observed = match record {
             None => Observed::nothing_but_image(),
-            Some(record) => super::observe::of(record, &self.status(Look::default())?, &self.files),
+            Some(record) => observe::of(record, &self.status(Look::default())?, &self.files),
         };
-        let (kept, unreadable) = super::observe::kept(&Store::of(&self.home, &args.desired.lab.name))?;
+        let (kept, unreadable) = observe::kept(&Store::of(&self.home, &args.desired.lab.name))?;
         for e in unreadable {
             self.tell_unfit(&e);
         }
         if let Some(cut) = &mut observed.restoring {
-            cut.layer = super::observe::layer(&kept, &cut.from);
+            cut.layer = observe::layer(&kept, &cut.from);
         }
         observed.kept = kept;
         Ok(observed)
@@ -279,7 +279,7 @@ impl Engine {
 
     fn deploy(&self, record: &LabRecord, node: &Node, cancel: &Cancel) -> Result<()> {
         let step = Step::begin(self.journal(), "deploy", Some(&node.name), "installing");
-        let pack = super::channel::pack(record)?;
+        let pack = channel::pack(record)?;
         let deadline = Deadline::scaled(DEPLOY, record.desired.slowness);
         let mut remote = self.channels.take(record, &node.name, deadline)?;
         let artifacts = deploy::Artifacts::beside_executable(pack.as_ref(), self.files.keys())?;

@@ -1,12 +1,13 @@
 //! Waiting for a machine that boots: through its agent, which begins long before its SSH server; by SSH where there is none.
 
-use super::cancel::Cancel;
-use super::engine::Engine;
-use super::record::LabRecord;
+use super::Engine;
 use crate::error::{Error, Problem, Result};
 use crate::event::{Draft, Severity, Source, Step};
 use crate::guest::{self, Ready, Remote};
 use crate::hypervisor::{DomainState, mgmt_is_up};
+use crate::lab::cancel::Cancel;
+use crate::lab::channel;
+use crate::lab::record::LabRecord;
 use crate::spec::Node;
 use crate::wait::{Deadline, Probe, wait_until};
 use serde_json::json;
@@ -175,7 +176,7 @@ impl Booting for Machine<'_> {
     }
 
     fn ssh(&self, deadline: Deadline, seen: &mut dyn FnMut(&str) -> Result<()>) -> Result<Box<dyn Remote>> {
-        let way = super::channel::way(&self.engine.files, self.record, self.node)?;
+        let way = channel::way(&self.engine.files, self.record, self.node)?;
         Ok(Box::new(guest::knock(&way, deadline, seen)?))
     }
 }
