@@ -12,7 +12,7 @@ use crate::verify::FaultRecord;
 pub struct FaultArgs {
     /// The lab (as for the other verbs)
     lab: String,
-    #[arg(help = format!("What to do: {}", Kind::ALL.map(Kind::word).join(", ")))]
+    #[arg(help = format!("What to do: {}", Kind::all().map(Kind::word).collect::<Vec<_>>().join(", ")))]
     kind: String,
     /// Whom it hits: a node or a role (active, passive, quorum-owner, non-owner, witness, hub)
     #[arg(long)]

@@ -13,7 +13,7 @@ mod tests;
 mod traffic;
 mod words;
 
-pub use kind::{Kind, Parameter};
+pub use kind::{Kind, Parameter, TrafficKind};
 pub use traffic::Traffic;
 pub use words::Words;
 
@@ -26,7 +26,7 @@ use crate::spec::Lab;
 use crate::verify::FaultRecord;
 use crate::wait::{Deadline, Slowness};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// What an injector needs of the process that runs the lab.
 pub trait FaultContext {
@@ -54,7 +54,7 @@ pub trait FaultContext {
 
 /// A fault with everything resolved. Its JSON is `{"kind":…,"target":…}`, the first two fields of a [`FaultRecord`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", content = "target", rename_all = "kebab-case")]
+#[serde(into = "Tagged", try_from = "Tagged")]
 pub enum Fault {
     /// The machine stops at once, as if its cable had been pulled; its memory is lost.
     PowerOff(Target),
@@ -68,34 +68,22 @@ pub enum Fault {
     LinkDown(Cable),
     /// The carrier comes back.
     LinkUp(Cable),
-    /// Frames are dropped silently.
-    Cut(Traffic),
-    /// A share of the frames is dropped.
-    Loss(Traffic),
-    /// Frames take longer.
-    Delay(Traffic),
-    /// A share of the frames arrives twice.
-    Duplicate(Traffic),
-    /// Frames overtake others.
-    Reorder(Traffic),
-    /// Only so much passes.
-    Rate(Traffic),
-    /// Longer packets are dropped without a word.
-    Mtu(Traffic),
-    /// Cut and whole by turns.
-    Flap(Traffic),
-    /// Bytes are changed.
-    Corrupt(Traffic),
-    /// A machine is cut off from every other one.
-    Isolate(Traffic),
-    /// The machines of each side reach only one another.
-    Partition(Traffic),
-    /// A machine does not reach the share `witness`.
-    CutWitness(Traffic),
-    /// No machine reaches another one.
-    SwitchDead(Traffic),
     /// A process in the machine gets a signal.
     Kill(Process),
+    /// Something happens to frames.
+    Traffic {
+        /// What it is called, and what proves it.
+        kind: TrafficKind,
+        /// Which frames, and what happens to them.
+        spec: Box<Traffic>,
+    },
+}
+
+/// A fault as JSON has it: its word, and whom it hits.
+#[derive(Serialize, Deserialize)]
+struct Tagged {
+    kind: Kind,
+    target: Value,
 }
 
 /// A machine, and by which role it was named.
@@ -168,41 +156,18 @@ impl Fault {
             Fault::Resume(_) => Kind::Resume,
             Fault::LinkDown(_) => Kind::LinkDown,
             Fault::LinkUp(_) => Kind::LinkUp,
-            Fault::Cut(_) => Kind::Cut,
-            Fault::Loss(_) => Kind::Loss,
-            Fault::Delay(_) => Kind::Delay,
-            Fault::Duplicate(_) => Kind::Duplicate,
-            Fault::Reorder(_) => Kind::Reorder,
-            Fault::Rate(_) => Kind::Rate,
-            Fault::Mtu(_) => Kind::Mtu,
-            Fault::Flap(_) => Kind::Flap,
-            Fault::Corrupt(_) => Kind::Corrupt,
-            Fault::Isolate(_) => Kind::Isolate,
-            Fault::Partition(_) => Kind::Partition,
-            Fault::CutWitness(_) => Kind::CutWitness,
-            Fault::SwitchDead(_) => Kind::SwitchDead,
             Fault::Kill(_) => Kind::Kill,
-        }
-    }
-
-    /// What it does to frames; none where it is done to something else.
-    pub fn traffic(&self) -> Option<&Traffic> {
-        match self {
-            Fault::Cut(t) | Fault::Loss(t) | Fault::Delay(t) | Fault::Duplicate(t) => Some(t),
-            Fault::Reorder(t) | Fault::Rate(t) | Fault::Mtu(t) | Fault::Flap(t) | Fault::Corrupt(t) => Some(t),
-            Fault::Isolate(t) | Fault::Partition(t) | Fault::CutWitness(t) | Fault::SwitchDead(t) => Some(t),
-            _ => None,
+            Fault::Traffic { kind, .. } => Kind::Traffic(*kind),
         }
     }
 
     /// Gives its random choices a seed, where it has none of its own.
     #[must_use]
     pub fn seeded(mut self, seed: u64) -> Self {
-        match &mut self {
-            Fault::Loss(t) | Fault::Delay(t) | Fault::Duplicate(t) | Fault::Reorder(t) | Fault::Corrupt(t) => {
-                t.seed.get_or_insert(seed);
-            }
-            _ => {}
+        if let Fault::Traffic { kind, spec } = &mut self
+            && kind.is_random()
+        {
+            spec.seed.get_or_insert(seed);
         }
         self
     }
@@ -213,13 +178,21 @@ impl Fault {
             Fault::PowerOff(t) | Fault::PowerOn(t) | Fault::Freeze(t) | Fault::Resume(t) => vec![&t.node],
             Fault::LinkDown(c) | Fault::LinkUp(c) => vec![&c.on.node],
             Fault::Kill(p) => vec![&p.on.node],
-            _ => self.traffic().map(Traffic::nodes).unwrap_or_default(),
+            Fault::Traffic { spec, .. } => spec.nodes(),
         }
     }
 
     /// The fault that a record is about.
     pub fn of(record: &FaultRecord) -> Result<Fault> {
-        serde_json::from_value(json!({"kind": record.kind, "target": record.target})).map_err(|e| {
+        let read = |kind| {
+            Fault::try_from(Tagged {
+                kind,
+                target: record.target.clone(),
+            })
+            .map_err(|e| e.to_string())
+        };
+        let kind: Result<Kind> = record.kind.parse();
+        kind.map_err(|e| e.to_string()).and_then(read).map_err(|e| {
             Error::Operation(
                 Problem::new("read the record of a fault")
                     .on(format!("fault {} ({})", record.id, record.kind))
@@ -230,17 +203,53 @@ impl Fault {
 
     /// A record of it, begun now and without proof.
     pub fn record(&self, id: u64, begin_us: u64) -> FaultRecord {
-        let mut value = serde_json::to_value(self).expect("a fault is plain data");
+        let Tagged { kind, target } = self.clone().into();
         FaultRecord {
             id,
-            kind: self.kind().word().to_owned(),
-            target: value["target"].take(),
+            kind: kind.word().to_owned(),
+            target,
             begin_us,
             end_us: None,
             proof: json!({}),
             effective: None,
             pending: true,
         }
+    }
+}
+
+impl From<Fault> for Tagged {
+    fn from(fault: Fault) -> Self {
+        let kind = fault.kind();
+        let target = match fault {
+            Fault::PowerOff(t) | Fault::PowerOn(t) | Fault::Freeze(t) | Fault::Resume(t) => serde_json::to_value(t),
+            Fault::LinkDown(c) | Fault::LinkUp(c) => serde_json::to_value(c),
+            Fault::Kill(p) => serde_json::to_value(p),
+            Fault::Traffic { spec, .. } => serde_json::to_value(spec),
+        };
+        Tagged {
+            kind,
+            target: target.expect("a fault is plain data"),
+        }
+    }
+}
+
+impl TryFrom<Tagged> for Fault {
+    type Error = serde_json::Error;
+    fn try_from(Tagged { kind, target }: Tagged) -> serde_json::Result<Self> {
+        use serde_json::from_value;
+        Ok(match kind {
+            Kind::PowerOff => Fault::PowerOff(from_value(target)?),
+            Kind::PowerOn => Fault::PowerOn(from_value(target)?),
+            Kind::Freeze => Fault::Freeze(from_value(target)?),
+            Kind::Resume => Fault::Resume(from_value(target)?),
+            Kind::LinkDown => Fault::LinkDown(from_value(target)?),
+            Kind::LinkUp => Fault::LinkUp(from_value(target)?),
+            Kind::Kill => Fault::Kill(from_value(target)?),
+            Kind::Traffic(kind) => Fault::Traffic {
+                kind,
+                spec: from_value(target)?,
+            },
+        })
     }
 }
 
@@ -281,10 +290,7 @@ fn act(context: &dyn FaultContext, fault: &Fault, record: &mut FaultRecord) -> R
         Fault::LinkDown(c) => link::set(context, c, false, record),
         Fault::LinkUp(c) => link::set(context, c, true, record),
         Fault::Kill(p) => kill::send(context, p, record),
-        _ => match fault.traffic() {
-            Some(t) => traffic::set(context, t, record),
-            None => Ok(()),
-        },
+        Fault::Traffic { spec, .. } => traffic::set(context, spec, record),
     }
 }
 
@@ -312,19 +318,17 @@ fn restore(context: &dyn FaultContext, fault: &Fault, record: &mut FaultRecord) 
         Fault::Freeze(t) => power::go_on(context, t, record),
         Fault::LinkDown(c) => link::back_up(context, c),
         Fault::Kill(p) => kill::back(context, p, record),
-        _ => match fault.traffic() {
-            Some(t) => traffic::clear(context, fault.kind(), t, record),
-            // It mended something: there is nothing to take back.
-            None => Ok(()),
-        },
+        Fault::Traffic { kind, spec } => traffic::clear(context, *kind, spec, record),
+        // It mended something: there is nothing to take back.
+        Fault::PowerOn(_) | Fault::Resume(_) | Fault::LinkUp(_) => Ok(()),
     }
 }
 
 /// Looks at the evidence of a fault that lasts, and brings its record up to date.
 pub fn evidence(context: &dyn FaultContext, record: &mut FaultRecord) -> Result<()> {
     let fault = Fault::of(record)?;
-    if let (Some(t), None) = (fault.traffic(), record.end_us) {
-        traffic::count(context, fault.kind(), t, record);
+    if let (Fault::Traffic { kind, spec }, None) = (&fault, record.end_us) {
+        traffic::count(context, *kind, spec, record);
     }
     Ok(())
 }

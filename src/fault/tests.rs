@@ -554,8 +554,29 @@ fn a_record_is_all_that_an_undo_needs() {
         let again: FaultRecord = serde_json::from_str(&text).unwrap();
         assert_eq!(Fault::of(&again).unwrap(), fault);
         assert_eq!(again.kind, kind);
+        // On the supervisor's socket it is the first two fields of its record.
+        let json = serde_json::to_value(&fault).unwrap();
+        assert_eq!(json, json!({"kind": kind, "target": record.target}));
+        assert_eq!(serde_json::from_value::<Fault>(json).unwrap(), fault);
     }
     let mut strange = bench.ask("freeze", Some("node1"), &[]).unwrap().record(0, 0);
     strange.kind = "melt".into();
-    assert!(Fault::of(&strange).is_err());
+    assert!(
+        Fault::of(&strange)
+            .unwrap_err()
+            .to_string()
+            .contains("there is no such fault")
+    );
+    let unknown = serde_json::from_value::<Fault>(json!({"kind": "melt", "target": {}}));
+    assert!(unknown.unwrap_err().to_string().contains("there is no such fault"));
+}
+
+#[test]
+fn every_kind_has_a_word_of_its_own() {
+    let words: std::collections::BTreeSet<_> = Kind::all().map(Kind::word).collect();
+    assert_eq!(words.len(), 20);
+    for kind in Kind::all() {
+        assert_eq!(kind.word().parse::<Kind>().unwrap(), kind);
+        assert_eq!(serde_json::to_value(kind).unwrap(), json!(kind.word()));
+    }
 }

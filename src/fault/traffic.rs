@@ -1,7 +1,7 @@
 //! What the fabric does to frames on purpose: rules of its own for each fault. The proof is in the rules' counters, so it is
 //! complete only at the end.
 
-use super::{FaultContext, Kind, Target};
+use super::{FaultContext, Target, TrafficKind};
 use crate::error::Result;
 use crate::fabric::groups::{self, Direction, Flow};
 use crate::fabric::{ANY, Counters, Effect, Match, PortCounters, RuleCounters};
@@ -94,7 +94,7 @@ fn host_drops(counters: &Counters, flows: &[Flow]) -> u64 {
 }
 
 /// Reads the counters: an impairment that changed no frame's fate has proved nothing.
-pub(super) fn count(context: &dyn FaultContext, kind: Kind, traffic: &Traffic, record: &mut FaultRecord) {
+pub(super) fn count(context: &dyn FaultContext, kind: TrafficKind, traffic: &Traffic, record: &mut FaultRecord) {
     let counters = context.fabric().counters();
     let counted: Vec<(&Flow, Option<&RuleCounters>)> = traffic
         .flows
@@ -149,20 +149,25 @@ fn tell(into: &mut Map<String, Value>, c: &RuleCounters) {
 }
 
 /// Whether what was counted is what the fault is about.
-fn effective(kind: Kind, c: &RuleCounters) -> bool {
+fn effective(kind: TrafficKind, c: &RuleCounters) -> bool {
     match kind {
-        Kind::Delay => c.delayed > 0,
+        TrafficKind::Delay => c.delayed > 0,
         // What came too fast waited, or found the queue full.
-        Kind::Rate => c.delayed + c.dropped > 0,
+        TrafficKind::Rate => c.delayed + c.dropped > 0,
         // Some were held up and others overtook them.
-        Kind::Reorder => c.delayed > 0 && c.matched > c.delayed,
-        Kind::Duplicate => c.duplicated > 0,
-        Kind::Corrupt => c.corrupted > 0,
+        TrafficKind::Reorder => c.delayed > 0 && c.matched > c.delayed,
+        TrafficKind::Duplicate => c.duplicated > 0,
+        TrafficKind::Corrupt => c.corrupted > 0,
         _ => c.dropped > 0,
     }
 }
 
-pub(super) fn clear(context: &dyn FaultContext, kind: Kind, traffic: &Traffic, record: &mut FaultRecord) -> Result<()> {
+pub(super) fn clear(
+    context: &dyn FaultContext,
+    kind: TrafficKind,
+    traffic: &Traffic,
+    record: &mut FaultRecord,
+) -> Result<()> {
     let prefix = format!("{}:", name(record));
     let (_, rules) = context.fabric().rules();
     let (ours, rest): (Vec<_>, Vec<_>) = rules.into_iter().partition(|r| r.id.starts_with(&prefix));

@@ -49,7 +49,7 @@ impl Words {
                 words.signal()?;
             }
             Kind::PowerOff | Kind::PowerOn | Kind::Freeze | Kind::Resume | Kind::LinkDown | Kind::LinkUp => {}
-            _ => words.check_traffic()?,
+            Kind::Traffic(kind) => words.check_traffic(kind)?,
         }
         Ok(words)
     }
@@ -86,7 +86,6 @@ impl Words {
     pub fn resolve(&self, lab: &Lab, who: &dyn Fn(&str) -> Result<Target>) -> Result<Fault> {
         let on = self.on.as_deref().map(who).transpose()?;
         let target = || on.clone().expect("checked: only what is done to frames has no target");
-        let traffic = || self.traffic(lab, on.clone(), who);
         Ok(match self.kind {
             Kind::PowerOff => Fault::PowerOff(target()),
             Kind::PowerOn => Fault::PowerOn(target()),
@@ -99,19 +98,10 @@ impl Words {
                 process: self.process()?.to_owned(),
                 signal: self.signal()?,
             }),
-            Kind::Cut => Fault::Cut(traffic()?),
-            Kind::Loss => Fault::Loss(traffic()?),
-            Kind::Delay => Fault::Delay(traffic()?),
-            Kind::Duplicate => Fault::Duplicate(traffic()?),
-            Kind::Reorder => Fault::Reorder(traffic()?),
-            Kind::Rate => Fault::Rate(traffic()?),
-            Kind::Mtu => Fault::Mtu(traffic()?),
-            Kind::Flap => Fault::Flap(traffic()?),
-            Kind::Corrupt => Fault::Corrupt(traffic()?),
-            Kind::Isolate => Fault::Isolate(traffic()?),
-            Kind::Partition => Fault::Partition(traffic()?),
-            Kind::CutWitness => Fault::CutWitness(traffic()?),
-            Kind::SwitchDead => Fault::SwitchDead(traffic()?),
+            Kind::Traffic(kind) => Fault::Traffic {
+                kind,
+                spec: Box::new(self.traffic(kind, lab, on, who)?),
+            },
         })
     }
 

@@ -25,13 +25,13 @@ fn faults() -> Vec<String> {
         };
         entry(&format!("`{k}`: {what}. *Proof*: {proof}{parameters}"))
     };
-    Kind::ALL.map(row).to_vec()
+    Kind::all().map(row).collect()
 }
 
 /// Each parameter once, with all kinds that take it and mean the same by it.
 fn parameters() -> Vec<String> {
     let mut rows: Vec<((&str, &str), Vec<Kind>)> = Vec::new();
-    for kind in Kind::ALL {
+    for kind in Kind::all() {
         for parameter in kind.parameters() {
             match rows.iter_mut().find(|(p, _)| *p == parameter) {
                 Some((_, kinds)) => kinds.push(kind),

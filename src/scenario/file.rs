@@ -313,7 +313,7 @@ impl Reader<'_> {
             }
             Word::Heal => {
                 let text = raw.heal.as_ref()?;
-                let names: Vec<&'static str> = std::iter::once("all").chain(Kind::ALL.map(Kind::word)).collect();
+                let names: Vec<&'static str> = std::iter::once("all").chain(Kind::all().map(Kind::word)).collect();
                 self.word(
                     text,
                     "fault to heal",

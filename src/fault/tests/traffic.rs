@@ -16,6 +16,13 @@ fn rules(bench: &Bench, kind: &str, on: Option<&str>, arguments: &[&str]) -> Vec
     shown
 }
 
+fn spec(fault: &Fault) -> &Traffic {
+    match fault {
+        Fault::Traffic { spec, .. } => spec,
+        other => panic!("{other:?} does nothing to frames"),
+    }
+}
+
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn every_kind_has_its_words_on_the_wire() {
@@ -308,26 +315,18 @@ fn what_makes_no_sense_names_what_does() {
 #[test]
 fn a_run_gives_its_seed_only_where_none_is_given() {
     let bench = Bench::new();
-    let seed = |arguments: &[&str]| {
-        bench
-            .ask("loss", Some("node1"), arguments)
-            .unwrap()
-            .seeded(7)
-            .traffic()
-            .unwrap()
-            .seed
+    let seed = |kind: &str, arguments: &[&str]| {
+        let fault = bench.ask(kind, Some("node1"), arguments).unwrap().seeded(7);
+        spec(&fault).seed
     };
-    assert_eq!((seed(&["loss=1%"]), seed(&["loss=1%", "seed=3"])), (Some(7), Some(3)));
-    assert_eq!(
-        bench
-            .ask("cut", Some("node1"), &[])
-            .unwrap()
-            .seeded(7)
-            .traffic()
-            .unwrap()
-            .seed,
-        None
-    );
+    assert_eq!(seed("loss", &["loss=1%"]), Some(7));
+    assert_eq!(seed("loss", &["loss=1%", "seed=3"]), Some(3));
+    for kind in TrafficKind::ALL {
+        let parameters = Kind::Traffic(*kind).parameters();
+        let takes_one = parameters.iter().any(|(name, _)| *name == "seed");
+        assert_eq!(kind.is_random(), takes_one, "{kind:?}");
+    }
+    assert_eq!(seed("cut", &[]), None);
 }
 
 #[test]
@@ -344,7 +343,7 @@ fn a_record_of_before_is_still_a_cut() {
         pending: false,
     };
     let fault = Fault::of(&record).unwrap();
-    let traffic = fault.traffic().unwrap();
+    let traffic = spec(&fault);
     assert_eq!(
         (&traffic.effect, traffic.matches.proto),
         (&Effect::cut(), Some(Proto::Tcp))

@@ -4,24 +4,24 @@ use super::{Kind, Target, Words};
 use crate::error::Result;
 use crate::fabric::groups::{self, Direction, Flow, Topology};
 use crate::fabric::{Effect, Flap, Match, Proto, nonsense};
-use crate::fault::Traffic;
+use crate::fault::{Traffic, TrafficKind};
 use crate::spec::Lab;
 use std::fmt::Display;
 use std::str::FromStr;
 
 impl Words {
     /// Checks what can be checked without a lab.
-    pub(super) fn check_traffic(&self) -> Result<()> {
+    pub(super) fn check_traffic(&self, kind: TrafficKind) -> Result<()> {
         self.direction()?;
         self.frames(None)?;
-        self.effect()?;
+        self.effect(kind)?;
         self.seed()?;
         self.sides()?;
         let two = self.between()?;
-        if self.kind.needs_target() {
+        if kind.needs_target() {
             return Ok(());
         }
-        if !self.kind.takes_frames() {
+        if !kind.takes_frames() {
             return match &self.on {
                 Some(_) => Err(self.wrong("it hits no single machine", "leave the target out")),
                 None => Ok(()),
@@ -32,7 +32,7 @@ impl Words {
             (None, None) if self.list("network").is_none() => Err(self.wrong(
                 format!(
                     "nothing says what is {}",
-                    if self.kind == Kind::Cut { "cut" } else { "hit" }
+                    if kind == TrafficKind::Cut { "cut" } else { "hit" }
                 ),
                 "name a machine or role, two of them with `between`, or a network",
             )),
@@ -47,6 +47,7 @@ impl Words {
     /// What it is in this lab.
     pub(super) fn traffic(
         &self,
+        kind: TrafficKind,
         lab: &Lab,
         on: Option<Target>,
         who: &dyn Fn(&str) -> Result<Target>,
@@ -58,24 +59,25 @@ impl Words {
         let side = |names: Vec<&str>| names.into_iter().map(who).collect();
         let sides: Vec<Vec<Target>> = self.sides()?.into_iter().map(side).collect::<Result<_>>()?;
         let direction = self.direction()?;
-        let matches = match self.kind {
-            Kind::CutWitness => groups::witness(),
+        let matches = match kind {
+            TrafficKind::CutWitness => groups::witness(),
             _ => self.frames(Some(lab))?,
         };
         Ok(Traffic {
-            flows: self.flows(lab, on.as_ref(), two.as_ref(), &sides)?,
+            flows: self.flows(kind, lab, on.as_ref(), two.as_ref(), &sides)?,
             on,
             between: two,
             sides,
             direction,
             matches,
-            effect: self.effect()?,
+            effect: self.effect(kind)?,
             seed: self.seed()?,
         })
     }
 
     fn flows(
         &self,
+        kind: TrafficKind,
         lab: &Lab,
         on: Option<&Target>,
         two: Option<&[Target; 2]>,
@@ -83,8 +85,8 @@ impl Words {
     ) -> Result<Vec<Flow>> {
         let topology = Topology::of(lab);
         let (named, direction) = (self.list("network").unwrap_or_default(), self.direction()?);
-        match (self.kind, on, two) {
-            (Kind::CutWitness, Some(t), _) => {
+        match (kind, on, two) {
+            (TrafficKind::CutWitness, Some(t), _) => {
                 let host = lab.witness().ok_or_else(|| {
                     self.wrong(
                         "the lab has no share `witness`",
@@ -93,7 +95,7 @@ impl Words {
                 })?;
                 topology.between(&t.node, host, direction, &named)
             }
-            (Kind::Partition, ..) => {
+            (TrafficKind::Partition, ..) => {
                 let names = |side: &Vec<Target>| side.iter().map(|t| t.node.clone()).collect();
                 topology.partition(&sides.iter().map(names).collect::<Vec<_>>(), &named)
             }
@@ -104,20 +106,22 @@ impl Words {
     }
 
     /// What happens to the frames.
-    fn effect(&self) -> Result<Effect> {
+    fn effect(&self, kind: TrafficKind) -> Result<Effect> {
         let mut e = Effect::default();
-        match self.kind {
-            Kind::Loss => (e.loss, e.burst) = (self.needed("loss")?, self.value("burst")?),
-            Kind::Delay => {
+        match kind {
+            TrafficKind::Loss => (e.loss, e.burst) = (self.needed("loss")?, self.value("burst")?),
+            TrafficKind::Delay => {
                 (e.delay, e.jitter) = (self.needed("delay")?, self.value("jitter")?);
                 e.distribution = self.value("distribution")?;
             }
-            Kind::Duplicate => e.duplicate = self.needed("duplicate")?,
-            Kind::Reorder => (e.reorder, e.delay) = (self.needed("reorder")?, self.needed("delay")?),
-            Kind::Rate => (e.rate, e.queue) = (self.needed("rate")?, self.value("queue")?),
-            Kind::Mtu => e.mtu = self.needed("mtu")?,
-            Kind::Corrupt => (e.corrupt, e.mend) = (self.needed("corrupt")?, self.value("mend")?.unwrap_or(false)),
-            Kind::Flap => {
+            TrafficKind::Duplicate => e.duplicate = self.needed("duplicate")?,
+            TrafficKind::Reorder => (e.reorder, e.delay) = (self.needed("reorder")?, self.needed("delay")?),
+            TrafficKind::Rate => (e.rate, e.queue) = (self.needed("rate")?, self.value("queue")?),
+            TrafficKind::Mtu => e.mtu = self.needed("mtu")?,
+            TrafficKind::Corrupt => {
+                (e.corrupt, e.mend) = (self.needed("corrupt")?, self.value("mend")?.unwrap_or(false))
+            }
+            TrafficKind::Flap => {
                 let (down, up) = (self.needed("down")?, self.needed("up")?);
                 e.flap = down.zip(up).map(|(down, up)| Flap { down, up });
             }
@@ -167,7 +171,7 @@ impl Words {
     }
 
     pub(super) fn sides(&self) -> Result<Vec<Vec<&str>>> {
-        if self.kind != Kind::Partition {
+        if self.kind != Kind::Traffic(TrafficKind::Partition) {
             return Ok(Vec::new());
         }
         let wrong = |seen: &str| Err(self.wrong(seen, "write sides=a/b,hub"));
