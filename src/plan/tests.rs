@@ -297,7 +297,8 @@ fn any_observed(lab: &Lab) -> impl Strategy<Value = Observed> + use<> {
             image,
             supervisor,
             files,
-            complete,
+            // The record says so.
+            complete: complete && files,
             healthy,
             networks,
             shared_disks,

@@ -19,8 +19,10 @@ use ccr_contract::event::{Claimant, EventKind};
 /// Between two attempts to have the file, in microseconds. Where more than [`RETRIES_BEFORE_BACKOFF`] of them failed it
 /// doubles; but not for a file that is held: a takeover waits for the moment in which it is free.
 const RETRY_US: u64 = 300_000;
-/// The longest such wait; a probe that succeeds again ends it sooner.
+/// The longest such wait, without what is drawn; a probe that succeeds again ends it sooner.
 const LONGEST_RETRY_US: u64 = 1_200_000;
+/// The longest such wait, in microseconds.
+pub(crate) const LONGEST_WAIT_US: u64 = LONGEST_RETRY_US + LONGEST_RETRY_US / 4;
 /// Failures before the waits become longer: a share that is away for a moment costs no quorum.
 const RETRIES_BEFORE_BACKOFF: u32 = 3;
 /// Between two events about attempts that gave nothing for different reasons, in microseconds.

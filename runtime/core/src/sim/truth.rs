@@ -5,6 +5,7 @@ use super::disk::Kind;
 use super::effects::SHARE_HOST;
 use super::plan::What;
 use super::world::{PRIVATE, PUBLIC, World};
+use crate::cluster::arbitration::LONGEST_WAIT_US;
 use crate::command::Command;
 use ccr_contract::config::{Settings, Shipping};
 use ccr_contract::event::EventKind;
@@ -17,8 +18,11 @@ fn period_us(s: &Settings) -> u64 {
     let longest = (2 * s.witness_check_ms + 3_000).max(2 * s.status_probe_ms + 9_000);
     1_000 * longest
 }
-/// Longest time to hold the witness file where the share answers, in microseconds.
-const ARBITRATE_US: u64 = 3_000_000;
+/// Longest time to hold the witness file where the share answers, in microseconds: an attempt from before it answered may
+/// last its whole deadline, then come the longest wait and an attempt that succeeds at its deadline.
+fn arbitrate_us(s: &Settings) -> u64 {
+    2_000 * s.witness_timeout_ms + LONGEST_WAIT_US
+}
 /// Longest time from an appointment to mounted databases: the other one's last lease with what no clock shows, a salvage
 /// that is given up, the logs that the database lacks. Beside that lease.
 const MOUNT_US: u64 = 8_500_000;
@@ -260,6 +264,7 @@ impl World {
         self.look();
         let now = self.now;
         let detect_us = (self.longest_detection_ms() + 1_500) * 1000;
+        let arbitrate_us = arbitrate_us(settings);
         for i in 0..2 {
             let j = 1 - i;
             let t = &self.truths.members[i];
@@ -274,7 +279,7 @@ impl World {
                 return self.checks.broke("I8", how);
             }
             if let Some(at) = t.arbitrates
-                && t.share.held(now, true).min(now - at) > ARBITRATE_US
+                && t.share.held(now, true).min(now - at) > arbitrate_us
             {
                 let how = format!("node {i} has not got the witness file for {} ms", (now - at) / 1000);
                 return self.checks.broke("I8", how);
