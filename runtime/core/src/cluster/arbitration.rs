@@ -94,7 +94,7 @@ pub struct Witness {
     retry_at: u64,
     /// Attempts that failed since the last good write.
     failures: u32,
-    /// When the first of these failed.
+    /// When the first of these failed since the share answered an opening.
     failing_since: Option<u64>,
     /// When the next beat is due.
     beat_at: u64,
@@ -303,8 +303,12 @@ impl Cluster {
         };
         match (step, result) {
             (WitnessStep::Probe, result) => self.probed(ctx, result),
-            (WitnessStep::Open, WitnessResult::Opened(content)) => self.opened(ctx, &content),
+            (WitnessStep::Open, WitnessResult::Opened(content)) => {
+                self.witness.failing_since = None;
+                self.opened(ctx, &content);
+            }
             (WitnessStep::Open, WitnessResult::Held) => {
+                self.witness.failing_since = None;
                 let why = "the other member holds the file";
                 if self.force.is_requested() {
                     self.force_refused(why);

@@ -19,9 +19,9 @@ fn period_us(s: &Settings) -> u64 {
     1_000 * longest
 }
 /// Longest time to hold the witness file where the share answers, in microseconds: an attempt from before it answered may
-/// last its whole deadline, then come the longest wait and an attempt that succeeds at its deadline.
+/// last its whole deadline, then come the longest wait and the answer to the next attempt.
 fn arbitrate_us(s: &Settings) -> u64 {
-    2_000 * s.witness_timeout_ms + LONGEST_WAIT_US
+    1_000 * s.witness_timeout_ms + LONGEST_WAIT_US + 500_000
 }
 /// Longest time from an appointment to mounted databases: the other one's last lease with what no clock shows, a salvage
 /// that is given up, the logs that the database lacks. Beside that lease.
