@@ -168,12 +168,18 @@ impl LabFiles {
     pub fn active_faults(&self) -> PathBuf {
         self.state.join("standing.json")
     }
-    /// Removes what belongs to machines that are gone: disks, keys, credentials, faults. The journal stays.
-    pub fn forget_machines(&self) -> Result<()> {
+    /// Removes the record of a lab whose machines are gone, and what belonged to them: disks, keys, credentials, faults. The journal
+    /// stays.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn forget_lab(&self) -> Result<()> {
         let gone = |path: &Path, removed: std::io::Result<()>| match removed {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).tried("remove what is left", path.display()),
             _ => Ok(()),
         };
+        // First: without it nothing else is found.
+        gone(&self.record(), fs_err::remove_file(self.record()))?;
         for dir in [self.state.join(NODES), self.state.join(SHARED), self.keys()] {
             gone(&dir, fs_err::remove_dir_all(&dir))?;
         }

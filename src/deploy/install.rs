@@ -32,13 +32,20 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    /// The pack's programs beside the tool's own executable, secrets in `secrets`.
+    /// The folder of the tool's own executable: the packs' programs are beside it.
+    ///
+    /// # Errors
+    /// It cannot be found.
+    pub fn folder() -> Result<PathBuf> {
+        let own = std::env::current_exe().tried("find the tool's own executable", "")?;
+        Ok(own.parent().unwrap_or(Path::new("/")).to_owned())
+    }
+
+    /// The pack's programs in `folder`, secrets in `secrets`.
     ///
     /// # Errors
     /// `Host` where a program is not there.
-    pub fn beside_executable(pack: Option<&Pack>, secrets: PathBuf) -> Result<Self> {
-        let own = std::env::current_exe().tried("find the tool's own executable", "")?;
-        let folder = own.parent().unwrap_or(Path::new("/"));
+    pub fn of(pack: Option<&Pack>, folder: &Path, secrets: PathBuf) -> Result<Self> {
         let specs = pack.map_or(&[][..], |p| &p.runtime.programs);
         let programs: BTreeMap<_, _> = specs.iter().map(|p| (p.name.clone(), folder.join(&p.name))).collect();
         if let Some((name, path)) = programs.iter().find(|(_, path)| !path.is_file()) {

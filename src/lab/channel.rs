@@ -4,7 +4,7 @@ use super::follow::{self, Follower};
 use super::queries::{Queries, Query};
 use super::record::LabRecord;
 use super::watch::{self, Known, News, Said, Watches};
-use super::ways::{ANSWER, Ways};
+use super::ways::{ANSWER, Connector};
 use crate::deploy::{self, Answer, Pack};
 use crate::error::{Error, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source};
@@ -34,7 +34,7 @@ type Session = Arc<Mutex<Option<Box<dyn Remote>>>>;
 /// All nodes' sessions.
 pub struct Channels {
     files: LabFiles,
-    ways: Arc<Ways>,
+    ways: Arc<dyn Connector>,
     journal: Journal,
     questions: Mutex<BTreeMap<String, Session>>,
     followers: Mutex<BTreeMap<String, Arc<Follower>>>,
@@ -58,10 +58,10 @@ impl std::fmt::Debug for Channels {
 
 impl Channels {
     /// No session yet.
-    pub fn new(files: LabFiles, journal: Journal) -> Self {
+    pub fn new(files: LabFiles, ways: Arc<dyn Connector>, journal: Journal) -> Self {
         Self {
-            ways: Arc::new(Ways::new(files.clone())),
             files,
+            ways,
             watches: Watches::new(journal.clone()),
             journal,
             questions: Mutex::default(),
@@ -83,6 +83,20 @@ impl Channels {
         self.ways.hello(&way(&self.files, record, node)?.node, deadline)
     }
 
+    /// A new session with `node` over SSH, as soon as it answers. `seen` hears what each try saw and may end the wait.
+    ///
+    /// # Errors
+    /// It does not answer in time.
+    pub fn knock(
+        &self,
+        record: &LabRecord,
+        node: &str,
+        deadline: Deadline,
+        seen: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Box<dyn Remote>> {
+        self.ways.knock(&way(&self.files, record, node)?, deadline, seen)
+    }
+
     /// The line to the agent of `node`.
     ///
     /// # Errors
@@ -94,7 +108,7 @@ impl Channels {
 
     /// The lines to the machines' agents.
     pub fn agents(&self) -> &Agents {
-        &self.ways.agents
+        self.ways.agents()
     }
 
     /// Asks `node` over its standing session; a session that broke is replaced once.
@@ -411,6 +425,17 @@ impl Channels {
         behind.collect()
     }
 
+    /// Nodes whose events nobody follows.
+    #[cfg(test)]
+    pub fn unfollowed(&self, record: &LabRecord) -> Vec<String> {
+        let nodes = record.desired.lab.nodes.iter().filter(|n| n.role.is_some());
+        let followers = lock(&self.followers);
+        nodes
+            .map(|n| n.name.to_string())
+            .filter(|n| !followers.contains_key(n))
+            .collect()
+    }
+
     /// Ends all sessions and followers.
     pub fn stop(&self) {
         for (_, f) in std::mem::take(&mut *lock(&self.followers)) {
@@ -419,19 +444,19 @@ impl Channels {
         self.watches.stop();
         lock(&self.questions).clear();
         self.queries.forget();
-        self.ways.agents.forget();
+        self.ways.agents().forget();
     }
 
     /// The same, and nobody gets into a machine until [`Channels::open`]: machines are brought back, and nothing begins in one before its
     /// state is known.
     pub fn close(&self) {
-        self.ways.agents.close();
+        self.ways.agents().close();
         self.stop();
     }
 
     /// Lets everybody in again.
     pub fn open(&self) {
-        self.ways.agents.open();
+        self.ways.agents().open();
     }
 }
 

@@ -113,7 +113,7 @@ pub const TOOL: &str = "failoverlab";
 /// Digests of the tool and of each program that its pack brings into the lab.
 pub fn programs(home: &Home, lab: &Lab) -> Result<BTreeMap<String, String>> {
     let pack = lab.runtime.as_ref().map(|r| Pack::load(&r.kind)).transpose()?;
-    let mut all = Artifacts::beside_executable(pack.as_ref(), home.lab(&lab.name).keys())?.programs;
+    let mut all = Artifacts::of(pack.as_ref(), &Artifacts::folder()?, home.lab(&lab.name).keys())?.programs;
     let tool = std::env::current_exe().tried("find the tool's own executable", "")?;
     all.insert(TOOL.to_owned(), tool);
     let digest = |(name, path): (String, PathBuf)| {

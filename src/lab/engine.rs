@@ -1,9 +1,15 @@
 //! What a supervisor keeps: the hypervisor, the networks, the ways into the machines, the faults in force.
 
+mod backends;
 mod boot;
 mod down;
 mod restore;
+#[cfg(test)]
+mod tests;
+mod turn;
 mod up;
+
+pub use backends::Backends;
 
 use super::active_faults::ActiveFaults;
 use super::cancel::Cancel;
@@ -19,7 +25,7 @@ use crate::fault::{self, Fault, FaultContext};
 use crate::files::{Home, LabFiles};
 use crate::guest::keys::Keys;
 use crate::guest::{self, Remote};
-use crate::hypervisor::{Credential, Domain, DomainState, Embedded, Hypervisor};
+use crate::hypervisor::{Credential, Domain, DomainState, Hypervisor};
 use crate::lock::lock;
 use crate::spec::{Lab, Node};
 use crate::verify::FaultRecord;
@@ -29,6 +35,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use turn::Turn;
 
 /// How long those who use the networks may take to let go of them when these end.
 const DARK: Duration = Duration::from_secs(10);
@@ -44,13 +51,13 @@ pub struct Engine {
     pub(super) home: Home,
     pub(super) instance: String,
     pub(super) files: LabFiles,
-    journal: Journal,
+    backends: Backends,
     /// A process can open one root, once.
     hypervisor: Mutex<Option<Arc<dyn Hypervisor>>>,
     state: Mutex<EngineState>,
     /// Work that changes the lab excludes other such work.
-    change: Mutex<()>,
-    pub(super) channels: Channels,
+    change: Turn,
+    pub(super) channels: Arc<Channels>,
 }
 
 /// What changes while the lab lives.
@@ -75,17 +82,18 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     /// Opens what there is of `instance`: a lab whose supervisor died is adopted, its networks lit again.
-    pub fn open(home: Home, instance: &str, journal: Journal) -> Result<Self> {
+    pub fn open(home: Home, instance: &str, backends: Backends) -> Result<Self> {
         let files = home.lab(instance);
+        let (connector, journal) = (backends.connector.clone(), backends.journal.clone());
         let engine = Self {
             home,
             instance: instance.to_owned(),
-            channels: Channels::new(files.clone(), journal.clone()),
+            channels: Arc::new(Channels::new(files.clone(), connector, journal)),
             files,
-            journal,
+            backends,
             hypervisor: Mutex::default(),
             state: Mutex::default(),
-            change: Mutex::default(),
+            change: Turn::default(),
         };
         if let Some(record) = LabRecord::load(&engine.files.record())? {
             engine.adopt(record)?;
@@ -95,7 +103,7 @@ impl Engine {
 
     fn adopt(&self, record: LabRecord) -> Result<()> {
         let record = Arc::new(record);
-        let (since, mut outages) = super::active_faults::network_outages(&self.files.events(), &self.journal);
+        let (since, mut outages) = super::active_faults::network_outages(&self.files.events(), &self.backends.journal);
         let active_faults = ActiveFaults::load(&self.files)?;
         let fabric = self.start_fabric(&record, active_faults.rules.clone())?;
         {
@@ -103,11 +111,11 @@ impl Engine {
             state.active_faults = active_faults;
             state.fabric = Some(Arc::new(fabric));
             state.record = Some(record.clone());
-            outages.push((since, self.journal.now_us()));
+            outages.push((since, self.backends.journal.now_us()));
             state.network_outages = outages;
         }
         let running = self.hypervisor()?.list()?.len();
-        self.journal.emit(
+        self.backends.journal.emit(
             Draft::new(Source::Tool, kind::ADOPTED)
                 .severity(Severity::Warning)
                 .data(json!({"text": format!("{running} machines adopted; the networks were dark"), "dark_since_us": since})),
@@ -115,7 +123,7 @@ impl Engine {
         if let Some(from) = &record.restoring {
             let e = super::saved::half_restored(&self.instance, from);
             let draft = Draft::new(Source::Tool, "lab.half-restored").severity(Severity::Warning);
-            self.journal.emit(draft.data(json!({"text": e.to_string()})));
+            self.backends.journal.emit(draft.data(json!({"text": e.to_string()})));
         } else if record.complete {
             self.channels.follow(&record);
         }
@@ -124,7 +132,7 @@ impl Engine {
 
     /// The event journal.
     pub fn journal(&self) -> &Journal {
-        &self.journal
+        &self.backends.journal
     }
 
     /// Whether there is a lab to keep.
@@ -135,33 +143,37 @@ impl Engine {
     /// Carries out one request. Blocks.
     pub fn perform(&self, verb: Verb, cancel: &Cancel) -> Result<Value> {
         match verb {
-            Verb::Up(args) => self.changing(|| self.up(*args, cancel)),
-            Verb::Checkpoint { name } => self.changing(|| self.checkpoint(&name, None)).map(|c| plain(c.meta)),
+            Verb::Up(args) => self.changing(cancel, || self.up(*args, cancel)),
+            Verb::Checkpoint { name } => self
+                .changing(cancel, || self.checkpoint(&name, None))
+                .map(|c| plain(c.meta)),
             Verb::Restore(args) => self
-                .changing(|| {
+                .changing(cancel, || {
                     self.whole(&args)?;
                     let restored = self.restore(&args, None, cancel)?;
                     let record = self.record()?;
                     // A lab with a machine that was suspended or off comes back like that: there is no health to wait for.
                     if restored.nodes.len() == record.desired.lab.nodes.len() {
                         self.wait_healthy(&record, cancel)?;
+                    } else if record.complete {
+                        self.channels.follow(&record);
                     }
                     Ok(restored)
                 })
                 .map(plain),
-            Verb::Down => self.changing(|| self.down().map(|()| Value::Null)),
+            Verb::Down => self.changing(cancel, || self.down().map(|()| Value::Null)),
             Verb::Status(look) => self.status(look.unwrap_or_default()).map(plain),
             Verb::News { beyond, within_ms } => {
                 let most = Duration::from_millis(within_ms).min(NEWS);
                 Ok(plain(self.channels.news().wait(beyond, most)))
             }
-            Verb::Pause => self.changing(|| self.pause()).map(plain),
-            Verb::Resume => self.changing(|| self.resume()).map(plain),
-            Verb::Fault(fault) => self.changing(|| self.fault(&fault)).map(plain),
-            Verb::Heal { id } => self.changing(|| self.heal(id)).map(plain),
+            Verb::Pause => self.changing(cancel, || self.pause()).map(plain),
+            Verb::Resume => self.changing(cancel, || self.resume()).map(plain),
+            Verb::Fault(fault) => self.changing(cancel, || self.fault(&fault)).map(plain),
+            Verb::Heal { id } => self.changing(cancel, || self.heal(id)).map(plain),
             Verb::Operate { word, args, node } => self.operate(&word, &args, node.as_deref()).map(plain),
             Verb::Dump => self.dump().map(plain),
-            Verb::Rules { rules } => self.changing(|| self.rules(rules)).map(plain),
+            Verb::Rules { rules } => self.changing(cancel, || self.rules(rules)).map(plain),
             Verb::Counters => self.counters().map(plain),
             Verb::KeepRing { to } => self.fabric()?.keep_ring(&to).map(|()| Value::Null),
             Verb::CatchUp => self.catch_up().map(plain),
@@ -171,8 +183,9 @@ impl Engine {
         }
     }
 
-    pub(super) fn changing<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let _one = lock(&self.change);
+    /// Does `work` when no other change goes on; not at all where the client goes away before.
+    pub(super) fn changing<T>(&self, cancel: &Cancel, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let _turn = self.change.take(cancel)?;
         work()
     }
 
@@ -275,24 +288,29 @@ impl Engine {
         *self.state() = EngineState::default();
     }
 
-    /// libvirt, opened when it is first needed.
+    /// The hypervisor, opened when it is first needed.
     pub(super) fn hypervisor(&self) -> Result<Arc<dyn Hypervisor>> {
         let mut slot = lock(&self.hypervisor);
         if let Some(h) = &*slot {
             return Ok(h.clone());
         }
         Home::private_dir(&self.files.root())?;
-        let embedded: Arc<dyn Hypervisor> = Arc::new(Embedded::open(&self.files.root(), &self.home.capabilities())?);
-        let journal = self.journal.clone();
+        let opened = (self.backends.hypervisor)()?;
+        let journal = self.backends.journal.clone();
         let begin = journal.begin_us();
-        embedded.listen(Box::new(move |e| {
+        let channels = Arc::downgrade(&self.channels);
+        opened.listen(Box::new(move |e| {
+            // Whoever let it go on: its clock stood still until now.
+            if let (Some(channels), "resumed") = (channels.upgrade(), e.what.as_str()) {
+                channels.clock_jumped(&e.name);
+            }
             let mut draft = Draft::new(Source::Hypervisor, format!("domain.{}", e.what))
                 .node(e.name)
                 .data(json!({"detail": e.detail}));
             draft.t_us = Some(e.monotonic_us.saturating_sub(begin));
             journal.emit(draft);
         }));
-        Ok(slot.insert(embedded).clone())
+        Ok(slot.insert(opened).clone())
     }
 
     fn state(&self) -> MutexGuard<'_, EngineState> {
@@ -316,7 +334,7 @@ impl Engine {
         let domains = hypervisor.list()?;
         let within = record.desired.slowness.scale(STATUS);
         let runtimes = self.channels.statuses(&record, &domains, within, look.since_us);
-        let now_us = self.journal.now_us();
+        let now_us = self.backends.journal.now_us();
         let lab = &record.desired.lab;
         let machines: Vec<MachineStatus> = lab
             .nodes
@@ -457,7 +475,7 @@ impl Engine {
         let record = self.record()?;
         let behind = self.channels.catch_up(&record, || self.hypervisor()?.list())?;
         Ok(CaughtUp {
-            next: self.journal.next(),
+            next: self.backends.journal.next(),
             behind,
         })
     }
@@ -479,7 +497,7 @@ impl Engine {
             ring: Some(RingConfig::at(self.files.ring())),
             ..FabricConfig::of(&record.desired.lab, record.desired.cables, &record.ports, &self.files)
         };
-        Fabric::start(config, self.journal.clone())
+        Fabric::start(config, self.backends.journal.clone())
     }
 
     /// Creates a machine from the record, on the disks that it has.
@@ -555,7 +573,7 @@ impl FaultContext for View<'_> {
         self.engine.create_machine(&self.record, node)
     }
     fn journal(&self) -> &Journal {
-        &self.engine.journal
+        &self.engine.backends.journal
     }
     fn slowness(&self) -> Slowness {
         self.record.desired.slowness

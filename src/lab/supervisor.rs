@@ -5,7 +5,7 @@
 //! and the next one adopts them.
 
 use super::cancel::Cancel;
-use super::engine::Engine;
+use super::engine::{Backends, Engine};
 use super::in_flight::{InFlight, InFlightGuard};
 use super::protocol::{Greeting, LINE_MAX, PROTO, Reply, Request, Since, Verb, build};
 use super::supervisor_lock;
@@ -61,7 +61,11 @@ pub fn run(home: &Home, instance: &str) -> Result<()> {
     // The socket is bound before anything slow, so that a second client waits for the greeting instead of starting another.
     let listener = runtime.block_on(async { bind(&files) })?;
     let journal = Journal::open(&files.events(), 0)?;
-    let engine = Arc::new(Engine::open(home.clone(), instance, journal.clone())?);
+    let engine = Arc::new(Engine::open(
+        home.clone(),
+        instance,
+        Backends::of_host(home, instance, journal)?,
+    )?);
     let ended = runtime.block_on(serve(listener, engine.clone(), instance, IDLE));
     drop(engine);
     let _ = std::fs::remove_file(files.socket());

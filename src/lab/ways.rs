@@ -2,9 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::files::LabFiles;
-use crate::guest::Remote;
 use crate::guest::agent::{AgentRemote, Agents, Line, Owner};
 use crate::guest::ssh::{Ssh, Target};
+use crate::guest::{self, Remote};
 use crate::wait::Deadline;
 use std::io::{BufRead, BufReader};
 use std::sync::Arc;
@@ -13,11 +13,46 @@ use std::time::Duration;
 /// How long an agent may take to answer a hello before SSH is tried: one that is there answers in milliseconds.
 pub(super) const ANSWER: Duration = Duration::from_secs(3);
 
-/// The ways into all machines of a lab.
+/// Opens sessions with the machines of one lab.
+pub trait Connector: Send + Sync + std::fmt::Debug {
+    /// A session with the machine that SSH reaches by `target`.
+    ///
+    /// # Errors
+    /// The machine does not answer, by whichever way; or it is being brought back.
+    fn connect(&self, target: &Target, deadline: Deadline) -> Result<Box<dyn Remote>>;
+
+    /// A session with a machine that may still boot, over its agent alone; whether an earlier hello was answered does not count.
+    ///
+    /// # Errors
+    /// The agent does not answer.
+    fn hello(&self, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>>;
+
+    /// Knocks until SSH answers. `seen` hears what each try saw and may end the wait.
+    ///
+    /// # Errors
+    /// SSH does not answer until `deadline`, or `seen` has had enough.
+    fn knock(
+        &self,
+        target: &Target,
+        deadline: Deadline,
+        seen: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Box<dyn Remote>>;
+
+    /// The line to the agent of `node`.
+    ///
+    /// # Errors
+    /// The agent does not answer.
+    fn line(&self, node: &str, deadline: Deadline) -> Result<Arc<Line>>;
+
+    /// The lines to all agents, for who brings machines back.
+    fn agents(&self) -> &Agents;
+}
+
+/// The ways into real machines: their agents' sockets, and SSH.
 #[derive(Debug)]
 pub(super) struct Ways {
     files: LabFiles,
-    pub(super) agents: Agents,
+    agents: Agents,
 }
 
 impl Ways {
@@ -25,21 +60,6 @@ impl Ways {
     pub(super) fn new(files: LabFiles) -> Self {
         let agents = Agents::new(owner(&files));
         Self { files, agents }
-    }
-
-    /// A way into the machine that SSH reaches by `target`.
-    ///
-    /// # Errors
-    /// Neither its agent nor SSH answers: what was seen of both.
-    pub(super) fn connect(&self, target: &Target, deadline: Deadline) -> Result<Box<dyn Remote>> {
-        let silent = match self.agent(target, deadline) {
-            Ok(remote) => return Ok(remote),
-            Err(e) => e,
-        };
-        self.agents.check_open(&target.node)?;
-        let ssh = Ssh::connect(target, deadline).map_err(|e| both(e, &silent))?;
-        self.agents.check_open(&target.node)?;
-        Ok(Box::new(ssh))
     }
 
     /// The way over its agent alone.
@@ -50,22 +70,41 @@ impl Ways {
         let deadline = deadline.at_most(ANSWER.min(deadline.left() / 2));
         Ok(Box::new(AgentRemote::new(self.line(&target.node, deadline)?)))
     }
+}
 
-    /// The same for a machine that boots: whether an earlier hello was answered does not count.
-    ///
-    /// # Errors
-    /// It does not answer.
-    pub(super) fn hello(&self, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>> {
+impl Connector for Ways {
+    /// Where neither its agent nor SSH answers, the error has what was seen of both.
+    fn connect(&self, target: &Target, deadline: Deadline) -> Result<Box<dyn Remote>> {
+        let silent = match self.agent(target, deadline) {
+            Ok(remote) => return Ok(remote),
+            Err(e) => e,
+        };
+        self.agents.check_open(&target.node)?;
+        let ssh = Ssh::connect(target, deadline).map_err(|e| both(e, &silent))?;
+        self.agents.check_open(&target.node)?;
+        Ok(Box::new(ssh))
+    }
+
+    fn hello(&self, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>> {
         let line = self.agents.renew(node, &self.files.node(node).agent(), deadline)?;
         Ok(Box::new(AgentRemote::new(line)))
     }
 
-    /// The line to the agent of `node`.
-    ///
-    /// # Errors
-    /// It does not answer.
-    pub(super) fn line(&self, node: &str, deadline: Deadline) -> Result<Arc<Line>> {
+    fn knock(
+        &self,
+        target: &Target,
+        deadline: Deadline,
+        seen: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Box<dyn Remote>> {
+        Ok(Box::new(guest::knock(target, deadline, seen)?))
+    }
+
+    fn line(&self, node: &str, deadline: Deadline) -> Result<Arc<Line>> {
         self.agents.line(node, &self.files.node(node).agent(), deadline)
+    }
+
+    fn agents(&self) -> &Agents {
+        &self.agents
     }
 }
 

@@ -6,7 +6,6 @@ use crate::event::{Draft, Severity, Source, Step};
 use crate::guest::{self, Ready, Remote};
 use crate::hypervisor::{DomainState, mgmt_is_up};
 use crate::lab::cancel::Cancel;
-use crate::lab::channel;
 use crate::lab::record::LabRecord;
 use crate::spec::Node;
 use crate::wait::{Deadline, Probe, wait_until};
@@ -176,8 +175,7 @@ impl Booting for Machine<'_> {
     }
 
     fn ssh(&self, deadline: Deadline, seen: &mut dyn FnMut(&str) -> Result<()>) -> Result<Box<dyn Remote>> {
-        let way = channel::way(&self.engine.files, self.record, self.node)?;
-        Ok(Box::new(guest::knock(&way, deadline, seen)?))
+        self.engine.channels.knock(self.record, self.node, deadline, seen)
     }
 }
 

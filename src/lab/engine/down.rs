@@ -1,4 +1,4 @@
-//! `down`: ends every machine that carries the lab's label, and only those. The supervisor removes the files afterwards.
+//! `down`: ends every machine that carries the lab's label, and only those. The supervisor removes the folders afterwards.
 
 use super::Engine;
 use crate::error::{Error, Problem, Result};
@@ -9,7 +9,8 @@ impl Engine {
     pub(super) fn down(&self) -> Result<()> {
         self.end_machines()?;
         self.forget();
-        Ok(())
+        // Another client may be waiting to bring it up anew: nothing of this one may be taken for its own.
+        self.files.forget_lab()
     }
 
     /// Ends every machine that is there.

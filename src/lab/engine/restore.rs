@@ -4,7 +4,6 @@ use super::Engine;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Severity, Source, Step};
 use crate::fabric::Control;
-use crate::image::qemu_img::QemuImg;
 use crate::lab::active_faults::ActiveFaults;
 use crate::lab::cancel::Cancel;
 use crate::lab::checkpoint::{self, About, Checkpoint, Live, RestoreRequest, Restored, Store};
@@ -38,7 +37,7 @@ impl Engine {
             agents: self.channels.agents(),
             lab,
             files: &self.files,
-            qemu_img: &QemuImg::default(),
+            qemu_img: &self.backends.qemu_img,
             slowness: record.desired.slowness,
         };
         let about = About {
@@ -149,10 +148,13 @@ impl Engine {
         let restored = restored.map_err(|e| {
             if fresh {
                 let failures = self.down().err().map(|e| e.to_string());
-                e.with_rollback(failures)
-            } else {
-                e
+                return e.with_rollback(failures);
             }
+            // Nothing was touched yet: what goes on is listened to as before.
+            if let Some(record) = self.try_record().filter(|r| r.complete && r.restoring.is_none()) {
+                self.channels.follow(&record);
+            }
+            e
         })?;
         step.done(&format!(
             "machines go on as of {}; the networks kept frames for {:.2} s",
@@ -184,7 +186,7 @@ impl Engine {
             self.stop_networks()?;
         }
         step.say("putting disks and keys in place");
-        checkpoint::unpack(checkpoint, &self.files, &QemuImg::default())?;
+        checkpoint::unpack(checkpoint, &self.files, &self.backends.qemu_img)?;
         let fabric = self.start_fabric(&record, checkpoint.meta.rules.clone())?;
         record.ports = fabric.ports();
         // A client that knocks before the machines are there shall be answered when they are.

@@ -5,7 +5,6 @@ use crate::deploy;
 use crate::error::{Cause, Error, IoContext, Problem, Result};
 use crate::event::{Draft, Severity, Source, Step};
 use crate::hypervisor::DiskFormat;
-use crate::image::qemu_img::QemuImg;
 use crate::lab::cancel::Cancel;
 use crate::lab::checkpoint::Store;
 use crate::lab::protocol::{Look, RestoreArgs, UpArgs};
@@ -17,7 +16,6 @@ use crate::units::Name;
 use crate::wait::{Deadline, Probe, wait_led};
 use serde_json::{Value, json};
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -40,12 +38,13 @@ impl Engine {
             cold: args.cold,
         };
         loop {
+            let mut done = Vec::new();
             let plan = self.fit_plan(&args.desired.lab, &how, &mut observed);
             if plan.steps.is_empty() {
                 return Ok(json!({"steps": 0, "seconds": 0.0}));
             }
             let origin = plan.origin.as_ref().and_then(|o| o.from.clone());
-            let Err(e) = self.make(&plan, before.clone(), &args.desired, cancel) else {
+            let Err(e) = self.make(&plan, before.clone(), &args.desired, cancel, &mut done) else {
                 return Ok(json!({"steps": plan.steps.len(), "seconds": begun.elapsed().as_secs_f64()}));
             };
             // A lab that is new and could not come back is gone: the layer below may do, or a boot.
@@ -53,11 +52,10 @@ impl Engine {
             match origin {
                 Some(name) if undone && !matches!(e, Error::Interrupted) => {
                     self.unfit(&mut observed, &name, &e);
-                    self.files.forget_machines()?;
                 }
                 _ if args.keep => return Err(e),
                 // A lab that was whole before keeps what it had; one that `up` began goes away again.
-                _ if observed.complete => return Err(e),
+                _ if observed.complete => return Err(e.with_rollback(self.undo(&args.desired.lab, &done))),
                 _ => {
                     let failures = self.down().err().map(|e| e.to_string());
                     return Err(e.with_rollback(failures));
@@ -67,17 +65,39 @@ impl Engine {
     }
 
     /// Carries out a plan for a lab that is new or there; then it is complete.
-    fn make(&self, plan: &Plan, before: Option<Arc<LabRecord>>, desired: &DesiredState, cancel: &Cancel) -> Result<()> {
+    fn make<'p>(
+        &self,
+        plan: &'p Plan,
+        before: Option<Arc<LabRecord>>,
+        desired: &DesiredState,
+        cancel: &Cancel,
+        done: &mut Vec<&'p plan::Step>,
+    ) -> Result<()> {
         // One that comes back has a record from then on.
         if !plan.steps.iter().any(|s| s.action == Action::Restore) {
             self.prepare(before, desired)?;
         }
-        self.carry_out(desired, plan, cancel)?;
+        self.carry_out(desired, plan, cancel, done)?;
         self.keep(LabRecord {
             complete: true,
             ..LabRecord::clone(&*self.record()?)
         })
         .map(drop)
+    }
+
+    /// Takes back what was made in a lab that was whole before, the last first; what could not be taken back.
+    fn undo(&self, lab: &Lab, done: &[&plan::Step]) -> Vec<String> {
+        let undo = |step: &&plan::Step| {
+            let on = step.on.as_deref().unwrap_or_default();
+            match (step.action, lab.node(on)) {
+                (Action::StartMachine, _) => self.hypervisor()?.destroy(on),
+                (Action::ResumeMachine, _) => self.hypervisor()?.suspend(on),
+                (Action::MakeDisks, Some(node)) => self.remove_disks(node),
+                _ => Ok(()),
+            }
+        };
+        let tried = done.iter().rev().map(undo);
+        tried.filter_map(|t| t.err().map(|e| e.to_string())).collect()
     }
 
     /// What there is of the lab, as the plan wants to know it.
@@ -151,10 +171,18 @@ impl Engine {
         self.keep(record).map(drop)
     }
 
-    /// Runs the plan's steps, each as soon as those it waits for are done. The first failure stops the rest.
-    fn carry_out(&self, desired: &DesiredState, plan: &Plan, cancel: &Cancel) -> Result<()> {
+    /// Runs the plan's steps, each as soon as those it waits for are done. The first failure stops the rest; `done` gets those that
+    /// went well.
+    fn carry_out<'p>(
+        &self,
+        desired: &DesiredState,
+        plan: &'p Plan,
+        cancel: &Cancel,
+        done: &mut Vec<&'p plan::Step>,
+    ) -> Result<()> {
+        // A failure ends the other steps, not the request: another plan may follow.
+        let cancel = &cancel.child();
         let mut waiting: Vec<&plan::Step> = plan.steps.iter().collect();
-        let mut done: BTreeSet<&str> = BTreeSet::new();
         let mut failed: Option<Error> = None;
         std::thread::scope(|scope| {
             let (tell, told) = mpsc::channel();
@@ -162,12 +190,12 @@ impl Engine {
             loop {
                 if failed.is_none() && cancel.check().is_ok() {
                     waiting.retain(|step| {
-                        let ready = step.after.iter().all(|id| done.contains(id.as_str()));
+                        let ready = step.after.iter().all(|id| done.iter().any(|d| d.id == *id));
                         if ready {
                             let (tell, step) = (tell.clone(), *step);
                             scope.spawn(move || {
                                 let result = self.act(desired, step, cancel);
-                                drop(tell.send((step.id.as_str(), result)));
+                                drop(tell.send((step, result)));
                             });
                             running += 1;
                         }
@@ -177,10 +205,10 @@ impl Engine {
                 if running == 0 {
                     break;
                 }
-                let (id, result) = told.recv().expect("a running step tells how it ended");
+                let (step, result) = told.recv().expect("a running step tells how it ended");
                 running -= 1;
                 match result {
-                    Ok(()) => drop(done.insert(id)),
+                    Ok(()) => done.push(step),
                     // Steps that were interrupted because another failed are not the cause.
                     Err(e) if failed.as_ref().is_none_or(|f| matches!(f, Error::Interrupted)) => {
                         cancel.cancel();
@@ -220,7 +248,11 @@ impl Engine {
             Action::MakeDisks => self.make_disks(&record, node()?),
             Action::MakeCredentials => self.credentials(&record, node()?).map(drop),
             Action::StartMachine => self.start_machine(&record, node()?),
-            Action::ResumeMachine => self.hypervisor()?.resume(&node()?.name),
+            Action::ResumeMachine => {
+                self.hypervisor()?.resume(on)?;
+                self.channels.clock_jumped(on);
+                Ok(())
+            }
             Action::WaitReady => self.wait_ready(&record, node()?, cancel),
             Action::Deploy => self.deploy(&record, node()?, cancel),
             Action::WaitHealthy => self.wait_healthy(&record, cancel),
@@ -234,11 +266,20 @@ impl Engine {
     fn make_disks(&self, record: &LabRecord, node: &Node) -> Result<()> {
         let files = self.files.node(&node.name);
         fs_err::create_dir_all(&files.dir).tried("make the node's folder", files.dir.display())?;
-        let qemu_img = QemuImg::default();
+        let qemu_img = &self.backends.qemu_img;
         let image = &record.desired.image;
         qemu_img.create_overlay(&files.root_overlay(), &image.disk, image.format)?;
         for disk in &node.disks {
             qemu_img.create(&files.disk(&disk.name), DiskFormat::Qcow2, disk.size)?;
+        }
+        Ok(())
+    }
+
+    fn remove_disks(&self, node: &Node) -> Result<()> {
+        let files = self.files.node(&node.name);
+        let own = node.disks.iter().map(|disk| files.disk(&disk.name));
+        for path in own.chain([files.root_overlay()]) {
+            fs_err::remove_file(&path).tried("remove the machine's disk", path.display())?;
         }
         Ok(())
     }
@@ -282,7 +323,7 @@ impl Engine {
         let pack = channel::pack(record)?;
         let deadline = Deadline::scaled(DEPLOY, record.desired.slowness);
         let mut remote = self.channels.take(record, &node.name, deadline)?;
-        let artifacts = deploy::Artifacts::beside_executable(pack.as_ref(), self.files.keys())?;
+        let artifacts = deploy::Artifacts::of(pack.as_ref(), &self.backends.programs, self.files.keys())?;
         let report = deploy::deploy(
             &mut *remote,
             &record.desired.lab,

@@ -45,7 +45,8 @@ fn nothing(dir: &tempfile::TempDir) -> (LabFiles, Arc<Engine>, UnixListener) {
     let files = home.lab("x");
     Home::private_dir(&files.run).unwrap();
     let listener = bind(&files).unwrap();
-    let engine = Engine::open(home, "x", Journal::in_memory()).unwrap();
+    let backends = Backends::of_host(&home, "x", Journal::in_memory()).unwrap();
+    let engine = Engine::open(home, "x", backends).unwrap();
     (files, Arc::new(engine), listener)
 }
 
@@ -63,7 +64,7 @@ async fn the_last_request_ends_it_and_not_the_first() {
     let before = std::thread::spawn({
         let engine = engine.clone();
         move || {
-            engine.changing(|| {
+            engine.changing(&Cancel::default(), || {
                 begun.send(()).unwrap();
                 goes.recv().unwrap();
                 Ok(())
