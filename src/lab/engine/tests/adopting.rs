@@ -38,6 +38,19 @@ fn machines_that_run_are_adopted_with_the_faults_in_force() {
 }
 
 #[test]
+fn a_whole_lab_is_listened_to_again() {
+    let w = World::ccr();
+    w.die(w.up());
+    let engine = w.open().unwrap();
+    assert_eq!(
+        engine.channels.unfollowed(&engine.record().unwrap()),
+        Vec::<String>::new()
+    );
+    super::world::until("hear of it", || status(&engine).unhealthy.is_none());
+    w.assert_up(&engine);
+}
+
+#[test]
 fn a_fault_that_was_cut_short_is_in_force_until_it_is_healed() {
     let w = World::bare();
     let engine = w.up();
