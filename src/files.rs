@@ -358,6 +358,10 @@ impl NodeFiles {
     pub fn credentials(&self) -> PathBuf {
         self.dir.join("credentials")
     }
+    /// The image's initramfs, and what the machine has before its system starts.
+    pub fn initrd(&self) -> PathBuf {
+        self.dir.join("initrd.img")
+    }
     /// What the serial console printed.
     pub fn console_log(&self) -> PathBuf {
         self.dir.join("console.log")

@@ -9,7 +9,7 @@ use common::timed;
 use failoverlab::guest::agent::{AgentRemote, Line};
 use failoverlab::guest::qemu_agent::QemuAgent;
 use failoverlab::guest::ssh::{Ssh, Target, openssh_argv};
-use failoverlab::guest::{Command, Remote, wait_ready};
+use failoverlab::guest::{Command, Followed, Remote, wait_ready};
 use failoverlab::wait::{Probe, wait_until};
 use machine::{Machine, run, within};
 use std::io::Write;
@@ -287,8 +287,10 @@ fn following_ends_with_the_machine(mut machine: Machine) {
     let mut ssh = Ssh::connect(&machine.target, within(30)).unwrap();
     let mut lines = Vec::new();
     let counting = Command::new(["sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done"]);
-    ssh.follow(&counting, &mut |l| {
-        lines.extend(l.map(str::to_owned));
+    ssh.follow(&counting, &mut |heard| {
+        if let Followed::Line(l) = heard {
+            lines.push(l.to_owned());
+        }
         lines.len() < 3
     })
     .unwrap();
@@ -333,8 +335,8 @@ fn following_ends_with_the_machine(mut machine: Machine) {
     // The machine dies under a follower.
     let begin = Instant::now();
     let e = ssh
-        .follow(&counting, &mut |l| {
-            if l == Some("3") {
+        .follow(&counting, &mut |heard| {
+            if heard == Followed::Line("3") {
                 machine.kill();
             }
             true

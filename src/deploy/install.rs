@@ -1,16 +1,21 @@
 //! Into a machine in two round trips: is it there already? if not, one stream of files and one sequence of commands.
+//!
+//! What needs no setting is in the machine before its system starts ([`early`]), and with it, so that they need not be sent later, the
+//! programs: a machine says which ones it has. All the rest comes when it has booted ([`deploy`]).
 
-use super::pack::{Pack, ProgramSpec};
+use super::pack::{Pack, Part, ProgramSpec};
 use super::render::{RenderedFile, RenderedStep};
 use super::secrets::Secrets;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::guest::{Command, Remote, excerpt, quote};
+use crate::image::{Early, PREPARED};
 use crate::spec::{Lab, Node};
 use crate::units::Size;
 use crate::wait::Deadline;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// What is deployed: the digest of everything below.
@@ -19,6 +24,8 @@ const DEPLOYED: &str = "/etc/failoverlab/deployed";
 pub(super) const PROGRAMS: &str = "/var/lib/failoverlab/programs";
 /// Largest program that is sent.
 const PROGRAM_MAX: Size = Size::mib(256);
+/// From this length on a stream is compressed.
+const COMPRESSED_FROM: Size = Size(128 << 10);
 /// Permissions of a program.
 const PROGRAM_MODE: u32 = 0o755;
 
@@ -79,12 +86,49 @@ pub struct DeployReport {
     pub steps: usize,
 }
 
-/// Everything that goes into one machine.
+/// What goes into one machine at once.
+#[derive(Default)]
 struct Payload {
     programs: Vec<(String, Vec<u8>)>,
     files: Vec<RenderedFile>,
     links: Vec<(String, String)>,
     steps: Vec<RenderedStep>,
+}
+
+/// What needs no setting, and the programs: it is in `node` before its system starts. `None` where that is nothing.
+///
+/// # Errors
+/// `Operation` for a pack that does not hold, `Host` for a program that is not there.
+pub fn early(lab: &Lab, node: &Node, pack: &Pack, artifacts: &Artifacts) -> Result<Option<Early>> {
+    let mut early = Payload::of(Part::Early, lab, node, pack, &Secrets::default())?;
+    let mark = early.digest();
+    early.programs = programs(pack, artifacts)?;
+    if early.is_empty() {
+        return Ok(None);
+    }
+    early.leave_out(&[]);
+    let programs = early
+        .programs
+        .into_iter()
+        .map(|(path, content)| (path, PROGRAM_MODE, content));
+    let files = early
+        .files
+        .into_iter()
+        .map(|f| (f.path, f.mode, f.content.into_bytes()));
+    Ok(Some(Early {
+        files: programs.chain(files).collect(),
+        links: early.links,
+        mark,
+    }))
+}
+
+/// Digest of all that [`early`] has but for programs, hexadecimal; `None` where that is nothing.
+///
+/// # Errors
+/// `Operation` for a pack that does not hold.
+pub fn early_digest(lab: &Lab, node: &Node, pack: &Pack) -> Result<Option<String>> {
+    let early = Payload::of(Part::Early, lab, node, pack, &Secrets::default())?;
+    Ok((!early.is_empty()).then(|| early.digest()))
 }
 
 /// Brings `pack` (none in a lab of bare machines) and the node's own `run` commands into its machine.
@@ -102,37 +146,46 @@ pub fn deploy(
     deadline: Deadline,
     say: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<DeployReport> {
-    let mut payload = Payload::of(lab, node, pack.filter(|_| node.role.is_some()), artifacts)?;
-    let digest = payload.digest();
-    let mut report = DeployReport {
-        changed: false,
-        digest,
-        files: 0,
-        bytes: 0,
-        steps: 0,
-    };
-    if payload.is_empty() {
+    let (mut early, mut late) = (Payload::default(), Payload::default());
+    if let Some(pack) = pack.filter(|_| node.role.is_some()) {
+        let secrets = Secrets::ensure(pack, &artifacts.secrets)?;
+        early = Payload::of(Part::Early, lab, node, pack, &secrets)?;
+        late = Payload::of(Part::Late, lab, node, pack, &secrets)?;
+        late.programs = programs(pack, artifacts)?;
+    }
+    late.steps.extend(node.run.iter().map(|run| RenderedStep::once(run)));
+    let prepared = early.digest();
+    let all = blake3::hash(format!("{prepared} {}", late.digest()).as_bytes());
+    let mut report = DeployReport::of(all.to_hex().to_string());
+    if early.is_empty() && late.is_empty() {
         return Ok(report);
     }
     say("looking at what is deployed")?;
     let there = look(remote, node, deadline)?;
-    if there.digest == report.digest {
+    if there.deployed == report.digest {
         return Ok(report);
     }
-    payload.leave_out(&there.programs);
-    let stream = payload.archive().tried("pack the files", &node.name)?;
-    report.changed = true;
-    report.files = payload.programs.len() + payload.files.len() + payload.links.len();
-    report.bytes = stream.len();
-    report.steps = payload.steps.len();
-    say(&format!(
-        "sending {} files ({} KiB), running {} commands",
-        report.files,
-        stream.len() >> 10,
-        report.steps
-    ))?;
-    payload.install(remote, node, &report.digest, stream, deadline, say)?;
+    // As a rule the machine began with it.
+    if there.prepared != prepared {
+        early.bring(remote, node, (PREPARED, &prepared), &mut report, deadline, say)?;
+    }
+    late.leave_out(&there.programs);
+    let digest = report.digest.clone();
+    late.bring(remote, node, (DEPLOYED, &digest), &mut report, deadline, say)?;
     Ok(report)
+}
+
+impl DeployReport {
+    /// Nothing was done.
+    fn of(digest: String) -> Self {
+        Self {
+            changed: false,
+            digest,
+            files: 0,
+            bytes: 0,
+            steps: 0,
+        }
+    }
 }
 
 /// How a machine keeps which program it has: digest and path.
@@ -143,7 +196,9 @@ fn line((path, content): &(String, Vec<u8>)) -> String {
 /// What a machine has.
 struct There {
     /// The digest of what is deployed, empty where nothing is.
-    digest: String,
+    deployed: String,
+    /// That of its early part.
+    prepared: String,
     /// Its programs, as [`line()`] has them.
     programs: Vec<String>,
 }
@@ -152,10 +207,14 @@ struct There {
 fn look(remote: &mut dyn Remote, node: &Node, deadline: Deadline) -> Result<There> {
     const WHAT: &str = "see what is deployed";
     let said = remote
-        .exec(&Command::new(["sh", "-c", LOOK, "sh", DEPLOYED, PROGRAMS]), deadline)?
+        .exec(
+            &Command::new(["sh", "-c", LOOK, "sh", DEPLOYED, PREPARED, PROGRAMS]),
+            deadline,
+        )?
         .check_text(WHAT, &node.name)?;
     let mut lines = said.lines();
-    let digest = lines.next().unwrap_or_default().to_owned();
+    let mut digest = || lines.next().unwrap_or_default().to_owned();
+    let (deployed, prepared) = (digest(), digest());
     let programs = lines
         .by_ref()
         .take_while(|l| !l.is_empty())
@@ -181,26 +240,28 @@ fn look(remote: &mut dyn Remote, node: &Node, deadline: Deadline) -> Result<Ther
             ));
         }
     }
-    Ok(There { digest, programs })
+    Ok(There {
+        deployed,
+        prepared,
+        programs,
+    })
+}
+
+/// What a machine unpacks.
+struct Archive {
+    stream: Vec<u8>,
+    compressed: bool,
 }
 
 impl Payload {
-    fn of(lab: &Lab, node: &Node, pack: Option<&Pack>, artifacts: &Artifacts) -> Result<Self> {
-        let mut payload = Self {
+    /// A part of `pack`, without its programs.
+    fn of(part: Part, lab: &Lab, node: &Node, pack: &Pack, secrets: &Secrets) -> Result<Self> {
+        Ok(Self {
             programs: Vec::new(),
-            files: Vec::new(),
-            links: Vec::new(),
-            steps: Vec::new(),
-        };
-        if let Some(pack) = pack {
-            let secrets = Secrets::ensure(pack, &artifacts.secrets)?;
-            payload.programs = programs(pack, artifacts)?;
-            payload.files = pack.render(lab, node, &secrets)?;
-            payload.links = pack.links(lab, node)?;
-            payload.steps = pack.steps(lab, node)?;
-        }
-        payload.steps.extend(node.run.iter().map(|run| RenderedStep::once(run)));
-        Ok(payload)
+            files: pack.files(part, lab, node, secrets)?,
+            links: pack.links(part, lab, node)?,
+            steps: pack.steps(part, lab, node)?,
+        })
     }
 
     /// Programs that the machine has already, as its own list says, are not sent. If any is, the list is too.
@@ -248,9 +309,10 @@ impl Payload {
         hasher.finalize().to_hex().to_string()
     }
 
-    /// Everything as one compressed archive: an emulated processor unpacks faster than it decrypts.
-    fn archive(&self) -> std::io::Result<Vec<u8>> {
-        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    /// Everything as one archive, compressed where it is long: an emulated processor unpacks faster than it decrypts, but the program for
+    /// it must begin first.
+    fn archive(&self) -> std::io::Result<Archive> {
+        let mut tar = tar::Builder::new(Vec::new());
         let header = |kind, mode, size: usize| {
             let mut h = tar::Header::new_gnu();
             h.set_entry_type(kind);
@@ -274,19 +336,60 @@ impl Payload {
             let mut h = header(tar::EntryType::Symlink, 0o777, 0);
             tar.append_link(&mut h, path.trim_start_matches('/'), to)?;
         }
-        tar.into_inner()?.finish()
+        let plain = tar.into_inner()?;
+        if (plain.len() as u64) < COMPRESSED_FROM.bytes() {
+            return Ok(Archive {
+                stream: plain,
+                compressed: false,
+            });
+        }
+        let mut zip = GzEncoder::new(Vec::new(), Compression::fast());
+        zip.write_all(&plain)?;
+        let stream = zip.finish()?;
+        Ok(Archive {
+            stream,
+            compressed: true,
+        })
+    }
+
+    /// Brings it into the machine, where it is anything, and has the machine know it by the digest in the file.
+    fn bring(
+        &self,
+        remote: &mut dyn Remote,
+        node: &Node,
+        known: (&str, &str),
+        report: &mut DeployReport,
+        deadline: Deadline,
+        say: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let archive = self.archive().tried("pack the files", &node.name)?;
+        let bytes = archive.stream.len();
+        let files = self.programs.len() + self.files.len() + self.links.len();
+        report.changed = true;
+        report.files += files;
+        report.bytes += bytes;
+        report.steps += self.steps.len();
+        let (kib, commands) = (bytes >> 10, self.steps.len());
+        say(&format!(
+            "sending {files} files ({kib} KiB), running {commands} commands"
+        ))?;
+        self.install(remote, node, known, archive, deadline, say)
     }
 
     fn install(
         &self,
         remote: &mut dyn Remote,
         node: &Node,
-        digest: &str,
-        stream: Vec<u8>,
+        (file, digest): (&str, &str),
+        archive: Archive,
         deadline: Deadline,
         say: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<()> {
-        let mut argv = ["sh", "-c", INSTALL, "sh", DEPLOYED, digest]
+        let form = if archive.compressed { "-z" } else { "" };
+        let mut argv = ["sh", "-c", INSTALL, "sh", file, digest, form]
             .map(str::to_owned)
             .to_vec();
         for step in &self.steps {
@@ -308,7 +411,14 @@ impl Payload {
             }
             say(&doing)
         };
-        let output = remote.exec_heard(&Command { argv, stdin: stream }, deadline, &mut hear)?;
+        let output = remote.exec_heard(
+            &Command {
+                argv,
+                stdin: archive.stream,
+            },
+            deadline,
+            &mut hear,
+        )?;
         if output.status == 0 {
             return Ok(());
         }
@@ -325,10 +435,16 @@ impl Payload {
     }
 }
 
-/// The file `$1` as one line, the lines of `$2` and an empty one, then each interface: address and name.
-pub(super) const LOOK: &str = r#"cat -- "$1" 2>/dev/null
-echo
-cat -- "$2" 2>/dev/null
+/// The files `$1` and `$2` as one line each, the lines of `$3` and an empty one, then each interface: address and name. By the shell
+/// itself: on an emulated processor each program that begins costs more than all of this.
+pub(super) const LOOK: &str = r#"one() {
+  said=
+  [ ! -e "$1" ] || read -r said <"$1"
+  printf '%s\n' "$said"
+}
+one "$1"
+one "$2"
+[ ! -e "$3" ] || while read -r line; do printf '%s\n' "$line"; done <"$3"
 echo
 cd /sys/class/net && for i in *; do read -r mac <"$i/address" && echo "$mac $i"; done
 "#;
@@ -338,22 +454,23 @@ const STEP: &str = "failoverlab: step ";
 /// Begins the line that numbers a failed step.
 const FAILED_STEP: &str = "failoverlab: failed step ";
 
-/// Unpacks what it reads, runs each further argument as a command, and only then says that all is there: `$1` file, `$2` digest.
+/// Unpacks what it reads, runs each further argument as a command, and only then says that all is there: `$1` file, `$2` digest,
+/// `$3` what `tar` must know of the stream.
 /// The machine may lose its power at any time after that.
-pub(super) const INSTALL: &str = r#"deployed=$1 digest=$2
-shift 2
+pub(super) const INSTALL: &str = r#"known=$1 digest=$2 form=$3
+shift 3
 umask 022
 again=
-[ ! -d "${deployed%/*}" ] || again=1
-mkdir -p -- "${deployed%/*}" && rm -f -- "$deployed"
-tar -x -z -m -f - -C / || exit
+if [ -d "${known%/*}" ]; then again=1; else mkdir -p -- "${known%/*}"; fi || exit
+[ ! -e "$known" ] || rm -f -- "$known" || exit
+tar -x $form -m -f - -C / || exit
 n=0
 for step in "$@"; do
   n=$((n + 1))
   echo "failoverlab: step $n"
   eval "$step" </dev/null || { status=$?; echo "failoverlab: failed step $n" >&2; exit $status; }
 done
-printf %s "$digest" >"$deployed" && sync
+printf %s "$digest" >"$known" && sync
 "#;
 
 /// The pack's programs: path in the machine and content.

@@ -12,8 +12,8 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 
-pub use install::{Artifacts, DeployReport, deploy};
-pub use operate::{Answer, dump, follow_events, operate, status, watch};
-pub use pack::{Contract, FileSpec, LinkSpec, Pack, ProgramSpec, StepSpec, Workload, names};
+pub use install::{Artifacts, DeployReport, deploy, early, early_digest};
+pub use operate::{Answer, Watched, dump, follow_events, operate, status, watch};
+pub use pack::{Contract, FileSpec, LinkSpec, Pack, Part, ProgramSpec, StepSpec, Workload, names};
 pub use render::{RenderedFile, RenderedStep};
 pub use secrets::Secrets;

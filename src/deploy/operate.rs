@@ -2,7 +2,7 @@
 
 use super::Pack;
 use crate::error::{Error, Problem, Result};
-use crate::guest::{Command, Output, Remote, excerpt};
+use crate::guest::{Command, Followed, Output, Remote, excerpt};
 use crate::spec::known;
 use crate::units::Size;
 use crate::wait::Deadline;
@@ -97,8 +97,8 @@ pub fn follow_events(remote: &mut dyn Remote, pack: &Pack, on: &mut dyn FnMut(No
     const WHAT: &str = "follow the runtime's events";
     let argv = &pack.runtime.contract.events;
     let mut bad = None;
-    remote.follow(&Command::new(argv.iter().cloned()), &mut |line| {
-        let Some(line) = line else { return true };
+    remote.follow(&Command::new(argv.iter().cloned()), &mut |heard| {
+        let Followed::Line(line) = heard else { return true };
         match parse::<NodeEvent>(WHAT, argv, line.as_bytes()) {
             Ok(event) => on(event),
             Err(e) => {
@@ -110,14 +110,23 @@ pub fn follow_events(remote: &mut dyn Remote, pack: &Pack, on: &mut dyn FnMut(No
     bad.map_or(Ok(()), Err)
 }
 
+/// What is heard of a watch.
+#[derive(Debug)]
+pub enum Watched {
+    /// It begins: its first line comes at once.
+    Begins,
+    /// It goes on, as an earlier session began it: a line comes when something changes, or in a few seconds.
+    GoesOn,
+    /// A line, or why it is none.
+    Said(Result<Box<Status>>),
+    /// Nothing for a while.
+    Nothing,
+}
+
 /// Hands out what the runtime says of its node by `argv`, the pack's `watch`, and nothing now and then while it says nothing, until `on`
 /// says stop, the runtime ends or the machine dies. A line that is no status of this tool's schema, is too long, or does not say when
 /// it was so, is handed out as the error that it is.
-pub fn watch(
-    remote: &mut dyn Remote,
-    argv: &[String],
-    on: &mut dyn FnMut(Option<Result<Status>>) -> bool,
-) -> Result<()> {
+pub fn watch(remote: &mut dyn Remote, argv: &[String], on: &mut dyn FnMut(Watched) -> bool) -> Result<()> {
     const WHAT: &str = "watch the runtime";
     let bad = |seen: String| Error::Operation(Problem::new(WHAT).on(argv.join(" ")).observed(seen));
     let read = |line: &str| {
@@ -135,7 +144,14 @@ pub fn watch(
         }
     };
     let command = Command::new(argv.iter().cloned());
-    remote.follow(&command, &mut |line| on(line.map(read)))
+    remote.follow(&command, &mut |heard| {
+        on(match heard {
+            Followed::Begun { ran: None } => Watched::Begins,
+            Followed::Begun { ran: Some(_) } => Watched::GoesOn,
+            Followed::Line(line) => Watched::Said(read(line).map(Box::new)),
+            Followed::Nothing => Watched::Nothing,
+        })
+    })
 }
 
 fn ask<T: DeserializeOwned>(

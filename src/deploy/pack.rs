@@ -78,6 +78,9 @@ pub struct FileSpec {
     /// Its permissions, octal.
     #[serde(default = "readable", deserialize_with = "octal")]
     pub mode: u32,
+    /// Of which part it is.
+    #[serde(default)]
+    pub early: bool,
 }
 
 /// A symbolic link to make.
@@ -90,6 +93,9 @@ pub struct LinkSpec {
     pub path: String,
     /// What it leads to.
     pub to: String,
+    /// Of which part it is.
+    #[serde(default)]
+    pub early: bool,
 }
 
 /// A command to run while installing.
@@ -105,6 +111,26 @@ pub struct StepSpec {
     /// Only where an earlier deployment is replaced.
     #[serde(default)]
     pub again: bool,
+    /// Of which part it is.
+    #[serde(default)]
+    pub early: bool,
+}
+
+/// When something of a pack goes into a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Before its system starts: `early = true`. No setting, no secret and not how slow the host is goes into it, so a machine that has
+    /// booted serves for any. Its commands are for a machine that began without it.
+    Early,
+    /// When it has booted.
+    Late,
+}
+
+impl Part {
+    /// The part of what says `early`.
+    pub(super) fn of(early: bool) -> Self {
+        if early { Self::Early } else { Self::Late }
+    }
 }
 
 /// The contract's words, each an argument vector in the machine.

@@ -1,6 +1,6 @@
 //! What templates see, and what becomes of them on one node.
 
-use super::pack::Pack;
+use super::pack::{Pack, Part};
 use super::secrets::Secrets;
 use crate::error::{Error, Problem, Result};
 use crate::guest::template;
@@ -53,7 +53,7 @@ impl RenderedStep {
     }
 }
 
-/// What every template and every `when` sees.
+/// What every template and every `when` sees. Of what is absent no name is there: not in the early part, and no secret in a step.
 #[derive(Debug, Serialize)]
 struct View<'a> {
     lab: &'a str,
@@ -65,9 +65,12 @@ struct View<'a> {
     service: EndView<'a>,
     shares: BTreeMap<&'a str, ShareView<'a>>,
     hosted: Vec<&'a str>,
-    settings: BTreeMap<&'a str, serde_json::Value>,
-    slowness: f64,
-    secrets: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settings: Option<BTreeMap<&'a str, serde_json::Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slowness: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secrets: Option<&'a BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -113,11 +116,14 @@ struct ShareView<'a> {
 }
 
 impl Pack {
-    /// The files of `node`. The same lab and secrets give the same bytes.
-    pub fn render(&self, lab: &Lab, node: &Node, secrets: &Secrets) -> Result<Vec<RenderedFile>> {
-        let view = view(lab, node, secrets, self.factor())?;
+    /// The files of `node` in a part. The same lab and secrets give the same bytes.
+    ///
+    /// # Errors
+    /// `Operation` for a template that does not hold, or that wants to know what its part does not.
+    pub fn files(&self, part: Part, lab: &Lab, node: &Node, secrets: &Secrets) -> Result<Vec<RenderedFile>> {
+        let view = self.view(part, lab, node, Some(secrets))?;
         let mut files = Vec::new();
-        for file in &self.runtime.files {
+        for file in self.runtime.files.iter().filter(|f| Part::of(f.early) == part) {
             if self.holds(file.when.as_deref(), &view)? {
                 let text = self.templates.get(&file.template).map_or("", String::as_str);
                 let content = template::render_text(&format!("{}/{}", self.name, file.template), text, &view)?;
@@ -131,12 +137,14 @@ impl Pack {
         Ok(files)
     }
 
-    /// The symbolic links of `node`: path → what it leads to.
-    pub fn links(&self, lab: &Lab, node: &Node) -> Result<Vec<(String, String)>> {
-        let no_secrets = Secrets::default();
-        let view = view(lab, node, &no_secrets, self.factor())?;
+    /// The symbolic links of `node` in a part: path → what it leads to.
+    ///
+    /// # Errors
+    /// As [`Pack::files`].
+    pub fn links(&self, part: Part, lab: &Lab, node: &Node) -> Result<Vec<(String, String)>> {
+        let view = self.view(part, lab, node, None)?;
         let mut links = Vec::new();
-        for link in &self.runtime.links {
+        for link in self.runtime.links.iter().filter(|l| Part::of(l.early) == part) {
             if self.holds(link.when.as_deref(), &view)? {
                 links.push((link.path.clone(), link.to.clone()));
             }
@@ -144,12 +152,14 @@ impl Pack {
         Ok(links)
     }
 
-    /// The commands of `node`. They see no secret: an argument vector is open to every process in the machine.
-    pub fn steps(&self, lab: &Lab, node: &Node) -> Result<Vec<RenderedStep>> {
-        let no_secrets = Secrets::default();
-        let view = view(lab, node, &no_secrets, self.factor())?;
+    /// The commands of `node` in a part. They see no secret: an argument vector is open to every process in the machine.
+    ///
+    /// # Errors
+    /// As [`Pack::files`].
+    pub fn steps(&self, part: Part, lab: &Lab, node: &Node) -> Result<Vec<RenderedStep>> {
+        let view = self.view(part, lab, node, None)?;
         let mut steps = Vec::new();
-        for step in &self.runtime.steps {
+        for step in self.runtime.steps.iter().filter(|s| Part::of(s.early) == part) {
             if self.holds(step.when.as_deref(), &view)? {
                 let place = format!("{}/runtime.toml, a step's argument", self.name);
                 let run = step.run.iter().map(|a| template::render_text(&place, a, &view));
@@ -163,6 +173,11 @@ impl Pack {
         Ok(steps)
     }
 
+    fn view<'a>(&self, part: Part, lab: &'a Lab, node: &'a Node, secrets: Option<&'a Secrets>) -> Result<View<'a>> {
+        let slowness = (part == Part::Late).then(|| self.factor());
+        view(lab, node, secrets.filter(|_| part == Part::Late), slowness)
+    }
+
     fn holds(&self, when: Option<&str>, view: &View<'_>) -> Result<bool> {
         when.map_or(Ok(true), |w| {
             template::holds(&format!("{}/runtime.toml", self.name), w, view)
@@ -170,7 +185,8 @@ impl Pack {
     }
 }
 
-fn view<'a>(lab: &'a Lab, node: &'a Node, secrets: &'a Secrets, slowness: f64) -> Result<View<'a>> {
+/// Without `slowness`, and then without what a lab sets, for the early part.
+fn view<'a>(lab: &'a Lab, node: &'a Node, secrets: Option<&'a Secrets>, slowness: Option<f64>) -> Result<View<'a>> {
     let runtime = lab.runtime.as_ref().ok_or_else(|| {
         Error::Bug(
             Problem::new("render a runtime pack")
@@ -216,13 +232,14 @@ fn view<'a>(lab: &'a Lab, node: &'a Node, secrets: &'a Secrets, slowness: f64) -
             .filter(|s| s.host == node.name)
             .map(|s| s.name.as_str())
             .collect(),
-        settings: runtime
-            .settings
-            .iter()
-            .map(|(name, value)| (name.as_str(), scaled(runtime, name, value, slowness)))
-            .collect(),
+        settings: slowness.map(|slowness| {
+            let settings = runtime.settings.iter();
+            settings
+                .map(|(name, value)| (name.as_str(), scaled(runtime, name, value, slowness)))
+                .collect()
+        }),
         slowness,
-        secrets: &secrets.0,
+        secrets: secrets.map(|s| &s.0),
     })
 }
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::error::Error;
 use crate::files::Home;
 use crate::guest::fake::FakeRemote;
+use crate::image::Early;
 use crate::spec::{self, Lab, Node};
 use crate::wait::Deadline;
 use ccr_contract::config::{Config, Dial, Role};
@@ -24,6 +25,13 @@ fn ccr() -> (Lab, Pack, Secrets) {
     (lab, Pack::load("ccr").unwrap(), secrets)
 }
 
+/// Both parts of what `pack` writes into `node`.
+fn render(pack: &Pack, lab: &Lab, node: &Node, secrets: &Secrets) -> crate::error::Result<Vec<RenderedFile>> {
+    let parts = [Part::Early, Part::Late].map(|part| pack.files(part, lab, node, secrets));
+    let all: crate::error::Result<Vec<_>> = parts.into_iter().collect();
+    Ok(all?.concat())
+}
+
 fn content<'a>(files: &'a [RenderedFile], path: &str) -> &'a str {
     &files
         .iter()
@@ -34,7 +42,7 @@ fn content<'a>(files: &'a [RenderedFile], path: &str) -> &'a str {
 
 fn config(node: &str) -> Config {
     let (lab, pack, secrets) = ccr();
-    let files = pack.render(&lab, lab.node(node).unwrap(), &secrets).unwrap();
+    let files = render(&pack, &lab, lab.node(node).unwrap(), &secrets).unwrap();
     let text = content(&files, "/etc/ccrd/ccrd.toml");
     toml::from_str(text).unwrap_or_else(|e| panic!("{e}\n{text}"))
 }
@@ -115,7 +123,7 @@ fn settings_of_the_lab_file_reach_the_runtime() {
     settings.insert("heartbeat_ms".into(), 250.into());
     settings.insert("dial".into(), "lossless".into());
     settings.insert("groups".into(), serde_json::json!(["First", "Second"]));
-    let files = pack.render(&lab, &lab.nodes[0], &secrets).unwrap();
+    let files = render(&pack, &lab, &lab.nodes[0], &secrets).unwrap();
     let c: Config = toml::from_str(content(&files, "/etc/ccrd/ccrd.toml")).unwrap();
     assert_eq!(
         (c.settings.heartbeat_ms, c.settings.dial, c.settings.groups.len()),
@@ -137,7 +145,7 @@ fn watchdog(files: &[RenderedFile]) -> u64 {
 fn a_daemon_that_hangs_is_ended_when_its_node_counts_as_lost() {
     let (mut lab, pack, secrets) = ccr();
     for node in &lab.nodes {
-        let files = pack.render(&lab, node, &secrets).unwrap();
+        let files = render(&pack, &lab, node, &secrets).unwrap();
         assert_eq!(watchdog(&files), 6000, "{}", node.name);
         let unit = content(&files, "/etc/systemd/system/ccrd.service");
         for line in [
@@ -151,7 +159,7 @@ fn a_daemon_that_hangs_is_ended_when_its_node_counts_as_lost() {
     }
     let settings = &mut lab.runtime.as_mut().unwrap().settings;
     settings.insert("heartbeat_ms".into(), 100.into());
-    let files = pack.render(&lab, &lab.nodes[0], &secrets).unwrap();
+    let files = render(&pack, &lab, &lab.nodes[0], &secrets).unwrap();
     assert_eq!(watchdog(&files), 5000, "however short the heartbeat");
 }
 
@@ -161,7 +169,7 @@ fn times_are_scaled_where_the_lab_says_so() {
     let (mut lab, pack, secrets) = ccr();
     let on = |lab: &Lab, slowness: f64| {
         let pack = pack.clone().on_host(crate::wait::Slowness::new(slowness));
-        let files = pack.render(lab, &lab.nodes[0], &secrets).unwrap();
+        let files = render(&pack, lab, &lab.nodes[0], &secrets).unwrap();
         let config: Config = toml::from_str(content(&files, "/etc/ccrd/ccrd.toml")).unwrap();
         (config.settings, watchdog(&files))
     };
@@ -187,13 +195,15 @@ fn secrets_are_only_in_files_closed_to_others_and_in_no_command() {
     let mut with_secret = Vec::new();
     let hash = crate::guest::template::render_text("x", "{{ 's3cret' | nt_hash }}", &()).unwrap();
     for node in &lab.nodes {
-        for file in pack.render(&lab, node, &secrets).unwrap() {
+        for file in render(&pack, &lab, node, &secrets).unwrap() {
             if file.content.contains("s3cret") || file.content.contains(&hash) {
                 assert_eq!(file.mode, 0o600, "{file:?}");
                 with_secret.push((node.name.to_string(), file.path.clone()));
             }
         }
-        assert!(!format!("{:?}", pack.steps(&lab, node).unwrap()).contains("s3cret"));
+        for part in [Part::Early, Part::Late] {
+            assert!(!format!("{:?}", pack.steps(part, &lab, node).unwrap()).contains("s3cret"));
+        }
     }
     with_secret.sort();
     let expected = [
@@ -210,16 +220,18 @@ fn each_role_gets_its_own() {
     let mut all = String::new();
     for name in ["node1", "hub"] {
         let node = lab.node(name).unwrap();
-        let files = pack.render(&lab, node, &secrets).unwrap();
+        let files = render(&pack, &lab, node, &secrets).unwrap();
         // The configuration is compared by its type, above.
         for f in files.iter().filter(|f| f.path != "/etc/ccrd/ccrd.toml") {
             all += &format!("== {name} {} {:04o}\n{}\n", f.path, f.mode, f.content);
         }
-        for (path, to) in pack.links(&lab, node).unwrap() {
-            all += &format!("== {name} {path} -> {to}\n");
-        }
-        for s in pack.steps(&lab, node).unwrap() {
-            all += &format!("== {name} $ {s:?}\n");
+        for part in [Part::Early, Part::Late] {
+            for (path, to) in pack.links(part, &lab, node).unwrap() {
+                all += &format!("== {name} {part:?} {path} -> {to}\n");
+            }
+            for s in pack.steps(part, &lab, node).unwrap() {
+                all += &format!("== {name} {part:?} $ {s:?}\n");
+            }
         }
     }
     insta::assert_snapshot!(all);
@@ -229,7 +241,7 @@ fn each_role_gets_its_own() {
 fn a_share_that_no_network_leads_to_is_an_error() {
     let (mut lab, pack, secrets) = ccr();
     lab.nodes[0].nics.retain(|n| n.network.as_str() == "private");
-    let e = pack.render(&lab, &lab.nodes[0], &secrets).unwrap_err();
+    let e = render(&pack, &lab, &lab.nodes[0], &secrets).unwrap_err();
     assert!(e.to_string().contains("no network joins the two"), "{e}");
 }
 
@@ -285,11 +297,9 @@ fn the_pack_in_the_documentation_holds() {
     assert_eq!(snippets.len(), 1);
     let (lab, _, secrets) = ccr();
     let pack = parsed(snippets[0]).unwrap();
-    assert_eq!(pack.render(&lab, lab.node("hub").unwrap(), &secrets).unwrap().len(), 1);
-    assert_eq!(
-        pack.render(&lab, lab.node("node1").unwrap(), &secrets).unwrap().len(),
-        0
-    );
+    let files = |part, node: &str| pack.files(part, &lab, lab.node(node).unwrap(), &secrets).unwrap().len();
+    assert_eq!([files(Part::Late, "hub"), files(Part::Late, "node1")], [1, 0]);
+    assert_eq!([files(Part::Early, "hub"), files(Part::Early, "node1")], [1, 1]);
     let (_dir, mut a) = artifacts();
     a.programs = BTreeMap::from([("exampled".to_owned(), a.programs["ccrd"].clone())]);
     let mut remote = FakeRemote::new()
@@ -305,8 +315,9 @@ fn the_pack_in_the_documentation_holds() {
         &mut |_| Ok(()),
     )
     .unwrap();
+    assert_eq!(remote.commands[1].argv[7..], ["'systemctl' daemon-reload"]);
     assert_eq!(
-        remote.commands[1].argv[6..],
+        remote.commands[2].argv[7..],
         [
             r#"[ -z "$again" ] || 'systemctl' daemon-reload"#,
             "'systemctl' restart exampled.service",
@@ -323,7 +334,7 @@ fn a_when_that_cannot_be_judged_is_an_error() {
             "files = [{{ template = 'a', path = '/x', when = \"{when}\" }}]\n{MINIMAL}"
         ))
         .unwrap();
-        let e = pack.render(&lab, &lab.nodes[0], &secrets).unwrap_err();
+        let e = render(&pack, &lab, &lab.nodes[0], &secrets).unwrap_err();
         assert!(e.to_string().contains("x/runtime.toml"), "{e}");
     }
 }
@@ -361,14 +372,35 @@ const INSTALLS: &[&str] = &["sh", "-c", install::INSTALL];
 
 /// What a look at any machine of `lab` finds, with `digest` deployed.
 fn ports(lab: &Lab, digest: &str) -> String {
+    there(lab, digest, "", "")
+}
+
+/// The same with what it began with: the digest of the early part, and the list of programs.
+fn there(lab: &Lab, deployed: &str, prepared: &str, programs: &str) -> String {
     let nics = lab.nodes.iter().flat_map(|n| &n.nics);
     let lines: String = nics.map(|n| format!("{} {}\n", n.mac, n.interface)).collect();
-    format!("{digest}\n\n{lines}00:00:00:00:00:00 lo\n")
+    format!("{deployed}\n{prepared}\n{programs}\n{lines}00:00:00:00:00:00 lo\n")
+}
+
+/// What is in `node` before its system starts.
+fn early_of(lab: &Lab, node: &Node, a: &Artifacts) -> Early {
+    early(lab, node, &Pack::load("ccr").unwrap(), a).unwrap().unwrap()
+}
+
+/// Its digest.
+fn mark(lab: &Lab, node: &Node) -> String {
+    early_digest(lab, node, &Pack::load("ccr").unwrap()).unwrap().unwrap()
 }
 
 /// What a machine would find in the stream: path → mode and content.
 fn unpack(stream: &[u8]) -> BTreeMap<PathBuf, (u32, String)> {
-    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(stream));
+    let zipped = stream.starts_with(&[0x1f, 0x8b]);
+    let stream: Box<dyn std::io::Read> = if zipped {
+        Box::new(flate2::read::GzDecoder::new(stream))
+    } else {
+        Box::new(stream)
+    };
+    let mut archive = tar::Archive::new(stream);
     let entries = archive.entries().unwrap().map(|e| {
         let mut e = e.unwrap();
         let mut content = String::new();

@@ -118,7 +118,7 @@ impl Remote for Guest {
     fn download(&mut self, _: &FilePath, _: Deadline) -> Result<Vec<u8>> {
         unreachable!("no fault reads files")
     }
-    fn follow(&mut self, _: &Command, _: &mut dyn FnMut(Option<&str>) -> bool) -> Result<()> {
+    fn follow(&mut self, _: &Command, _: &mut dyn FnMut(crate::guest::Followed<'_>) -> bool) -> Result<()> {
         unreachable!("no fault follows")
     }
 }

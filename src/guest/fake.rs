@@ -1,6 +1,6 @@
 //! A [`Remote`] without a machine, for the tests of other rooms.
 
-use super::{Command, Output, Remote};
+use super::{Command, Followed, Output, Remote};
 use crate::error::{Error, Problem, Result};
 use crate::wait::Deadline;
 use std::collections::{BTreeMap, VecDeque};
@@ -117,12 +117,14 @@ impl Remote for FakeRemote {
         }
     }
 
-    /// Its output, and then once nothing.
-    fn follow(&mut self, command: &Command, line: &mut dyn FnMut(Option<&str>) -> bool) -> Result<()> {
+    /// That it begins, its output, and then once nothing.
+    fn follow(&mut self, command: &Command, on: &mut dyn FnMut(Followed<'_>) -> bool) -> Result<()> {
         let output = self.exec(command, Deadline::after(std::time::Duration::ZERO))?;
         let text = String::from_utf8_lossy(&output.stdout);
-        for said in text.lines().map(Some).chain([None]) {
-            if !line(said) {
+        let begun = Followed::Begun { ran: None };
+        let lines = text.lines().map(Followed::Line);
+        for heard in std::iter::once(begun).chain(lines).chain([Followed::Nothing]) {
+            if !on(heard) {
                 return Ok(());
             }
         }

@@ -141,9 +141,24 @@ pub trait Remote: Send + fmt::Debug {
     fn upload(&mut self, content: &[u8], to: &Path, mode: u32, deadline: Deadline) -> Result<()>;
     /// Reads a file.
     fn download(&mut self, from: &Path, deadline: Deadline) -> Result<Vec<u8>>;
-    /// Runs a command and hands out each line of its output as it comes, and nothing every few seconds while there is none, until it ends
-    /// or `line` says stop (`false`).
-    fn follow(&mut self, command: &Command, line: &mut dyn FnMut(Option<&str>) -> bool) -> Result<()>;
+    /// Runs a command and hands out that it is followed, then each line of its output as it comes, and nothing every few seconds while
+    /// there is none, until it ends or `on` says stop (`false`).
+    fn follow(&mut self, command: &Command, on: &mut dyn FnMut(Followed<'_>) -> bool) -> Result<()>;
+}
+
+/// What is heard of a command that is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Followed<'a> {
+    /// It is followed from here on. One that an earlier session began, and which goes on, has run for so long: what it said first was
+    /// said then.
+    Begun {
+        /// For how long; none where it begins now.
+        ran: Option<Duration>,
+    },
+    /// A line, without its end.
+    Line(&'a str),
+    /// Nothing for a while.
+    Nothing,
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::ssh::MAX_OUTPUT;
 use super::transfer::{text_path, upload};
-use super::{Command, Output, Remote, excerpt};
+use super::{Command, Followed, Output, Remote, excerpt};
 use crate::error::{Error, Problem, Result};
 use crate::hypervisor::Hypervisor;
 use crate::wait::{Deadline, Probe, wait_until};
@@ -260,7 +260,7 @@ impl Remote for QemuAgent {
     }
 
     /// The agent tells nothing of a command before its end.
-    fn follow(&mut self, command: &Command, _: &mut dyn FnMut(Option<&str>) -> bool) -> Result<()> {
+    fn follow(&mut self, command: &Command, _: &mut dyn FnMut(Followed<'_>) -> bool) -> Result<()> {
         Err(Error::Operation(
             Problem::new("follow a command through the guest agent")
                 .on(format!("{}: {}", self.node, command.argv.join(" ")))

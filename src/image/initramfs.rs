@@ -3,8 +3,11 @@
 //! Debian's own would load udev and settle; under emulation that costs seconds of every boot.
 
 use crate::error::{Error, IoContext, Problem, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+
+/// The mark of what went into a machine's system before it started.
+pub const PREPARED: &str = "/var/lib/failoverlab/prepared";
 
 /// Ends in the kernel's panic where there is no root disk: the acceleration probe waits for exactly that.
 pub const INIT: &str = r#"#!/bin/sh
@@ -18,6 +21,10 @@ for word in $(busybox cat /proc/cmdline); do
 done
 busybox umount /proc
 busybox mount -t ext4 -o noatime "$root" /root || exit
+# What a lab adds goes in once. Its mark is the last of it: a machine that loses its power before that begins anew.
+if [ -f /early/mark ] && [ ! -e /root/var/lib/failoverlab/prepared ]; then
+  busybox cp -dR /early/files/. /root && busybox sync && busybox cp /early/mark /root/var/lib/failoverlab/prepared
+fi
 busybox mount --move /dev /root/dev && exec busybox switch_root /root /sbin/init
 "#;
 
@@ -53,6 +60,45 @@ pub fn make(tree: &Path, release: &str, modules: &[String]) -> Result<Vec<u8>> {
     archive.add("modules", 0o100_644, list.as_bytes());
     archive.add("init", 0o100_755, INIT.as_bytes());
     Ok(archive.end())
+}
+
+/// What goes into a machine's system before it starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Early {
+    /// Absolute path, permissions and content of each file.
+    pub files: Vec<(String, u32, Vec<u8>)>,
+    /// Absolute path of each symbolic link, and what it leads to.
+    pub links: Vec<(String, String)>,
+    /// What the machine has in [`PREPARED`] from then on.
+    pub mark: String,
+}
+
+/// An archive that stands behind an image's initramfs: together they bring `early` into a system that has no mark yet.
+pub fn early(early: &Early) -> Vec<u8> {
+    let mut archive = Cpio::default();
+    let mut folders = BTreeSet::new();
+    let inside = |path: &str| format!("early/files{path}");
+    // A folder stands before what is in it.
+    let mut open = |archive: &mut Cpio, name: &str| {
+        for (end, _) in name.match_indices('/') {
+            if folders.insert(name[..end].to_owned()) {
+                archive.add(&name[..end], 0o040_755, &[]);
+            }
+        }
+    };
+    open(&mut archive, &inside(PREPARED));
+    for (path, mode, content) in &early.files {
+        let name = inside(path);
+        open(&mut archive, &name);
+        archive.add(&name, 0o100_000 | mode, content);
+    }
+    for (path, to) in &early.links {
+        let name = inside(path);
+        open(&mut archive, &name);
+        archive.add(&name, 0o120_777, to.as_bytes());
+    }
+    archive.add("early/mark", 0o100_644, early.mark.as_bytes());
+    archive.end()
 }
 
 /// Paths of `wanted` and of all that they need, in the order in which they must be loaded.
@@ -181,6 +227,43 @@ mod tests {
         assert_eq!(&bytes[112 + 54..112 + 62], b"00000005");
         assert_eq!(&bytes[224..232], b"hello\0\0\0");
         assert!(bytes.windows(10).any(|w| w == b"TRAILER!!!"));
+    }
+
+    #[test]
+    fn what_a_lab_adds_stands_behind_it_with_its_folders() {
+        assert!(INIT.contains(&format!("/root{PREPARED}")));
+        let added = early(&Early {
+            files: vec![
+                ("/etc/a/b".into(), 0o600, b"B".to_vec()),
+                ("/etc/a/c".into(), 0o755, b"C".to_vec()),
+            ],
+            links: vec![("/etc/l".into(), "a/b".into())],
+            mark: "m".into(),
+        });
+        let text = String::from_utf8_lossy(&added);
+        let entries: Vec<(&str, &str)> = text
+            .match_indices("070701")
+            .map(|(at, _)| (&text[at + 14..at + 22], &text[at + 110..]))
+            .map(|(mode, name)| (mode, name.split('\0').next().unwrap()))
+            .collect();
+        let [folder, link] = ["000041ed", "0000a1ff"];
+        assert_eq!(
+            entries,
+            [
+                (folder, "early"),
+                (folder, "early/files"),
+                (folder, "early/files/var"),
+                (folder, "early/files/var/lib"),
+                (folder, "early/files/var/lib/failoverlab"),
+                (folder, "early/files/etc"),
+                (folder, "early/files/etc/a"),
+                ("00008180", "early/files/etc/a/b"),
+                ("000081ed", "early/files/etc/a/c"),
+                (link, "early/files/etc/l"),
+                ("000081a4", "early/mark"),
+                ("00000000", "TRAILER!!!"),
+            ]
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod store;
 mod tree;
 
 pub use build::PROGRAMS;
+pub use initramfs::{Early, PREPARED, early};
 pub use manifest::{BUILDER, FileInfo, Image, ImageKey, Listed, Manifest, short};
 pub use recipe::{Recipe, check_package};
 pub use store::Store;

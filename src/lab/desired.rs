@@ -146,7 +146,8 @@ pub fn known_inputs(home: &Home, lab: &Lab, seed: u64) -> Result<Option<Inputs>>
 
 /// Everything that goes into a lab. What a machine has in memory and on its disks when it has booted comes of the lab file, the image
 /// as it was built here, the tool (which makes boot credentials and machines) with the templates that win over its own, QEMU and how it
-/// runs machines. After that: the runtime's programs, its pack's templates, by how much times are stretched, the seed.
+/// runs machines, and of the runtime's pack what is there before the system starts. After that: the runtime's programs, its pack's
+/// templates, by how much times are stretched, the seed.
 fn inputs(
     home: &Home,
     lab: &Lab,
@@ -178,6 +179,15 @@ fn inputs(
         inputs.add(layer, name, digest);
     }
     if let Some(pack) = pack {
+        for node in lab.nodes.iter().filter(|n| n.role.is_some()) {
+            if let Some(digest) = deploy::early_digest(lab, node, &pack)? {
+                inputs.add(
+                    Layer::Booted,
+                    format!("what {} brings into {}", pack.name, node.name),
+                    digest,
+                );
+            }
+        }
         inputs.add(Layer::Healthy, "slowness", pack.on_host(slowness).factor().to_string());
     }
     inputs.add(Layer::Healthy, "seed", seed.to_string());

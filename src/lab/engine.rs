@@ -14,7 +14,6 @@ pub use backends::Backends;
 use super::active_faults::ActiveFaults;
 use super::cancel::Cancel;
 use super::channel::Channels;
-use super::machines;
 use super::protocol::{CaughtUp, LabStatus, Look, MachineStatus, Networks, Verb};
 use super::record::LabRecord;
 use crate::deploy;
@@ -23,11 +22,10 @@ use crate::event::{Draft, Journal, Severity, Source, kind};
 use crate::fabric::{self, CaptureFilter, ClientNet, Control, Fabric, FabricConfig, RingConfig};
 use crate::fault::{self, Fault, FaultContext};
 use crate::files::{Home, LabFiles};
-use crate::guest::keys::Keys;
 use crate::guest::{self, Remote};
-use crate::hypervisor::{Credential, Domain, DomainState, Hypervisor};
+use crate::hypervisor::{Domain, DomainState, Hypervisor};
 use crate::lock::lock;
-use crate::spec::{Lab, Node};
+use crate::spec::Lab;
 use crate::verify::FaultRecord;
 use crate::wait::{Deadline, Probe, Slowness, wait_until};
 use serde_json::{Value, json};
@@ -498,23 +496,6 @@ impl Engine {
             ..FabricConfig::of(&record.desired.lab, record.desired.cables, &record.ports, &self.files)
         };
         Fabric::start(config, self.backends.journal.clone())
-    }
-
-    /// Creates a machine from the record, on the disks that it has.
-    pub(super) fn create_machine(&self, record: &LabRecord, node: &str) -> Result<()> {
-        let unknown = || Error::Bug(Problem::new("find the machine's record").on(node));
-        let spec = record.desired.lab.node(node).ok_or_else(unknown)?;
-        let credentials = self.credentials(record, spec)?;
-        let machine = machines::machine(record, &self.files, spec, credentials).ok_or_else(unknown)?;
-        self.fabric()?.renew(node)?;
-        self.hypervisor()?.create(&machine.to_xml()?, false)
-    }
-
-    /// Writes the boot credentials of `node`; keys that are there stay.
-    pub(super) fn credentials(&self, record: &LabRecord, node: &Node) -> Result<Vec<Credential>> {
-        let lab = &record.desired.lab;
-        let keys = Keys::ensure(&self.files, lab.nodes.iter().map(|n| n.name.as_str()))?;
-        guest::credentials::write(lab, node, &keys, &self.files.node(&node.name))
     }
 }
 

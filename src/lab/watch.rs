@@ -10,7 +10,7 @@ mod tests;
 
 use super::follow::{AGAIN, CONNECT};
 use super::halt::Halt;
-use crate::deploy;
+use crate::deploy::{self, Watched};
 use crate::error::{Error, Problem, Result};
 use crate::event::{Draft, Event, Journal, Severity, Source, monotonic_us};
 use crate::guest::Remote;
@@ -44,9 +44,9 @@ struct Limits {
     least_us: u64,
     /// A node that did not answer is asked again.
     failed_us: u64,
-    /// A watch that was just begun is waited for. Not for long: one that goes on in a machine that came back says nothing until
-    /// something changes.
-    begin_us: u64,
+    /// A watch that was just begun tells a line at once: for so long it is waited for. Not one that goes on from an earlier session,
+    /// which says nothing until something changes.
+    first_us: u64,
     /// A watch that told something in this time will soon tell more, and is waited for as long.
     talk_us: u64,
 }
@@ -59,7 +59,7 @@ impl Limits {
             ask_us: us(5_000),
             least_us: us(250),
             failed_us: us(1_000),
-            begin_us: us(600),
+            first_us: us(2_000),
             talk_us: us(600),
         }
     }
@@ -402,11 +402,18 @@ impl Thread {
         deploy::watch(&mut *remote, &self.begin.argv, &mut |said| {
             let now = self.journal.now_us();
             let taken = match said {
-                Some(said) => {
-                    heard_us = now;
-                    said.and_then(|s| self.take(s, now, &mut pace))
+                Watched::Begins => Ok(()),
+                Watched::GoesOn => {
+                    lock(&self.watch.state).goes_on();
+                    // Whoever waits for its first line asks instead.
+                    self.news.tell();
+                    Ok(())
                 }
-                None => self.silent(now.saturating_sub(heard_us), &limits),
+                Watched::Said(said) => {
+                    heard_us = now;
+                    said.and_then(|s| self.take(*s, now, &mut pace))
+                }
+                Watched::Nothing => self.silent(now.saturating_sub(heard_us), &limits),
             };
             bad = taken.err();
             bad.is_none() && !self.watch.halt.told()

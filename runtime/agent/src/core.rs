@@ -74,6 +74,9 @@ enum Kind {
     Follow {
         follower: Follower,
         owner: [u8; 16],
+        /// In which session it was begun, and when.
+        session: [u8; 16],
+        begun: u64,
     },
     /// How many bytes are still to come.
     Put(u64),
@@ -101,6 +104,8 @@ struct Job {
 pub struct Core {
     boot_id: String,
     owner: Option<[u8; 16]>,
+    /// The nonce of the newest session.
+    session: [u8; 16],
     jobs: BTreeMap<JobId, Job>,
     next: JobId,
     orders: Vec<Order>,
@@ -190,6 +195,7 @@ impl Core {
             return;
         }
         self.owner = Some(owner);
+        self.session = nonce;
         let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
         for id in jobs {
             let job = self.jobs.get_mut(&id).expect("it is there");
@@ -253,7 +259,7 @@ impl Core {
                     self.orders.push(Order::Spawn(id, argv));
                 }
             }
-            ToAgent::Follow { key, argv, from } => self.follow(channel, key, argv, from)?,
+            ToAgent::Follow { key, argv, from } => self.follow(now, channel, key, argv, from)?,
             ToAgent::Put { path, mode, length } => {
                 if let Some(id) = self.begin(channel, Kind::Put(length))? {
                     self.orders.push(Order::Create(id, path, mode));
@@ -364,6 +370,7 @@ impl Core {
 
     fn follow(
         &mut self,
+        now: u64,
         channel: u32,
         key: String,
         argv: Vec<String>,
@@ -382,11 +389,23 @@ impl Core {
             Some((id, true)) => {
                 let job = self.job(id);
                 (job.channel, job.until) = (Some(channel), None);
-                let Kind::Follow { follower, .. } = &job.kind else {
+                let Kind::Follow {
+                    follower,
+                    session,
+                    begun,
+                    ..
+                } = &job.kind
+                else {
                     unreachable!("it was found as one")
                 };
-                let (next, lines, ended) = (follower.first(), follower.kept(), follower.end());
-                self.say(channel, FromAgent::Following { id, next });
+                let (lines, ended) = (follower.kept(), follower.end());
+                let following = FromAgent::Following {
+                    id,
+                    next: follower.first(),
+                    session: *session,
+                    ran_ms: now.saturating_sub(*begun),
+                };
+                self.say(channel, following);
                 for (number, text) in lines {
                     self.say(channel, FromAgent::Line { number, text });
                 }
@@ -408,8 +427,24 @@ impl Core {
         }
         let owner = self.owner.expect("only a session says something");
         let follower = Follower::new(key);
-        if let Some(id) = self.begin(channel, Kind::Follow { follower, owner })? {
-            self.say(channel, FromAgent::Following { id, next: 0 });
+        let session = self.session;
+        let kind = Kind::Follow {
+            follower,
+            owner,
+            session,
+            begun: now,
+        };
+        if let Some(id) = self.begin(channel, kind)? {
+            let (next, ran_ms) = (0, 0);
+            self.say(
+                channel,
+                FromAgent::Following {
+                    id,
+                    next,
+                    session,
+                    ran_ms,
+                },
+            );
             self.orders.push(Order::Spawn(id, argv));
             self.orders.push(Order::InputEnd(id));
         }

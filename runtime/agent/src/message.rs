@@ -4,7 +4,7 @@ use crate::wire::{Frame, MAX_BODY};
 use std::time::Duration;
 
 /// Version of the protocol. Another one is refused, with this one named.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of a command's output, or of a file, that the agent sends on a channel before it waits for [`ToAgent::Credit`].
 pub const WINDOW: usize = 256 << 10;
 /// Bytes of input, or of a file, that the host sends on a channel before it waits for [`FromAgent::Credit`].
@@ -111,6 +111,10 @@ pub enum FromAgent {
         id: u64,
         /// The number of the first line that comes.
         next: u64,
+        /// In which session its command was begun: the nonce of that one's hello.
+        session: [u8; 16],
+        /// For how long its command has run, milliseconds.
+        ran_ms: u64,
     },
     /// A line of a follower.
     Line {
@@ -484,7 +488,12 @@ impl FromAgent {
             Self::Refused { why } => (2, w.text(cut(why, MAX_WHY))),
             Self::Output(stream, bytes) => (3, w.u8((*stream == Stream::Err).into()).raw(bytes)),
             Self::Credit(bytes) => (4, w.u32(*bytes)),
-            Self::Following { id, next } => (5, w.u64(*id).u64(*next)),
+            Self::Following {
+                id,
+                next,
+                session,
+                ran_ms,
+            } => (5, w.u64(*id).u64(*next).raw(session).u64(*ran_ms)),
             Self::Line { number, text } => (6, w.u64(*number).raw(text)),
             Self::Ended { how, stderr } => {
                 let (kind, code) = match how {
@@ -537,6 +546,8 @@ impl FromAgent {
             5 => Self::Following {
                 id: r.u64()?,
                 next: r.u64()?,
+                session: r.array()?,
+                ran_ms: r.u64()?,
             },
             6 => Self::Line {
                 number: r.u64()?,

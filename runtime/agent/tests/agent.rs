@@ -176,7 +176,7 @@ impl Host {
 
     fn following(&mut self, channel: u32) -> (u64, u64) {
         match self.hear() {
-            (c, FromAgent::Following { id, next }) if c == channel => (id, next),
+            (c, FromAgent::Following { id, next, .. }) if c == channel => (id, next),
             other => panic!("{other:?}"),
         }
     }

@@ -30,6 +30,17 @@ fn follow(channel: u32, from: Option<(u64, u64)>) -> Input {
     Input::Said(channel, ToAgent::Follow { key, argv, from })
 }
 
+/// Of a command that was begun in a session of [`hello`].
+fn following(id: JobId, next: u64, ran_ms: u64) -> FromAgent {
+    let session = [7; 16];
+    FromAgent::Following {
+        id,
+        next,
+        session,
+        ran_ms,
+    }
+}
+
 fn printed(job: JobId, text: &str) -> Input {
     Input::Output(job, Stream::Out, text.as_bytes().to_vec())
 }
@@ -137,9 +148,33 @@ fn a_follower_goes_on_for_its_owner_without_losing_or_doubling_a_line() {
     core.hear(2, hello(OURS));
     // One that knows gets the rest only.
     let orders = core.hear(3, follow(9, Some((id, 3))));
-    assert_eq!(orders[0], Order::Say(9, FromAgent::Following { id, next: 3 }));
+    assert_eq!(orders[0], Order::Say(9, following(id, 3, 3)));
     assert_eq!(lines(&orders), [(3, "d".into())]);
     assert_eq!(lines(&core.hear(4, printed(id, "e\n"))), [(4, "e".into())]);
+}
+
+/// A machine that came back to an earlier instant has followers in its memory: a host must know them from those that it began.
+#[test]
+fn a_follower_says_in_which_session_it_was_begun_and_for_how_long_it_runs() {
+    let mut core = Core::new("boot", 100);
+    let session = |nonce: u8| {
+        let (version, nonce, owner) = (VERSION, [nonce; 16], OURS);
+        Input::Said(0, ToAgent::Hello { version, nonce, owner })
+    };
+    let said = |orders: Vec<Order>| {
+        let of = |o: &Order| match o {
+            Order::Say(_, FromAgent::Following { session, ran_ms, .. }) => Some((session[0], *ran_ms)),
+            _ => None,
+        };
+        orders.iter().find_map(of)
+    };
+    core.hear(10, session(1));
+    assert_eq!(said(core.hear(20, follow(1, None))), Some((1, 0)));
+    core.hear(30, session(2));
+    assert_eq!(said(core.hear(50, follow(4, None))), Some((1, 30)));
+    // Whoever ends it and asks again gets one of this session.
+    core.hear(60, Input::Said(4, ToAgent::Kill));
+    assert_eq!(said(core.hear(70, follow(5, None))), Some((2, 0)));
 }
 
 #[test]
@@ -153,7 +188,7 @@ fn a_follower_that_is_not_the_one_that_is_meant_is_begun_anew() {
         let orders = core.hear(1, follow(1, from));
         assert_eq!(killed(&orders), [id], "{from:?}");
         assert_eq!(spawned(&orders), [id + 1], "{from:?}");
-        assert!(orders.contains(&Order::Say(1, FromAgent::Following { id: id + 1, next: 0 })));
+        assert!(orders.contains(&Order::Say(1, following(id + 1, 0, 0))));
         assert_eq!(core.hear(2, printed(id, "z\n")), []);
     }
 }

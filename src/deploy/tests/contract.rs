@@ -122,7 +122,14 @@ fn a_watch_hands_out_statuses_bad_lines_and_silence() {
         let mut seen = Vec::new();
         let mut remote = FakeRemote::new().answer(&["ccrctl", "status", "--json", "--follow"], 0, text);
         watch(&mut remote, argv, &mut |s| {
-            seen.push(s.map(|s| s.map(|s| s.node_t_us.unwrap_or_default()).map_err(|e| e.to_string())));
+            match s {
+                Watched::Said(s) => seen.push(Some(
+                    s.map(|s| s.node_t_us.unwrap_or_default()).map_err(|e| e.to_string()),
+                )),
+                Watched::Nothing => seen.push(None),
+                Watched::Begins => assert!(seen.is_empty()),
+                Watched::GoesOn => unreachable!("nobody began it before"),
+            }
             true
         })
         .unwrap();

@@ -45,6 +45,8 @@ pub struct Reading {
 pub struct Line {
     node: String,
     boot_id: String,
+    /// Names the session.
+    pub(super) nonce: [u8; 16],
     writer: Mutex<UnixStream>,
     state: Mutex<State>,
     changed: Condvar,
@@ -131,6 +133,7 @@ impl Line {
         let line = Arc::new(Self {
             node: node.to_owned(),
             boot_id,
+            nonce,
             writer: Mutex::new(stream.try_clone().tried(WHAT, node)?),
             state: Mutex::new(State {
                 channels: BTreeMap::new(),

@@ -5,7 +5,7 @@ use crate::error::{Error, Problem, Result};
 use crate::guest::lines::Lines;
 use crate::guest::ssh::{MAX_OUTPUT, SILENCE};
 use crate::guest::transfer::text_path;
-use crate::guest::{Command, Output, Remote, excerpt};
+use crate::guest::{Command, Followed, Output, Remote, excerpt};
 use crate::lock::lock;
 use crate::wait::Deadline;
 use lab_agent::message::{End, FromAgent, INPUT_WINDOW, MAX_ARGV, MAX_LINE, PART, Stream, ToAgent, WINDOW, argv_bytes};
@@ -251,8 +251,8 @@ impl Remote for AgentRemote {
     }
 
     /// A command that is followed already, in a session with the same owner, is followed on: from the line behind the last one that
-    /// `line` took here, or that the earlier session acknowledged.
-    fn follow(&mut self, command: &Command, line: &mut dyn FnMut(Option<&str>) -> bool) -> Result<()> {
+    /// `on` took here, or that the earlier session acknowledged.
+    fn follow(&mut self, command: &Command, on: &mut dyn FnMut(Followed<'_>) -> bool) -> Result<()> {
         self.speakable(command)?;
         let key = blake3::hash(command.argv.join("\0").as_bytes()).to_hex().to_string();
         let from = lock(&self.0.progress).get(&key).copied();
@@ -262,21 +262,32 @@ impl Remote for AgentRemote {
             from,
         };
         let mut channel = self.0.begin("follow a command through the machine's agent", &follow)?;
-        let (id, mut wanted) = match channel.hear(Deadline::after(SILENCE))? {
-            FromAgent::Following { id, next } => (id, next),
+        let (id, mut wanted, ran) = match channel.hear(Deadline::after(SILENCE))? {
+            FromAgent::Following {
+                id,
+                next,
+                session,
+                ran_ms,
+            } => {
+                let ran = (session != self.0.nonce).then(|| Duration::from_millis(ran_ms));
+                (id, next, ran)
+            }
             other => return Err(channel.unexpected(other)),
         };
         lock(&self.0.progress).insert(key.clone(), (id, wanted));
+        if !on(Followed::Begun { ran }) {
+            return Ok(());
+        }
         loop {
             let Some(message) = self.next_line(&mut channel)? else {
-                if line(None) {
+                if on(Followed::Nothing) {
                     continue;
                 }
                 return Ok(());
             };
             match message {
                 FromAgent::Line { number, text } if number == wanted => {
-                    let goes_on = line(Some(&String::from_utf8_lossy(&text)));
+                    let goes_on = on(Followed::Line(&String::from_utf8_lossy(&text)));
                     wanted += 1;
                     lock(&self.0.progress).insert(key.clone(), (id, wanted));
                     if channel.is_quiet() || wanted.is_multiple_of(64) {

@@ -5,7 +5,7 @@ mod relaying;
 use super::line::Progress;
 use super::*;
 use crate::error::{Error, Result};
-use crate::guest::{Command, Remote};
+use crate::guest::{Command, Followed, Remote};
 use crate::image::agent::PROGRAM;
 use crate::wait::{Deadline, Probe, wait_until};
 use lab_agent::message::{Clock, FromAgent, Sample, ToAgent, VERSION};
@@ -247,9 +247,13 @@ fn a_follower_outlives_a_line_that_breaks() {
     let (lines, mut writer) = std::thread::scope(|scope| {
         let following = scope.spawn(|| {
             let mut lines = Vec::new();
-            let e = AgentRemote::new(first.clone()).follow(&command, &mut |l| {
-                lines.extend(l.map(str::to_owned));
-                if l == Some("b") {
+            let e = AgentRemote::new(first.clone()).follow(&command, &mut |heard| {
+                match heard {
+                    Followed::Begun { ran } => assert_eq!(ran, None),
+                    Followed::Line(l) => lines.push(l.to_owned()),
+                    Followed::Nothing => {}
+                }
+                if heard == Followed::Line("b") {
                     first.close();
                 }
                 true
@@ -265,12 +269,18 @@ fn a_follower_outlives_a_line_that_breaks() {
     writer.write_all(b"c\nd\n").unwrap();
     drop(writer);
     let mut lines = Vec::new();
-    let mut keep = |l: Option<&str>| {
-        lines.extend(l.map(str::to_owned));
+    let mut ran = None;
+    let mut keep = |heard: Followed<'_>| {
+        match heard {
+            Followed::Begun { ran: since } => ran = since,
+            Followed::Line(l) => lines.push(l.to_owned()),
+            Followed::Nothing => {}
+        }
         true
     };
     AgentRemote::new(connect()).follow(&command, &mut keep).unwrap();
     assert_eq!(lines, ["c", "d"]);
+    assert!(ran.is_some(), "it was begun in the session before");
 }
 
 #[test]
@@ -282,10 +292,12 @@ fn a_follower_that_fails_says_why_and_one_that_is_enough_is_ended() {
     assert!(e.to_string().contains("status 3: why"), "{e}");
     let (mut pid, script) = (String::new(), "echo $$; exec sleep 600");
     remote
-        .follow(&sh(script), &mut |l| {
+        .follow(&sh(script), &mut |heard| {
+            if let Followed::Line(l) = heard {
+                pid.push_str(l);
+            }
             // It says no more: that is told as well.
-            pid.extend(l);
-            l.is_some()
+            heard != Followed::Nothing
         })
         .unwrap();
     until("see it end", || !Path::new("/proc").join(&pid).exists());

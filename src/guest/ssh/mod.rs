@@ -11,7 +11,7 @@ pub use target::{Target, openssh_argv};
 use super::keys::public_bytes;
 use super::lines::{Lines, MAX_LINE};
 use super::transfer::{text_path, upload};
-use super::{Command, Output, Remote, quote};
+use super::{Command, Followed, Output, Remote, quote};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::wait::Deadline;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -354,7 +354,7 @@ impl Remote for Ssh {
             .check_ok("read the file", format_args!("{}:{}", self.node, from.display()))
     }
 
-    fn follow(&mut self, command: &Command, line: &mut dyn FnMut(Option<&str>) -> bool) -> Result<()> {
+    fn follow(&mut self, command: &Command, on: &mut dyn FnMut(Followed<'_>) -> bool) -> Result<()> {
         const WHAT: &str = "follow a command over SSH";
         self.heard = Instant::now();
         let mut channel = self.start(WHAT, command, Deadline::after(SILENCE))?;
@@ -364,9 +364,12 @@ impl Remote for Ssh {
         };
         let mut lines = Lines::default();
         let mut stderr = Vec::new();
+        if !on(Followed::Begun { ran: None }) {
+            return self.drive(WHAT, Deadline::after(SILENCE), |_| channel.close());
+        }
         loop {
             let mut sink = |from, bytes: &[u8]| match from {
-                From::Stdout => lines.take(bytes, &mut |l| line(Some(l))),
+                From::Stdout => lines.take(bytes, &mut |l| on(Followed::Line(l))),
                 From::Stderr => {
                     // Its last words are enough.
                     stderr.extend_from_slice(bytes);
@@ -382,7 +385,7 @@ impl Remote for Ssh {
                 ControlFlow::Break(()) => return self.drive(WHAT, Deadline::after(SILENCE), |_| channel.close()),
                 ControlFlow::Continue(_) if channel.eof() => break,
                 ControlFlow::Continue(true) => {}
-                ControlFlow::Continue(false) if !self.listen(WHAT)? && !line(None) => {
+                ControlFlow::Continue(false) if !self.listen(WHAT)? && !on(Followed::Nothing) => {
                     return self.drive(WHAT, Deadline::after(SILENCE), |_| channel.close());
                 }
                 ControlFlow::Continue(false) => {}

@@ -1,15 +1,21 @@
-//! Waiting for a machine that boots: through its agent, which begins long before its SSH server; by SSH where there is none.
+//! Making a machine, and waiting while it boots: through its agent, which begins long before its SSH server; by SSH where there is none.
 
 use super::Engine;
-use crate::error::{Error, Problem, Result};
+use crate::deploy;
+use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Severity, Source, Step};
+use crate::guest::keys::Keys;
 use crate::guest::{self, Ready, Remote};
-use crate::hypervisor::{DomainState, mgmt_is_up};
+use crate::hypervisor::{Credential, DomainState, mgmt_is_up};
+use crate::image;
 use crate::lab::cancel::Cancel;
 use crate::lab::record::LabRecord;
+use crate::lab::{channel, machines};
+use crate::private;
 use crate::spec::Node;
 use crate::wait::{Deadline, Probe, wait_until};
 use serde_json::json;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The longest that a machine may take from its start until its boot has ended, on a fast host (measured: 13 s alone under TCG).
@@ -89,6 +95,44 @@ fn way_in(
 }
 
 impl Engine {
+    /// Creates a machine from the record, on the disks that it has.
+    pub(super) fn create_machine(&self, record: &LabRecord, node: &str) -> Result<()> {
+        let unknown = || Error::Bug(Problem::new("find the machine's record").on(node));
+        let spec = record.desired.lab.node(node).ok_or_else(unknown)?;
+        let credentials = self.credentials(record, spec)?;
+        let mut machine = machines::machine(record, &self.files, spec, credentials).ok_or_else(unknown)?;
+        if let Some(initrd) = self.initrd(record, spec)? {
+            machine.initrd = initrd;
+        }
+        self.fabric()?.renew(node)?;
+        self.hypervisor()?.create(&machine.to_xml()?, false)
+    }
+
+    /// Writes the initramfs of `node` with what its pack wants to be there before the system starts; `None` where that is nothing. A
+    /// machine that is restored needs none of it.
+    fn initrd(&self, record: &LabRecord, node: &Node) -> Result<Option<PathBuf>> {
+        let Some(pack) = channel::pack(record)?.filter(|_| node.role.is_some()) else {
+            return Ok(None);
+        };
+        let artifacts = deploy::Artifacts::of(Some(&pack), &self.backends.programs, self.files.keys())?;
+        let Some(early) = deploy::early(&record.desired.lab, node, &pack, &artifacts)? else {
+            return Ok(None);
+        };
+        let of_image = &record.desired.image.initrd;
+        let mut bytes = fs_err::read(of_image).tried("read the image's initramfs", of_image.display())?;
+        bytes.extend(image::early(&early));
+        let path = self.files.node(&node.name).initrd();
+        private::replace_unsynced(&path, &bytes).tried("write the machine's initramfs", path.display())?;
+        Ok(Some(path))
+    }
+
+    /// Writes the boot credentials of `node`; keys that are there stay.
+    pub(super) fn credentials(&self, record: &LabRecord, node: &Node) -> Result<Vec<Credential>> {
+        let lab = &record.desired.lab;
+        let keys = Keys::ensure(&self.files, lab.nodes.iter().map(|n| n.name.as_str()))?;
+        guest::credentials::write(lab, node, &keys, &self.files.node(&node.name))
+    }
+
     pub(super) fn wait_ready(&self, record: &LabRecord, node: &Node, cancel: &Cancel) -> Result<()> {
         let step = Step::begin(self.journal(), "boot", Some(&node.name), "waiting for its agent");
         let slowness = record.desired.slowness;

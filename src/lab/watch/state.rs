@@ -25,8 +25,8 @@ enum Phase {
     None,
     /// Nothing came yet.
     Begins { since_us: u64 },
-    /// Lines come.
-    Goes { line_us: u64 },
+    /// Lines come; the last one came then. None yet where it goes on from an earlier session.
+    Goes { line_us: Option<u64> },
     /// It ended, and will be begun again.
     Broken,
 }
@@ -81,6 +81,11 @@ impl State {
         self.mark(mark);
     }
 
+    /// It was begun in an earlier session, and goes on: a change will be told, and what is so now was told before.
+    pub fn goes_on(&mut self) {
+        self.phase = Phase::Goes { line_us: None };
+    }
+
     /// A line of the watch; whether it counts.
     pub fn line(&mut self, status: Status, now: u64) -> bool {
         let Some(stamp) = status.node_t_us.filter(|t| *t >= self.floor_us) else {
@@ -89,7 +94,7 @@ impl State {
         let Some(after_us) = self.after(stamp) else {
             return false;
         };
-        self.phase = Phase::Goes { line_us: now };
+        self.phase = Phase::Goes { line_us: Some(now) };
         // An answer to a question may have overtaken it.
         if self.newest.as_ref().is_none_or(|(s, _)| s.node_t_us <= Some(stamp)) {
             let heard_us = now;
@@ -179,7 +184,7 @@ impl State {
 
     /// Whether the watch told something a moment ago, and is likely to tell more.
     pub fn talks(&self, now: u64, limits: &Limits) -> bool {
-        matches!(self.phase, Phase::Goes { line_us } if now.saturating_sub(line_us) <= limits.talk_us)
+        matches!(self.phase, Phase::Goes { line_us: Some(us) } if now.saturating_sub(us) <= limits.talk_us)
     }
 
     /// What a look does that wants what was so after `since`; `shaken` is when something last happened to the cluster or the service.
@@ -197,8 +202,8 @@ impl State {
             return Next::Fail(f.problem.clone());
         }
         match self.phase {
-            Phase::Begins { since_us } if now < since_us + limits.begin_us => {
-                Next::WaitUntil(since_us + limits.begin_us)
+            Phase::Begins { since_us } if now < since_us + limits.first_us => {
+                Next::WaitUntil(since_us + limits.first_us)
             }
             _ => Next::Ask,
         }

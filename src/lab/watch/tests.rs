@@ -3,6 +3,8 @@
 use super::state::{Mark, Next, Pace, State};
 use super::*;
 use crate::guest::fake::FakeRemote;
+use crate::guest::{Command, Followed, Output};
+use std::path::Path;
 use std::sync::mpsc;
 
 const S: u64 = 1_000_000;
@@ -142,13 +144,89 @@ fn a_watch_that_was_just_begun_is_waited_for() {
         Next::WaitUntil(us) => Some(us),
         _ => None,
     };
-    let long_enough = 10 * S + limits().begin_us;
+    let long_enough = 10 * S + limits().first_us;
     assert_eq!(until(&state, long_enough - 1), Some(long_enough));
     assert_eq!(until(&state, long_enough), None);
     assert!(asks(&state, None, long_enough));
     state.listens(mark(10 * S, S));
     state.line(status("a", Some(2 * S), 1), long_enough - 1);
     assert_eq!(until(&state, long_enough - 1), None);
+}
+
+/// One in the memory of a machine that was brought back said its first line in another session. It will tell what changes.
+#[test]
+fn a_watch_that_goes_on_is_not_waited_for_and_keeps_what_was_answered() {
+    let mut state = State::default();
+    assert!(state.begins(10 * S));
+    state.listens(mark(10 * S, 500 * S));
+    state.goes_on();
+    assert!(asks(&state, None, 10 * S) && !state.talks(10 * S, &limits()));
+    assert!(!state.begins(10 * S), "there is one");
+    state.answered(&status("a", Some(501 * S), 1), 10 * S, 11 * S, 0);
+    // Longer than an answer of a node that nobody watches.
+    assert_eq!(used(&state, None, 21 * S), Some(1));
+    assert!(asks(&state, None, 21 * S + 1));
+    state.line(status("a", Some(505 * S), 2), 15 * S);
+    assert!(state.talks(15 * S, &limits()));
+    assert_eq!(used(&state, None, 16 * S), Some(2));
+}
+
+/// A way into a machine in which a watch goes on from an earlier session, and says nothing until this is dropped.
+#[derive(Debug)]
+struct GoesOn(Mutex<mpsc::Receiver<()>>);
+
+impl Remote for GoesOn {
+    fn boottime(&mut self, _: Deadline) -> Result<Duration> {
+        Ok(Duration::from_secs(100))
+    }
+    fn exec(&mut self, _: &Command, _: Deadline) -> Result<Output> {
+        Err(Error::Interrupted)
+    }
+    fn upload(&mut self, _: &[u8], _: &Path, _: u32, _: Deadline) -> Result<()> {
+        Err(Error::Interrupted)
+    }
+    fn download(&mut self, _: &Path, _: Deadline) -> Result<Vec<u8>> {
+        Err(Error::Interrupted)
+    }
+    fn follow(&mut self, _: &Command, on: &mut dyn FnMut(Followed<'_>) -> bool) -> Result<()> {
+        let ran = Some(Duration::from_secs(7));
+        on(Followed::Begun { ran });
+        let _ = lock(&self.0).recv();
+        Ok(())
+    }
+}
+
+/// Whoever waits for the first line of a watch hears that there will be none, and asks.
+#[test]
+fn a_look_that_waits_for_a_watch_that_goes_on_asks() {
+    let watches = Watches::new(Journal::in_memory());
+    let (connect, connects) = mpsc::channel();
+    let begin = Begin {
+        connect: Box::new(move |_| {
+            let silent = connects.recv().map_err(|_| Error::Interrupted)?;
+            Ok(Box::new(GoesOn(Mutex::new(silent))))
+        }),
+        argv: vec!["watch".into()],
+        slowness: Slowness::NONE,
+    };
+    watches.begin("a", begin).unwrap();
+    let question = asker(&watches, None);
+    assert!(matches!(question.next(), Next::WaitUntil(_)));
+    let begun = Instant::now();
+    let (goes_on, silent) = mpsc::channel();
+    let said = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| {
+            let clock = || unreachable!("it does not talk");
+            question.ask(clock, || Ok(status("a", Some(150 * S), 3)))
+        });
+        connect.send(silent).unwrap();
+        asked.join().unwrap().unwrap()
+    });
+    assert_eq!(said.0.epoch, 3);
+    let waited = begun.elapsed();
+    assert!(waited < Duration::from_micros(limits().first_us), "{waited:?}");
+    watches.stop();
+    drop(goes_on);
 }
 
 #[test]

@@ -53,7 +53,14 @@ fn from_agent() -> impl Strategy<Value = (u32, FromAgent)> {
         bytes().prop_map(|b| FromAgent::Output(Stream::Out, b)),
         bytes().prop_map(|b| FromAgent::Output(Stream::Err, b)),
         any::<u32>().prop_map(FromAgent::Credit),
-        (any::<u64>(), any::<u64>()).prop_map(|(id, next)| FromAgent::Following { id, next }),
+        (any::<u64>(), any::<u64>(), any::<[u8; 16]>(), any::<u64>()).prop_map(|(id, next, session, ran_ms)| {
+            FromAgent::Following {
+                id,
+                next,
+                session,
+                ran_ms,
+            }
+        }),
         (any::<u64>(), bytes()).prop_map(|(number, text)| FromAgent::Line { number, text }),
         (end, bytes()).prop_map(|(how, stderr)| FromAgent::Ended { how, stderr }),
         Just(FromAgent::Done),

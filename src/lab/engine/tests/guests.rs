@@ -4,7 +4,7 @@ use crate::error::{Error, Problem, Result};
 use crate::files::LabFiles;
 use crate::guest::agent::{Agents, Line};
 use crate::guest::ssh::Target;
-use crate::guest::{Command, Output, Remote};
+use crate::guest::{Command, Followed, Output, Remote};
 use crate::hypervisor::{DomainState, Fake};
 use crate::lab::merged::sample;
 use crate::lab::ways::Connector;
@@ -170,10 +170,10 @@ impl Session {
         serde_json::to_string(status).unwrap()
     }
 
-    /// What is deployed, no programs, and each port's name.
+    /// What is deployed, nothing of it from the beginning, no programs, and each port's name.
     fn deployed(&self) -> String {
         let state = self.machine.guests.state();
-        let mut text = state.deployed.get(&self.node).cloned().unwrap_or_default() + "\n\n";
+        let mut text = state.deployed.get(&self.node).cloned().unwrap_or_default() + "\n\n\n";
         for nic in &self.machine.lab.node(&self.node).unwrap().nics {
             text += &format!("{} {}\n", nic.mac, nic.interface);
         }
@@ -206,7 +206,7 @@ impl Remote for Session {
             (["true"], _) => output(0, "", ""),
             (["cat", "/proc/uptime"], _) => output(0, &format!("{:.2} 0.00", self.uptime().as_secs_f64()), ""),
             (["sh", "-c", _, _], _) => output(0, BOOTED, ""),
-            (["sh", "-c", _, "sh", _, _], true) => output(0, &self.deployed(), ""),
+            (["sh", "-c", _, "sh", _, _, _], true) => output(0, &self.deployed(), ""),
             (["sh", "-c", _, "sh", _, digest, ..], false) => self.install(digest),
             (["ccrctl", "status", ..], _) => output(0, &self.status(), ""),
             _ => return Err(self.failed(&format!("this test did not expect {argv:?}"))),
@@ -222,7 +222,10 @@ impl Remote for Session {
     }
 
     /// The runtime says how it is again and again, and never has an event.
-    fn follow(&mut self, command: &Command, line: &mut dyn FnMut(Option<&str>) -> bool) -> Result<()> {
+    fn follow(&mut self, command: &Command, on: &mut dyn FnMut(Followed<'_>) -> bool) -> Result<()> {
+        if !on(Followed::Begun { ran: None }) {
+            return Ok(());
+        }
         let watch = command.argv.iter().any(|a| a == "status");
         loop {
             let awake = self.awake(Deadline::after(Duration::from_millis(50)));
@@ -231,7 +234,7 @@ impl Remote for Session {
             if gone {
                 return awake;
             }
-            if !line(said.as_deref()) {
+            if !on(said.as_deref().map_or(Followed::Nothing, Followed::Line)) {
                 return Ok(());
             }
             crate::wait::pause(Duration::from_millis(130));
