@@ -31,7 +31,7 @@ fn up(tool: &Tool) -> Result<(), String> {
 }
 
 /// The processes that watch a node, in it.
-fn watches(tool: &Tool, node: &str) -> Result<String, String> {
+pub fn watches(tool: &Tool, node: &str) -> Result<String, String> {
     const LIST: &str = r#"for p in /proc/[0-9]*; do
         [ "$(tr '\0' ' ' <$p/cmdline 2>/dev/null)" != "ccrctl status --json --follow " ] || echo $p; done"#;
     tool.exec("ccr", node, &["sh", "-c", LIST])

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod evidence;
+mod restores;
 
 use super::Test::{self, Alone, With};
 use super::bare::{keep, kill, supervisor_of};
@@ -14,6 +15,10 @@ pub const TRIALS: &[(&str, Test)] = &[
         With("bare", killed),
     ),
     ("soak_fifty_restores_of_one_checkpoint", Alone(fifty)),
+    (
+        "soak_fifty_restores_in_a_row_lose_and_double_no_event",
+        With("ccr", restores::fifty),
+    ),
     (
         "soak_a_supervisor_killed_in_a_scenario_is_never_a_pass",
         Alone(evidence::killed),
