@@ -175,11 +175,12 @@ fn a_listener_hears_lines_and_its_refusal_ends_the_command() {
 #[test]
 fn time_that_runs_out_is_the_commands_fault_while_the_agent_answers() {
     let mut remote = remote();
+    // Scaled by how long a shell takes now: it has to come as far as its first word.
+    let begun = Instant::now();
+    assert_eq!(remote.exec(&sh("echo half"), soon()).unwrap().stdout, b"half\n");
+    let within = Duration::from_millis(600) + 20 * begun.elapsed();
     let e = remote
-        .exec(
-            &sh("echo half; exec sleep 600"),
-            Deadline::after(Duration::from_millis(600)),
-        )
+        .exec(&sh("echo half; exec sleep 600"), Deadline::after(within))
         .unwrap_err()
         .to_string();
     assert!(
