@@ -10,7 +10,7 @@ mod vde;
 
 use failoverlab::event::Journal;
 use failoverlab::fabric::{
-    Control, Effect, Fabric, FabricConfig, Match, NetworkConfig, PortConfig, Proto, RingConfig, Rule,
+    Control, Effect, Fabric, FabricConfig, Match, NetworkConfig, PortConfig, Proto, RingConfig, Rule, RuleOwner,
 };
 use failoverlab::hypervisor::{Cable, CableKind};
 use failoverlab::spec::Mac;
@@ -203,9 +203,9 @@ fn rules() -> Result<(), Box<dyn std::error::Error>> {
         let (mut with, mut without) = (Vec::new(), Vec::new());
         let (mut with_cost, mut without_cost) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
-            f.set(hundred.clone())?;
+            f.set(RuleOwner::Person, hundred.clone())?;
             take(load::throughput(&a, &b, size, FRAMES), &mut with, &mut with_cost);
-            f.set(Vec::new())?;
+            f.set(RuleOwner::Person, Vec::new())?;
             take(load::throughput(&a, &b, size, FRAMES), &mut without, &mut without_cost);
         }
         figure(
@@ -259,7 +259,7 @@ fn latency() -> Result<(), Box<dyn std::error::Error>> {
         effect: delay,
         seed: 1,
     };
-    f.set(vec![slow])?;
+    f.set(RuleOwner::Person, vec![slow])?;
     let late = load::one_way(&a, &b, 500, Duration::from_millis(10));
     for (name, p) in [("p01", 0.01), ("p50", 0.5), ("p99", 0.99)] {
         figure(

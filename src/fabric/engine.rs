@@ -4,7 +4,7 @@ use super::compile::{Compiled, Hook, Names};
 use super::frame::{self, Summary};
 use super::impair::{Decision, Drop};
 use super::mactable::MacTable;
-use super::rules::{Revision, Rule};
+use super::rules::{Revision, Rule, RuleOwner, RuleSets};
 use super::{Counters, PortCounters, PortId, RuleCounters};
 use crate::error::Result;
 use std::cmp::Reverse;
@@ -136,6 +136,8 @@ pub struct Engine<T = ()> {
     names: Names,
     nets: Vec<Net>,
     ports: Vec<Port>,
+    /// Whose rules are in force, and how frames are judged by them.
+    sets: RuleSets,
     rules: Compiled,
     retired: VecDeque<RuleCounters>,
     revision: Revision,
@@ -183,6 +185,7 @@ impl<T: Tap> Engine<T> {
             names,
             nets,
             ports,
+            sets: RuleSets::default(),
             rules,
             retired: VecDeque::new(),
             revision: Revision(0),
@@ -198,8 +201,22 @@ impl<T: Tap> Engine<T> {
         &mut self.tap
     }
 
-    /// Replaces the rule set. Frames that are under way and that the new set cuts are dropped.
-    pub fn set(&mut self, rules: Vec<Rule>, now: u64) -> Result<Revision> {
+    /// Gives `owner` these rules in place of those that it had. Frames that are under way and that they cut are dropped.
+    pub fn set(&mut self, owner: RuleOwner, rules: Vec<Rule>, now: u64) -> Result<Revision> {
+        let mut sets = self.sets.clone();
+        sets.set(owner, rules);
+        self.replace(sets, now)
+    }
+
+    /// Takes the rules of `owner` out of force; `None` where it had none.
+    pub fn remove(&mut self, owner: RuleOwner, now: u64) -> Result<Option<Revision>> {
+        let mut sets = self.sets.clone();
+        sets.remove(owner).then(|| self.replace(sets, now)).transpose()
+    }
+
+    /// Puts everyone's rules in force: what a fabric begins with.
+    pub fn replace(&mut self, sets: RuleSets, now: u64) -> Result<Revision> {
+        let rules = sets.all();
         let gone: Vec<RuleCounters> = self
             .rules
             .rules
@@ -208,6 +225,7 @@ impl<T: Tap> Engine<T> {
             .map(|(_, c)| c.clone())
             .collect();
         self.rules = Compiled::new(rules, &self.names, now, &mut self.rules)?;
+        self.sets = sets;
         self.retired.extend(gone);
         while self.retired.len() > RETIRED {
             self.retired.pop_front();
@@ -233,9 +251,9 @@ impl<T: Tap> Engine<T> {
         }
     }
 
-    /// The rule set in force.
-    pub fn rules(&self) -> (Revision, Vec<Rule>) {
-        (self.revision, self.rules.rules.iter().map(|(r, _)| r.clone()).collect())
+    /// The rules in force.
+    pub fn rules(&self) -> (Revision, RuleSets) {
+        (self.revision, self.sets.clone())
     }
 
     /// Counters of everything.

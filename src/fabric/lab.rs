@@ -7,7 +7,7 @@ use super::host::{ClientNet, ConnectError, HostConfig, LabHost, same_subnet};
 use super::inside::Inside;
 use super::runner::Runner;
 use super::transport::{PortTransport, Udp, Unix, free_udp};
-use super::{Control, Counters, PortId, Revision, Rule, WORKSTATION, frame, hostdrops};
+use super::{Control, Counters, PortId, Revision, Rule, RuleOwner, RuleSets, WORKSTATION, frame, hostdrops};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source};
 use crate::files::LabFiles;
@@ -31,7 +31,7 @@ pub struct FabricConfig {
     /// A port for each machine on each of its networks.
     pub ports: Vec<PortConfig>,
     /// The rule set to begin with: what was in force before a restart.
-    pub rules: Vec<Rule>,
+    pub rules: RuleSets,
     /// Where the last minutes are kept; nowhere if absent.
     pub ring: Option<RingConfig>,
 }
@@ -130,7 +130,7 @@ impl Fabric {
     /// folder is the lab's.
     pub fn start(config: FabricConfig, journal: Journal) -> Result<Self> {
         let names = names(&config)?;
-        Compiled::check(&config.rules, &names)?;
+        Compiled::check(&config.rules.all(), &names)?;
         let (assigned, cables) = bind(&config)?;
         let mtus: Vec<u16> = config.networks.iter().map(|n| n.mtu).collect();
         let mut recorder = Recorder::new();
@@ -144,7 +144,7 @@ impl Fabric {
         for p in 0..names.ports.len() {
             engine.attach(p, false);
         }
-        engine.set(config.rules.clone(), 0)?;
+        engine.replace(config.rules.clone(), 0)?;
         let longest = usize::from(mtus.iter().copied().max().unwrap_or(1500)) + frame::ETHERNET + 2 * frame::VLAN_TAG;
         let died = journal.clone();
         let runner = Runner::start(engine, longest, move || {
@@ -288,22 +288,37 @@ impl Fabric {
         let copied = copied.recv().map_err(|_| ended()).flatten();
         copied.tried("copy the last minutes of the networks", to.display())
     }
+
+    /// Which rules `owner` has now.
+    fn tell_rules(&self, owner: RuleOwner, revision: Revision, ids: &[String]) {
+        let data = serde_json::json!({"revision": revision, "owner": owner.to_string(), "rules": ids});
+        self.journal.emit(Draft::new(Source::Fabric, "fabric.rules").data(data));
+    }
 }
 
 impl Control for Fabric {
-    fn set(&self, rules: Vec<Rule>) -> Result<Revision> {
-        Compiled::check(&rules, &self.names)?;
+    fn set(&self, owner: RuleOwner, rules: Vec<Rule>) -> Result<Revision> {
         let ids: Vec<String> = rules.iter().map(|r| r.id.clone()).collect();
         let revision = self.runner.ask(move |frames| {
             let now = frames.now();
-            frames.engine.set(rules, now)
+            frames.engine.set(owner, rules, now)
         })??;
-        let data = serde_json::json!({"revision": revision, "rules": ids});
-        self.journal.emit(Draft::new(Source::Fabric, "fabric.rules").data(data));
+        self.tell_rules(owner, revision, &ids);
         Ok(revision)
     }
 
-    fn rules(&self) -> (Revision, Vec<Rule>) {
+    fn remove(&self, owner: RuleOwner) -> Result<Option<Revision>> {
+        let revision = self.runner.ask(move |frames| {
+            let now = frames.now();
+            frames.engine.remove(owner, now)
+        })??;
+        if let Some(revision) = revision {
+            self.tell_rules(owner, revision, &[]);
+        }
+        Ok(revision)
+    }
+
+    fn rules(&self) -> (Revision, RuleSets) {
         alive(self.runner.ask(|frames| frames.engine.rules()))
     }
 

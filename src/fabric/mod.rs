@@ -34,10 +34,13 @@ use serde::{Deserialize, Serialize};
 
 /// What the rest of the tool may ask of a running fabric. Returns when no frame will be judged by the old state.
 pub trait Control: Send + Sync {
-    /// Replaces the whole rule set. Unknown networks or nodes are refused and nothing changes.
-    fn set(&self, rules: Vec<Rule>) -> Result<Revision>;
-    /// The rule set in force.
-    fn rules(&self) -> (Revision, Vec<Rule>);
+    /// Puts the rules of `owner` in force, in place of those that it had; everyone else's stay. Unknown networks or nodes, and the id
+    /// of another rule, are refused and nothing changes.
+    fn set(&self, owner: RuleOwner, rules: Vec<Rule>) -> Result<Revision>;
+    /// Takes the rules of `owner` out of force; `None` where it had none.
+    fn remove(&self, owner: RuleOwner) -> Result<Option<Revision>>;
+    /// The rules in force.
+    fn rules(&self) -> (Revision, RuleSets);
     /// Counters since the fabric began.
     fn counters(&self) -> Counters;
     /// Keeps frames (bounded) instead of forwarding them.

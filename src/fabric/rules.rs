@@ -1,8 +1,9 @@
-//! What may be done to frames: the words of `set(rules) → revision`, the same on the supervisor's socket.
+//! What may be done to frames: the words of `set(owner, rules) → revision`, the same on the supervisor's socket; and whose rules they are.
 
 use crate::units::{Percent, Size, Span};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -12,7 +13,55 @@ pub const WORKSTATION: &str = "workstation";
 /// Every sender, or every receiver.
 pub const ANY: &str = "*";
 
-/// One rule. A whole set is replaced atomically.
+/// Who put rules in force: nobody else replaces them or takes them away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RuleOwner {
+    /// The person, by the verb `rules`.
+    Person,
+    /// The fault of this number.
+    Fault(u64),
+}
+
+impl fmt::Display for RuleOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RuleOwner::Person => f.write_str("person"),
+            RuleOwner::Fault(id) => write!(f, "fault-{id}"),
+        }
+    }
+}
+
+/// The rules in force: a set for each owner. Frames meet the person's first, then those of the faults in the order of their numbers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RuleSets(BTreeMap<RuleOwner, Vec<Rule>>);
+
+impl RuleSets {
+    /// Gives `owner` these rules, in place of those that it had.
+    pub fn set(&mut self, owner: RuleOwner, rules: Vec<Rule>) {
+        if rules.is_empty() {
+            self.0.remove(&owner);
+        } else {
+            self.0.insert(owner, rules);
+        }
+    }
+
+    /// Takes the rules of `owner` away; whether it had any.
+    pub fn remove(&mut self, owner: RuleOwner) -> bool {
+        self.0.remove(&owner).is_some()
+    }
+
+    /// The rules of `owner`.
+    pub fn of(&self, owner: RuleOwner) -> &[Rule] {
+        self.0.get(&owner).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every rule, in the order in which frames meet them.
+    pub fn all(&self) -> Vec<Rule> {
+        self.0.values().flatten().cloned().collect()
+    }
+}
+
+/// One rule.
 ///
 /// With `to` `*` it is judged once, on the sender's cable; with `from` `*` on the receiver's cable; with two names on
 /// the way between the two. A frame meets the rules of each of these three places in the order of the set.
@@ -254,7 +303,7 @@ impl JsonSchema for Bandwidth {
     }
 }
 
-/// Number of a rule set in force; each `set` has a higher one.
+/// Number of what is in force; each change has a higher one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Revision(pub u64);
 
@@ -276,6 +325,40 @@ mod tests {
         ] {
             assert!(serde_json::from_str::<Effect>(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn each_owner_has_its_own_rules_and_no_other_ones() {
+        let rule = |id: &str| -> Rule {
+            serde_json::from_value(serde_json::json!({
+                "id": id, "network": "public", "from": "*", "to": "*", "effect": {"cut": true}
+            }))
+            .unwrap()
+        };
+        let ids = |sets: &RuleSets| sets.all().into_iter().map(|r| r.id).collect::<Vec<_>>();
+        let mut sets = RuleSets::default();
+        sets.set(RuleOwner::Fault(10), vec![rule("late")]);
+        sets.set(RuleOwner::Fault(9), vec![rule("early"), rule("early-too")]);
+        sets.set(RuleOwner::Person, vec![rule("mine")]);
+        assert_eq!(ids(&sets), ["mine", "early", "early-too", "late"]);
+        sets.set(RuleOwner::Fault(9), vec![rule("changed")]);
+        assert_eq!(ids(&sets), ["mine", "changed", "late"]);
+        assert!(
+            sets.remove(RuleOwner::Fault(10))
+                && !sets.remove(RuleOwner::Fault(10))
+                && !sets.remove(RuleOwner::Fault(1))
+        );
+        // Who has none is no owner.
+        sets.set(RuleOwner::Person, Vec::new());
+        assert!(!sets.remove(RuleOwner::Person));
+        assert_eq!(
+            (ids(&sets), sets.of(RuleOwner::Person)),
+            (vec!["changed".to_owned()], &[][..])
+        );
+        assert_eq!(
+            (RuleOwner::Fault(3).to_string(), RuleOwner::Person.to_string()),
+            ("fault-3".into(), "person".into())
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub use words::Words;
 
 use crate::error::{Error, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source};
-use crate::fabric::Control;
+use crate::fabric::{Control, Rule};
 use crate::guest::Remote;
 use crate::hypervisor::Hypervisor;
 use crate::spec::Lab;
@@ -259,7 +259,7 @@ impl TryFrom<Tagged> for Fault {
 /// whatever happens to this process in between. A fault that could not be made is taken back; where that fails too, its record stays.
 /// What is looked up behind the act belongs to the proof: a look that fails proves nothing, it undoes nothing.
 ///
-/// The caller gives the record to [`undo`]. Two calls at once are not allowed: the rule set of the fabric is read, changed and set.
+/// The caller gives the record to [`undo`].
 pub fn inject(context: &dyn FaultContext, fault: &Fault) -> Result<FaultRecord> {
     let mut record = fault.record(context.next_fault(), context.journal().now_us());
     if let Err(e) = context.keep(&record) {
@@ -331,6 +331,15 @@ pub fn evidence(context: &dyn FaultContext, record: &mut FaultRecord) -> Result<
         traffic::count(context, *kind, spec, record);
     }
     Ok(())
+}
+
+/// The rules of the fabric that belong to the fault of `record`, as its owner: those of one that is in force. A fault that is only
+/// about to be made, and one that is undone, have none.
+pub fn rules(record: &FaultRecord) -> Result<Vec<Rule>> {
+    Ok(match Fault::of(record)? {
+        Fault::Traffic { spec, .. } if !record.pending && record.end_us.is_none() => traffic::rules(record.id, &spec),
+        _ => Vec::new(),
+    })
 }
 
 fn journal(context: &dyn FaultContext, kind: &str, record: &FaultRecord, t_us: u64) {

@@ -1,7 +1,7 @@
 //! Every injector on fakes: what it does, what proves it, what undoes it, and what it says where nothing can be done.
 
 use super::*;
-use crate::fabric::{Counters, Match, PortCounters, Revision, Rule, RuleCounters};
+use crate::fabric::{Counters, Match, PortCounters, Revision, Rule, RuleCounters, RuleOwner, RuleSets};
 use crate::guest::{Command, Output};
 use crate::hypervisor::{self, Accel, Cable, DomainState, Fake, Machine, Mgmt, Port};
 use crate::spec;
@@ -16,17 +16,27 @@ mod traffic;
 
 #[derive(Debug, Default)]
 struct Switch {
-    rules: Mutex<Vec<Rule>>,
+    rules: Mutex<RuleSets>,
     counted: Mutex<BTreeMap<String, RuleCounters>>,
     ports: Mutex<Vec<PortCounters>>,
 }
 
+impl Switch {
+    fn in_force(&self) -> Vec<Rule> {
+        self.rules.lock().unwrap().all()
+    }
+}
+
 impl Control for Switch {
-    fn set(&self, rules: Vec<Rule>) -> Result<Revision> {
-        *self.rules.lock().unwrap() = rules;
+    fn set(&self, owner: RuleOwner, rules: Vec<Rule>) -> Result<Revision> {
+        self.rules.lock().unwrap().set(owner, rules);
         Ok(Revision(1))
     }
-    fn rules(&self) -> (Revision, Vec<Rule>) {
+    fn remove(&self, owner: RuleOwner) -> Result<Option<Revision>> {
+        let had = self.rules.lock().unwrap().remove(owner);
+        Ok(had.then_some(Revision(1)))
+    }
+    fn rules(&self) -> (Revision, RuleSets) {
         (Revision(1), self.rules.lock().unwrap().clone())
     }
     fn counters(&self) -> Counters {
@@ -36,7 +46,7 @@ impl Control for Switch {
             ..counted.get(id).cloned().unwrap_or_default()
         };
         Counters {
-            rules: self.rules.lock().unwrap().iter().map(|r| of(&r.id)).collect(),
+            rules: self.rules.lock().unwrap().all().iter().map(|r| of(&r.id)).collect(),
             retired: counted.keys().map(of).collect(),
             ports: self.ports.lock().unwrap().clone(),
             ..Counters::default()
@@ -384,15 +394,14 @@ fn a_cut_is_proven_by_the_frames_that_it_met() {
         effect: crate::fabric::Effect::default(),
         seed: 0,
     };
-    bench.switch.set(vec![own.clone()]).unwrap();
+    bench.switch.set(RuleOwner::Person, vec![own.clone()]).unwrap();
     let mut idle = bench
         .inject("cut", None, &["between=node1,node2", "direction=out"])
         .unwrap();
     assert_eq!(idle.effective, None, "nothing is known before a frame came");
     let ids: Vec<String> = bench
         .switch
-        .rules()
-        .1
+        .in_force()
         .iter()
         .map(|r| format!("{}>{}", r.from, r.to))
         .collect();
@@ -406,7 +415,7 @@ fn a_cut_is_proven_by_the_frames_that_it_met() {
     let mut busy = bench
         .inject("cut", Some("hub"), &["network=public", "proto=tcp", "port=445"])
         .unwrap();
-    let rule = bench.switch.rules().1.pop().unwrap();
+    let rule = bench.switch.in_force().pop().unwrap();
     assert_eq!((rule.matches.port, rule.effect.cut), (Some(445), true));
     let three = RuleCounters {
         dropped: 3,
@@ -417,14 +426,14 @@ fn a_cut_is_proven_by_the_frames_that_it_met() {
     assert_eq!((busy.effective, &busy.proof["dropped"]), (Some(true), &json!(3)));
     bench.undo(&mut idle);
     assert_eq!(idle.effective, Some(false));
-    assert_eq!(bench.switch.rules().1, [own], "the rules of others stay");
+    assert_eq!(bench.switch.in_force(), [own], "the rules of others stay");
 }
 
 #[test]
 fn a_cut_whose_rules_went_away_is_not_proven() {
     let bench = Bench::new();
     let mut record = bench.inject("cut", Some("node1"), &[]).unwrap();
-    bench.switch.set(Vec::new()).unwrap();
+    bench.switch.remove(RuleOwner::Fault(record.id)).unwrap();
     undo(&bench, &mut record).unwrap();
     assert_eq!(record.effective, Some(false));
 }

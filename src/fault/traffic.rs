@@ -4,7 +4,7 @@
 use super::{FaultContext, Target, TrafficKind};
 use crate::error::Result;
 use crate::fabric::groups::{self, Direction, Flow};
-use crate::fabric::{ANY, Counters, Effect, Match, PortCounters, RuleCounters};
+use crate::fabric::{ANY, Counters, Effect, Match, PortCounters, Rule, RuleCounters, RuleOwner};
 use crate::verify::FaultRecord;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -53,28 +53,23 @@ impl Traffic {
     }
 }
 
-/// Ids of the rules that belong to a fault begin with this, and a colon.
-fn name(record: &FaultRecord) -> String {
-    format!("fault-{}", record.id)
-}
-
-pub(super) fn set(context: &dyn FaultContext, traffic: &Traffic, record: &mut FaultRecord) -> Result<()> {
-    let (_, mut rules) = context.fabric().rules();
+/// The rules of the fault of this number: it owns them.
+pub(super) fn rules(id: u64, traffic: &Traffic) -> Vec<Rule> {
     let Traffic {
         flows, matches, effect, ..
     } = traffic;
-    rules.extend(groups::rules(
-        &name(record),
-        flows,
-        matches,
-        effect,
-        traffic.seed.unwrap_or(0),
-    ));
-    let revision = context.fabric().set(rules)?;
+    let owner = RuleOwner::Fault(id).to_string();
+    groups::rules(&owner, flows, matches, effect, traffic.seed.unwrap_or(0))
+}
+
+pub(super) fn set(context: &dyn FaultContext, traffic: &Traffic, record: &mut FaultRecord) -> Result<()> {
+    let revision = context
+        .fabric()
+        .set(RuleOwner::Fault(record.id), rules(record.id, traffic))?;
     record.begin_us = context.journal().now_us();
     record.proof = json!({"revision": revision.0});
     // Told only where there are some: most hosts never drop a frame.
-    let before = host_drops(&context.fabric().counters(), flows);
+    let before = host_drops(&context.fabric().counters(), &traffic.flows);
     if before > 0 {
         record.proof["host_drops_before"] = json!(before);
     }
@@ -96,10 +91,11 @@ fn host_drops(counters: &Counters, flows: &[Flow]) -> u64 {
 /// Reads the counters: an impairment that changed no frame's fate has proved nothing.
 pub(super) fn count(context: &dyn FaultContext, kind: TrafficKind, traffic: &Traffic, record: &mut FaultRecord) {
     let counters = context.fabric().counters();
+    let owner = RuleOwner::Fault(record.id).to_string();
     let counted: Vec<(&Flow, Option<&RuleCounters>)> = traffic
         .flows
         .iter()
-        .map(|flow| (flow, counters.rule(&groups::rule_id(&name(record), flow))))
+        .map(|flow| (flow, counters.rule(&groups::rule_id(&owner, flow))))
         .collect();
     // Gone with a supervisor that died: what an earlier look saw stands.
     if counted.iter().all(|(_, counted)| counted.is_none()) {
@@ -168,17 +164,13 @@ pub(super) fn clear(
     traffic: &Traffic,
     record: &mut FaultRecord,
 ) -> Result<()> {
-    let prefix = format!("{}:", name(record));
-    let (_, rules) = context.fabric().rules();
-    let (ours, rest): (Vec<_>, Vec<_>) = rules.into_iter().partition(|r| r.id.starts_with(&prefix));
-    if ours.is_empty() {
+    if context.fabric().remove(RuleOwner::Fault(record.id))?.is_none() {
         if record.end_us.is_none() && record.effective.is_none() {
             record.effective = Some(false);
             record.proof["lost"] = json!("the rules were gone before the fault ended");
         }
         return Ok(());
     }
-    context.fabric().set(rest)?;
     // After the rules went, so that the last frame is counted: the fabric remembers what they had counted.
     count(context, kind, traffic, record);
     Ok(())

@@ -2,7 +2,8 @@
 
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Event, Journal, kind};
-use crate::fabric::Rule;
+use crate::fabric::{Rule, RuleOwner, RuleSets};
+use crate::fault;
 use crate::files::LabFiles;
 use crate::private;
 use crate::verify::FaultRecord;
@@ -16,7 +17,7 @@ pub struct ActiveFaults {
     pub next: u64,
     /// Faults in force.
     pub faults: Vec<FaultRecord>,
-    /// The fabric's rules.
+    /// The fabric's rules that a person set. Those of a fault are made from its record.
     pub rules: Vec<Rule>,
 }
 
@@ -26,25 +27,55 @@ impl ActiveFaults {
         let path = files.active_faults();
         match fs_err::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|e| e.to_string())
+                .and_then(|value| Self::read(value).map_err(|e| e.to_string()))
                 .map_err(|e| Error::Operation(Problem::new("read the faults in force").on(path.display()).observed(e))),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(e) => Err(e).tried("read the faults in force", path.display()),
         }
     }
 
-    /// Puts a fault on record, in place of an earlier state of it, with the rules as they are.
-    pub fn keep(&mut self, record: FaultRecord, rules: Vec<Rule>) {
+    /// What a checkpoint or a file has of them.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn read(value: serde_json::Value) -> serde_json::Result<Self> {
+        let mut read: Self = serde_json::from_value(value)?;
+        // Older builds wrote the rules of faults among the person's.
+        let owned: Vec<Rule> = read
+            .faults
+            .iter()
+            .filter_map(|f| fault::rules(f).ok())
+            .flatten()
+            .collect();
+        read.rules.retain(|rule| !owned.contains(rule));
+        Ok(read)
+    }
+
+    /// The rules that the fabric must have, each with its owner.
+    ///
+    /// # Errors
+    /// The record of a fault cannot be understood.
+    pub fn rule_sets(&self) -> Result<RuleSets> {
+        let mut sets = RuleSets::default();
+        sets.set(RuleOwner::Person, self.rules.clone());
+        for record in &self.faults {
+            sets.set(RuleOwner::Fault(record.id), fault::rules(record)?);
+        }
+        Ok(sets)
+    }
+
+    /// Puts a fault on record, in place of an earlier state of it.
+    pub fn keep(&mut self, record: FaultRecord) {
         match self.faults.iter_mut().find(|f| f.id == record.id) {
             Some(ours) => *ours = record,
             None => self.faults.push(record),
         }
-        self.rules = rules;
     }
 
-    /// Takes a fault off the record, with the rules as they are.
-    pub fn forget(&mut self, id: u64, rules: Vec<Rule>) {
+    /// Takes a fault off the record.
+    pub fn forget(&mut self, id: u64) {
         self.faults.retain(|f| f.id != id);
-        self.rules = rules;
     }
 
     /// Writes it, old or new, never half.
@@ -76,6 +107,61 @@ mod tests {
     use super::*;
     use crate::event::{Draft, Source};
     use serde_json::json;
+
+    fn fault(id: u64, pending: bool) -> FaultRecord {
+        let target = json!({"on": {"node": "node1"}, "paths": [{"network": "public", "from": "node1", "to": "*"}]});
+        FaultRecord {
+            id,
+            kind: "cut".into(),
+            target,
+            begin_us: 0,
+            end_us: None,
+            proof: json!({}),
+            effective: None,
+            pending,
+        }
+    }
+
+    fn mine() -> Rule {
+        let json = json!({"id": "mine", "network": "public", "from": "*", "to": "*", "effect": {"delay": "10 ms"}});
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn rules_come_back_to_their_owners() {
+        let faults = ActiveFaults {
+            next: 4,
+            faults: vec![fault(2, false), fault(4, true)],
+            rules: vec![mine()],
+        };
+        let sets = faults.rule_sets().unwrap();
+        assert_eq!(sets.of(RuleOwner::Person), [mine()]);
+        assert_eq!(sets.of(RuleOwner::Fault(2)), fault::rules(&fault(2, false)).unwrap());
+        assert_eq!(sets.of(RuleOwner::Fault(2))[0].id, "fault-2:public:node1>*");
+        // It was about to be made: it is not in force.
+        assert!(sets.of(RuleOwner::Fault(4)).is_empty());
+        let strange = FaultRecord {
+            kind: "melt".into(),
+            ..fault(5, false)
+        };
+        let unreadable = ActiveFaults {
+            faults: vec![strange],
+            ..ActiveFaults::default()
+        };
+        assert!(unreadable.rule_sets().is_err());
+    }
+
+    #[test]
+    fn what_an_older_build_wrote_of_a_faults_rules_is_the_faults() {
+        let older = ActiveFaults {
+            next: 2,
+            faults: vec![fault(2, false)],
+            rules: [vec![mine()], fault::rules(&fault(2, false)).unwrap()].concat(),
+        };
+        let read = ActiveFaults::read(serde_json::to_value(&older).unwrap()).unwrap();
+        assert_eq!(read.rules, [mine()]);
+        assert_eq!(read.rule_sets().unwrap().all(), older.rules);
+    }
 
     #[test]
     fn every_time_that_the_networks_were_dark_is_known_to_the_next_supervisor() {

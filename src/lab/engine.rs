@@ -3,6 +3,7 @@
 mod backends;
 mod boot;
 mod down;
+mod faults;
 mod restore;
 #[cfg(test)]
 mod tests;
@@ -19,15 +20,12 @@ use super::record::LabRecord;
 use crate::deploy;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source, kind};
-use crate::fabric::{self, CaptureFilter, ClientNet, Control, Fabric, FabricConfig, RingConfig};
-use crate::fault::{self, Fault, FaultContext};
+use crate::fabric::{CaptureFilter, ClientNet, Control, Fabric, FabricConfig, RingConfig, RuleSets};
 use crate::files::{Home, LabFiles};
-use crate::guest::{self, Remote};
+use crate::guest;
 use crate::hypervisor::{Domain, DomainState, Hypervisor};
 use crate::lock::lock;
-use crate::spec::Lab;
-use crate::verify::FaultRecord;
-use crate::wait::{Deadline, Probe, Slowness, wait_until};
+use crate::wait::{Deadline, Probe, wait_until};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -103,7 +101,7 @@ impl Engine {
         let record = Arc::new(record);
         let (since, mut outages) = super::active_faults::network_outages(&self.files.events(), &self.backends.journal);
         let active_faults = ActiveFaults::load(&self.files)?;
-        let fabric = self.start_fabric(&record, active_faults.rules.clone())?;
+        let fabric = self.start_fabric(&record, active_faults.rule_sets()?)?;
         {
             let mut state = self.state();
             state.active_faults = active_faults;
@@ -385,63 +383,12 @@ impl Engine {
         Ok(done)
     }
 
-    fn fault(&self, fault: &Fault) -> Result<FaultRecord> {
-        fault::inject(&self.view()?, fault)
-    }
-
-    /// Undoes one fault or all, the last one first; those that are undone are no longer in force.
-    fn heal(&self, id: Option<u64>) -> Result<Vec<FaultRecord>> {
-        let view = self.view()?;
-        let mut faults = self.state().active_faults.faults.clone();
-        if let Some(id) = id
-            && !faults.iter().any(|f| f.id == id)
-        {
-            return Err(Error::Usage(Problem::new("find the fault").on(id).observed(
-                match faults.as_slice() {
-                    [] => "no fault is in force".to_owned(),
-                    some => format!(
-                        "in force: {}",
-                        some.iter()
-                            .map(|f| format!("{} ({})", f.id, f.kind))
-                            .collect::<Vec<_>>()
-                            .join(", ")
-                    ),
-                },
-            )));
-        }
-        let mut healed = Vec::new();
-        let mut failed = None;
-        for record in faults.iter_mut().rev().filter(|f| id.is_none_or(|id| f.id == id)) {
-            match fault::undo(&view, record) {
-                Ok(()) => healed.push(record.clone()),
-                // The others are healed all the same.
-                Err(e) => failed = Some(e),
-            }
-        }
-        let mut state = self.state();
-        state
-            .active_faults
-            .faults
-            .retain(|f| !healed.iter().any(|h| h.id == f.id));
-        state.active_faults.rules = view.fabric.rules().1;
-        state.active_faults.save(&self.files)?;
-        failed.map_or(Ok(healed), Err)
-    }
-
-    fn rules(&self, rules: Vec<fabric::Rule>) -> Result<u64> {
-        let revision = self.fabric()?.set(rules.clone())?;
-        let mut state = self.state();
-        state.active_faults.rules = rules;
-        state.active_faults.save(&self.files)?;
-        Ok(revision.0)
-    }
-
     fn counters(&self) -> Result<Networks> {
         let fabric = self.fabric()?;
         let (revision, rules) = fabric.rules();
         Ok(Networks {
             revision,
-            rules,
+            rules: rules.all(),
             counters: fabric.counters(),
         })
     }
@@ -478,18 +425,8 @@ impl Engine {
         })
     }
 
-    fn view(&self) -> Result<View<'_>> {
-        let record = self.record()?;
-        Ok(View {
-            engine: self,
-            fabric: self.fabric()?,
-            hypervisor: self.hypervisor()?,
-            record,
-        })
-    }
-
     /// Lights the networks, on the UDP ports that the record names where it names some.
-    pub(super) fn start_fabric(&self, record: &LabRecord, rules: Vec<fabric::Rule>) -> Result<Fabric> {
+    pub(super) fn start_fabric(&self, record: &LabRecord, rules: RuleSets) -> Result<Fabric> {
         let config = FabricConfig {
             rules,
             ring: Some(RingConfig::at(self.files.ring())),
@@ -526,54 +463,4 @@ impl Drop for Answer {
 
 fn plain(value: impl serde::Serialize) -> Value {
     serde_json::to_value(value).expect("a result is plain data")
-}
-
-/// The supervisor, as an injector sees it.
-struct View<'a> {
-    engine: &'a Engine,
-    record: Arc<LabRecord>,
-    fabric: Arc<Fabric>,
-    hypervisor: Arc<dyn Hypervisor>,
-}
-
-impl FaultContext for View<'_> {
-    fn lab(&self) -> &Lab {
-        &self.record.desired.lab
-    }
-    fn hypervisor(&self) -> &dyn Hypervisor {
-        &*self.hypervisor
-    }
-    fn fabric(&self) -> &dyn Control {
-        &*self.fabric
-    }
-    fn remote(&self, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>> {
-        self.engine.channels.connect(&self.record, node, deadline)
-    }
-    fn restart_machine(&self, node: &str) -> Result<()> {
-        self.engine.channels.clock_jumped(node);
-        self.engine.create_machine(&self.record, node)
-    }
-    fn journal(&self) -> &Journal {
-        &self.engine.backends.journal
-    }
-    fn slowness(&self) -> Slowness {
-        self.record.desired.slowness
-    }
-    fn next_fault(&self) -> u64 {
-        let mut state = self.engine.state();
-        state.active_faults.next += 1;
-        state.active_faults.next
-    }
-    fn keep(&self, record: &FaultRecord) -> Result<()> {
-        let rules = self.fabric.rules().1;
-        let mut state = self.engine.state();
-        state.active_faults.keep(record.clone(), rules);
-        state.active_faults.save(&self.engine.files)
-    }
-    fn forget(&self, id: u64) -> Result<()> {
-        let rules = self.fabric.rules().1;
-        let mut state = self.engine.state();
-        state.active_faults.forget(id, rules);
-        state.active_faults.save(&self.engine.files)
-    }
 }

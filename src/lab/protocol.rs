@@ -109,9 +109,9 @@ pub enum Verb {
         /// Longest wait in milliseconds.
         within_ms: u64,
     },
-    /// Replaces the fabric's rules.
+    /// Puts a person's own rules in force in the fabric, in place of those that it had. The rules of faults stay.
     Rules {
-        /// The whole new set.
+        /// All of the person's.
         rules: Vec<Rule>,
     },
     /// The fabric's counters and rules: [`Networks`].

@@ -3,7 +3,7 @@ use crate::error::Error;
 use crate::event::Journal;
 use crate::fabric::frame::tests::ip_frame;
 use crate::fabric::lab::tests::{config, cut, machines};
-use crate::fabric::{Control, Fabric};
+use crate::fabric::{Control, Fabric, RuleOwner};
 use crate::wait::{Deadline, Probe, wait_until};
 use smoltcp::wire::IpProtocol;
 use std::process::Command;
@@ -74,7 +74,7 @@ fn a_capture_is_read_back_with_its_drops() {
     c.ring = Some(ring.clone());
     let f = Fabric::start(c, Journal::in_memory()).unwrap();
     let m = machines(&f);
-    f.set(vec![cut("r1", "node0", "node1")]).unwrap();
+    f.set(RuleOwner::Person, vec![cut("r1", "node0", "node1")]).unwrap();
     let filter = CaptureFilter {
         network: Some("net0".into()),
         node: None,

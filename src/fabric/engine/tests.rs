@@ -1,6 +1,6 @@
 use super::*;
 use crate::fabric::frame::tests::ip_frame;
-use crate::fabric::{Effect, Match, Rule};
+use crate::fabric::{Effect, Match, Rule, RuleOwner};
 use crate::units::{Percent, Span};
 use proptest::prelude::*;
 use smoltcp::wire::IpProtocol;
@@ -91,7 +91,8 @@ fn vlan_tags_pass_and_separate() {
 #[test]
 fn a_cut_has_its_direction() {
     let mut e = learned();
-    e.set(vec![rule("r", "a", "b", Effect::cut())], 0).unwrap();
+    e.set(RuleOwner::Person, vec![rule("r", "a", "b", Effect::cut())], 0)
+        .unwrap();
     assert_eq!(send(&mut e, 0, &frame_to(1, 0), 1), [0usize; 0]);
     assert_eq!(send(&mut e, 1, &frame_to(0, 1), 1), [0]);
     assert_eq!(send(&mut e, 0, &broadcast(0), 1), [2]);
@@ -99,6 +100,7 @@ fn a_cut_has_its_direction() {
     assert_eq!((c.rules[0].matched, c.rules[0].dropped), (2, 2));
     assert_eq!((c.ports[1].dropped_out, c.ports[0].dropped_in), (2, 0));
     e.set(
+        RuleOwner::Person,
         vec![
             rule("out", "a", "*", Effect::cut()),
             rule("in", "*", "a", Effect::cut()),
@@ -114,14 +116,15 @@ fn a_cut_has_its_direction() {
         [("r", 2)]
     );
     assert_eq!(c.ports[0].dropped_in, 1);
-    e.set(Vec::new(), 4).unwrap();
+    e.set(RuleOwner::Person, Vec::new(), 4).unwrap();
     assert_eq!(send(&mut e, 0, &frame_to(1, 0), 5), [1]);
 }
 
 #[test]
 fn a_cut_cable_teaches_nothing() {
     let mut e = learned();
-    e.set(vec![rule("r", "a", "*", Effect::cut())], 0).unwrap();
+    e.set(RuleOwner::Person, vec![rule("r", "a", "*", Effect::cut())], 0)
+        .unwrap();
     // b's address from a's port: unheard, so b stays where it is.
     send(&mut e, 0, &frame_to(2, 1), 1);
     assert_eq!(send(&mut e, 2, &frame_to(1, 2), 1), [1]);
@@ -136,6 +139,7 @@ fn a_match_spares_the_rest() {
         ..Match::default()
     };
     e.set(
+        RuleOwner::Person,
         vec![Rule {
             matches: smb,
             ..rule("r", "a", "b", Effect::cut())
@@ -166,7 +170,7 @@ fn delays_add_up_and_a_cut_takes_what_is_under_way() {
         ..Effect::default()
     };
     let delays = vec![rule("one", "a", "*", slow.clone()), rule("two", "*", "b", slow)];
-    e.set(delays.clone(), 0).unwrap();
+    e.set(RuleOwner::Person, delays.clone(), 0).unwrap();
     assert!(send(&mut e, 0, &frame_to(1, 0), 0).is_empty());
     assert!(send(&mut e, 0, &frame_to(2, 0), 0).is_empty());
     assert_eq!(e.next_due(), Some(100 * MS));
@@ -174,8 +178,12 @@ fn delays_add_up_and_a_cut_takes_what_is_under_way() {
     e.due(100 * MS, &mut out);
     assert_eq!(out.iter().map(|o| o.to).collect::<Vec<_>>(), [2]);
     assert_eq!(e.next_due(), Some(200 * MS));
-    e.set([delays, vec![rule("cut", "a", "b", Effect::cut())]].concat(), 150 * MS)
-        .unwrap();
+    e.set(
+        RuleOwner::Person,
+        [delays, vec![rule("cut", "a", "b", Effect::cut())]].concat(),
+        150 * MS,
+    )
+    .unwrap();
     assert_eq!(e.next_due(), None);
     let c = e.counters();
     assert_eq!(
@@ -191,7 +199,7 @@ fn held_frames_come_in_order_and_time_stands_still() {
         delay: Some(Span::millis(100)),
         ..Effect::default()
     };
-    e.set(vec![rule("slow", "a", "b", slow)], 0).unwrap();
+    e.set(RuleOwner::Person, vec![rule("slow", "a", "b", slow)], 0).unwrap();
     send(&mut e, 0, &frame_to(1, 0), 0);
     e.hold(10 * MS);
     let marked = |n: u8| ip_frame(mac_of(2), mac_of(0), IpProtocol::Udp, (9, 9), &[n]);
@@ -214,7 +222,7 @@ fn queues_and_held_frames_are_bounded_and_counted() {
         delay: Some(Span::secs(10)),
         ..Effect::default()
     };
-    e.set(vec![rule("slow", "a", "b", slow)], 0).unwrap();
+    e.set(RuleOwner::Person, vec![rule("slow", "a", "b", slow)], 0).unwrap();
     let big = [&frame_to(1, 0)[..14], &[0; 1500]].concat();
     let n = 2 * PORT_QUEUE / big.len();
     for _ in 0..n {
@@ -255,7 +263,7 @@ fn copies_and_damage_are_counted() {
         duplicate: all,
         ..Effect::default()
     };
-    e.set(vec![rule("r", "a", "*", e1)], 0).unwrap();
+    e.set(RuleOwner::Person, vec![rule("r", "a", "*", e1)], 0).unwrap();
     let f = frame_to(1, 0);
     let mut out = Vec::new();
     e.ingress(0, &f, 1, &mut out);
@@ -273,18 +281,18 @@ fn copies_and_damage_are_counted() {
 fn a_refused_set_changes_nothing() {
     let mut e = learned();
     let good = vec![rule("r", "a", "b", Effect::cut())];
-    let first = e.set(good.clone(), 0).unwrap();
+    let first = e.set(RuleOwner::Person, good.clone(), 0).unwrap();
     let bad = Rule {
         network: "nowhere".into(),
         ..rule("x", "a", "b", Effect::cut())
     };
     assert_eq!(
-        e.set(vec![rule("y", "*", "*", Effect::cut()), bad], 1)
+        e.set(RuleOwner::Person, vec![rule("y", "*", "*", Effect::cut()), bad], 1)
             .unwrap_err()
             .exit_code(),
         2
     );
-    assert_eq!(e.rules(), (first, good));
+    assert_eq!((e.rules().0, e.rules().1.all()), (first, good));
     assert_eq!(send(&mut e, 1, &frame_to(2, 1), 1), [2]);
 }
 
@@ -321,6 +329,7 @@ fn random_bytes_never_panic_the_switch() {
         ..Match::default()
     };
     e.set(
+        RuleOwner::Person,
         vec![
             rule("1", "*", "*", any),
             rule("2", "a", "b", plain),
@@ -388,7 +397,7 @@ proptest! {
                 if let Some((x, y)) = cut {
                     set.push(rule("cut", nodes[x], nodes[y], Effect::cut()));
                 }
-                e.set(set, now).unwrap();
+                e.set(RuleOwner::Person, set, now).unwrap();
             }
             let f = if to == 3 { broadcast(x) } else { frame_to(to, x) };
             let mut out = Vec::new();

@@ -1,7 +1,7 @@
 use super::*;
 use crate::event::Journal;
 use crate::fabric::transport::{Batch, PortTransport, Udp};
-use crate::fabric::{Control, Effect, Fabric, FabricConfig, Match, NetworkConfig, Rule};
+use crate::fabric::{Control, Effect, Fabric, FabricConfig, Match, NetworkConfig, Rule, RuleOwner};
 use crate::units::Percent;
 use crate::wait::{Probe, wait_until};
 use std::io::{Read, Write};
@@ -285,7 +285,7 @@ fn refused_silent_and_missing_hosts_are_told_apart() {
         effect: Effect::cut(),
         seed: 0,
     };
-    f.set(vec![silent]).unwrap();
+    f.set(RuleOwner::Person, vec![silent]).unwrap();
     let e = host
         .connect(to(25), Deadline::after(Duration::from_millis(200)))
         .unwrap_err();
@@ -344,7 +344,7 @@ fn many_connections_at_once_and_none_is_left() {
         effect: lossy,
         seed: 3,
     };
-    f.set(vec![rule]).unwrap();
+    f.set(RuleOwner::Person, vec![rule]).unwrap();
     let threads: Vec<_> = (0..48u8)
         .map(|n| {
             let host = host.clone();
@@ -364,7 +364,7 @@ fn many_connections_at_once_and_none_is_left() {
         t.join().unwrap();
     }
     assert!(f.counters().rules[0].dropped > 0);
-    f.set(Vec::new()).unwrap();
+    f.set(RuleOwner::Person, Vec::new()).unwrap();
     wait_until("close every connection", in_s(30), || {
         Ok(match connections(&host) {
             0 => Probe::Ready(()),

@@ -150,17 +150,17 @@ fn after_set_returned_nothing_crosses_the_cut() {
     let (f, m) = start(2, 1);
     m[0].send(Some(1), b"a");
     assert_eq!(m[1].next(), b"a");
-    let r = f.set(vec![cut("x", "node0", "node1")]).unwrap();
+    let r = f.set(RuleOwner::Person, vec![cut("x", "node0", "node1")]).unwrap();
     m[0].send(Some(1), b"b");
     m[1].send(Some(0), b"other direction");
     assert_eq!(m[0].next(), b"other direction");
     assert!(m[1].nothing());
     assert_eq!(f.rules().0, r);
-    assert!(f.set(Vec::new()).unwrap() > r);
+    assert!(f.set(RuleOwner::Person, Vec::new()).unwrap() > r);
     m[0].send(Some(1), b"c");
     assert_eq!(m[1].next(), b"c");
     assert_eq!(f.counters().retired[0].dropped, 1);
-    let e = f.set(vec![cut("x", "node0", "nobody")]).unwrap_err();
+    let e = f.set(RuleOwner::Person, vec![cut("x", "node0", "nobody")]).unwrap_err();
     assert_eq!(e.exit_code(), 2);
     assert!(
         e.problem()
@@ -175,7 +175,7 @@ fn after_set_returned_nothing_crosses_the_cut() {
 #[test]
 fn a_restart_keeps_ports_and_rules_and_a_stranger_is_named() {
     let (f, m) = start(2, 1);
-    f.set(vec![cut("x", "node0", "node1")]).unwrap();
+    f.set(RuleOwner::Person, vec![cut("x", "node0", "node1")]).unwrap();
     let (ports, rules) = (f.ports(), f.rules().1);
     drop(f);
     let mut again = config(2, 1);
@@ -207,16 +207,19 @@ fn a_delay_is_kept_and_held_frames_come_late_but_come() {
         delay: Some(Span::millis(50)),
         ..Effect::default()
     };
-    f.set(vec![Rule {
-        effect: slow,
-        ..cut("slow", "node0", "*")
-    }])
+    f.set(
+        RuleOwner::Person,
+        vec![Rule {
+            effect: slow,
+            ..cut("slow", "node0", "*")
+        }],
+    )
     .unwrap();
     let begin = Instant::now();
     m[0].send(Some(1), b"late");
     assert_eq!(m[1].next(), b"late");
     assert!(begin.elapsed() >= Duration::from_millis(50));
-    f.set(Vec::new()).unwrap();
+    f.set(RuleOwner::Person, Vec::new()).unwrap();
     f.hold();
     for n in 0..100 {
         m[0].send(Some(1), &[n]);
@@ -287,7 +290,7 @@ fn a_lab_that_makes_no_sense_is_refused() {
     c.ports[1].node = WORKSTATION.into();
     assert_eq!(Fabric::start(c, Journal::in_memory()).unwrap_err().exit_code(), 2);
     let mut c = config(2, 1);
-    c.rules.push(cut("x", "nobody", "*"));
+    c.rules.set(RuleOwner::Person, vec![cut("x", "nobody", "*")]);
     assert_eq!(Fabric::start(c, Journal::in_memory()).unwrap_err().exit_code(), 2);
 }
 
@@ -410,7 +413,7 @@ fn no_frame_crosses_a_cut_in_a_thousand_changes_under_traffic() {
         }
         for _ in 0..changes {
             let (rules, cut_it) = random_rules(&mut rng);
-            let revision = f.set(rules).unwrap();
+            let revision = f.set(RuleOwner::Person, rules).unwrap();
             drain();
             if cut_it {
                 cuts.insert(revision.0);

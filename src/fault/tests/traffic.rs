@@ -5,14 +5,14 @@ use crate::fabric::{Effect, Proto};
 
 /// The rules that the words make, each as network, flow, frames and effect.
 fn rules(bench: &Bench, kind: &str, on: Option<&str>, arguments: &[&str]) -> Vec<String> {
-    bench.inject(kind, on, arguments).unwrap();
+    let record = bench.inject(kind, on, arguments).unwrap();
     let shown = |r: &Rule| {
         let which = Some(r.matches.to_string()).filter(|m| !m.is_empty());
         let what: Vec<String> = which.into_iter().chain([r.effect.to_string()]).collect();
         format!("{}:{}>{} {}", r.network, r.from, r.to, what.join(" "))
     };
-    let shown = bench.switch.rules().1.iter().map(shown).collect();
-    bench.switch.set(Vec::new()).unwrap();
+    let shown = bench.switch.in_force().iter().map(shown).collect();
+    bench.switch.remove(RuleOwner::Fault(record.id)).unwrap();
     shown
 }
 
@@ -198,12 +198,12 @@ fn a_fault_took_effect_only_if_frames_met_what_it_is_about() {
         for (seen, effective) in [(proves, true), (does_not, false)] {
             let mut record = bench.inject(kind, on, arguments).unwrap();
             assert_eq!(record.effective, None);
-            let rule = bench.switch.rules().1.remove(0);
+            let rule = bench.switch.in_force().remove(0);
             bench.switch.counted.lock().unwrap().insert(rule.id, seen.clone());
             bench.undo(&mut record);
             assert_eq!(record.effective, Some(effective), "{kind} {}", record.proof);
             assert_eq!(record.proof["matched"].as_u64().unwrap_or(0), seen.matched);
-            assert!(bench.switch.rules().1.is_empty());
+            assert!(bench.switch.in_force().is_empty());
         }
     }
 }
@@ -222,7 +222,7 @@ fn what_the_host_dropped_on_the_path_is_told_apart() {
     };
     set(5, 0);
     let mut record = bench.inject("loss", Some("hub"), &["loss=1%"]).unwrap();
-    let rule = bench.switch.rules().1.remove(0);
+    let rule = bench.switch.in_force().remove(0);
     bench
         .switch
         .counted

@@ -217,7 +217,7 @@ fn pause(live: &Live<'_>, draft: &Draft, subjects: &mut [Subject<'_>]) -> Result
     let suspended = each(&running, |name| {
         live.hypervisor.suspend(name).map(|()| monotonic_us() - begin)
     });
-    let (_, rules) = live.fabric.rules();
+    let rules = live.fabric.rules().1.all();
     let counters = live.fabric.counters();
     let saved = suspended
         .iter()

@@ -40,7 +40,7 @@ pub struct Meta {
     pub skew_us: u64,
     /// From the first suspension's beginning until the last machine ran again, microseconds.
     pub pause_us: u64,
-    /// Rules of the networks.
+    /// Rules that the networks had at the cut. Those of the lab that comes back are made from [`Meta::active_faults`].
     pub rules: Vec<Rule>,
     /// Counters of the networks.
     pub counters: Counters,

@@ -187,13 +187,13 @@ impl Engine {
         }
         step.say("putting disks and keys in place");
         checkpoint::unpack(checkpoint, &self.files, &self.backends.qemu_img)?;
-        let fabric = self.start_fabric(&record, checkpoint.meta.rules.clone())?;
+        let active_faults = ActiveFaults::read(checkpoint.meta.active_faults.clone())
+            .map_err(|e| Error::Operation(Problem::new("read the faults in force").on(name).observed(e)))?;
+        let fabric = self.start_fabric(&record, active_faults.rule_sets()?)?;
         record.ports = fabric.ports();
         // A client that knocks before the machines are there shall be answered when they are.
         fabric.hold();
         let fabric = self.keep_fabric(fabric);
-        let active_faults: ActiveFaults = serde_json::from_value(checkpoint.meta.active_faults.clone())
-            .map_err(|e| Error::Operation(Problem::new("read the faults in force").on(name).observed(e)))?;
         active_faults.save(&self.files)?;
         self.set_active_faults(active_faults);
         let machines = record.desired.lab.nodes.iter().map(|node| {

@@ -4,6 +4,7 @@ use super::Engine;
 use crate::deploy;
 use crate::error::{Cause, Error, IoContext, Problem, Result};
 use crate::event::{Draft, Severity, Source, Step};
+use crate::fabric::RuleSets;
 use crate::hypervisor::DiskFormat;
 use crate::lab::cancel::Cancel;
 use crate::lab::checkpoint::Store;
@@ -165,7 +166,7 @@ impl Engine {
             restoring: None,
             desired: desired.clone(),
         };
-        let fabric = self.start_fabric(&record, Vec::new())?;
+        let fabric = self.start_fabric(&record, RuleSets::default())?;
         record.ports = fabric.ports();
         self.keep_fabric(fabric);
         self.keep(record).map(drop)

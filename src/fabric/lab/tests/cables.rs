@@ -84,7 +84,7 @@ fn frames_cross_and_a_restart_finds_the_machines_again() {
     let m = [folder.machine(0), folder.machine(1)];
     m[0].send(None, b"hello");
     assert_eq!(m[1].next().unwrap(), b"hello");
-    f.set(vec![cut("x", "node0", "node1")]).unwrap();
+    f.set(RuleOwner::Person, vec![cut("x", "node0", "node1")]).unwrap();
     let (ports, rules) = (f.ports(), f.rules().1);
     // Killed: its sockets stay.
     std::mem::forget(f);
@@ -95,7 +95,7 @@ fn frames_cross_and_a_restart_finds_the_machines_again() {
     m[0].send(Some(1), b"cut");
     m[1].send(Some(0), b"still");
     assert_eq!(m[0].next().unwrap(), b"still");
-    f.set(Vec::new()).unwrap();
+    f.set(RuleOwner::Person, Vec::new()).unwrap();
     m[0].send(Some(1), b"whole");
     assert_eq!(m[1].next().unwrap(), b"whole");
     // A machine that is switched off and on has another socket.

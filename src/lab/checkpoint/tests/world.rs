@@ -1,7 +1,7 @@
 //! A lab of fake machines with real disk files.
 
 use super::super::*;
-use crate::fabric::{Control, Counters, Revision, Rule};
+use crate::fabric::{Control, Counters, Revision, Rule, RuleOwner, RuleSets};
 use crate::files::{Home, LabFiles};
 use crate::guest::agent::Agents;
 use crate::guest::agent::tests::serve;
@@ -27,11 +27,14 @@ impl Wires {
 }
 
 impl Control for Wires {
-    fn set(&self, _: Vec<Rule>) -> crate::error::Result<Revision> {
+    fn set(&self, _: RuleOwner, _: Vec<Rule>) -> crate::error::Result<Revision> {
         Ok(Revision(1))
     }
-    fn rules(&self) -> (Revision, Vec<Rule>) {
-        (Revision(1), Vec::new())
+    fn remove(&self, _: RuleOwner) -> crate::error::Result<Option<Revision>> {
+        Ok(None)
+    }
+    fn rules(&self) -> (Revision, RuleSets) {
+        (Revision(1), RuleSets::default())
     }
     fn counters(&self) -> Counters {
         Counters {
