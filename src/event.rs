@@ -227,6 +227,11 @@ impl Journal {
         Self::with(monotonic_us(), 0, None, None)
     }
 
+    /// The same on the clock of another journal: its zero is where that one's is, as [`Journal::begin_us`] says.
+    pub fn in_memory_since(begin_us: u64) -> Self {
+        Self::with(begin_us, 0, None, None)
+    }
+
     /// Opens `path`, or begins it with a head line. A journal that was there goes on with its own clock and numbers; torn lines (the
     /// writer was killed, or its disk was full) are cut out, and an event says how many there were.
     pub fn open(path: &Path, seed: u64) -> Result<Self> {

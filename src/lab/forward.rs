@@ -21,8 +21,6 @@ pub(super) struct Forward(Arc<Shared>);
 
 struct Shared {
     journal: Journal,
-    /// What must be added to a time of the lab's journal to get one of the run's, in microseconds.
-    shift_us: i64,
     /// The number of the lab's next event.
     next: AtomicU64,
     stop: AtomicBool,
@@ -38,9 +36,9 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Forward {
-    /// Begins with the first event of the journal of `instance`.
-    pub fn begin(home: &Home, instance: &str, journal: Journal, shift_us: i64) -> Result<Self> {
-        let shared = Arc::new(Shared::new(journal, shift_us));
+    /// Begins with the first event of the journal of `instance`, on whose clock `journal` must be.
+    pub fn begin(home: &Home, instance: &str, journal: Journal) -> Result<Self> {
+        let shared = Arc::new(Shared::new(journal));
         let work = {
             let (shared, files) = (shared.clone(), home.lab(instance));
             move || shared.run(&files)
@@ -75,10 +73,9 @@ impl Drop for Forward {
 }
 
 impl Shared {
-    fn new(journal: Journal, shift_us: i64) -> Self {
+    fn new(journal: Journal) -> Self {
         Self {
             journal,
-            shift_us,
             next: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             hang_up: Mutex::default(),
@@ -133,7 +130,7 @@ impl Shared {
             kind: event.kind.clone(),
             id: event.id,
             severity: event.severity,
-            t_us: Some((event.t_us as i64 + self.shift_us).max(0) as u64),
+            t_us: Some(event.t_us),
             node_t_us: event.node_t_us,
             skew_us: event.skew_us,
             node_seq: event.node_seq,
@@ -218,7 +215,7 @@ mod tests {
             lock(&notes).push((e.kind.clone(), e.t_us));
             true
         });
-        let forward = Forward::begin(&home, "ccr@1", journal, -1000).unwrap();
+        let forward = Forward::begin(&home, "ccr@1", journal).unwrap();
         let deadline = || Deadline::after(Duration::from_secs(60));
         assert_eq!(supervisor(&files, &[event(0, "a"), event(1, "b")]), 0);
         forward.wait_for(2, deadline()).unwrap();
@@ -237,7 +234,7 @@ mod tests {
             kinds[..8],
             ["a", "b", gone, kind::ADOPTED, kind::GAP, "c", kind::GAP, "d"]
         );
-        assert_eq!(lock(&heard)[1].1, 1, "on the run's clock");
+        assert_eq!(lock(&heard)[1].1, 1001, "the time is what it was");
         let never = forward.wait_for(10, Deadline::after(Duration::ZERO)).unwrap_err();
         assert!(never.to_string().contains("event 9 of 10"), "{never}");
     }
@@ -249,7 +246,7 @@ mod tests {
         let files = home.lab("ccr@1");
         Home::private_dir(&home.runtime).unwrap();
         Home::private_dir(&files.run).unwrap();
-        let shared = Shared::new(Journal::in_memory(), 0);
+        let shared = Shared::new(Journal::in_memory());
         let gone = Arc::<AtomicBool>::default();
         let note = gone.clone();
         shared.journal.listen(move |e| {

@@ -128,8 +128,6 @@ pub struct MachineWorld {
     forward: Forward,
     /// How much the supervisor had heard of the nodes at the last look.
     heard: u64,
-    /// What must be added to a time of the lab's journal to get one of the run's, in microseconds.
-    shift_us: i64,
     interrupted: Arc<AtomicBool>,
     keep: bool,
     load: Option<Load>,
@@ -149,7 +147,9 @@ impl MachineWorld {
         interrupted: Arc<AtomicBool>,
         keep: bool,
     ) -> Result<Self> {
-        let journal = Journal::in_memory();
+        // Starts a supervisor where none runs: its journal is there then, and its clock is the run's.
+        let client = Client::find_or_start(home, instance)?;
+        let journal = Journal::in_memory_since(began(&home.lab(instance).events())?);
         let events = Arc::new(Mutex::new(Vec::new()));
         journal.listen({
             let events = events.clone();
@@ -158,10 +158,8 @@ impl MachineWorld {
                 true
             }
         });
-        let client = Client::find_or_start(home, instance)?;
-        let shift_us = began(&home.lab(instance).events())? as i64 - journal.begin_us() as i64;
         Ok(Self {
-            forward: Forward::begin(home, instance, journal.clone(), shift_us)?,
+            forward: Forward::begin(home, instance, journal.clone())?,
             heard: 0,
             home: home.clone(),
             instance: instance.to_owned(),
@@ -170,7 +168,6 @@ impl MachineWorld {
             ops: OpJournal::create(&folder.join(names::OPS), journal.clone())?,
             journal,
             events,
-            shift_us,
             interrupted,
             keep,
             load: None,
@@ -190,23 +187,10 @@ impl MachineWorld {
         self.client.get(verb)
     }
 
-    /// A time of the lab's journal on the run's clock.
-    fn on_our_clock(&self, t_us: u64) -> u64 {
-        (t_us as i64 + self.shift_us).max(0) as u64
-    }
-
-    /// A look with its times on the run's clock.
+    /// What a look saw.
     fn seen(&mut self, status: LabStatus) -> Observation {
         self.heard = status.heard;
-        let mut seen: Observation = status.into();
-        seen.t_us = self.now_us();
-        for view in seen.nodes.values_mut() {
-            view.moment = view.moment.map(|m| m.map(|us| self.on_our_clock(us)));
-        }
-        for (from, to) in &mut seen.network_outages {
-            (*from, *to) = (self.on_our_clock(*from), self.on_our_clock(*to));
-        }
-        seen
+        status.into()
     }
 
     /// Waits until everything that was seen of the lab is in the run's journal; what is missing in the end, in words.
@@ -218,13 +202,6 @@ impl MachineWorld {
             missing.push(e.to_string());
         }
         Ok(missing)
-    }
-
-    /// A record with its times on the run's clock.
-    fn on_run_clock(&self, mut record: FaultRecord) -> FaultRecord {
-        record.begin_us = self.on_our_clock(record.begin_us);
-        record.end_us = record.end_us.map(|t| self.on_our_clock(t));
-        record
     }
 
     fn endpoints(&self) -> Result<Endpoints> {
@@ -300,8 +277,7 @@ impl World for MachineWorld {
     }
 
     fn observe(&mut self, since_us: Option<u64>) -> Result<Observation> {
-        let on_its_clock = |us: u64| Look::since((us as i64 - self.shift_us).max(0) as u64);
-        let status: LabStatus = self.get(Verb::Status(since_us.map(on_its_clock)))?;
+        let status: LabStatus = self.get(Verb::Status(since_us.map(Look::since)))?;
         Ok(self.seen(status))
     }
 
@@ -328,8 +304,7 @@ impl World for MachineWorld {
     }
 
     fn inject(&mut self, fault: &Fault) -> Result<FaultRecord> {
-        let record = self.get(Verb::Fault(Box::new(fault.clone())))?;
-        Ok(self.on_run_clock(record))
+        self.get(Verb::Fault(Box::new(fault.clone())))
     }
 
     fn heal(&mut self, which: &Heal) -> Result<Vec<FaultRecord>> {
@@ -337,7 +312,7 @@ impl World for MachineWorld {
         let mut healed = Vec::new();
         for fault in status.faults.iter().rev().filter(|f| which.covers(f)) {
             let records: Vec<FaultRecord> = self.get(Verb::Heal { id: Some(fault.id) })?;
-            healed.extend(records.into_iter().map(|r| self.on_run_clock(r)));
+            healed.extend(records);
         }
         Ok(healed)
     }
@@ -396,24 +371,19 @@ impl World for MachineWorld {
         self.get::<Value>(Verb::KeepRing { to }).map(drop)
     }
 
-    fn finish(&mut self) -> Result<History> {
+    fn finish(&mut self, history: &mut History) -> Result<()> {
         self.stop_load()?;
         let dumps: Vec<Option<ccr_contract::dump::Dump>> = self.get(Verb::Dump)?;
-        let missing = self.caught_up()?;
+        history.missing = self.caught_up()?;
         // The last look: whether the networks were dark since the one before.
         let status: LabStatus = self.get(Verb::Status(None))?;
-        let leaks = self.leaks(&status)?;
-        let mut events = self.events.lock().expect("no listener panics").clone();
-        events.sort_by_key(|e| e.t_us);
-        Ok(History {
-            ops: self.ops.lines(),
-            dumps: dumps.into_iter().flatten().collect(),
-            events,
-            leaks: Some(leaks),
-            missing,
-            observations: vec![self.seen(status)],
-            ..History::default()
-        })
+        history.leaks = Some(self.leaks(&status)?);
+        history.observations.push(self.seen(status));
+        history.dumps = dumps.into_iter().flatten().collect();
+        history.ops = self.ops.lines();
+        history.events = std::mem::take(&mut *self.events.lock().expect("no listener panics"));
+        history.events.sort_by_key(|e| e.t_us);
+        Ok(())
     }
 }
 

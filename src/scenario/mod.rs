@@ -48,7 +48,7 @@ pub trait World {
     fn busy(&self) -> f64 {
         1.0
     }
-    /// Microseconds since the run's journal began.
+    /// Microseconds since the journal of the lab began: the clock of everything that a run leaves behind.
     fn now_us(&self) -> u64;
     /// Looks at every node. A node that does not answer is in it without a status; that is no error. What a node said of a time before
     /// `since_us` does not count; where that is absent, what was heard last does.
@@ -75,8 +75,8 @@ pub trait World {
     fn progress(&self) -> Progress;
     /// Puts an event of the runner into the run's journal.
     fn note(&mut self, draft: Draft);
-    /// The final reads and all that was journalled. Faults and observations that the runner made are its own to add.
-    fn finish(&mut self) -> Result<History>;
+    /// Adds to the run's history what the runner has not seen itself: the final reads, a last look, and all that was journalled.
+    fn finish(&mut self, history: &mut History) -> Result<()>;
     /// The scenario is over: what was made for it is removed. `passed`: no person will want to look at it.
     fn end(self: Box<Self>, passed: bool) -> Result<()>;
     /// Copies what passed the networks in the last minutes into the file `to`, where a world keeps that.

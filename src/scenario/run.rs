@@ -7,7 +7,7 @@ use super::{Action, Heal, Order, Scenario, Step, World};
 use crate::error::{Error, Problem, Result};
 use crate::event::{Draft, Severity, Source};
 use crate::units::Span;
-use crate::verify::{self, Check, Context, FaultRecord, History, HostSpeed, Observation, ScenarioReport, Verdict};
+use crate::verify::{self, Check, Context, History, HostSpeed, Observation, ScenarioReport, Verdict};
 use crate::wait::Slowness;
 use serde_json::json;
 use std::time::Duration;
@@ -36,10 +36,10 @@ pub fn run(world: &mut dyn World, scenario: &Scenario, seed: u64) -> Result<Run>
         roles: Roles::of(world.lab()),
         world,
         seed,
-        began_us,
-        observations: Vec::new(),
-        absences: Vec::new(),
-        faults: Vec::new(),
+        history: History {
+            from_us: began_us,
+            ..History::default()
+        },
         injected: 0,
         checks: Vec::new(),
         interrupted: false,
@@ -49,7 +49,8 @@ pub fn run(world: &mut dyn World, scenario: &Scenario, seed: u64) -> Result<Run>
         json!({"id": scenario.id, "title": scenario.title, "seed": seed}),
     );
     runner.steps(scenario);
-    let history = runner.end()?;
+    runner.end()?;
+    let history = std::mem::take(&mut runner.history);
     let context = Context::of(runner.world.lab(), runner.slowness());
     let mut report = verify::judge(
         scenario.judged(),
@@ -89,13 +90,9 @@ struct Runner<'a> {
     world: &'a mut dyn World,
     roles: Roles,
     seed: u64,
-    began_us: u64,
-    observations: Vec<Observation>,
-    /// When the scenario saw that no node serves, as it had expected.
-    absences: Vec<u64>,
-    /// Every fault; those that are still on have no end.
-    faults: Vec<FaultRecord>,
-    /// How many were made.
+    /// What the run leaves behind; faults that are still on have no end.
+    history: History,
+    /// How many faults were made.
     injected: u64,
     checks: Vec<Check>,
     interrupted: bool,
@@ -130,7 +127,7 @@ impl Runner<'_> {
             if !self.check("begin", "the lab is healthy", ready) {
                 return;
             }
-            if let Some(seen) = self.observations.last() {
+            if let Some(seen) = self.history.observations.last() {
                 self.roles.begin(seen);
             }
         }
@@ -221,7 +218,7 @@ impl Runner<'_> {
                     (_, []) => "injected".to_owned(),
                     (_, nodes) => format!("injected on {}", nodes.join(" and ")),
                 };
-                self.faults.push(record);
+                self.history.faults.push(record);
                 Ok(detail)
             }
             Action::Heal(which) => Ok(format!("{} undone", self.heal(which)?)),
@@ -229,7 +226,9 @@ impl Runner<'_> {
                 let shown = self.expect(expectation, *within)?;
                 if expectation.is_of_absence() {
                     // Met by the last look: no node serves, and that is as it should be.
-                    self.absences.extend(self.observations.last().map(|o| o.t_us));
+                    self.history
+                        .absences
+                        .extend(self.history.observations.last().map(|o| o.t_us));
                 }
                 Ok(shown)
             }
@@ -311,11 +310,11 @@ impl Runner<'_> {
 
     fn look(&mut self, since_us: Option<u64>) -> Result<Observation> {
         let seen = self.world.observe(since_us)?;
-        self.observations.push(seen.clone());
+        self.history.observations.push(seen.clone());
         if seen.serving().count() > 1 {
             // One of them may have said so a moment before the other did: what both say of the time after this look decides.
             let again = self.world.observe(Some(seen.t_us))?;
-            self.observations.push(again.clone());
+            self.history.observations.push(again.clone());
             return Ok(again);
         }
         Ok(seen)
@@ -330,16 +329,16 @@ impl Runner<'_> {
         let healed = self.world.heal(which)?;
         let count = healed.len();
         for record in healed {
-            match self.faults.iter_mut().find(|f| f.id == record.id) {
+            match self.history.faults.iter_mut().find(|f| f.id == record.id) {
                 Some(ours) => *ours = record,
-                None => self.faults.push(record),
+                None => self.history.faults.push(record),
             }
         }
         Ok(count)
     }
 
     /// Stops clients, undoes faults, waits until nothing is on its way, and takes the final reads.
-    fn end(&mut self) -> Result<History> {
+    fn end(&mut self) -> Result<()> {
         let stopped = self.world.stop_load();
         let healed = self.heal(&Heal::All);
         for (what, result) in [
@@ -367,26 +366,16 @@ impl Runner<'_> {
         if self.interrupted {
             return Err(Error::Interrupted);
         }
-        let mut history = match self.world.finish() {
-            Ok(history) => history,
+        match self.world.finish(&mut self.history) {
+            Ok(()) => {}
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             Err(e) => {
                 self.check("end", "the final reads", Err(e.into()));
-                History::default()
-            }
-        };
-        history.from_us = self.began_us;
-        history.faults.retain(|f| f.begin_us >= self.began_us);
-        history.observations.append(&mut self.observations);
-        history.absences.append(&mut self.absences);
-        history.observations.sort_by_key(|o| o.t_us);
-        for record in std::mem::take(&mut self.faults) {
-            if !history.faults.iter().any(|f| f.id == record.id) {
-                history.faults.push(record);
             }
         }
-        history.faults.sort_by_key(|f| f.id);
-        Ok(history)
+        self.history.observations.sort_by_key(|o| o.t_us);
+        self.history.faults.sort_by_key(|f| f.id);
+        Ok(())
     }
 
     fn note(&mut self, kind: &str, data: serde_json::Value) {

@@ -9,7 +9,7 @@ use ccr_contract::status::{ClusterState, Hub, Service, ServiceState, Status};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Everything that is known about a run, on one clock: microseconds since its journal began.
+/// Everything that is known about a run, on one clock: microseconds of the host's monotonic clock since the lab's journal began.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
     /// When the run began. Events before it are kept for what they say of the state that it began in, and not judged.
@@ -67,17 +67,6 @@ pub struct Moment {
     pub after_us: u64,
     /// When it was heard.
     pub heard_us: u64,
-}
-
-impl Moment {
-    /// The same on another clock.
-    #[must_use]
-    pub fn map(self, clock: impl Fn(u64) -> u64) -> Self {
-        Self {
-            after_us: clock(self.after_us),
-            heard_us: clock(self.heard_us),
-        }
-    }
 }
 
 impl NodeView {
