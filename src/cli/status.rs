@@ -5,8 +5,8 @@ use super::{Ended, output};
 use crate::fabric;
 use crate::files::Home;
 use crate::hypervisor::DomainState;
-use crate::lab::merged::{self, Merged};
-use crate::lab::protocol::{LabStatus, MachineStatus, Networks, Verb};
+use crate::lab::protocol::{LabStatus, MachineStatus, Networks, Verb, looks};
+use crate::verify::merged::{self, Merged};
 use std::fmt::Write;
 
 #[derive(Debug, clap::Args)]
@@ -78,8 +78,9 @@ fn render(s: &LabStatus) -> String {
             let _ = writeln!(out, "{} does not answer: {why}", m.node);
         }
     }
-    cluster(&mut out, &Merged::of(&s.machines));
-    let copies = merged::copies(&s.machines);
+    let looks = looks(&s.machines);
+    cluster(&mut out, &Merged::of(&looks));
+    let copies = merged::copies(&looks);
     if !copies.is_empty() {
         out += "\nCOPY       NODE       STATUS           COPY QUEUE  REPLAY QUEUE  GENERATED\n";
         for c in copies {
@@ -199,7 +200,7 @@ fn seconds(us: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::hypervisor::Accel;
-    use crate::lab::merged::sample::{machines, member};
+    use crate::lab::protocol::sample::{machines, member};
     use ccr_contract::status::{CopyStatus, ServiceState, WitnessHealth};
 
     fn shown(machines: Vec<MachineStatus>) -> String {

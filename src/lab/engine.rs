@@ -15,7 +15,7 @@ pub use backends::Backends;
 use super::active_faults::ActiveFaults;
 use super::cancel::Cancel;
 use super::channel::Channels;
-use super::protocol::{CaughtUp, LabStatus, Look, MachineStatus, Networks, Verb};
+use super::protocol::{CaughtUp, LabStatus, Look, MachineStatus, Networks, Verb, active, any_member, looks};
 use super::record::LabRecord;
 use crate::deploy;
 use crate::error::{Error, IoContext, Problem, Result};
@@ -25,6 +25,7 @@ use crate::files::{Home, LabFiles};
 use crate::guest;
 use crate::hypervisor::{Domain, DomainState, Hypervisor};
 use crate::lock::lock;
+use crate::verify;
 use crate::wait::{Deadline, Probe, wait_until};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -351,7 +352,7 @@ impl Engine {
             heard,
             unhealthy: match &record.restoring {
                 Some(from) => Some(super::saved::between(&self.instance, from, state.restoring)),
-                None => super::health::unhealthy(lab, &machines),
+                None => verify::unhealthy(lab, &looks(&machines)).into_iter().next(),
             },
             machines,
             faults: state.active_faults.faults.clone(),
@@ -400,8 +401,8 @@ impl Engine {
             Some(n) => n,
             None => {
                 status = self.status(Look::now())?;
-                super::health::active(&status.machines)
-                    .or_else(|| super::health::any_member(&status.machines))
+                active(&status.machines)
+                    .or_else(|| any_member(&status.machines))
                     .ok_or_else(|| {
                         Error::Operation(Problem::new("give the order").on(word).observed("no member answers"))
                     })?

@@ -9,9 +9,9 @@ use crate::event::Event;
 use crate::fabric::{CaptureFilter, Counters, Revision, Rule};
 use crate::fault::Fault;
 use crate::hypervisor::{self, Domain};
-use crate::spec::Node;
+use crate::spec::{Node, NodeRole};
 use crate::units::Name;
-use crate::verify::{Moment, NodeView, Observation};
+use crate::verify::{Merged, Moment, NodeLook, NodeView, Observation};
 use ccr_contract::status::Status;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -326,6 +326,7 @@ impl From<LabStatus> for Observation {
                 NodeView {
                     machine: m.domain,
                     status: m.runtime,
+                    error: m.runtime_error,
                     moment: m.moment,
                 },
             )
@@ -365,7 +366,39 @@ pub struct MachineStatus {
     pub runtime_error: Option<String>,
 }
 
+/// What was seen of the machines.
+pub fn looks(machines: &[MachineStatus]) -> Vec<NodeLook<'_>> {
+    machines.iter().map(MachineStatus::look).collect()
+}
+
+/// The member that serves and answers for itself; `None` where none does.
+pub fn active(machines: &[MachineStatus]) -> Option<&str> {
+    let looks = looks(machines);
+    let node = Merged::of(&looks).service()?.active.as_deref()?;
+    let answers = |m: &&MachineStatus| m.node == node && m.runtime.is_some();
+    machines.iter().find(answers).map(|m| m.node.as_str())
+}
+
+/// A member whose runtime answers.
+pub fn any_member(machines: &[MachineStatus]) -> Option<&str> {
+    machines
+        .iter()
+        .find(|m| m.role == Some(NodeRole::Member) && m.runtime.is_some())
+        .map(|m| m.node.as_str())
+}
+
 impl MachineStatus {
+    /// What was seen of it.
+    pub fn look(&self) -> NodeLook<'_> {
+        NodeLook {
+            node: &self.node,
+            role: self.role,
+            machine: self.domain,
+            status: self.runtime.as_ref(),
+            error: self.runtime_error.as_deref(),
+        }
+    }
+
     /// Of a machine of the lab's record, by what the hypervisor has and its runtime said until `now_us`.
     pub fn of(
         node: &Node,
@@ -399,8 +432,65 @@ impl MachineStatus {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod sample {
     use super::*;
+    use hypervisor::DomainState;
+
+    /// A healthy lab, node1 serving in epoch 3.
+    pub fn machines() -> Vec<MachineStatus> {
+        let lab = crate::verify::sample::lab();
+        let seen = crate::verify::sample::observation(&lab, 0, "node1", 5, 5);
+        let of = |n: &Node| MachineStatus {
+            domain: Some(DomainState::Running),
+            runtime: seen.nodes[n.name.as_str()].status.clone(),
+            ..MachineStatus::of(n, 1, &[], None, 0)
+        };
+        lab.nodes.iter().map(of).collect()
+    }
+
+    /// The machine of this name.
+    pub fn member<'a>(all: &'a mut [MachineStatus], name: &str) -> &'a mut MachineStatus {
+        all.iter_mut().find(|m| m.node == name).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sample::{machines, member};
+    use super::*;
+
+    #[test]
+    fn orders_go_to_whoever_serves_and_answers() {
+        let mut all = machines();
+        assert_eq!(active(&all), Some("node1"));
+        // What the other one last heard is no answer.
+        member(&mut all, "node1").runtime = None;
+        assert_eq!((active(&all), any_member(&all)), (None, Some("node2")));
+    }
+
+    #[test]
+    fn an_observation_has_all_that_was_seen_of_the_nodes() {
+        let mut all = machines();
+        let silent = member(&mut all, "node2");
+        (silent.runtime, silent.runtime_error) = (None, Some("no answer".into()));
+        let lab = crate::verify::sample::lab();
+        let status = LabStatus {
+            lab: "ccr".into(),
+            title: "x".into(),
+            accel: hypervisor::Accel::Tcg,
+            slowness: 1.0,
+            t_us: 7,
+            heard: 0,
+            machines: all.clone(),
+            faults: Vec::new(),
+            network_outages: Vec::new(),
+            unhealthy: None,
+        };
+        let seen = Observation::from(status);
+        let wrong = crate::verify::unhealthy(&lab, &seen.looks(&lab));
+        assert_eq!(wrong, crate::verify::unhealthy(&lab, &looks(&all)));
+        assert_eq!(wrong[0], "the runtime on node2 does not answer: no answer");
+    }
 
     #[test]
     fn requests_are_the_words_of_the_contract() {

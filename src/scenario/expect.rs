@@ -5,8 +5,8 @@ use super::roles::Roles;
 use crate::error::{Error, Problem, Result};
 use crate::hypervisor::DomainState;
 use crate::spec::{Lab, NodeRole};
-use crate::verify::Observation;
-use ccr_contract::status::{ClusterState, CopyStatus, Intent, MemberState, ServiceState, Status, WitnessHealth};
+use crate::verify::{Observation, unhealthy};
+use ccr_contract::status::{ClusterState, CopyStatus, Intent, ServiceState, Status};
 
 /// An expectation, and of whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,62 +198,16 @@ fn copies(seen: &Observation, wanted: CopyStatus, on: Option<&str>) -> (bool, St
     (!copies.is_empty() && copies.iter().all(|c| c.status == wanted), shown)
 }
 
-/// Every machine runs; of a lab with a runtime also: every node answers, every member is up and sees all others up, one
-/// serves, the witness is well, every copy is Healthy.
 fn healthy(lab: &Lab, seen: &Observation) -> (bool, String) {
-    let mut wrong = Vec::new();
-    for node in &lab.nodes {
-        let view = seen.nodes.get(node.name.as_str());
-        if !matches!(view.and_then(|v| v.machine), None | Some(DomainState::Running)) || view.is_none() {
-            wrong.push(format!("{} does not run", node.name));
-        } else if lab.runtime.is_some() && node.role.is_some() && view.is_none_or(|v| v.status.is_none()) {
-            wrong.push(format!("{} does not answer", node.name));
-        }
-    }
-    if lab.runtime.is_some() {
-        members(lab, seen, &mut wrong);
-        match seen.active() {
-            None => wrong.push("not exactly one member serves".to_owned()),
-            Some(active) => {
-                let (online, shown) = service(seen, ServiceState::Online, Some(active));
-                if !online {
-                    wrong.push(shown);
-                }
-                let (met, shown) = copies(seen, CopyStatus::Healthy, None);
-                if !met {
-                    wrong.push(shown);
-                }
-            }
-        }
-    }
-    if wrong.is_empty() {
-        (true, "healthy".to_owned())
-    } else {
-        (false, wrong.join("; "))
-    }
+    told(&unhealthy(lab, &seen.looks(lab)), "healthy")
 }
 
-fn members(lab: &Lab, seen: &Observation, wrong: &mut Vec<String>) {
-    for node in lab.with_role(NodeRole::Member) {
-        let status = seen.nodes.get(node.name.as_str()).and_then(|v| v.status.as_ref());
-        let Some(cluster) = status.and_then(|s| s.cluster.as_ref()) else {
-            continue;
-        };
-        if cluster.state != ClusterState::Up {
-            wrong.push(format!("{}: cluster {}", node.name, word(&cluster.state)));
-        }
-        for m in cluster.members.iter().filter(|m| m.state != MemberState::Up) {
-            wrong.push(format!("{} sees {} {}", node.name, m.name, word(&m.state)));
-        }
-        if let Some(w) = &cluster.witness
-            && w.health != WitnessHealth::Ok
-        {
-            wrong.push(format!("{}: witness {}", node.name, word(&w.health)));
-        }
-        for n in &cluster.networks {
-            let silent = n.paths.iter().filter(|p| p.up == Some(false));
-            wrong.extend(silent.map(|p| format!("{}: no heartbeats on {} {} → {}", node.name, n.name, p.from, p.to)));
-        }
+/// Whether nothing is wrong, and what is seen: all that is wrong, else that it is `well`.
+fn told(wrong: &[String], well: &str) -> (bool, String) {
+    if wrong.is_empty() {
+        (true, well.to_owned())
+    } else {
+        (false, wrong.join("; "))
     }
 }
 
@@ -274,11 +228,7 @@ fn drained(lab: &Lab, seen: &Observation) -> (bool, String) {
     if services().any(|s| s.redelivery_due) {
         wrong.push("a redelivery is due".to_owned());
     }
-    if wrong.is_empty() {
-        (true, "drained".to_owned())
-    } else {
-        (false, wrong.join("; "))
-    }
+    told(&wrong, "drained")
 }
 
 fn not_drained(status: &Status, active: Option<&str>, wrong: &mut Vec<String>) {

@@ -248,8 +248,7 @@ fn a_machine_without_a_domain_is_off() {
         let view = |m: MachineStatus| {
             let view = NodeView {
                 machine: m.domain,
-                status: m.runtime,
-                moment: m.moment,
+                ..NodeView::default()
             };
             (m.node, view)
         };
@@ -293,7 +292,7 @@ fn healthy_names_a_network_without_heartbeats() {
     }
     let (met, shown) = with(Some(false));
     assert!(
-        !met && shown.contains("node2: no heartbeats on private node1 → node2"),
+        !met && shown.contains("node2 has no heartbeats on private node1 → node2"),
         "{shown}"
     );
 }

@@ -3,6 +3,7 @@
 use super::{FaultRecord, OpKind, OpLine, Outcome};
 use crate::event::Event;
 use crate::hypervisor::DomainState;
+use crate::spec::{Lab, Node, NodeRole};
 use ccr_contract::dump::Dump;
 use ccr_contract::reply::By;
 use ccr_contract::status::{ClusterState, Hub, Service, ServiceState, Status};
@@ -55,6 +56,9 @@ pub struct NodeView {
     pub machine: Option<DomainState>,
     /// What the node says of itself; null where it did not answer.
     pub status: Option<Status>,
+    /// Why it did not answer, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// When that was so; null where it was asked in this look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moment: Option<Moment>,
@@ -69,6 +73,28 @@ pub struct Moment {
     pub heard_us: u64,
 }
 
+/// One node at one moment, borrowed from whoever looked.
+#[derive(Debug, Clone, Copy)]
+pub struct NodeLook<'a> {
+    /// Its name.
+    pub node: &'a str,
+    /// Its role in the lab.
+    pub role: Option<NodeRole>,
+    /// What the hypervisor says of the machine; none where it was not asked.
+    pub machine: Option<DomainState>,
+    /// What the node says of itself; none where it did not answer.
+    pub status: Option<&'a Status>,
+    /// Why it did not answer.
+    pub error: Option<&'a str>,
+}
+
+/// Whether who says this says that it serves by itself.
+pub(super) fn serves(s: &Status) -> bool {
+    s.service.as_ref().is_some_and(|v| {
+        v.active.as_deref() == Some(&s.node) && matches!(v.state, ServiceState::Online | ServiceState::PartiallyOnline)
+    })
+}
+
 impl NodeView {
     /// Its service group, as this node sees it.
     pub fn service(&self) -> Option<&Service> {
@@ -76,12 +102,7 @@ impl NodeView {
     }
     /// Whether this node says that it serves by itself.
     pub fn serves(&self) -> bool {
-        self.status.as_ref().is_some_and(|s| {
-            s.service.as_ref().is_some_and(|v| {
-                v.active.as_deref() == Some(&s.node)
-                    && matches!(v.state, ServiceState::Online | ServiceState::PartiallyOnline)
-            })
-        })
+        self.status.as_ref().is_some_and(serves)
     }
     /// Where it stands in the cluster.
     pub fn cluster_state(&self) -> Option<ClusterState> {
@@ -94,6 +115,20 @@ impl NodeView {
 }
 
 impl Observation {
+    /// The nodes of `lab` that were looked at, in its order.
+    pub fn looks(&self, lab: &Lab) -> Vec<NodeLook<'_>> {
+        let look = |node: &Node| {
+            let (name, view) = self.nodes.get_key_value(node.name.as_str())?;
+            Some(NodeLook {
+                node: name,
+                role: node.role,
+                machine: view.machine,
+                status: view.status.as_ref(),
+                error: view.error.as_deref(),
+            })
+        };
+        lab.nodes.iter().filter_map(look).collect()
+    }
     /// The statuses that were answered, by node.
     pub fn statuses(&self) -> impl Iterator<Item = (&str, &Status)> {
         self.nodes

@@ -2,14 +2,16 @@
 //!
 //! `history` is what a run left behind. `evidence` is what several checkers need of it; `takeover` has the changes of the
 //! active node. One file for each group of invariants judges it: `single` I1, `durability` I2 and I3, `once` I4 and I12,
-//! `bounds` I8. `presence` asks whether enough was seen; `judge` puts the verdict together. See docs/verify.md.
+//! `bounds` I8. `health` says what is wrong in one look, `merged` what all members say together. `presence` asks whether enough was seen; `judge` puts the verdict together. See docs/verify.md.
 
 mod bounds;
 mod durability;
 mod evidence;
 mod finding;
+mod health;
 mod history;
 mod judge;
+pub mod merged;
 mod once;
 mod ops;
 mod presence;
@@ -24,8 +26,10 @@ mod words;
 
 use bounds::SLACK;
 pub use evidence::{Context, Evidence};
+pub use health::unhealthy;
 pub use history::*;
 pub use judge::{Judged, check, forbidden, judge, measure};
+pub use merged::Merged;
 pub use ops::*;
 pub use takeover::{Takeover, takeovers};
 pub use verdict::*;

@@ -509,7 +509,7 @@ pub fn observation(lab: &Lab, t_us: u64, active: &str, generated: u64, inspected
             NodeView {
                 machine: Some(DomainState::Running),
                 status: Some(status),
-                moment: None,
+                ..NodeView::default()
             },
         );
     }

@@ -6,7 +6,7 @@ use crate::guest::agent::{Agents, Line};
 use crate::guest::ssh::Target;
 use crate::guest::{Command, Followed, Output, Remote};
 use crate::hypervisor::{DomainState, Fake};
-use crate::lab::merged::sample;
+use crate::lab::protocol::sample;
 use crate::lab::ways::Connector;
 use crate::lock::lock;
 use crate::spec::Lab;

@@ -1,6 +1,7 @@
 //! One truth from what all members say: each answers for itself, and for the others only what it last heard. Pure.
 
-use super::protocol::MachineStatus;
+use super::NodeLook;
+use super::history::serves;
 use crate::hypervisor::DomainState;
 use crate::spec::NodeRole;
 use ccr_contract::status::{Cluster, Copy, Service, ServiceState, Status, Witness};
@@ -15,17 +16,17 @@ pub struct Merged<'a> {
 }
 
 impl<'a> Merged<'a> {
-    /// Merges what the machines' runtimes say.
-    pub fn of(machines: &'a [MachineStatus]) -> Self {
-        let members = || machines.iter().filter(|m| m.role == Some(NodeRole::Member));
-        let said = || members().filter_map(|m| m.runtime.as_ref());
+    /// Merges what the members' runtimes say.
+    pub fn of(looks: &[NodeLook<'a>]) -> Self {
+        let members = || looks.iter().filter(|l| l.role == Some(NodeRole::Member));
+        let said = || members().filter_map(|l| l.status);
         let rank = |s: &&Status| (s.epoch, serves(s), s.service.is_some(), up(s));
         // Of equals the first: the order of the lab file.
         let by = said().reduce(|best, next| if rank(&next) > rank(&best) { next } else { best });
         let mut doubts = Vec::new();
         let service = by.and_then(|s| s.service.as_ref());
         if let (Some(by), Some(active)) = (by, service.and_then(|s| s.active.as_deref())) {
-            doubts.extend(members().find(|m| m.node == active).and_then(|m| absent(m, &by.node)));
+            doubts.extend(members().find(|l| l.node == active).and_then(|l| absent(l, &by.node)));
         }
         for other in said().filter(|s| Some(s.node.as_str()) != by.map(|b| b.node.as_str())) {
             match (&other.service, service) {
@@ -53,13 +54,6 @@ impl<'a> Merged<'a> {
     }
 }
 
-fn serves(s: &Status) -> bool {
-    s.service.as_ref().is_some_and(|v| {
-        let up = matches!(v.state, ServiceState::Online | ServiceState::PartiallyOnline);
-        up && v.active.as_deref() == Some(&s.node)
-    })
-}
-
 fn up(s: &Status) -> bool {
     use ccr_contract::status::ClusterState::Up;
     s.cluster.as_ref().is_some_and(|c| c.state == Up)
@@ -70,11 +64,11 @@ fn view(s: &Service) -> (ServiceState, Option<&str>) {
 }
 
 /// Why the machine that is said to serve cannot be asked itself.
-fn absent(m: &MachineStatus, by: &str) -> Option<String> {
-    match m.domain {
-        Some(DomainState::Running) if m.runtime.is_some() => None,
-        Some(DomainState::Running) => Some(format!("{} does not answer: {by} says so", m.node)),
-        state => Some(format!("{} is {}: {by} says so", m.node, power(state))),
+fn absent(look: &NodeLook<'_>, by: &str) -> Option<String> {
+    match look.machine {
+        None | Some(DomainState::Running) if look.status.is_some() => None,
+        None | Some(DomainState::Running) => Some(format!("{} does not answer: {by} says so", look.node)),
+        state => Some(format!("{} is {}: {by} says so", look.node, power(state))),
     }
 }
 
@@ -84,10 +78,10 @@ pub fn power(state: Option<DomainState>) -> String {
 }
 
 /// Each copy once: both members speak of it, and the one that has it knows best.
-pub fn copies(machines: &[MachineStatus]) -> Vec<&Copy> {
-    let said = machines.iter().filter_map(|m| m.runtime.as_ref());
+pub fn copies<'a>(looks: &[NodeLook<'a>]) -> Vec<&'a Copy> {
+    let said = looks.iter().filter_map(|l| l.status);
     let told = said.flat_map(|r| r.copies.iter().map(move |c| (r, c)));
-    let mut copies: Vec<(bool, &Copy)> = Vec::new();
+    let mut copies: Vec<(bool, &'a Copy)> = Vec::new();
     for (status, copy) in told {
         let own = status.node == copy.node;
         let mut known = copies.iter_mut();
@@ -130,42 +124,28 @@ pub fn witness_in_force(w: &Witness) -> Option<(&str, String)> {
 }
 
 #[cfg(test)]
-pub(crate) mod sample {
-    use super::*;
-
-    /// A healthy lab, node1 serving in epoch 3.
-    pub fn machines() -> Vec<MachineStatus> {
-        let lab = crate::verify::sample::lab();
-        let seen = crate::verify::sample::observation(&lab, 0, "node1", 5, 5);
-        let of = |n: &crate::spec::Node| MachineStatus {
-            domain: Some(DomainState::Running),
-            runtime: seen.nodes[n.name.as_str()].status.clone(),
-            ..MachineStatus::of(n, 1, &[], None, 0)
-        };
-        lab.nodes.iter().map(of).collect()
-    }
-
-    /// The machine of this name.
-    pub fn member<'a>(all: &'a mut [MachineStatus], name: &str) -> &'a mut MachineStatus {
-        all.iter_mut().find(|m| m.node == name).unwrap()
-    }
-}
-
-#[cfg(test)]
 mod tests {
-    use super::sample::{machines, member};
     use super::*;
+    use crate::verify::{Observation, sample};
     use ccr_contract::status::{ClusterState, Path, WitnessHealth, WitnessProbe};
 
-    fn service<'a>(all: &'a mut [MachineStatus], name: &str) -> &'a mut Service {
-        let status = member(all, name).runtime.as_mut().unwrap();
-        status.service.as_mut().unwrap()
+    /// A healthy lab, node1 serving in epoch 3.
+    fn healthy() -> Observation {
+        sample::observation(&sample::lab(), 0, "node1", 5, 5)
+    }
+
+    fn status<'a>(all: &'a mut Observation, name: &str) -> &'a mut Status {
+        all.nodes.get_mut(name).unwrap().status.as_mut().unwrap()
+    }
+
+    fn service<'a>(all: &'a mut Observation, name: &str) -> &'a mut Service {
+        status(all, name).service.as_mut().unwrap()
     }
 
     #[test]
     fn members_that_agree_have_one_truth() {
-        let all = machines();
-        let merged = Merged::of(&all);
+        let (lab, all) = (sample::lab(), healthy());
+        let merged = Merged::of(&all.looks(&lab));
         assert_eq!(merged.service().unwrap().active.as_deref(), Some("node1"));
         assert!(merged.doubts.is_empty(), "{:?}", merged.doubts);
         assert!(Merged::of(&[]).service().is_none());
@@ -174,9 +154,9 @@ mod tests {
     #[test]
     fn who_serves_knows_best_and_a_newer_epoch_knows_better() {
         // K23: node2 serves clients, node1 has it as failed; both in epoch 4.
-        let mut all = machines();
+        let (lab, mut all) = (sample::lab(), healthy());
         for name in ["node1", "node2"] {
-            member(&mut all, name).runtime.as_mut().unwrap().epoch = 4;
+            status(&mut all, name).epoch = 4;
             *service(&mut all, name) = Service {
                 state: if name == "node2" {
                     ServiceState::Online
@@ -187,33 +167,36 @@ mod tests {
                 ..service(&mut all, name).clone()
             };
         }
-        let merged = Merged::of(&all);
+        let merged = Merged::of(&all.looks(&lab));
         assert_eq!(merged.service().unwrap().active.as_deref(), Some("node2"));
         assert_eq!(merged.doubts, ["node1 has it as Failed on nobody, epoch 4"]);
         // One that came back from another life says what was so in an older epoch.
-        member(&mut all, "node1").runtime.as_mut().unwrap().epoch = 5;
-        assert_eq!(Merged::of(&all).service().unwrap().state, ServiceState::Failed);
+        status(&mut all, "node1").epoch = 5;
+        assert_eq!(
+            Merged::of(&all.looks(&lab)).service().unwrap().state,
+            ServiceState::Failed
+        );
     }
 
     #[test]
     fn a_machine_that_is_off_or_silent_serves_by_hearsay_only() {
-        let mut all = machines();
-        *member(&mut all, "node1") = MachineStatus {
-            domain: Some(DomainState::Off),
-            runtime: None,
-            ..member(&mut all, "node1").clone()
-        };
+        let (lab, mut all) = (sample::lab(), healthy());
+        let view = all.nodes.get_mut("node1").unwrap();
+        (view.machine, view.status) = (Some(DomainState::Off), None);
         let other = service(&mut all, "node2");
         (other.state, other.active) = (ServiceState::Online, Some("node1".into()));
-        assert_eq!(Merged::of(&all).doubts, ["node1 is off: node2 says so"]);
-        member(&mut all, "node1").domain = Some(DomainState::Running);
-        assert_eq!(Merged::of(&all).doubts, ["node1 does not answer: node2 says so"]);
+        assert_eq!(Merged::of(&all.looks(&lab)).doubts, ["node1 is off: node2 says so"]);
+        all.nodes.get_mut("node1").unwrap().machine = Some(DomainState::Running);
+        assert_eq!(
+            Merged::of(&all.looks(&lab)).doubts,
+            ["node1 does not answer: node2 says so"]
+        );
     }
 
     #[test]
     fn silent_paths_and_a_failed_witness_have_names() {
-        let mut all = machines();
-        let status = member(&mut all, "node1").runtime.as_mut().unwrap();
+        let mut all = healthy();
+        let status = status(&mut all, "node1");
         let cluster = status.cluster.as_mut().unwrap();
         assert!(silent_paths(cluster).is_empty());
         let path = |from: &str, to: &str, up| Path {
