@@ -2,6 +2,7 @@
 
 use crate::io::{AddressKind, Boot, DiskAction, Effect, Now, OpId, Reply, ReqId, WitnessAction};
 use crate::planted::{self, Bug};
+use crate::rng::Rng;
 use ccr_contract::event::{EventKind, NodeEvent, Severity};
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ pub struct Ctx<P> {
     pending: BTreeMap<OpId, P>,
     next_op: u64,
     next_event: u64,
-    random: u64,
+    random: Rng,
     wake: Option<u64>,
     planted: Option<Bug>,
     /// How long nothing was handed in, by the clock that saw more of it.
@@ -30,7 +31,7 @@ impl<P> Ctx<P> {
             pending: BTreeMap::new(),
             next_op: 1,
             next_event: 0,
-            random: boot.entropy,
+            random: Rng::from_state(boot.entropy),
             wake: None,
             planted: boot.planted,
             rest_us: 0,
@@ -81,13 +82,9 @@ impl<P> Ctx<P> {
         self.now.boot_us + ms * 1000
     }
 
-    /// Random bits (splitmix64).
+    /// Random bits.
     pub fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.random.bits()
     }
 
     /// Adds an effect.

@@ -1,7 +1,7 @@
 //! Cluster continuous replication as pure state machines: inputs in, effects out ([`io`]). Time and the order of
 //! completions are inputs; the same core runs in the daemon and in the deterministic simulator.
 //!
-//! Imports run downwards: record, command, chain, mailbox ← wire, io ← op ← ctx ← links ← cluster | store ← replication ←
+//! Imports run downwards: record, command, chain, mailbox, rng ← wire, io ← op ← ctx ← links ← cluster | store ← replication ←
 //! member | transport ← sim.
 
 pub mod chain;
@@ -17,6 +17,7 @@ pub mod op;
 pub mod planted;
 pub mod record;
 pub mod replication;
+pub mod rng;
 pub mod sim;
 pub mod store;
 pub mod transport;

@@ -6,6 +6,7 @@ use ccr_contract::status::{CopyStatus, Intent, ServiceState};
 use ccr_core::chain::{ChainLink, Stream};
 use ccr_core::command::Command;
 use ccr_core::record::{EpochOwner, PersistentState, Record, RecordId};
+use ccr_core::rng::Rng;
 use ccr_core::store::log::{self, FileKind, Header, Label};
 use ccr_core::store::{Checkpoint, SourceState};
 use ccr_core::transport::Head;
@@ -17,59 +18,48 @@ fn inputs() -> u64 {
         .map_or(20_000, |n| n.parse().expect("FAILOVERLAB_FUZZ is a number"))
 }
 
-/// splitmix64: the same inputs in every run.
-struct Rng(u64);
-
-impl Rng {
-    fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    fn below(&mut self, n: usize) -> usize {
-        (self.bits() % n.max(1) as u64) as usize
-    }
+/// A number below `n`, and 0 where there is none.
+fn below(rng: &mut Rng, n: usize) -> usize {
+    (rng.bits() % n.max(1) as u64) as usize
 }
 
 /// Damages a sample in up to six places.
 fn damage(rng: &mut Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
-    let mut b = corpus[rng.below(corpus.len())].clone();
-    for _ in 0..rng.below(7) {
-        let at = rng.below(b.len());
-        match rng.below(9) {
+    let mut b = corpus[below(rng, corpus.len())].clone();
+    for _ in 0..below(rng, 7) {
+        let at = below(rng, b.len());
+        match below(rng, 9) {
             0 => b.truncate(at),
-            1 if !b.is_empty() => b[at] ^= 1 << rng.below(8),
+            1 if !b.is_empty() => b[at] ^= 1 << below(rng, 8),
             2 if !b.is_empty() => b[at] = rng.bits() as u8,
             3 => b.insert(at, rng.bits() as u8),
             // A length that promises far more, or less, than there is.
             4 if b.len() >= at + 4 => {
-                let n = [0, 1, 0x7fff_ffff, u32::MAX, 1 << 20][rng.below(5)];
-                b[at..at + 4].copy_from_slice(&if rng.below(2) == 0 {
+                let n = [0, 1, 0x7fff_ffff, u32::MAX, 1 << 20][below(rng, 5)];
+                b[at..at + 4].copy_from_slice(&if below(rng, 2) == 0 {
                     n.to_le_bytes()
                 } else {
                     n.to_be_bytes()
                 });
             }
             5 => {
-                let other = &corpus[rng.below(corpus.len())];
-                let from = rng.below(other.len());
+                let other = &corpus[below(rng, corpus.len())];
+                let from = below(rng, other.len());
                 b.truncate(at);
                 b.extend_from_slice(&other[from..]);
             }
             6 => {
-                let part = b[at..(at + rng.below(40)).min(b.len())].to_vec();
-                let to = rng.below(b.len());
+                let part = b[at..(at + below(rng, 40)).min(b.len())].to_vec();
+                let to = below(rng, b.len());
                 b.splice(to..to, part);
             }
             7 => {
-                let n = b"-9999999999999999999999".len().min(rng.below(24));
+                let n = b"-9999999999999999999999".len().min(below(rng, 24));
                 b.splice(at..at, b"-9999999999999999999999"[..n].iter().copied());
             }
             _ => b.extend(std::iter::repeat_n(
-                [0, b'[', b'{', b'"', 0xff][rng.below(5)],
-                rng.below(300),
+                [0, b'[', b'{', b'"', 0xff][below(rng, 5)],
+                below(rng, 300),
             )),
         }
     }
@@ -81,7 +71,7 @@ fn fuzz(corpus: &[Vec<u8>], decode: impl Fn(&[u8]) -> Result<usize, String>) {
     for sample in corpus {
         assert!(decode(sample).is_ok(), "the corpus itself: {:?}", decode(sample));
     }
-    let (mut rng, mut understood) = (Rng(7), 0);
+    let (mut rng, mut understood) = (Rng::from_state(7), 0);
     for n in 0..inputs() {
         let input = damage(&mut rng, corpus);
         match decode(&input) {

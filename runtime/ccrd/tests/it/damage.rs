@@ -4,35 +4,24 @@
 use crate::cluster::Cluster;
 use crate::failover::{Load, SETTINGS, SOON, healthy, other};
 use crate::files;
+use ccr_core::rng::Rng;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Marsaglia's xorshift64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
-
 /// Flips a bit of one of a node's files; which.
-fn flip(cluster: &Cluster, node: &str, dice: &mut Dice) -> String {
+fn flip(cluster: &Cluster, node: &str, dice: &mut Rng) -> String {
     let mut files = files::below(&cluster.data(node));
     files.retain(|f| f.metadata().is_ok_and(|m| m.len() > 0));
-    let file = &files[dice.roll(files.len() as u64) as usize];
+    let file = &files[dice.range(0, files.len() as u64) as usize];
     let mut bytes = std::fs::read(file).expect("the file");
     // Half of them at the beginning, where most of what is not zero lies.
-    let among = if dice.roll(2) == 0 {
+    let among = if dice.range(0, 2) == 0 {
         bytes.len()
     } else {
         bytes.len().min(256)
     };
-    let at = dice.roll(among as u64) as usize;
-    bytes[at] ^= 1 << dice.roll(8);
+    let at = dice.range(0, among as u64) as usize;
+    bytes[at] ^= 1 << dice.range(0, 8);
     std::fs::write(file, bytes).expect("the file");
     format!("byte {at} of {}", file.display())
 }
@@ -85,7 +74,7 @@ fn damage(rounds: u32, seed: u64) {
     let Some(mut cluster) = Cluster::start(SETTINGS) else {
         return;
     };
-    let mut dice = Dice(seed.max(1));
+    let mut dice = Rng::new(seed.max(1));
     let mut active = cluster.until("the service is online", SOON, Cluster::active);
     cluster.until("the copy is healthy", SOON, |c| healthy(c, other(active)));
     let load = Load::start(&cluster, 8 << 10, Duration::from_millis(40));

@@ -3,6 +3,7 @@
 use crate::cluster::{Cluster, NODES};
 use crate::samba::Samba;
 use ccr_contract::status::{CopyStatus, WitnessHealth};
+use ccr_core::rng::Rng;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -313,14 +314,8 @@ fn faults(rounds: u32, seed: u64) {
     let Some(mut cluster) = Cluster::start(SETTINGS) else {
         return;
     };
-    let mut dice = seed.max(1);
-    let mut roll = |sides: u64| {
-        // Marsaglia's xorshift64.
-        dice ^= dice << 13;
-        dice ^= dice >> 7;
-        dice ^= dice << 17;
-        dice % sides
-    };
+    let mut dice = Rng::new(seed);
+    let mut roll = |sides: u64| dice.range(0, sides);
     let ready = |cluster: &Cluster| {
         let active = cluster.until("the service is online", SOON, Cluster::active);
         cluster.until("the copy is healthy", SOON, |c| healthy(c, other(active)));

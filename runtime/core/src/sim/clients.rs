@@ -2,9 +2,9 @@
 
 use super::GENERATION_BYTES;
 use super::plan::Plan;
-use super::rng::Rng;
 use super::world::{CLIENTS, PUBLIC, SimEvent, Waiter, World};
 use crate::io::{ClientRequest, Reply};
+use crate::rng::Rng;
 use crate::store::log;
 use ccr_contract::reply::By;
 

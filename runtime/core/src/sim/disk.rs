@@ -1,8 +1,8 @@
 //! A disk that keeps the order of operations, takes time, loses what was not flushed when the power goes, and tears.
 
-use super::rng::Rng;
 use crate::cluster::CLUSTER_FILE;
 use crate::io::{DiskAction, DiskResult, OpId};
+use crate::rng::Rng;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 

@@ -4,8 +4,8 @@ use super::MEMBERS;
 use super::disk::{How, Kind, Unreadable};
 use super::machine::Pause;
 use super::plan::{Direction, Plan, Step, Then, Times, WINDOW_US, What, Who, usual_drift};
-use super::rng::Rng;
 use crate::command::{Command, GroupName};
+use crate::rng::Rng;
 use ccr_contract::config::Dial;
 
 /// In how many of a hundred seeds a run is harsher in this way. What has come to stay is above 0; 0 is a draw that waits for

@@ -1,11 +1,11 @@
 //! The machines of a run: power, pauses, clocks, and the lives of their daemons.
 
 use super::disk::Disk;
-use super::rng::Rng;
 use super::streams::STREAM_DIES_US;
 use super::world::{PUBLIC, SimEvent, World};
 use crate::io::{Boot, Input, Node, Now};
 use crate::node;
+use crate::rng::Rng;
 use ccr_contract::config::Config;
 use serde::{Deserialize, Serialize};
 

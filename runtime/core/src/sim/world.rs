@@ -3,11 +3,11 @@
 use super::check::Checks;
 use super::clients::Workload;
 use super::machine::{Machine, Moment};
-use super::rng::Rng;
 use super::share::Share;
 use super::streams::{Answered, Stream};
 use super::truth::Truths;
 use crate::io::{Input, OpId, ReqId, WitnessAction};
+use crate::rng::Rng;
 use ccr_contract::config::Config;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};

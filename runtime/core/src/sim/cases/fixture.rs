@@ -12,11 +12,11 @@
 use super::super::clients::{Kind, Outcome as Ended};
 use super::super::disk::{Disk, Rule};
 use super::super::plan::Plan;
-use super::super::rng::Rng;
 use super::super::world::{PRIVATE, PUBLIC, SimEvent, World};
 use super::super::{CONVERGENCE_US, WORKLOAD_AT_US, configs};
 use crate::command::Command;
 use crate::io::{DiskAction, DiskResult};
+use crate::rng::Rng;
 use ccr_contract::status::Status;
 
 /// The hub's place among the machines.

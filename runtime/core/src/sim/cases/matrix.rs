@@ -2,8 +2,8 @@
 
 use super::super::clients::Kind as Operation;
 use super::super::disk::{How, Kind, Unreadable};
-use super::super::rng::Rng;
 use super::fixture::{HUB, Lab};
+use crate::rng::Rng;
 use ccr_contract::status::CopyStatus;
 
 /// What became of a file before its node starts.

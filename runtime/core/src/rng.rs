@@ -1,4 +1,4 @@
-//! Random numbers of a run: one seed, one history.
+//! Random numbers: those of a node, from what the shell gives it, and those of a simulated run: one seed, one history.
 
 /// splitmix64.
 #[derive(Debug, Clone)]
@@ -8,6 +8,10 @@ impl Rng {
     /// The stream of this seed.
     pub fn new(seed: u64) -> Self {
         Self(seed ^ 0x5bf0_3635_dcf3_9a21)
+    }
+    /// The stream that begins in this state.
+    pub fn from_state(state: u64) -> Self {
+        Self(state)
     }
     /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
