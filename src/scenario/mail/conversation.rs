@@ -5,6 +5,7 @@ use super::reply::{Nonsense, shown};
 use crate::verify::Outcome;
 use crate::wait::Deadline;
 use ccr_contract::reply::By;
+use ccr_contract::reply::ReplyLine;
 use std::io;
 
 /// What a conversation wants next.
@@ -116,19 +117,12 @@ impl Replies {
     /// The next whole reply.
     pub fn next(&mut self) -> Result<Option<Reply>, Nonsense> {
         while let Some(line) = self.lines.next()? {
-            let digits = line.get(..3).filter(|d| d.iter().all(u8::is_ascii_digit));
-            let code = digits.and_then(|d| std::str::from_utf8(d).ok()?.parse::<u16>().ok());
-            let more = match line.get(3) {
-                None | Some(b' ') => false,
-                Some(b'-') => true,
-                Some(_) => return Err(Nonsense(format!("no reply: {}", shown(line)))),
-            };
-            let code = code
-                .filter(|c| (200..600).contains(c) && self.code.is_none_or(|first| first == *c))
-                .ok_or_else(|| Nonsense(format!("no reply: {}", shown(line))))?;
+            let read = ReplyLine::parse(line)
+                .filter(|l| (200..600).contains(&l.code) && self.code.is_none_or(|first| first == l.code));
+            let ReplyLine { code, last, text } = read.ok_or_else(|| Nonsense(format!("no reply: {}", shown(line))))?;
             self.code = Some(code);
-            self.text.push(shown(line.get(4..).unwrap_or_default()));
-            if !more {
+            self.text.push(shown(text));
+            if last {
                 let text = std::mem::take(&mut self.text).join(" ");
                 self.code = None;
                 return Ok(Some(Reply { code, text }));

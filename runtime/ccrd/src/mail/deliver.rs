@@ -2,6 +2,7 @@
 
 use super::Limits;
 use super::wire::{Broken, Line, Wire, printable, stuffed};
+use ccr_contract::reply::ReplyLine;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -167,7 +168,8 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, during: &
                 seen: "an overlong line".into(),
             });
         };
-        let Some((code, last, rest)) = printable(&bytes).and_then(parse) else {
+        let reply = printable(&bytes).and_then(|line| ReplyLine::parse(line.as_bytes()));
+        let Some(ReplyLine { code, last, text: rest }) = reply else {
             let seen = String::from_utf8_lossy(&bytes[..bytes.len().min(80)])
                 .escape_debug()
                 .to_string();
@@ -176,7 +178,7 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, during: &
         if !text.is_empty() {
             text.push(' ');
         }
-        text.push_str(rest);
+        text.push_str(&String::from_utf8_lossy(rest));
         if last {
             return Ok(Reply { code, text });
         }
@@ -185,21 +187,6 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, during: &
         during,
         seen: format!("more than {MAX_LINES} lines"),
     })
-}
-
-/// Code, whether it is the last line, text.
-fn parse(line: &str) -> Option<(u16, bool, &str)> {
-    let digits = line.get(..3)?;
-    let code = digits
-        .bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| digits.parse().ok())??;
-    match line.as_bytes().get(3) {
-        None => Some((code, true, "")),
-        Some(b' ') => Some((code, true, &line[4..])),
-        Some(b'-') => Some((code, false, &line[4..])),
-        _ => None,
-    }
 }
 
 /// RFC 3461 4: the characters that may not stand for themselves are written `+XX`.
@@ -309,8 +296,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_answer_is_survived(line in "\\PC{0,100}") {
-            if let Some((code, _, _)) = parse(&line) {
-                prop_assert!(code < 1000);
+            if let Some(line) = ReplyLine::parse(line.as_bytes()) {
+                prop_assert!(line.code < 1000);
             }
         }
     }
