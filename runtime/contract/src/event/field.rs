@@ -141,44 +141,34 @@ impl FromStr for OnlineCause {
     }
 }
 
-/// What is wrong with a copy. A sentence for people; what a program asks for has a variant of its own.
+/// What is wrong with a copy, where a program asks for it. The sentence for people stands beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CopyFault {
-    /// A message that the index has cannot be read, and what was seen.
-    Message(String),
-    /// A disk is full, and what needed room.
-    DiskFull(String),
-    /// Anything else.
+    /// A message that the index has cannot be read.
+    Message,
+    /// A disk is full.
+    DiskFull,
+    /// What a newer node says.
     Other(String),
 }
 
-/// How a fault begins that is about a message.
-const MESSAGE: &str = "a message cannot be read: ";
-/// What a fault says that is about a full disk.
-const DISK_FULL: &str = "disk is full";
-
 impl std::fmt::Display for CopyFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Message(seen) => write!(f, "{MESSAGE}{seen}"),
-            Self::DiskFull(text) | Self::Other(text) => f.write_str(text),
-        }
-    }
-}
-
-impl From<&str> for CopyFault {
-    fn from(text: &str) -> Self {
-        match text.strip_prefix(MESSAGE) {
-            Some(seen) => Self::Message(seen.to_owned()),
-            None if text.contains(DISK_FULL) => Self::DiskFull(text.to_owned()),
-            None => Self::Other(text.to_owned()),
-        }
+        f.write_str(match self {
+            Self::Message => "message",
+            Self::DiskFull => "disk-full",
+            Self::Other(word) => word,
+        })
     }
 }
 
 impl FromStr for CopyFault {
     type Err = Infallible;
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(text.into())
+    fn from_str(word: &str) -> Result<Self, Infallible> {
+        Ok(match word {
+            "message" => Self::Message,
+            "disk-full" => Self::DiskFull,
+            other => Self::Other(other.to_owned()),
+        })
     }
 }

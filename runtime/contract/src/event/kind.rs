@@ -234,8 +234,8 @@ events! {
     CopyInspectionFailed "copy.inspection-failed" None, Warning {
         group: String, generation: u64, attempt "try": Option<u64>, why: String,
     }
-    /// The copy needs a reseed; as a warning, a file of it is fetched again.
-    CopyFailed "copy.failed" None, Error { group: String, why: CopyFault, epoch: Option<u64> }
+    /// The copy needs a reseed; as a warning, a file of it is fetched again. Nodes of before `fault` said it in `why` only.
+    CopyFailed "copy.failed" None, Error { group: String, why: String, fault: Option<CopyFault>, epoch: Option<u64> }
     /// The status of a copy changed; `from` is `none` at the first time.
     CopyStatusChanged "copy.status" None, Info { group: String, from: String, to: CopyStatus }
     /// A full copy of the database begins.

@@ -196,7 +196,8 @@ impl Clients {
                 };
                 b.ctx.event(EventKind::CopyFailed {
                     group: b.groups.store(group).name.clone(),
-                    why: CopyFault::Message(seen),
+                    why: format!("a message cannot be read: {seen}"),
+                    fault: Some(CopyFault::Message),
                     epoch: Some(b.reported_epoch),
                 });
                 if let Some(part) = part {

@@ -429,7 +429,7 @@ impl Copy {
         match part {
             Part::Log(g) if g > store.checkpoint.generation => {
                 store.bad = Some(store.bad.map_or(g, |bad| bad.min(g)));
-                store.report_trouble(ctx, why);
+                store.report_trouble(ctx, why, None);
                 self.begin_again(ctx);
             }
             Part::Log(_) | Part::Segment(_) => {
@@ -445,7 +445,7 @@ impl Copy {
         self.error = Some(why.to_owned());
         store.source_state.broken = true;
         store.save_source_state(ctx);
-        store.report_failed(ctx, why);
+        store.report_failed(ctx, why, None);
     }
 }
 

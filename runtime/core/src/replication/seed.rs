@@ -14,7 +14,7 @@ use crate::io::{DiskAction, DiskResult};
 use crate::op::{CopyStep, Op, Pending};
 use crate::store::{Store, log};
 use crate::wire::Msg;
-use ccr_contract::event::EventKind;
+use ccr_contract::event::{CopyFault, EventKind};
 
 /// Attempts at one segment.
 const TRIES: u32 = 3;
@@ -234,21 +234,18 @@ impl Copy {
             seeding.step = SeedStep::Waiting(until);
             return ctx.wake_at(until);
         }
-        self.seed_failed(
-            ctx,
-            store,
-            &format!("the seed has failed: the source cannot give {why}"),
-        );
+        let why = format!("the seed has failed: the source cannot give {why}");
+        self.seed_failed(ctx, store, &why, None);
     }
 
     /// The old copy stays what it was, and is not followed with until somebody orders another seed or the source changes.
-    fn seed_failed(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, why: &str) {
+    fn seed_failed(&mut self, ctx: &mut Ctx<Pending>, store: &mut Store, why: &str, fault: Option<CopyFault>) {
         store.clear_seed(ctx);
         store.source_state.reseed = false;
         store.save_source_state(ctx);
         self.stage = Stage::Failed;
         self.error = Some(why.to_owned());
-        store.report_failed(ctx, why);
+        store.report_failed(ctx, why, fault);
     }
 
     pub(super) fn on_seed_disk(
@@ -261,7 +258,8 @@ impl Copy {
     ) {
         let full = result == DiskResult::Full;
         if full && matches!(self.stage, Stage::Seeding(_) | Stage::Switching) {
-            return self.seed_failed(ctx, store, "the seed has failed: the disk is full");
+            let why = "the seed has failed: the disk is full";
+            return self.seed_failed(ctx, store, why, Some(CopyFault::DiskFull));
         }
         match (step, &mut self.stage) {
             (CopyStep::SeedSegment(link), Stage::Seeding(_)) => {

@@ -81,11 +81,11 @@ impl World {
                 self.judge_seed(i, group, fresh, what, why);
                 self.causes.seeding.insert((i, group.clone()));
             }
-            EventKind::CopyFailed { group, why, .. } => {
+            EventKind::CopyFailed { group, why, fault, .. } => {
                 // Nothing is copied anew because it could not be read once.
                 let unread = (0..2).any(|i| self.checks.unread.contains(&i));
-                let excused = unread || matches!(why, CopyFault::DiskFull(_));
-                self.judge_seed(i, group, excused, what, &why.to_string());
+                let excused = unread || *fault == Some(CopyFault::DiskFull);
+                self.judge_seed(i, group, excused, what, why);
             }
             EventKind::QuorumLost { why, epoch } | EventKind::MemberDown { why, epoch, .. } => {
                 self.judge_calm(i, what, *epoch, why);

@@ -233,7 +233,7 @@ impl Checks {
     }
 
     /// I5: a message that was stored can be read. A failed read is no broken body.
-    fn unreadable(&mut self, i: usize, group: &str, why: &CopyFault) {
+    fn unreadable(&mut self, i: usize, group: &str, why: &str) {
         if !self.is_hurt(i, group) && !self.unread.contains(&i) {
             let how = format!("node {i} says that {why}, and no disk was hurt");
             self.broke("I5", how);
@@ -433,7 +433,8 @@ impl World {
             } => self.check_healthy(i, &group),
             EventKind::CopyFailed {
                 group,
-                why: why @ CopyFault::Message(_),
+                why,
+                fault: Some(CopyFault::Message),
                 ..
             } => self.checks.unreadable(i, &group, &why),
             EventKind::CopyInspected { group, generation } => self.check_copied(i, &group, generation),

@@ -77,7 +77,7 @@ impl Store {
             Err(why) => {
                 self.compacting = false;
                 let why = format!("segment {generation} of the database: {why}");
-                return self.report_failed(ctx, &why);
+                return self.report_failed(ctx, &why, None);
             }
         };
         let (bytes, bodies) = log::compacted(bytes, &scan, |seq| self.index.is_dead(seq));

@@ -7,7 +7,7 @@ use crate::ctx::Ctx;
 use crate::durable::{self, NotUnderstood};
 use crate::io::{DiskAction, DiskResult};
 use crate::op::{GroupOp, Op};
-use ccr_contract::event::{EventKind, Severity};
+use ccr_contract::event::{CopyFault, EventKind, Severity};
 use serde::{Deserialize, Serialize};
 
 /// The schema of `E00.chk` and `E00.src`.
@@ -122,17 +122,18 @@ impl Store {
         }
     }
     /// The copy of this group has failed.
-    pub(crate) fn report_failed(&self, ctx: &mut Ctx<impl From<GroupOp>>, why: &str) {
-        ctx.event(self.fault(why));
+    pub(crate) fn report_failed(&self, ctx: &mut Ctx<impl From<GroupOp>>, why: &str, fault: Option<CopyFault>) {
+        ctx.event(self.failed(why, fault));
     }
     /// Something is wrong with the copy of this group that it may get over by itself.
-    pub(crate) fn report_trouble(&self, ctx: &mut Ctx<impl From<GroupOp>>, why: &str) {
-        ctx.event_at(Severity::Warning, self.fault(why));
+    pub(crate) fn report_trouble(&self, ctx: &mut Ctx<impl From<GroupOp>>, why: &str, fault: Option<CopyFault>) {
+        ctx.event_at(Severity::Warning, self.failed(why, fault));
     }
-    fn fault(&self, why: &str) -> EventKind {
+    fn failed(&self, why: &str, fault: Option<CopyFault>) -> EventKind {
         EventKind::CopyFailed {
             group: self.name.clone(),
-            why: why.into(),
+            why: why.to_owned(),
+            fault,
             epoch: None,
         }
     }

@@ -368,7 +368,7 @@ impl Store {
                 let why = "the log disk is full: there is no room for the reserve logs".to_owned();
                 self.hold = Some((ctx.after_ms(FULL_MS), why.clone()));
                 self.mounting = None;
-                return vec![Outcome::MountFailed(why)];
+                return vec![Outcome::NoRoom(why)];
             }
             self.reserved = n == RESERVES;
             return self.mount_next(ctx);
@@ -510,6 +510,8 @@ pub enum Outcome {
     Mounted,
     /// It is not, and will not be.
     MountFailed(String),
+    /// It is not: a disk is full.
+    NoRoom(String),
     /// Records are durable: these may be acknowledged.
     Landed(Vec<active::Ticket>),
     /// A generation was closed.

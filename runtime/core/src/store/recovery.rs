@@ -465,7 +465,7 @@ impl Store {
         let damaged = u64::from(self.open_damage.is_some()) * (self.last().generation + 1);
         self.source_state.generated = self.source_state.generated.max(highest).max(damaged);
         if let Some(why) = &self.damage {
-            self.report_trouble(ctx, why);
+            self.report_trouble(ctx, why, None);
         } else if recovery.switched {
             let (group, generation) = (self.name.clone(), self.checkpoint.generation);
             ctx.event(EventKind::CopySeeded { group, generation });

@@ -128,10 +128,11 @@ fn events_on_the_wire() {
         (
             EventKind::CopyFailed {
                 group: group(),
-                why: CopyFault::Message(text("Missing")),
+                why: text("a message cannot be read: Missing"),
+                fault: Some(CopyFault::Message),
                 epoch: None,
             },
-            r#"{"seq":8,"node_t_us":5,"kind":"copy.failed","severity":"error","data":{"group":"First","why":"a message cannot be read: Missing"}}"#,
+            r#"{"seq":8,"node_t_us":5,"kind":"copy.failed","severity":"error","data":{"fault":"message","group":"First","why":"a message cannot be read: Missing"}}"#,
         ),
         (
             EventKind::CopyStatusChanged {
@@ -156,18 +157,32 @@ fn events_on_the_wire() {
 }
 
 #[test]
-fn a_copys_fault_is_the_sentence_that_it_was() {
-    for (text, fault) in [
-        (
-            "a message cannot be read: Missing",
-            CopyFault::Message("Missing".into()),
-        ),
-        (
-            "the seed has failed: the disk is full",
-            CopyFault::DiskFull("the seed has failed: the disk is full".into()),
-        ),
-        ("generation 4: torn", CopyFault::Other("generation 4: torn".into())),
+fn a_copys_fault_has_a_word_and_a_node_of_before_told_none() {
+    let read = |data: &str| {
+        let json = format!(r#"{{"seq":8,"node_t_us":5,"kind":"copy.failed","severity":"error","data":{data}}}"#);
+        let event: NodeEvent = serde_json::from_str(&json).unwrap();
+        let what = event.what();
+        assert_eq!(what.data(), event.data);
+        what
+    };
+    let why = "the seed has failed: the disk is full";
+    for (word, fault) in [
+        (r#""fault":"message","#, Some(CopyFault::Message)),
+        (r#""fault":"disk-full","#, Some(CopyFault::DiskFull)),
+        (r#""fault":"on-fire","#, Some(CopyFault::Other("on-fire".into()))),
+        ("", None),
     ] {
-        assert_eq!((CopyFault::from(text), fault.to_string()), (fault, text.to_owned()));
+        let group = "First".to_owned();
+        let (why, epoch) = (why.to_owned(), None);
+        let data = format!(r#"{{{word}"group":"First","why":"{why}"}}"#);
+        assert_eq!(
+            read(&data),
+            EventKind::CopyFailed {
+                group,
+                why,
+                fault,
+                epoch
+            }
+        );
     }
 }

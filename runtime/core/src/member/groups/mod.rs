@@ -20,7 +20,7 @@ use crate::store::active::Ticket;
 use crate::store::{self, Store};
 use crate::wire::{GroupView, Msg};
 use ccr_contract::config::{Config, Settings};
-use ccr_contract::event::EventKind;
+use ccr_contract::event::{CopyFault, EventKind};
 use ccr_contract::status::CopyStatus;
 pub use mounting::Mount;
 use std::collections::BTreeSet;
@@ -441,10 +441,14 @@ impl Group {
                 ctx.event(EventKind::CopyReplayed { group, generation });
             }
             store::Outcome::ReplayFailed(why) | store::Outcome::MountFailed(why) => {
-                store.report_trouble(ctx, &why);
+                store.report_trouble(ctx, &why, None);
                 if !store.mounted() {
                     copy.begin_again(ctx);
                 }
+            }
+            store::Outcome::NoRoom(why) => {
+                store.report_trouble(ctx, &why, Some(CopyFault::DiskFull));
+                copy.begin_again(ctx);
             }
             // A file of this node is not what it was. Who serves goes on and repairs it; a copy fetches it again, or has failed.
             store::Outcome::Damaged(_, why) if store.mounted() => {

@@ -197,7 +197,10 @@ impl Group {
                     }
                 }
             }
-            Outcome::MountFailed(why) | Outcome::ReplayFailed(why) | Outcome::Damaged(_, why) => self.told.push(why),
+            Outcome::MountFailed(why)
+            | Outcome::NoRoom(why)
+            | Outcome::ReplayFailed(why)
+            | Outcome::Damaged(_, why) => self.told.push(why),
             Outcome::Mounted | Outcome::Closed(_) | Outcome::Replayed(_) => {}
         }
     }
