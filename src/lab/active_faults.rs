@@ -41,7 +41,8 @@ impl ActiveFaults {
     /// It is something else.
     pub fn read(value: serde_json::Value) -> serde_json::Result<Self> {
         let mut read: Self = serde_json::from_value(value)?;
-        // Older builds wrote the rules of faults among the person's.
+        // Older builds wrote the rules of faults among the person's. A record that cannot be understood takes none away, and is
+        // an error in `rule_sets`, before any network forwards.
         let owned: Vec<Rule> = read
             .faults
             .iter()

@@ -94,16 +94,9 @@ fn together(looks: &[NodeLook<'_>], wrong: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verify::sample::{healthy, status};
     use crate::verify::{Observation, sample};
     use ccr_contract::status::{Network, NetworkRole, Path};
-
-    fn healthy() -> Observation {
-        sample::observation(&sample::lab(), 0, "node1", 5, 5)
-    }
-
-    fn status<'a>(all: &'a mut Observation, name: &str) -> &'a mut Status {
-        all.nodes.get_mut(name).unwrap().status.as_mut().unwrap()
-    }
 
     /// All that is wrong, in one line.
     fn why(all: &Observation) -> Option<String> {

@@ -126,17 +126,9 @@ pub fn witness_in_force(w: &Witness) -> Option<(&str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verify::sample::{healthy, status};
     use crate::verify::{Observation, sample};
     use ccr_contract::status::{ClusterState, Path, WitnessHealth, WitnessProbe};
-
-    /// A healthy lab, node1 serving in epoch 3.
-    fn healthy() -> Observation {
-        sample::observation(&sample::lab(), 0, "node1", 5, 5)
-    }
-
-    fn status<'a>(all: &'a mut Observation, name: &str) -> &'a mut Status {
-        all.nodes.get_mut(name).unwrap().status.as_mut().unwrap()
-    }
 
     fn service<'a>(all: &'a mut Observation, name: &str) -> &'a mut Service {
         status(all, name).service.as_mut().unwrap()

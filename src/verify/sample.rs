@@ -463,6 +463,16 @@ pub fn runtime_event(node: &str, t_us: u64, what: &EventKind) -> Event {
     }
 }
 
+/// A look at a healthy lab, node1 serving in epoch 3.
+pub fn healthy() -> Observation {
+    observation(&lab(), 0, "node1", 5, 5)
+}
+
+/// What the runtime of this node said, to be changed.
+pub fn status<'a>(all: &'a mut Observation, name: &str) -> &'a mut Status {
+    all.nodes.get_mut(name).unwrap().status.as_mut().unwrap()
+}
+
 /// A look at a lab where everything runs, with `active` serving.
 pub fn observation(lab: &Lab, t_us: u64, active: &str, generated: u64, inspected: u64) -> Observation {
     let serves = MEMBERS.contains(&active);
