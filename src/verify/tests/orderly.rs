@@ -88,7 +88,11 @@ fn only_the_last_that_a_node_did_makes_a_takeover_orderly() {
     let (epoch, why) = (4, "an operator says so".to_owned());
     for what in [
         EventKind::LossAccepted { epoch },
-        EventKind::QuorumForced { epoch, why },
+        EventKind::QuorumForced {
+            epoch,
+            recorded: false,
+            why,
+        },
     ] {
         let mut accepted = stopped.clone();
         insert(&mut accepted, before + 500_000, "node2", std::slice::from_ref(&what));

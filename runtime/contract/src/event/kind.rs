@@ -164,8 +164,9 @@ events! {
     QuorumLost "cluster.quorum-lost" Some(1177), Error { why: String, epoch: u64 }
     /// Refused to form: the witness has seen a newer cluster, of epoch `seen`.
     PartitionInTime "cluster.partition-in-time" Some(1573), Error { seen: u64, seen_tag: u64, epoch: u64, tag: u64 }
-    /// Formed without a majority by an operator.
-    QuorumForced "cluster.quorum-forced" None, Warning { epoch: u64, why: String }
+    /// Formed without a majority by an operator. `recorded`: whether the witness has it, so that nothing that the witness
+    /// knows was given up.
+    QuorumForced "cluster.quorum-forced" None, Warning { epoch: u64, recorded: bool, why: String }
     /// A probe of the witness succeeded after a failure, or for the first time.
     WitnessOk "cluster.witness-ok" None, Info { epoch: u64 }
     /// A probe failed after a success, or the first one.

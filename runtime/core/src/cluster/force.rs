@@ -123,7 +123,7 @@ impl Cluster {
     /// Nobody keeps this node from it, as far as it can see; the witness is not seen.
     pub(super) fn force_alone(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
         self.force.quorum = ForcedQuorum::StandsIn;
-        let epoch = self.claim_by_force(ctx, 0, why);
+        let epoch = self.claim_by_force(ctx, None, why);
         self.force.decided(Ok(format!(
             "forced in epoch {epoch}; {why}, so that nothing keeps the other member from the same"
         )));
@@ -147,8 +147,7 @@ impl Cluster {
         if !self.force.stands_in() {
             self.force.quorum = ForcedQuorum::Marked;
         }
-        let highest = file.map_or(0, |f| f.id.epoch);
-        let epoch = self.claim_by_force(ctx, highest, "recorded at the witness");
+        let epoch = self.claim_by_force(ctx, Some(file), "recorded at the witness");
         self.force
             .decided(Ok(format!("forced in epoch {epoch}, recorded at the witness")));
         Ok(())
@@ -176,19 +175,28 @@ impl Cluster {
         self.force.regular(self.membership.has_peer(), voted);
     }
 
-    /// Claims the cluster; returns the epoch of that.
-    fn claim_by_force(&mut self, ctx: &mut Ctx<Pending>, highest_epoch: u64, why: &str) -> u64 {
+    /// Claims the cluster; returns the epoch of that. `witness`: what its file says, where it was opened.
+    fn claim_by_force(&mut self, ctx: &mut Ctx<Pending>, witness: Option<Option<&WitnessFile>>, why: &str) -> u64 {
+        let file = witness.flatten();
         let floor = self.saved.record.id.clone();
-        let ahead = highest_epoch.max(self.saved.highest_epoch) + EPOCHS_AHEAD;
+        let ahead = file.map_or(0, |f| f.id.epoch).max(self.saved.highest_epoch) + EPOCHS_AHEAD;
         let mut record = self.claimed(floor, ahead.max(ctx.now.rtc_us / 1_000_000));
         // An appointment of before may be older than what the other side has answered with: this node serves in the forced epoch,
         // or in none.
         record.owner.clone_from(&self.me);
         record.owner_epoch = record.id.epoch;
         (record.clean, record.redeliver) = (false, true);
+        // What the other one did since is given up, but what an operator last wanted is known.
+        if let Some(later) = file.filter(|f| !self.stand().knows(&f.id)) {
+            record.intent = later.intent;
+        }
         let (epoch, why) = (record.id.epoch, why.to_owned());
         self.save(ctx, record, false);
-        ctx.event(EventKind::QuorumForced { epoch, why });
+        ctx.event(EventKind::QuorumForced {
+            epoch,
+            recorded: witness.is_some(),
+            why,
+        });
         epoch
     }
 }

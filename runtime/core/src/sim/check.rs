@@ -438,10 +438,13 @@ impl World {
                 ..
             } => self.checks.unreadable(i, &group, &why),
             EventKind::CopyInspected { group, generation } => self.check_copied(i, &group, generation),
-            EventKind::QuorumForced { .. } => {
+            EventKind::QuorumForced { recorded, .. } => {
                 self.checks.forced = Some(i);
-                // Whatever the other one wrote since is given up with it.
+                // Whatever the other one wrote since is given up with it; an order too, where the witness cannot say it.
                 self.checks.mount_forced = true;
+                if !recorded {
+                    self.checks.stopped_since = None;
+                }
             }
             EventKind::Unknown { name, data } => {
                 let how = format!("{name} of node {i} is not what the contract says: {data:?}");

@@ -4,7 +4,7 @@ use super::*;
 /// A value of every field that can be taken for one of its type.
 fn sample(field: &str, kind: &str) -> Value {
     match field {
-        "up" | "given" | "late" | "orderly" | "done" | "ok" => Value::Bool(true),
+        "up" | "given" | "late" | "orderly" | "done" | "ok" | "recorded" => Value::Bool(true),
         "to" if kind == "database.compacted" || kind == "copy.resynced" || kind == "copy.lost" => Value::Number(7),
         "to" if kind == "copy.status" => Value::Text("Healthy".into()),
         "from" if kind == "cluster.path" || kind == "copy.status" => Value::Text("node1".into()),
