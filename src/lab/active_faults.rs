@@ -1,7 +1,7 @@
 //! What stands while a lab lives and must survive its supervisor: faults in force and the fabric's rules.
 
 use crate::error::{Error, IoContext, Problem, Result};
-use crate::event::{Event, Journal, kind};
+use crate::event::{Journal, Read, Reader, kind};
 use crate::fabric::{Rule, RuleOwner, RuleSets};
 use crate::fault;
 use crate::files::LabFiles;
@@ -88,19 +88,25 @@ impl ActiveFaults {
 }
 
 /// When the supervisor before was last seen alive, the time of the journal's last event; and when the networks had been dark before
-/// that, which earlier supervisors told the journal when they adopted the lab.
+/// that, which earlier supervisors told the journal when they adopted the lab. A journal that cannot be read, or lacks an event, does
+/// not say: then they may have been dark since its beginning.
 pub(super) fn network_outages(events: &Path, journal: &Journal) -> (u64, Vec<(u64, u64)>) {
-    let text = fs_err::read_to_string(events).unwrap_or_default();
-    let mut last = None;
-    let mut outages = Vec::new();
-    for event in text.lines().filter_map(|l| serde_json::from_str::<Event>(l).ok()) {
-        if event.kind == kind::ADOPTED {
-            let since = event.data["dark_since_us"].as_u64();
-            outages.push((since.unwrap_or(event.t_us), event.t_us));
+    const UNKNOWN: (u64, Vec<(u64, u64)>) = (0, Vec::new());
+    let Ok(mut reader) = Reader::open(events, 0) else { return UNKNOWN };
+    let (mut last, mut outages) = (None, Vec::new());
+    loop {
+        match reader.read() {
+            Ok(Some(Read::Event(event))) => {
+                if event.kind == kind::ADOPTED {
+                    let since = event.data["dark_since_us"].as_u64();
+                    outages.push((since.unwrap_or(event.t_us), event.t_us));
+                }
+                last = Some(event.t_us);
+            }
+            Ok(None) => return (last.unwrap_or_else(|| journal.now_us()), outages),
+            Ok(Some(Read::Gap { .. })) | Err(_) => return UNKNOWN,
         }
-        last = Some(event.t_us);
     }
-    (last.unwrap_or_else(|| journal.now_us()), outages)
 }
 
 #[cfg(test)]
@@ -179,8 +185,17 @@ mod tests {
         tell(kind::ADOPTED, 40, json!({"dark_since_us": 31}));
         tell("step.end", 50, json!({}));
         assert_eq!(network_outages(&path, &journal), (50, vec![(10, 25), (31, 40)]));
-        // A journal that cannot be read says nothing of before; the one stretch that is known begins now.
-        let (since, outages) = network_outages(&dir.path().join("none"), &journal);
-        assert!(since <= journal.now_us() && outages.is_empty());
+        // What is missing may have told of any time.
+        let text = std::fs::read_to_string(&path).unwrap();
+        let without = |line: usize, instead: &str| {
+            let mut lines: Vec<&str> = text.lines().collect();
+            lines[line] = instead;
+            std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+            network_outages(&path, &journal)
+        };
+        assert_eq!(without(2, "no event"), (0, vec![]));
+        assert_eq!(without(2, ""), (0, vec![]));
+        assert_eq!(without(4, r#"{"seq":3,"t_us":60,"ki"#).0, 40, "its last line was cut off");
+        assert_eq!(network_outages(&dir.path().join("none"), &journal), (0, vec![]));
     }
 }
