@@ -92,7 +92,9 @@ impl ActiveFaults {
 /// not say: then they may have been dark since its beginning.
 pub(super) fn network_outages(events: &Path, journal: &Journal) -> (u64, Vec<(u64, u64)>) {
     const UNKNOWN: (u64, Vec<(u64, u64)>) = (0, Vec::new());
-    let Ok(mut reader) = Reader::open(events, 0) else { return UNKNOWN };
+    let Ok(mut reader) = Reader::open(events, 0) else {
+        return UNKNOWN;
+    };
     let (mut last, mut outages) = (None, Vec::new());
     loop {
         match reader.read() {
@@ -195,7 +197,11 @@ mod tests {
         };
         assert_eq!(without(2, "no event"), (0, vec![]));
         assert_eq!(without(2, ""), (0, vec![]));
-        assert_eq!(without(4, r#"{"seq":3,"t_us":60,"ki"#).0, 40, "its last line was cut off");
+        assert_eq!(
+            without(4, r#"{"seq":3,"t_us":60,"ki"#).0,
+            40,
+            "its last line was cut off"
+        );
         assert_eq!(network_outages(&dir.path().join("none"), &journal), (0, vec![]));
     }
 }
