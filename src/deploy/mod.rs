@@ -14,6 +14,8 @@ mod tests;
 
 pub use install::{Artifacts, DeployReport, deploy, early, early_digest};
 pub use operate::{Answer, Watched, dump, follow_events, operate, status, watch};
-pub use pack::{Contract, FileSpec, LinkSpec, Pack, Part, ProgramSpec, StepSpec, Workload, names};
+pub use pack::{
+    Contract, FileSpec, LinkSpec, Pack, Part, Places, PlacesSpec, ProgramSpec, SharePlace, StepSpec, Workload, names,
+};
 pub use render::{RenderedFile, RenderedStep};
 pub use secrets::Secrets;

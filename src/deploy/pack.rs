@@ -53,6 +53,45 @@ pub struct Runtime {
     pub contract: Contract,
     /// Where the workload goes.
     pub workload: Workload,
+    /// Where it has what in a machine, for faults.
+    #[serde(default)]
+    pub places: PlacesSpec,
+}
+
+/// Where a runtime has what in a machine, before it is known in which.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlacesSpec {
+    /// The folder of its files, a template.
+    #[serde(default)]
+    pub folder: String,
+    /// What a file is → its name below the folder, with `*`, `?` and `[…]`, which stand for slashes as well.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
+    /// The lab's shares.
+    #[serde(default)]
+    pub shares: BTreeMap<String, SharePlace>,
+}
+
+/// Where a runtime has what in a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places {
+    /// The folder of its files.
+    pub folder: String,
+    /// What a file is → its absolute name, with `*`, `?` and `[…]`, which stand for slashes as well.
+    pub files: BTreeMap<String, String>,
+    /// The lab's shares.
+    pub shares: BTreeMap<String, SharePlace>,
+}
+
+/// A share, on the machine that serves it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharePlace {
+    /// The unit of its server.
+    pub unit: String,
+    /// Its folder.
+    pub folder: String,
 }
 
 /// A program that is found beside the tool's own executable.
@@ -264,12 +303,17 @@ impl Runtime {
         if self.schema != 1 {
             return Err(format!("schema = {}: this tool knows 1", self.schema));
         }
+        let below = |p: &&String| p.is_empty() || p.starts_with('/') || p.split('/').any(|part| part == "..");
+        if let Some(pattern) = self.places.files.values().find(below) {
+            return Err(format!("`{}` is no name below the folder", pattern.escape_debug()));
+        }
         let paths = self
             .files
             .iter()
             .map(|f| &f.path)
             .chain(self.programs.iter().map(|p| &p.path));
-        for path in paths.chain(self.links.iter().map(|l| &l.path)) {
+        let folders = self.places.shares.values().map(|s| &s.folder);
+        for path in paths.chain(self.links.iter().map(|l| &l.path)).chain(folders) {
             let bad = |p: &str| matches!(p, "" | "." | "..");
             if !path.starts_with('/') || path.split('/').skip(1).any(bad) || path.chars().any(char::is_control) {
                 return Err(format!("`{}` is no absolute path of a file", path.escape_debug()));

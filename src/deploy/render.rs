@@ -1,6 +1,6 @@
 //! What templates see, and what becomes of them on one node.
 
-use super::pack::{Pack, Part};
+use super::pack::{Pack, Part, Places};
 use super::secrets::Secrets;
 use crate::error::{Error, Problem, Result};
 use crate::guest::template;
@@ -171,6 +171,22 @@ impl Pack {
             }
         }
         Ok(steps)
+    }
+
+    /// Where the runtime has what on `node`.
+    ///
+    /// # Errors
+    /// `Operation` for a folder that does not hold.
+    pub fn places(&self, lab: &Lab, node: &Node) -> Result<Places> {
+        let spec = &self.runtime.places;
+        let view = self.view(Part::Early, lab, node, None)?;
+        let folder = template::render_text(&format!("{}/runtime.toml, places", self.name), &spec.folder, &view)?;
+        let under = |(kind, name): (&String, &String)| (kind.clone(), format!("{folder}/{name}"));
+        Ok(Places {
+            files: spec.files.iter().map(under).collect(),
+            shares: spec.shares.clone(),
+            folder,
+        })
     }
 
     fn view<'a>(&self, part: Part, lab: &'a Lab, node: &'a Node, secrets: Option<&'a Secrets>) -> Result<View<'a>> {

@@ -20,6 +20,8 @@ pub enum Kind {
     LinkUp,
     /// [`super::Fault::Kill`].
     Kill,
+    /// Something that is done inside a machine.
+    Inside(InsideKind),
     /// Something that the fabric does to frames.
     Traffic(TrafficKind),
 }
@@ -152,6 +154,46 @@ kinds! {
     }
 }
 
+const DISK: Parameter = ("disk", "name of one of the machine's disks; data where absent");
+
+kinds! {
+    /// The kinds of faults that are made inside a machine.
+    InsideKind {
+        Reset: "reset", "the machine loses power and gets it back at once", "its process is another one", [];
+        Panic: "panic", "the kernel panics, and the machine stands still until it is undone: its power is taken and given back",
+            "what the console says", [];
+        Clock: "clock", "the real-time clock jumps, once or by turns", "the clock, against that of this host", [
+            ("step", "by how much, like 1 h, or -1 h for back"),
+            ("strobe", "by turns there and back: how long it stays, like 500 ms; once where absent"),
+        ];
+        StopUnit: "stop-unit", "a unit of systemd is stopped, as by an operator", "systemd's word", [
+            ("unit", "its name, like ccrd.service"),
+        ];
+        DiskFull: "disk-full", "a file takes all the room of a disk; it is removed again", "room that is left", [
+            ("disk", "name of one of the machine's disks, or root; data where absent"),
+        ];
+        DiskReadOnly: "disk-read-only",
+            "the file system of a disk gives up as behind an error: nothing can be written; undone by a new start",
+            "a write that is refused", [DISK];
+        DiskGone: "disk-gone", "a disk is pulled out, what is asked of it fails; undone by a new start",
+            "the kernel lists it no more", [DISK];
+        DamageFile: "damage-file",
+            "a file of the runtime is damaged; undone, it is as before, unless the runtime has changed it since",
+            "digests of the file", [
+            ("file", "what it is; the pack has the words, like log or segment"),
+            ("how", "flip (one byte), truncate, zero, delete, or old-copy (the one before it stands in its place)"),
+            ("which", "first, middle or last of several, by name; middle where absent"),
+        ];
+        WitnessShare: "witness-share", "something is wrong with the share `witness`", "what its machine says", [
+            ("how", "stopped, read-only, wrong-rights or gone"),
+        ];
+        CpuStarve: "cpu-starve", "others take ten of eleven parts of the processors' time", "processors that are never idle", [];
+        MemoryPressure: "memory-pressure", "memory is taken until little is left", "what the kernel says is left", [
+            ("leave", "how much is left, like 16 MiB, which it is where absent"),
+        ];
+    }
+}
+
 impl TrafficKind {
     /// Whether it is done to frames that can be chosen: of one machine, two, or a network; by protocol, port, address.
     pub fn takes_frames(self) -> bool {
@@ -176,7 +218,8 @@ impl Kind {
         use Kind::{Freeze, Kill, LinkDown, LinkUp, PowerOff, PowerOn, Resume};
         let traffic = TrafficKind::ALL.iter().copied().map(Kind::Traffic);
         let before = [PowerOff, PowerOn, Freeze, Resume, LinkDown, LinkUp];
-        before.into_iter().chain(traffic).chain([Kill])
+        let inside = InsideKind::ALL.iter().copied().map(Kind::Inside);
+        before.into_iter().chain(traffic).chain([Kill]).chain(inside)
     }
 
     fn about(self) -> About {
@@ -212,6 +255,7 @@ impl Kind {
                 ],
             ),
             Kind::Traffic(kind) => kind.about(),
+            Kind::Inside(kind) => kind.about(),
         }
     }
 

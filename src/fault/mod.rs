@@ -4,6 +4,7 @@
 //! [key=value]…`) and in the report. [`Words`] is what a person says, [`Fault`] is what was understood: every role is a
 //! node by then. [`inject`] and [`undo`] act through a [`FaultContext`], which the supervisor is.
 
+mod inside;
 mod kill;
 mod kind;
 mod link;
@@ -13,10 +14,12 @@ mod tests;
 mod traffic;
 mod words;
 
-pub use kind::{Kind, Parameter, TrafficKind};
+pub use inside::{Inside, What};
+pub use kind::{InsideKind, Kind, Parameter, TrafficKind};
 pub use traffic::Traffic;
 pub use words::Words;
 
+use crate::deploy::Places;
 use crate::error::{Error, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source};
 use crate::fabric::{Control, Rule};
@@ -38,6 +41,8 @@ pub trait FaultContext {
     fn fabric(&self) -> &dyn Control;
     /// A way into a machine that needs no lab network.
     fn remote(&self, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>>;
+    /// Where the runtime has what in a machine.
+    fn places(&self, node: &str) -> Result<Places>;
     /// Powers a machine on that is off: creates it again from its record, on the disks that it had.
     fn restart_machine(&self, node: &str) -> Result<()>;
     /// Where faults are journalled.
@@ -70,6 +75,8 @@ pub enum Fault {
     LinkUp(Cable),
     /// A process in the machine gets a signal.
     Kill(Process),
+    /// Something is done inside a machine.
+    Inside(Box<Inside<What>>),
     /// Something happens to frames.
     Traffic {
         /// What it is called, and what proves it.
@@ -157,6 +164,7 @@ impl Fault {
             Fault::LinkDown(_) => Kind::LinkDown,
             Fault::LinkUp(_) => Kind::LinkUp,
             Fault::Kill(_) => Kind::Kill,
+            Fault::Inside(inside) => Kind::Inside(inside.what.kind()),
             Fault::Traffic { kind, .. } => Kind::Traffic(*kind),
         }
     }
@@ -178,6 +186,7 @@ impl Fault {
             Fault::PowerOff(t) | Fault::PowerOn(t) | Fault::Freeze(t) | Fault::Resume(t) => vec![&t.node],
             Fault::LinkDown(c) | Fault::LinkUp(c) => vec![&c.on.node],
             Fault::Kill(p) => vec![&p.on.node],
+            Fault::Inside(inside) => vec![&inside.on.node],
             Fault::Traffic { spec, .. } => spec.nodes(),
         }
     }
@@ -224,6 +233,7 @@ impl From<Fault> for Tagged {
             Fault::PowerOff(t) | Fault::PowerOn(t) | Fault::Freeze(t) | Fault::Resume(t) => serde_json::to_value(t),
             Fault::LinkDown(c) | Fault::LinkUp(c) => serde_json::to_value(c),
             Fault::Kill(p) => serde_json::to_value(p),
+            Fault::Inside(inside) => serde_json::to_value(inside),
             Fault::Traffic { spec, .. } => serde_json::to_value(spec),
         };
         Tagged {
@@ -245,6 +255,7 @@ impl TryFrom<Tagged> for Fault {
             Kind::LinkDown => Fault::LinkDown(from_value(target)?),
             Kind::LinkUp => Fault::LinkUp(from_value(target)?),
             Kind::Kill => Fault::Kill(from_value(target)?),
+            Kind::Inside(kind) => Fault::Inside(Box::new(What::recorded(kind, target)?)),
             Kind::Traffic(kind) => Fault::Traffic {
                 kind,
                 spec: from_value(target)?,
@@ -290,6 +301,7 @@ fn act(context: &dyn FaultContext, fault: &Fault, record: &mut FaultRecord) -> R
         Fault::LinkDown(c) => link::set(context, c, false, record),
         Fault::LinkUp(c) => link::set(context, c, true, record),
         Fault::Kill(p) => kill::send(context, p, record),
+        Fault::Inside(i) => inside::make(context, i, record),
         Fault::Traffic { spec, .. } => traffic::set(context, spec, record),
     }
 }
@@ -318,6 +330,7 @@ fn restore(context: &dyn FaultContext, fault: &Fault, record: &mut FaultRecord) 
         Fault::Freeze(t) => power::go_on(context, t, record),
         Fault::LinkDown(c) => link::back_up(context, c),
         Fault::Kill(p) => kill::back(context, p, record),
+        Fault::Inside(i) => inside::mend(context, i, record),
         Fault::Traffic { kind, spec } => traffic::clear(context, *kind, spec, record),
         // It mended something: there is nothing to take back.
         Fault::PowerOn(_) | Fault::Resume(_) | Fault::LinkUp(_) => Ok(()),

@@ -11,6 +11,7 @@ use std::path::Path as FilePath;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+mod inside;
 mod record;
 mod traffic;
 
@@ -66,6 +67,7 @@ struct Inside {
     deaf: bool,
     carrier: bool,
     started: Vec<String>,
+    system: inside::System,
 }
 
 /// A guest's commands on an invented process table.
@@ -99,7 +101,6 @@ impl Remote for Guest {
                 let pid: u32 = file.split('/').nth(2).unwrap().parse().unwrap();
                 out = format!("0::/system.slice/{}\n", inside.processes[&pid].3);
             }
-            ["cat", "/proc/uptime"] => out = "12.34 5.6\n".into(),
             ["cat", file] if file.ends_with("/carrier") => out = if inside.carrier { "1\n" } else { "0\n" }.into(),
             ["sh", "-c", _, "kill", signal, pids @ ..] => {
                 let deaf = inside.deaf;
@@ -113,8 +114,11 @@ impl Remote for Guest {
                     }
                 }
             }
-            ["systemctl", "start", "--", unit] => inside.started.push((*unit).to_owned()),
-            other => panic!("not expected: {other:?}"),
+            ["systemctl", "start", "--", unit] => {
+                inside.started.push((*unit).to_owned());
+                return Ok(inside.system.exec(&argv, &command.stdin));
+            }
+            other => return Ok(inside.system.exec(other, &command.stdin)),
         }
         Ok(Output {
             status: 0,
@@ -144,9 +148,13 @@ struct Bench {
     on_record: Mutex<BTreeMap<u64, FaultRecord>>,
     /// Whether the guests are out of reach.
     silent: AtomicBool,
+    /// What they print on their consoles.
+    console: tempfile::NamedTempFile,
+    /// By how much times are longer; less than 1 where somebody waits in vain.
+    times: f64,
 }
 
-fn machine(lab: &Lab, node: &str) -> Machine {
+fn machine(lab: &Lab, node: &str, console: &FilePath) -> Machine {
     let place = lab.nodes.iter().position(|n| n.name.as_str() == node).unwrap() as u16;
     let node = &lab.nodes[usize::from(place)];
     let ports = node.nics.iter().zip(40_000 + 10 * place..).map(|(nic, n)| Port {
@@ -177,7 +185,7 @@ fn machine(lab: &Lab, node: &str) -> Machine {
         },
         credentials: Vec::new(),
         console: format!("/{}.c", node.name).into(),
-        console_log: "/l".into(),
+        console_log: console.to_owned(),
         agent: format!("/{}.a", node.name).into(),
         qemu_agent: None,
     }
@@ -194,12 +202,15 @@ impl Bench {
             next: AtomicU64::new(0),
             on_record: Mutex::default(),
             silent: AtomicBool::new(false),
+            console: tempfile::NamedTempFile::new().unwrap(),
+            times: 1.0,
             lab,
         };
         for node in ["node1", "node2", "hub"] {
             bench.restart_machine(node).unwrap();
         }
         bench.inside.lock().unwrap().carrier = true;
+        bench.inside.lock().unwrap().system.console = Some(bench.console.path().to_owned());
         bench
     }
 
@@ -253,14 +264,20 @@ impl FaultContext for Bench {
             _ => Err(Error::Operation(Problem::new("reach the guest").on(node))),
         }
     }
+    fn places(&self, node: &str) -> Result<Places> {
+        let pack = crate::deploy::Pack::load("ccr")?;
+        pack.places(&self.lab, self.lab.node(node).unwrap())
+    }
     fn restart_machine(&self, node: &str) -> Result<()> {
-        self.hypervisor.create(&machine(&self.lab, node).to_xml()?, false)
+        self.inside.lock().unwrap().system.restarted();
+        self.hypervisor
+            .create(&machine(&self.lab, node, self.console.path()).to_xml()?, false)
     }
     fn journal(&self) -> &Journal {
         &self.journal
     }
     fn slowness(&self) -> Slowness {
-        Slowness::NONE
+        serde_json::from_value(json!(self.times)).unwrap()
     }
     fn next_fault(&self) -> u64 {
         self.next.fetch_add(1, Relaxed)
@@ -556,6 +573,15 @@ fn a_record_is_all_that_an_undo_needs() {
         ("cut-witness", Some("active"), &[]),
         ("switch-dead", None, &[]),
         ("kill", Some("node1"), &["process=ccrd", "signal=STOP"]),
+        ("panic", Some("active"), &[]),
+        ("clock", Some("node1"), &["step=-1 h", "strobe=500 ms"]),
+        (
+            "damage-file",
+            Some("node1"),
+            &["file=log", "how=old-copy", "which=last"],
+        ),
+        ("disk-full", Some("hub"), &["disk=root"]),
+        ("witness-share", Some("hub"), &["how=read-only"]),
     ] {
         let fault = bench.ask(kind, on, arguments).unwrap();
         let record = fault.record(3, 5);
@@ -583,7 +609,7 @@ fn a_record_is_all_that_an_undo_needs() {
 #[test]
 fn every_kind_has_a_word_of_its_own() {
     let words: std::collections::BTreeSet<_> = Kind::all().map(Kind::word).collect();
-    assert_eq!(words.len(), 20);
+    assert_eq!(words.len(), 31);
     for kind in Kind::all() {
         assert_eq!(kind.word().parse::<Kind>().unwrap(), kind);
         assert_eq!(serde_json::to_value(kind).unwrap(), json!(kind.word()));

@@ -3,11 +3,14 @@
 
 mod traffic;
 
-use super::{Cable, Fault, Kind, Process, Signal, Target};
+use super::{Cable, Fault, Inside, Kind, Process, Signal, Target, What};
 use crate::error::{Error, Problem, Result};
 use crate::spec::Lab;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::str::FromStr;
 
 /// A fault as a person says it. What can be checked without a lab was checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,6 +53,7 @@ impl Words {
             }
             Kind::PowerOff | Kind::PowerOn | Kind::Freeze | Kind::Resume | Kind::LinkDown | Kind::LinkUp => {}
             Kind::Traffic(kind) => words.check_traffic(kind)?,
+            Kind::Inside(kind) => What::said(kind, &words).map(drop)?,
         }
         Ok(words)
     }
@@ -98,6 +102,7 @@ impl Words {
                 process: self.process()?.to_owned(),
                 signal: self.signal()?,
             }),
+            Kind::Inside(kind) => Fault::Inside(Box::new(Inside::resolve(self, kind, lab, target())?)),
             Kind::Traffic(kind) => Fault::Traffic {
                 kind,
                 spec: Box::new(self.traffic(kind, lab, on, who)?),
@@ -180,7 +185,49 @@ impl Words {
         })
     }
 
-    fn wrong(&self, seen: impl std::fmt::Display, remedy: impl std::fmt::Display) -> Error {
+    /// A parameter as it was said.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).map(|t| t.trim())
+    }
+
+    /// One that cannot be left out.
+    pub(super) fn needed_text(&self, name: &str) -> Result<&str> {
+        self.text(name).ok_or_else(|| self.missing(name))
+    }
+
+    /// One that is written as a number with a unit.
+    pub(super) fn value<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>> {
+        self.text(name)
+            .map(str::parse)
+            .transpose()
+            .map_err(|e| self.wrong(format!("`{name}`: {e}"), format!("`{name}`: {}", self.like(name))))
+    }
+
+    /// One that is one of a few words.
+    pub(super) fn word<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        serde_json::from_value(serde_json::Value::from(text))
+            .map(Some)
+            .map_err(|_| {
+                let seen = format!("`{name}` is `{}`", text.escape_debug());
+                self.wrong(seen, format!("it is {}", self.like(name)))
+            })
+    }
+
+    pub(super) fn missing(&self, name: &str) -> Error {
+        self.wrong(
+            format!("`{name}` is missing"),
+            format!("add `{name}`: {}", self.like(name)),
+        )
+    }
+
+    /// What a parameter is, in words.
+    fn like(&self, name: &str) -> &'static str {
+        let known = self.kind.parameters();
+        known.iter().find(|(n, _)| *n == name).map_or("value", |(_, what)| what)
+    }
+
+    pub(super) fn wrong(&self, seen: impl Display, remedy: impl Display) -> Error {
         Error::Usage(
             Problem::new("understand the fault")
                 .on(format!("`{}`", self.kind))

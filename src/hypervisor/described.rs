@@ -57,6 +57,12 @@ impl Described {
         Some(Path::new(&disk.source.file))
     }
 
+    /// The file that keeps what the guest prints on its console.
+    pub fn console_log(&self) -> Option<&Path> {
+        let logs = self.devices.serial.iter().filter_map(|c| c.log.as_ref());
+        logs.map(|log| Path::new(&log.file)).next()
+    }
+
     /// The id of the NIC given to QEMU past libvirt that has this MAC.
     pub fn unmanaged_nic(&self, mac: &str) -> Option<&str> {
         self.unmanaged_nics()

@@ -81,6 +81,14 @@ pub(super) struct RawStep {
     pub seed: Option<At<Plain>>,
     pub process: Option<At<Plain>>,
     pub signal: Option<At<Plain>>,
+    pub step: Option<At<Plain>>,
+    pub strobe: Option<At<Plain>>,
+    pub unit: Option<At<Plain>>,
+    pub disk: Option<At<Plain>>,
+    pub file: Option<At<Plain>>,
+    pub how: Option<At<Plain>>,
+    pub which: Option<At<Plain>>,
+    pub leave: Option<At<Plain>>,
 }
 
 /// A parameter of a fault: a word, a number, or a list of words, or of lists.
@@ -121,7 +129,7 @@ macro_rules! parameters {
 }
 
 parameters!(rate network between sides direction proto port ethertype address loss burst delay jitter distribution
-    duplicate reorder queue mtu down up corrupt mend seed process signal);
+    duplicate reorder queue mtu down up corrupt mend seed process signal step strobe unit disk file how which leave);
 
 /// The verbs of a step, as the file writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

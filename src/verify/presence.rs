@@ -259,8 +259,24 @@ impl Judge<'_> {
 
 /// Whether it keeps machines that are there from reaching one another.
 fn on_the_networks(f: &FaultRecord) -> bool {
-    !matches!(
-        f.kind.as_str(),
-        "power-off" | "power-on" | "freeze" | "resume" | "kill" | "link-up"
-    )
+    const ELSEWHERE: [&str; 17] = [
+        "power-off",
+        "power-on",
+        "freeze",
+        "resume",
+        "kill",
+        "link-up",
+        "reset",
+        "panic",
+        "clock",
+        "stop-unit",
+        "disk-full",
+        "disk-read-only",
+        "disk-gone",
+        "damage-file",
+        "witness-share",
+        "cpu-starve",
+        "memory-pressure",
+    ];
+    !ELSEWHERE.contains(&f.kind.as_str())
 }

@@ -136,25 +136,9 @@ impl Words {
     /// The value of a parameter that cannot be left out.
     fn needed<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>> {
         match self.value(name)? {
-            None => Err(self.wrong(
-                format!("`{name}` is missing"),
-                format!("add `{name}`: {}", self.like(name)),
-            )),
+            None => Err(self.missing(name)),
             some => Ok(some),
         }
-    }
-
-    fn value<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>> {
-        let parsed = self.parameters.get(name).map(|t| t.trim().parse());
-        parsed
-            .transpose()
-            .map_err(|e| self.wrong(format!("`{name}`: {e}"), format!("`{name}`: {}", self.like(name))))
-    }
-
-    /// What a parameter is, in words.
-    fn like(&self, name: &str) -> &'static str {
-        let known = self.kind.parameters();
-        known.iter().find(|(n, _)| *n == name).map_or("value", |(_, what)| what)
     }
 
     fn seed(&self) -> Result<Option<u64>> {

@@ -1,6 +1,7 @@
 //! Faults and rules of a lab: made, undone, and kept for whoever comes after this process.
 
 use super::Engine;
+use crate::deploy::Places;
 use crate::error::{Error, Problem, Result};
 use crate::event::Journal;
 use crate::fabric::{Control, Fabric, Rule, RuleOwner};
@@ -97,6 +98,13 @@ impl FaultContext for View<'_> {
     }
     fn remote(&self, node: &str, deadline: Deadline) -> Result<Box<dyn Remote>> {
         self.engine.channels.connect(&self.record, node, deadline)
+    }
+    fn places(&self, node: &str) -> Result<Places> {
+        let lab = &self.record.desired.lab;
+        match (crate::lab::channel::pack(&self.record)?, lab.node(node)) {
+            (Some(pack), Some(node)) => pack.places(lab, node),
+            _ => Ok(Places::default()),
+        }
     }
     fn restart_machine(&self, node: &str) -> Result<()> {
         self.engine.channels.clock_jumped(node);
