@@ -87,9 +87,9 @@ fn heard<'a>(tool: &Tool, journal: &Path, restores: u64) -> Result<BTreeMap<&'a 
         let last = next.and_then(|n| n.checked_sub(1)).zip(last_us);
         let last = last.ok_or_else(|| format!("{node} does not say how many events it had: {said}"))?;
         wait_for(&format!("have all events of {node}"), LATER, || {
-            let all = since(journal, node, restores)?;
+            let (before, all) = around(journal, node, restores)?;
             // One that told nothing since has told this one before.
-            let there = all.contains(&last) || (all.is_empty() && since(journal, node, 0)?.contains(&last));
+            let there = all.contains(&last) || (all.is_empty() && before.contains(&last));
             told.insert(node, all);
             there.then_some(()).ok_or_else(|| format!("{last:?} is not there"))
         })?;
@@ -97,23 +97,24 @@ fn heard<'a>(tool: &Tool, journal: &Path, restores: u64) -> Result<BTreeMap<&'a 
     Ok(told)
 }
 
-/// The events of `node` in the journal behind the restore of this number, to its end.
-fn since(journal: &Path, node: &str, restores: u64) -> Result<Vec<Numbered>, String> {
+/// The events of `node` in the journal before and behind the restore of this number. One reading: the journal grows meanwhile.
+fn around(journal: &Path, node: &str, restores: u64) -> Result<(Vec<Numbered>, Vec<Numbered>), String> {
     let text = std::fs::read_to_string(journal).map_err(|e| e.to_string())?;
     let mut seen = 0;
-    let mut numbers = Vec::new();
+    let (mut before, mut behind) = (Vec::new(), Vec::new());
     for event in text.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok()) {
         match event["kind"].as_str() {
             Some("lab.restored") => seen += 1,
             Some("journal.gap") => return Err(format!("a gap: {event}")),
-            _ if seen >= restores && event["src"] == "node" && event["node"] == *node => {
+            _ if event["src"] == "node" && event["node"] == *node => {
                 let number = event["node_seq"].as_u64().zip(event["node_t_us"].as_u64());
-                numbers.push(number.ok_or_else(|| format!("no number: {event}"))?);
+                let number = number.ok_or_else(|| format!("no number: {event}"))?;
+                if seen < restores { &mut before } else { &mut behind }.push(number);
             }
             _ => {}
         }
     }
-    Ok(numbers)
+    Ok((before, behind))
 }
 
 /// How many processes watch a node, in it.
