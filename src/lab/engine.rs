@@ -4,6 +4,7 @@ mod backends;
 mod boot;
 mod down;
 mod faults;
+mod pause;
 mod restore;
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,7 @@ use crate::event::{Draft, Journal, Severity, Source, kind};
 use crate::fabric::{CaptureFilter, ClientNet, Control, Fabric, FabricConfig, RingConfig, RuleSets};
 use crate::files::{Home, LabFiles};
 use crate::guest;
-use crate::hypervisor::{Domain, DomainState, Hypervisor};
+use crate::hypervisor::Hypervisor;
 use crate::lock::lock;
 use crate::verify;
 use crate::wait::{Deadline, Probe, wait_until};
@@ -358,30 +359,6 @@ impl Engine {
             faults: state.active_faults.faults.clone(),
             network_outages: state.network_outages.clone(),
         })
-    }
-
-    fn pause(&self) -> Result<Vec<String>> {
-        let hypervisor = self.hypervisor()?;
-        self.each(DomainState::Running, |d| hypervisor.suspend(&d.name))
-    }
-
-    fn resume(&self) -> Result<Vec<String>> {
-        let hypervisor = self.hypervisor()?;
-        self.each(DomainState::Paused, |d| {
-            hypervisor.resume(&d.name)?;
-            self.channels.clock_jumped(&d.name);
-            Ok(())
-        })
-    }
-
-    fn each(&self, state: DomainState, act: impl Fn(&Domain) -> Result<()>) -> Result<Vec<String>> {
-        self.record()?;
-        let mut done = Vec::new();
-        for d in self.hypervisor()?.list()?.iter().filter(|d| d.state == state) {
-            act(d)?;
-            done.push(d.name.clone());
-        }
-        Ok(done)
     }
 
     fn counters(&self) -> Result<Networks> {
