@@ -77,7 +77,10 @@ fn describe(online: &RuntimeEvent<'_>, epoch: u64, from: String, past: &[&Runtim
             EventKind::Offline { .. } | EventKind::MemberUp { .. } | EventKind::ClusterJoined { .. }
         )
     };
-    let since = past.iter().rposition(stood_by).map_or(0, |i| i + 1);
+    // The old node may be back before the service is online: what this one does since it was appointed is no standing by.
+    let appointed = |p: &&RuntimeEvent<'_>| matches!(p.what, EventKind::OnlinePending { epoch: e, .. } if e == epoch);
+    let before = past.iter().rposition(appointed).unwrap_or(past.len());
+    let since = past[..before].iter().rposition(stood_by).map_or(0, |i| i + 1);
     let recent = &past[since..];
     let last = |is: fn(&EventKind) -> bool| recent.iter().rfind(|p| is(&p.what)).map(|p| p.event.t_us);
     let pending = last(|what| matches!(what, EventKind::OnlinePending { .. }));

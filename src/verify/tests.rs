@@ -185,6 +185,20 @@ fn the_log_that_a_survivor_opens_says_what_it_had() {
 }
 
 #[test]
+fn an_old_node_that_is_back_before_the_service_is_online_hides_no_phase() {
+    let mut h = failover();
+    let timings = measure(&h, &context()).0;
+    let at = h.events.iter().position(|e| is!(e, Mounted)).unwrap();
+    let (member, epoch) = ("node1".into(), takeovers(&h)[0].epoch);
+    let mounted = &h.events[at];
+    let back = EventKind::MemberUp { member, epoch };
+    let back = runtime_event(mounted.node.as_deref().unwrap(), mounted.t_us, &back);
+    h.events.insert(at, back);
+    assert_eq!(verdict(I8, &h), Verdict::Pass, "{}", detail(I8, &h));
+    assert_eq!(measure(&h, &context()).0, timings);
+}
+
+#[test]
 fn what_happened_before_the_run_is_not_judged() {
     let plan = Plan::new(&[Change::PowerOff]);
     let mut h = history(&plan);
