@@ -6,6 +6,7 @@
 
 mod install;
 mod operate;
+mod orders;
 mod pack;
 mod render;
 mod secrets;
@@ -14,6 +15,7 @@ mod tests;
 
 pub use install::{Artifacts, DeployReport, deploy, early, early_digest};
 pub use operate::{Answer, Watched, dump, follow_events, operate, status, watch};
+pub use orders::{BadArgument, OrderSpec, Orders, Parameter, Takes};
 pub use pack::{
     Contract, FileSpec, LinkSpec, Pack, Part, Places, PlacesSpec, ProgramSpec, SharePlace, StepSpec, Workload, names,
 };

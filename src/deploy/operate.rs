@@ -65,7 +65,7 @@ pub fn operate(
         let hint = known(word, orders.keys().map(String::as_str));
         Error::Usage(Problem::new("give the order").on(word.escape_debug()).observed(hint))
     })?;
-    let argv: Vec<String> = order.iter().chain(args).cloned().collect();
+    let argv: Vec<String> = order.run.iter().chain(args).cloned().collect();
     let what = format!("give the order `{word}`");
     let output = remote.exec(&Command::new(argv.iter().cloned()), deadline)?;
     if output.status == REFUSED {

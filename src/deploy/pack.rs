@@ -1,5 +1,6 @@
 //! A pack: its `runtime.toml`, its settings and its templates.
 
+use super::Orders;
 use crate::error::{Error, Problem, Result};
 use crate::guest::template;
 use crate::spec::{PackSettings, known};
@@ -185,9 +186,9 @@ pub struct Contract {
     pub events: Vec<String>,
     /// Prints a [`ccr_contract::dump::Dump`].
     pub dump: Vec<String>,
-    /// What an operator can tell the runtime: `move`, `stop`, `start` …; arguments are put behind, JSON or nothing is answered.
+    /// What an operator can tell the runtime: `move`, `stop`, `start` …; JSON or nothing is answered.
     #[serde(default)]
-    pub orders: BTreeMap<String, Vec<String>>,
+    pub orders: Orders,
 }
 
 /// TCP ports of the workload.
@@ -337,7 +338,7 @@ impl Runtime {
         let commands = words
             .into_iter()
             .chain(&contract.watch)
-            .chain(contract.orders.values())
+            .chain(contract.orders.values().map(|o| &o.run))
             .chain(self.steps.iter().map(|s| &s.run));
         for argv in commands {
             if argv.first().is_none_or(String::is_empty) {

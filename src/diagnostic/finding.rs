@@ -88,6 +88,8 @@ pub struct Invalid {
     pub findings: Vec<Finding>,
     file_name: String,
     text: String,
+    /// Those of further files.
+    others: Vec<Invalid>,
 }
 
 impl Invalid {
@@ -98,17 +100,28 @@ impl Invalid {
             findings,
             file_name: file_name.to_owned(),
             text: text.to_owned(),
+            others: Vec::new(),
         }
+    }
+    /// Those of several files, in their order; none where all are well.
+    pub fn together(files: impl IntoIterator<Item = Invalid>) -> Option<Self> {
+        let mut files = files.into_iter();
+        let mut first = files.next()?;
+        first.others.extend(files);
+        Some(first)
     }
     /// The report for a terminal.
     pub fn coloured(&self) -> String {
-        render(&self.file_name, &self.text, &self.findings, true)
+        let own = render(&self.file_name, &self.text, &self.findings, true);
+        let others = self.others.iter().map(Self::coloured);
+        std::iter::once(own).chain(others).collect::<Vec<_>>().join("\n\n")
     }
 }
 
 impl std::fmt::Display for Invalid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.report)
+        f.write_str(&self.report)?;
+        self.others.iter().try_for_each(|other| write!(f, "\n\n{other}"))
     }
 }
 

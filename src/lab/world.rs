@@ -281,6 +281,19 @@ impl World for MachineWorld {
         Ok(self.seen(status))
     }
 
+    fn looker(&self) -> Option<Box<dyn scenario::Looker>> {
+        Some(Box::new(Beside {
+            home: self.home.clone(),
+            instance: self.instance.clone(),
+            client: None,
+        }))
+    }
+
+    fn events(&self, from: usize) -> Vec<Event> {
+        let events = self.events.lock().expect("no listener panics");
+        events.get(from..).unwrap_or_default().to_vec()
+    }
+
     fn await_news(&mut self, most: Duration) -> Result<()> {
         let until = Deadline::after(most);
         while let Some(within) = self.glance(&until)? {
@@ -318,9 +331,12 @@ impl World for MachineWorld {
     }
 
     fn operate(&mut self, order: &Order) -> Result<Answer> {
+        let pack = super::channel::pack(&self.record)?;
+        let spec = pack.as_ref().and_then(|p| p.runtime.contract.orders.get(&order.word));
         let verb = Verb::Operate {
-            word: word(order.verb),
-            args: argv(order),
+            // One that the pack does not have is refused where it is given.
+            args: spec.map(|s| s.argv(&order.args)).unwrap_or_default(),
+            word: order.word.clone(),
             node: order.on.clone(),
         };
         self.get(verb)
@@ -387,6 +403,29 @@ impl World for MachineWorld {
     }
 }
 
+/// Looks at the lab over a connection of its own, while the world's is busy. It starts no supervisor: that is the world's business.
+#[derive(Debug)]
+struct Beside {
+    home: Home,
+    instance: String,
+    client: Option<Client>,
+}
+
+impl scenario::Looker for Beside {
+    fn look(&mut self) -> Result<Observation> {
+        let mut client = match self.client.take() {
+            Some(client) => client,
+            None => Client::find(&self.home.lab(&self.instance))?.ok_or_else(|| {
+                let problem = Problem::new("look at the lab").on(&self.instance);
+                Error::Operation(problem.observed("the lab's supervisor does not run"))
+            })?,
+        };
+        let status: LabStatus = client.get(Verb::Status(None))?;
+        self.client = Some(client);
+        Ok(status.into())
+    }
+}
+
 /// The workstation's own port on the lab's networks, in the supervisor's process.
 #[derive(Debug)]
 struct ThroughSupervisor {
@@ -432,23 +471,6 @@ fn sum(a: Progress, b: Progress) -> Progress {
         unknown: a.unknown + b.unknown,
         shed: a.shed + b.shed,
     }
-}
-
-/// The order's word in the pack's contract.
-fn word(verb: scenario::Verb) -> String {
-    match serde_json::to_value(verb) {
-        Ok(Value::String(word)) => word,
-        other => unreachable!("a verb is a word: {other:?}"),
-    }
-}
-
-/// The order's further words: `--to node2`, and for `set` `name=value`.
-fn argv(order: &Order) -> Vec<String> {
-    let words = |(k, v): (&String, &String)| match order.verb {
-        scenario::Verb::Set => vec![format!("{k}={v}")],
-        _ => vec![format!("--{k}"), v.clone()],
-    };
-    order.args.iter().flat_map(words).collect()
 }
 
 /// The host's monotonic clock when the journal at `path` began.

@@ -413,7 +413,7 @@ fn operations(history: &History) -> Vec<Ops> {
 mod tests {
     use super::*;
     use crate::verify::sample::{self, Change, Plan, history};
-    use crate::verify::{Context, Forbidden, InvariantId::*, Judged, judge};
+    use crate::verify::{Context, Forbidden, InvariantId::*, Judged, Pattern, judge};
     use crate::wait::Slowness;
 
     fn page(id: &'static str, title: &'static str, changes: &[Change], seed: u64) -> (ScenarioReport, History) {
@@ -431,7 +431,9 @@ mod tests {
             id,
             title,
             invariants,
-            forbid: &[Forbidden::SplitBrain],
+            forbid: &[Pattern::of(Forbidden::SplitBrain)],
+            events: &[],
+            sometimes: &[],
             acks: 50,
             closed_generations: 2,
             role_changes: changes.len() as u64,

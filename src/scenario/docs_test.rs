@@ -1,6 +1,7 @@
 //! `docs/scenarios.md` has every word that a scenario may use. UPDATE_DOCS=1 rewrites its lists.
 
 use super::*;
+use crate::deploy::{OrderSpec, Parameter};
 use crate::fault::Kind;
 use crate::spec::{self, entry, with_list};
 use crate::verify::{Forbidden, InvariantId};
@@ -46,6 +47,25 @@ fn parameters() -> Vec<String> {
     rows.into_iter().map(row).collect()
 }
 
+/// Each order of the pack, with how a scenario writes what it takes.
+fn of_the_pack() -> Vec<String> {
+    let orders = orders(&spec::example("ccr")).unwrap();
+    let said = |p: &Parameter| match p.needed {
+        true => format!("`{}`", p.example()),
+        false => format!("[`{}`]", p.example()),
+    };
+    let row = |(word, order): (&String, &OrderSpec)| {
+        let takes: Vec<String> = order.takes.iter().map(said).collect();
+        let takes = if takes.is_empty() {
+            "nothing".to_owned()
+        } else {
+            takes.join(", ")
+        };
+        entry(&format!("`{word}`: {takes}"))
+    };
+    orders.iter().map(row).collect()
+}
+
 fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     words.into_iter().map(|w| format!("- `{w}`")).collect()
 }
@@ -62,6 +82,7 @@ fn the_page_names_every_word() {
         .collect();
     let lists = [
         ("roles", roles()),
+        ("orders", of_the_pack()),
         ("faults", faults()),
         ("parameters", parameters()),
         ("names", names),
@@ -85,6 +106,7 @@ fn every_scenario_in_the_docs_reads() {
     let rules = Rules {
         host_names: false,
         lab: &lab,
+        orders: &orders(&lab).unwrap(),
     };
     let text = std::fs::read_to_string(page()).unwrap();
     let snippets: Vec<&str> = text
@@ -92,8 +114,17 @@ fn every_scenario_in_the_docs_reads() {
         .skip(1)
         .filter_map(|s| s.split("```").next())
         .collect();
-    assert!(!snippets.is_empty());
+    let mut verbs = std::collections::BTreeSet::new();
     for snippet in snippets {
-        parse("docs/scenarios.md", snippet, rules).unwrap_or_else(|e| panic!("{e}"));
+        let scenario = parse("docs/scenarios.md", snippet, rules).unwrap_or_else(|e| panic!("{e}"));
+        verbs.extend(
+            scenario
+                .steps
+                .iter()
+                .filter_map(|s| s.text.split(' ').next().map(str::to_owned)),
+        );
     }
+    // Each verb has an example.
+    let missing: Vec<&str> = step::VERBS.into_iter().filter(|v| !verbs.contains(*v)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

@@ -2,11 +2,12 @@
 
 use super::expression::word;
 use super::roles::Roles;
+use super::truth::Truth;
 use crate::error::{Error, Problem, Result};
 use crate::hypervisor::DomainState;
 use crate::spec::{Lab, NodeRole};
 use crate::verify::{Observation, unhealthy};
-use ccr_contract::status::{ClusterState, CopyStatus, Intent, ServiceState, Status};
+use ccr_contract::status::{Cluster, ClusterState, CopyStatus, Intent, ServiceState, Status};
 
 /// An expectation, and of whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,15 +21,17 @@ enum What {
     Healthy,
     Drained,
     Off,
+    Nobody,
     Service(ServiceState),
     Cluster(ClusterState),
     Copy(CopyStatus),
 }
 
-const WORDS: [(&str, What); 22] = [
+const WORDS: [(&str, What); 23] = [
     ("healthy", What::Healthy),
     ("drained", What::Drained),
     ("machine-off", What::Off),
+    ("nobody-serves", What::Nobody),
     ("service-online", What::Service(ServiceState::Online)),
     ("service-partially-online", What::Service(ServiceState::PartiallyOnline)),
     ("service-online-pending", What::Service(ServiceState::OnlinePending)),
@@ -52,7 +55,7 @@ const WORDS: [(&str, What); 22] = [
 
 impl Expectation {
     /// The words that a file may use.
-    pub fn names() -> [&'static str; 22] {
+    pub fn names() -> [&'static str; 23] {
         WORDS.map(|(w, _)| w)
     }
 
@@ -80,9 +83,26 @@ impl Expectation {
         self
     }
 
+    /// Its word.
+    pub fn word(&self) -> &'static str {
+        let found = WORDS.iter().find(|(_, what)| *what == self.what);
+        found.map_or("", |(word, _)| word)
+    }
+
+    /// Whom it is asked of, where one is named.
+    pub fn target(&self) -> Option<&str> {
+        self.on.as_deref()
+    }
+
+    /// Whether it makes no sense without a machine.
+    pub fn needs_target(&self) -> bool {
+        self.what == What::Off
+    }
+
     /// Whether it says of the whole cluster that no node serves.
     pub fn is_of_absence(&self) -> bool {
         let absent = match self.what {
+            What::Nobody => true,
             What::Service(state) => !matches!(state, ServiceState::Online | ServiceState::PartiallyOnline),
             What::Cluster(state) => state != ClusterState::Up,
             _ => false,
@@ -90,31 +110,32 @@ impl Expectation {
         absent && self.on.is_none()
     }
 
-    /// Whether it has come true, and what was seen.
+    /// Whether it is true now, and what was seen.
     ///
     /// # Errors
     /// Where the role that it names can never be resolved.
-    pub fn met(&self, lab: &Lab, roles: &Roles, seen: &Observation) -> Result<(bool, String)> {
+    pub fn met(&self, lab: &Lab, roles: &Roles, seen: &Observation) -> Result<(Truth, String)> {
         let on = match &self.on {
             None => None,
             Some(word) => match roles.resolve(word, seen) {
                 Ok(target) => Some(target.node),
-                Err(Error::Operation(p)) => return Ok((false, p.to_string())),
+                Err(Error::Operation(p)) => return Ok((Truth::Unknown, p.to_string())),
                 Err(e) => return Err(e),
             },
         };
+        let on = on.as_deref();
         Ok(match (self.what, on) {
             (What::Healthy, _) => healthy(lab, seen),
             (What::Drained, _) => drained(lab, seen),
             (What::Off, Some(node)) => {
-                let state = seen.nodes.get(&node).and_then(|v| v.machine);
-                (matches!(state, Some(DomainState::Off)), format!("{node} is {state:?}"))
+                let state = seen.nodes.get(node).and_then(|v| v.machine);
+                let off = state.map_or(Truth::Unknown, |s| Truth::of(s == DomainState::Off));
+                (off, format!("{node} is {state:?}"))
             }
-            (What::Service(state), on) => service(seen, state, on.as_deref()),
-            (What::Cluster(state), on) => each(lab, seen, on, &word(&state), |s| {
-                s.cluster.as_ref().map(|c| word(&c.state))
-            }),
-            (What::Copy(status), on) => copies(seen, status, on.as_deref()),
+            (What::Nobody, on) => nobody(&members(lab, seen, on)),
+            (What::Service(state), on) => service(lab, seen, state, on),
+            (What::Cluster(state), on) => cluster(lab, seen, state, on),
+            (What::Copy(status), on) => copies(seen, status, on),
             (What::Off, None) => {
                 return Err(Error::Usage(
                     Problem::new("see a machine off").observed("the step does not say which"),
@@ -124,59 +145,149 @@ impl Expectation {
     }
 }
 
-/// On a node: what it says of itself. Without: that one node, and no more, says so of itself.
-fn service(seen: &Observation, wanted: ServiceState, on: Option<&str>) -> (bool, String) {
-    let views: Vec<(&str, ServiceState, Option<&str>)> = seen
-        .nodes
-        .iter()
-        .filter_map(|(n, v)| v.service().map(|s| (n.as_str(), s.state, s.active.as_deref())))
-        .collect();
-    let shown: Vec<String> = views
-        .iter()
-        .map(|(n, s, active)| format!("{n}: {} on {}", word(s), active.unwrap_or("nobody")))
-        .collect();
-    let shown = if shown.is_empty() {
-        "no member answers".to_owned()
+/// What is known of a member and the service.
+enum Said<'a> {
+    /// It says so itself.
+    State(ServiceState, Option<&'a str>),
+    /// It says that it is in no cluster with a majority: nothing is served there.
+    NoCluster(ClusterState),
+    /// The hypervisor says that its processors do not run.
+    Stopped(DomainState),
+    /// Nobody knows.
+    Silent,
+}
+
+/// A member, and what is known of it.
+struct Told<'a> {
+    node: &'a str,
+    said: Said<'a>,
+}
+
+/// What is known of this member, else of every one.
+fn members<'a>(lab: &'a Lab, seen: &'a Observation, on: Option<&'a str>) -> Vec<Told<'a>> {
+    let all = lab.with_role(NodeRole::Member).map(|n| n.name.as_str());
+    let nodes: Vec<&str> = on.map_or_else(|| all.collect(), |node| vec![node]);
+    let told = |node| {
+        let view = seen.nodes.get(node);
+        let said = match (view.and_then(|v| v.machine), view.and_then(|v| v.status.as_ref())) {
+            (Some(state @ (DomainState::Off | DomainState::Paused)), _) => Said::Stopped(state),
+            (_, None) => Said::Silent,
+            (_, Some(status)) => match (&status.service, &status.cluster) {
+                (Some(s), _) => Said::State(s.state, s.active.as_deref()),
+                (None, Some(c)) if c.state != ClusterState::Up => Said::NoCluster(c.state),
+                _ => Said::Silent,
+            },
+        };
+        Told { node, said }
+    };
+    nodes.into_iter().map(told).collect()
+}
+
+impl Told<'_> {
+    fn shown(&self) -> String {
+        let node = self.node;
+        match &self.said {
+            Said::State(s, active) => format!("{node}: {} on {}", word(s), active.unwrap_or("nobody")),
+            Said::NoCluster(state) => format!("{node}: {}, serves nothing", word(state)),
+            Said::Stopped(state) => format!("{node} is {state:?}"),
+            Said::Silent => format!("{node} does not answer"),
+        }
+    }
+
+    /// Whether it serves.
+    fn serves(&self) -> Truth {
+        match self.said {
+            Said::State(s, active) => Truth::of(is_up(s) && active == Some(self.node)),
+            Said::NoCluster(_) | Said::Stopped(_) => Truth::No,
+            Said::Silent => Truth::Unknown,
+        }
+    }
+
+    /// Whether it says of the service that it is in this state; where that is one in which it is up, that it is up there.
+    fn says(&self, wanted: ServiceState) -> Truth {
+        match self.said {
+            Said::State(s, active) => Truth::of(s == wanted && (!is_up(wanted) || active == Some(self.node))),
+            Said::NoCluster(_) => Truth::of(wanted == ServiceState::Offline),
+            Said::Stopped(_) => Truth::No,
+            Said::Silent => Truth::Unknown,
+        }
+    }
+}
+
+fn is_up(state: ServiceState) -> bool {
+    matches!(state, ServiceState::Online | ServiceState::PartiallyOnline)
+}
+
+fn shown(told: &[Told<'_>]) -> String {
+    told.iter().map(Told::shown).collect::<Vec<_>>().join(", ")
+}
+
+/// No member serves, and every one that runs says so.
+fn nobody(told: &[Told<'_>]) -> (Truth, String) {
+    let serves = Truth::all(told.iter().map(|t| t.serves().not()));
+    (if told.is_empty() { Truth::Unknown } else { serves }, shown(told))
+}
+
+/// On a node: what it says of itself. Without, of a state in which it is up: that one node, and no more, says so of itself; of another
+/// state: that every member which runs says so.
+fn service(lab: &Lab, seen: &Observation, wanted: ServiceState, on: Option<&str>) -> (Truth, String) {
+    let told = members(lab, seen, on);
+    let truth = match on {
+        Some(_) => Truth::all(told.iter().map(|t| t.says(wanted))),
+        None if is_up(wanted) => {
+            let one = seen
+                .active()
+                .is_some_and(|a| told.iter().any(|t| t.node == a && t.says(wanted).is_yes()));
+            let silent = told.iter().any(|t| matches!(t.said, Said::Silent));
+            match (one, silent) {
+                (true, _) => Truth::Yes,
+                (false, true) => Truth::Unknown,
+                (false, false) => Truth::No,
+            }
+        }
+        None => {
+            let mut running = told.iter().filter(|t| !matches!(t.said, Said::Stopped(_))).peekable();
+            match running.peek() {
+                None => Truth::Unknown,
+                Some(_) => Truth::all(running.map(|t| t.says(wanted))),
+            }
+        }
+    };
+    (truth, shown(&told))
+}
+
+/// On a node: where it says that it stands. Without: where every member does.
+fn cluster(lab: &Lab, seen: &Observation, wanted: ClusterState, on: Option<&str>) -> (Truth, String) {
+    let all = lab.with_role(NodeRole::Member).map(|n| n.name.as_str());
+    let nodes: Vec<&str> = on.map_or_else(|| all.collect(), |node| vec![node]);
+    let said = |node: &&str| seen.nodes.get(*node)?.status.as_ref()?.cluster.as_ref();
+    let truth = |node| said(node).map_or(Truth::Unknown, |c| Truth::of(stands(c, wanted)));
+    let shown = nodes.iter().map(|n| match said(n) {
+        None => format!("{n}: no answer"),
+        Some(c) => format!(
+            "{n}: {} with {} of {} votes{}",
+            word(&c.state),
+            c.votes.have.len(),
+            c.votes.total,
+            c.cause.as_deref().map(|w| format!(" ({w})")).unwrap_or_default()
+        ),
+    });
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    let truth = if nodes.is_empty() {
+        Truth::Unknown
     } else {
-        shown.join(", ")
+        Truth::all(nodes.iter().map(truth))
     };
-    let up = matches!(wanted, ServiceState::Online | ServiceState::PartiallyOnline);
-    let met = match on {
-        // That it is up must be said by the node that has it.
-        Some(node) => views
-            .iter()
-            .any(|(n, s, active)| *n == node && *s == wanted && (!up || *active == Some(node))),
-        None if up => seen
-            .active()
-            .is_some_and(|a| views.iter().any(|(n, s, _)| *n == a && *s == wanted)),
-        None => !views.is_empty() && views.iter().all(|(_, s, _)| *s == wanted),
-    };
-    (met, shown)
+    (truth, shown)
 }
 
-/// On a node: its word. Without: that of every member, and all of them answer.
-fn each(
-    lab: &Lab,
-    seen: &Observation,
-    on: Option<String>,
-    wanted: &str,
-    says: impl Fn(&ccr_contract::status::Status) -> Option<String>,
-) -> (bool, String) {
-    let of = |node: &str| seen.nodes.get(node)?.status.as_ref().and_then(&says);
-    let nodes: Vec<String> = match on {
-        Some(node) => vec![node],
-        None => lab.with_role(NodeRole::Member).map(|n| n.name.to_string()).collect(),
-    };
-    let said: Vec<(String, Option<String>)> = nodes.into_iter().map(|n| (n.clone(), of(&n))).collect();
-    let shown: Vec<String> = said
-        .iter()
-        .map(|(n, s)| format!("{n}: {}", s.as_deref().unwrap_or("no answer")))
-        .collect();
-    let met = !said.is_empty() && said.iter().all(|(_, s)| s.as_deref() == Some(wanted));
-    (met, shown.join(", "))
+/// Whether a member stands there. One that lost its majority forms anew, for as long as it has none: it is without quorum all the while.
+fn stands(c: &Cluster, wanted: ClusterState) -> bool {
+    let too_few = (c.votes.have.len() as u64) < u64::from(c.votes.needed);
+    c.state == wanted || (wanted == ClusterState::NoQuorum && c.state == ClusterState::Forming && too_few)
 }
 
-fn copies(seen: &Observation, wanted: CopyStatus, on: Option<&str>) -> (bool, String) {
+fn copies(seen: &Observation, wanted: CopyStatus, on: Option<&str>) -> (Truth, String) {
     let active = seen.active();
     let copies: Vec<_> = seen
         .statuses()
@@ -186,34 +297,32 @@ fn copies(seen: &Observation, wanted: CopyStatus, on: Option<&str>) -> (bool, St
             None => active != Some(c.node.as_str()),
         })
         .collect();
+    if copies.is_empty() {
+        return (Truth::Unknown, "no copy answers".to_owned());
+    }
     let shown: Vec<String> = copies
         .iter()
         .map(|c| format!("{} on {}: {}", c.group, c.node, word(&c.status)))
         .collect();
-    let shown = if shown.is_empty() {
-        "no copy answers".to_owned()
-    } else {
-        shown.join(", ")
-    };
-    (!copies.is_empty() && copies.iter().all(|c| c.status == wanted), shown)
+    (Truth::of(copies.iter().all(|c| c.status == wanted)), shown.join(", "))
 }
 
-fn healthy(lab: &Lab, seen: &Observation) -> (bool, String) {
+fn healthy(lab: &Lab, seen: &Observation) -> (Truth, String) {
     told(&unhealthy(lab, &seen.looks(lab)), "healthy")
 }
 
 /// Whether nothing is wrong, and what is seen: all that is wrong, else that it is `well`.
-fn told(wrong: &[String], well: &str) -> (bool, String) {
+fn told(wrong: &[String], well: &str) -> (Truth, String) {
     if wrong.is_empty() {
-        (true, well.to_owned())
+        (Truth::Yes, well.to_owned())
     } else {
-        (false, wrong.join("; "))
+        (Truth::No, wrong.join("; "))
     }
 }
 
 /// The hubs have delivered everything, what a takeover asked for again too, and every copy has everything. It must be said: each node
 /// answers, and one member serves unless an operator stopped the service.
-fn drained(lab: &Lab, seen: &Observation) -> (bool, String) {
+fn drained(lab: &Lab, seen: &Observation) -> (Truth, String) {
     let mut wrong = Vec::new();
     for node in lab.nodes.iter().filter(|n| n.role.is_some()) {
         match seen.nodes.get(node.name.as_str()).and_then(|v| v.status.as_ref()) {

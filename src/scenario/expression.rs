@@ -1,10 +1,11 @@
 //! What `until` waits for: a comparison, or several with `and`, `or`, `not` and parentheses, over one look at the lab.
 //!
 //! `copies.fresh >= 3 and service.state == Online`. A name stands for the values of every node that knows it; a
-//! comparison holds where there is at least one and all of them satisfy it.
+//! comparison holds where all of them satisfy it. Where nobody knows it, whether it holds is unknown, and so is its opposite.
 
 use super::Progress;
 use super::roles::Roles;
+use super::truth::Truth;
 use crate::spec::known;
 use crate::verify::Observation;
 use ccr_contract::status::{ClusterState, CopyStatus, Intent, ServiceState, WitnessHealth};
@@ -147,6 +148,8 @@ enum Node {
 pub struct Expression {
     text: String,
     root: Node,
+    /// Roles and machines that it compares with, with their place in the text.
+    nodes: Vec<(String, Range<usize>)>,
 }
 
 /// Why an expression was not understood, and where in its text.
@@ -188,38 +191,45 @@ impl Expression {
             at: 0,
             end: text.len(),
             depth: 0,
+            nodes: Vec::new(),
         };
         let root = parser.or()?;
         match parser.tokens.get(parser.at) {
             None => Ok(Self {
                 text: text.to_owned(),
                 root,
+                nodes: parser.nodes,
             }),
             Some(t) => Err(bad(t.span.clone(), "expected `and`, `or` or the end")),
         }
     }
 
     /// Whether it holds, and what was seen of each of its names.
-    pub fn holds(&self, view: View<'_>) -> (bool, String) {
+    pub fn judge(&self, view: View<'_>) -> (Truth, String) {
         let mut seen = Vec::new();
-        let holds = self.root.holds(view, &mut seen);
+        let truth = self.root.judge(view, &mut seen);
         seen.dedup();
-        (holds, seen.join(", "))
+        (truth, seen.join(", "))
     }
 
     /// As it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
+
+    /// The roles and machines that it compares with, each with its place in the text.
+    pub fn nodes(&self) -> impl Iterator<Item = (&str, Range<usize>)> {
+        self.nodes.iter().map(|(name, span)| (name.as_str(), span.clone()))
+    }
 }
 
 impl Node {
-    fn holds(&self, view: View<'_>, seen: &mut Vec<String>) -> bool {
+    fn judge(&self, view: View<'_>, seen: &mut Vec<String>) -> Truth {
         match self {
-            Node::Not(n) => !n.holds(view, seen),
+            Node::Not(n) => n.judge(view, seen).not(),
             // Both sides are looked at: what was seen of each is wanted.
-            Node::And(a, b) => a.holds(view, seen) & b.holds(view, seen),
-            Node::Or(a, b) => a.holds(view, seen) | b.holds(view, seen),
+            Node::And(a, b) => a.judge(view, seen).and(b.judge(view, seen)),
+            Node::Or(a, b) => a.judge(view, seen).or(b.judge(view, seen)),
             Node::Compare(name, operator, wanted) => {
                 let values = values(NAMES[*name].0, view);
                 let shown: Vec<String> = values.iter().map(Value::to_string).collect();
@@ -232,11 +242,14 @@ impl Node {
                 let wanted = match (NAMES[*name].1, wanted) {
                     (Type::Node, Value::Text(word)) => match view.roles.resolve(word, view.observation) {
                         Ok(target) => Value::Text(target.node),
-                        Err(_) => return false,
+                        Err(_) => return Truth::Unknown,
                     },
                     _ => wanted.clone(),
                 };
-                !values.is_empty() && values.iter().all(|v| operator.compare(v, &wanted))
+                if values.is_empty() {
+                    return Truth::Unknown;
+                }
+                Truth::of(values.iter().all(|v| operator.compare(v, &wanted)))
             }
         }
     }
@@ -405,6 +418,7 @@ struct Parser<'a> {
     at: usize,
     end: usize,
     depth: usize,
+    nodes: Vec<(String, Range<usize>)>,
 }
 
 impl Parser<'_> {
@@ -479,7 +493,11 @@ impl Parser<'_> {
                 let help = known(&word, words.iter().copied());
                 return Err(self.bad(&format!("`{name}` is never `{word}`"), Some(help)));
             }
-            Type::Node => Value::Text(word),
+            Type::Node => {
+                self.nodes
+                    .extend(self.tokens.get(self.at).map(|t| (word.clone(), t.span.clone())));
+                Value::Text(word)
+            }
         };
         self.at += 1;
         Ok(Node::Compare(index, operator, value))

@@ -37,6 +37,16 @@ pub(super) struct Fake {
     pub repeats: bool,
     pub first: Option<Observation>,
     pub history: History,
+    /// What the nodes tell, each when its time has come.
+    pub told: Vec<Event>,
+    /// Whether somebody else looks while something is done.
+    pub beside: bool,
+    /// How long a fault takes to be made, in real time.
+    pub busy_for: Option<Duration>,
+    /// When no node answers.
+    pub silent: std::ops::Range<u64>,
+    /// What a refusal says.
+    pub cause: &'static str,
     pub slowness: Slowness,
     /// From when the host is busy, and how.
     pub busy: (u64, f64),
@@ -71,6 +81,11 @@ impl Fake {
                 leaks: Some(Vec::new()),
                 ..History::default()
             },
+            told: Vec::new(),
+            beside: false,
+            busy_for: None,
+            silent: 0..0,
+            cause: "the copy is Suspended",
             slowness: Slowness::NONE,
             busy: (0, 1.0),
         }
@@ -78,6 +93,18 @@ impl Fake {
 
     fn other(node: &str) -> &'static str {
         if node == "node1" { "node2" } else { "node1" }
+    }
+}
+
+/// Sees a healthy lab, as often as it may.
+struct Beside(Lab, u64);
+
+impl Looker for Beside {
+    fn look(&mut self) -> Result<Observation> {
+        self.1 += 1;
+        let mut seen = sample::observation(&self.0, self.1, "node1", 5, 5);
+        seen.nodes.values_mut().for_each(|v| v.error = Some("beside".into()));
+        Ok(seen)
     }
 }
 
@@ -127,6 +154,9 @@ impl World for Fake {
                 },
             );
         }
+        if self.silent.contains(&self.now) {
+            seen.nodes.values_mut().for_each(|v| v.status = None);
+        }
         if self.two.contains(&self.now) {
             for (node, view) in &mut seen.nodes {
                 if let Some(service) = view.status.as_mut().and_then(|s| s.service.as_mut()) {
@@ -137,6 +167,14 @@ impl World for Fake {
         self.first.get_or_insert_with(|| seen.clone());
         Ok(seen)
     }
+    fn looker(&self) -> Option<Box<dyn Looker>> {
+        self.beside
+            .then(|| Box::new(Beside(self.lab.clone(), self.now)) as Box<dyn Looker>)
+    }
+    fn events(&self, from: usize) -> Vec<Event> {
+        let told: Vec<Event> = self.told.iter().filter(|e| e.t_us <= self.now).cloned().collect();
+        told.get(from..).unwrap_or_default().to_vec()
+    }
     fn pass(&mut self, time: Duration) -> Result<()> {
         self.now += time.as_micros() as u64;
         match self.interrupt_at {
@@ -145,6 +183,9 @@ impl World for Fake {
         }
     }
     fn inject(&mut self, fault: &Fault) -> Result<FaultRecord> {
+        if let Some(time) = self.busy_for {
+            crate::wait::pause(time);
+        }
         let mut record = fault.record(self.faults.len() as u64, self.now);
         record.effective = self.effective;
         if let Fault::PowerOff(t) = fault {
@@ -179,13 +220,17 @@ impl World for Fake {
         }
         if !self.refuses {
             self.active = None;
-            let to = if order.args["to"] == "node1" { "node1" } else { "node2" };
+            let to = if order.args.get("to").is_some_and(|to| to == "node1") {
+                "node1"
+            } else {
+                "node2"
+            };
             self.next = Some((self.now + 1_000_000, to));
         }
         Ok(Answer {
             done: !self.refuses,
             seen: if self.refuses {
-                "the copy is Suspended".into()
+                self.cause.into()
             } else {
                 "moved".into()
             },

@@ -1,5 +1,6 @@
 //! Scenario files and their runner. A scenario runs against a [`World`]: the machines are one, the simulator is another.
 
+mod act;
 #[cfg(test)]
 mod docs_test;
 mod expect;
@@ -9,24 +10,31 @@ mod fake;
 mod file;
 pub mod mail;
 mod raw;
+mod reader;
 mod roles;
 mod run;
 #[cfg(test)]
 mod run_tests;
+mod statement;
+mod step;
 mod suite;
 #[cfg(test)]
 mod tests;
+mod truth;
+mod watch;
 
 pub use crate::deploy::Answer;
 pub use crate::verify::{History, NodeView, Observation};
 pub use expect::Expectation;
-pub use file::{Action, Require, Rules, Scenario, Step, parse};
+pub use file::{Action, Expect, HealWords, Refused, Require, Rules, Scenario, Step, parse};
 pub use roles::{ROLES, Roles, is_role};
 pub use run::{Run, run};
-pub use suite::{Options, Worlds, distinct, names, run_all, select};
+pub use statement::Statement;
+pub use suite::{Options, Worlds, check, distinct, names, orders, run_all, select};
+pub use truth::Truth;
 
 use crate::error::Result;
-use crate::event::Draft;
+use crate::event::{Draft, Event};
 use crate::fault::Fault;
 use crate::spec::Lab;
 use crate::units::{Rate, Size, Span};
@@ -53,6 +61,12 @@ pub trait World {
     /// Looks at every node. A node that does not answer is in it without a status; that is no error. What a node said of a time before
     /// `since_us` does not count; where that is absent, what was heard last does.
     fn observe(&mut self, since_us: Option<u64>) -> Result<Observation>;
+    /// Somebody else who can look while something is done to the lab; none where time stands still meanwhile.
+    fn looker(&self) -> Option<Box<dyn Looker>> {
+        None
+    }
+    /// What came to the run's journal so far, without the first `from`.
+    fn events(&self, from: usize) -> Vec<Event>;
     /// Returns when there is something new to see of the lab, after `most` at the latest. Ends early with `Interrupted` as
     /// [`World::pass`] does.
     fn await_news(&mut self, most: Duration) -> Result<()> {
@@ -86,6 +100,12 @@ pub trait World {
     }
 }
 
+/// Looks at a lab from beside: while a [`World`] is busy with something.
+pub trait Looker: Send {
+    /// What was heard last of every node.
+    fn look(&mut self) -> Result<Observation>;
+}
+
 /// Which faults to undo.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -112,57 +132,15 @@ impl Heal {
 /// An order to the runtime, in the words of the pack's contract.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
-    /// `move`, `stop`, `start`, `suspend`, `resume`, `reseed`, `set`.
-    pub verb: Verb,
+    /// Its word in the pack: `move`, `stop`, `start` …
+    #[serde(rename = "verb")]
+    pub word: String,
     /// The node that is asked; the active (or any that answers) where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on: Option<String>,
-    /// Further words of the order, resolved: `to` = node, `comment`, `group`, or a setting and its value.
+    /// What is said beside it, machines by their names; a setting is `set` = `KEY=VALUE`.
     #[serde(default)]
     pub args: BTreeMap<String, String>,
-}
-
-/// The operator's verbs (CONTRACTS "Runtime → tool").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verb {
-    /// Planned handoff of the service to another member (`to`).
-    Move,
-    /// Stops the service; sticky.
-    Stop,
-    /// Starts it again.
-    Start,
-    /// Suspends a copy.
-    Suspend,
-    /// Resumes a copy.
-    Resume,
-    /// Seeds a copy anew.
-    Reseed,
-    /// Changes settings of the cluster.
-    Set,
-}
-
-impl Verb {
-    /// Their words.
-    pub const NAMES: [&'static str; 7] = ["move", "stop", "start", "suspend", "resume", "reseed", "set"];
-
-    /// The verb of this word.
-    pub fn parse(word: &str) -> Option<Self> {
-        serde_json::from_value(serde_json::Value::String(word.to_owned())).ok()
-    }
-
-    /// Its word.
-    pub fn word(self) -> &'static str {
-        match self {
-            Verb::Move => "move",
-            Verb::Stop => "stop",
-            Verb::Start => "start",
-            Verb::Suspend => "suspend",
-            Verb::Resume => "resume",
-            Verb::Reseed => "reseed",
-            Verb::Set => "set",
-        }
-    }
 }
 
 /// Clients to run.

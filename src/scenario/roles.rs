@@ -4,6 +4,7 @@ use crate::error::{Error, Problem, Result};
 use crate::fault::{Fault, Target};
 use crate::spec::{Lab, NodeRole, known};
 use crate::verify::Observation;
+use std::collections::BTreeMap;
 
 /// The roles that a scenario may name, each with who has it.
 pub const ROLES: [(&str, &str); 9] = [
@@ -29,6 +30,42 @@ pub(super) fn role_words<'a>() -> impl Iterator<Item = &'a str> {
 /// Whether a word is a role.
 pub fn is_role(word: &str) -> bool {
     role_words().any(|r| r == word)
+}
+
+/// Whether a machine of this lab can have the role.
+pub(super) fn has_role(lab: &Lab, role: &str) -> bool {
+    let members = lab.with_role(NodeRole::Member).count();
+    match role {
+        "active" | "a" | "quorum-owner" => members > 0,
+        "witness" => lab.witness().is_some(),
+        "hub" => lab.with_role(NodeRole::Hub).count() == 1,
+        _ => members == 2,
+    }
+}
+
+/// Every way in which the roles can lie on the machines of this lab: each role's machine.
+pub(super) fn possible(lab: &Lab) -> Vec<BTreeMap<&'static str, String>> {
+    let members: Vec<String> = lab.with_role(NodeRole::Member).map(|n| n.name.to_string()).collect();
+    // Who serves, who owns the quorum, who served at first, whom the last fault left alone: none follows from another.
+    const PAIRS: [(&str, &str); 4] = [
+        ("active", "passive"),
+        ("quorum-owner", "non-owner"),
+        ("a", "b"),
+        ("survivor", ""),
+    ];
+    let ways = if members.len() == 2 { 1 << PAIRS.len() } else { 1 };
+    let way = |bits: usize| {
+        let mut machines = BTreeMap::new();
+        for (i, (one, other)) in PAIRS.iter().enumerate() {
+            let first = (bits >> i) & 1;
+            machines.extend(members.get(first).map(|m| (*one, m.clone())));
+            machines.extend(members.get(1 - first).map(|m| (*other, m.clone())));
+        }
+        machines.extend(lab.witness().map(|w| ("witness", w.to_owned())));
+        machines.extend(lab.with_role(NodeRole::Hub).next().map(|h| ("hub", h.name.to_string())));
+        machines
+    };
+    (0..ways).map(way).collect()
 }
 
 /// What is known of who is who in one scenario.
@@ -139,6 +176,12 @@ impl Roles {
             role: Some(word.to_owned()),
             node,
         })
+    }
+
+    /// The machine of each role that has one now.
+    pub(super) fn all(&self, seen: &Observation) -> BTreeMap<String, String> {
+        let known = |role: &str| Some((role.to_owned(), self.resolve(role, seen).ok()?.node));
+        role_words().filter_map(known).collect()
     }
 
     fn other(&self, than: &str) -> Result<String> {

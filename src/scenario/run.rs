@@ -1,13 +1,15 @@
 //! One scenario against one world, from "is it healthy?" to the verdict.
 
 use super::expect::Expectation;
-use super::expression::View;
+use super::file::Expect;
 use super::roles::Roles;
-use super::{Action, Heal, Order, Scenario, Step, World};
+use super::watch::{Sometimes, Watch};
+use super::{Heal, Scenario, World};
 use crate::error::{Error, Problem, Result};
 use crate::event::{Draft, Severity, Source};
+use crate::fault::Words;
 use crate::units::Span;
-use crate::verify::{self, Check, Context, History, HostSpeed, Observation, ScenarioReport, Verdict};
+use crate::verify::{self, Check, Context, History, HostSpeed, Mark, ScenarioReport, Verdict};
 use crate::wait::Slowness;
 use serde_json::json;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use std::time::Duration;
 /// How long a lab may take until it is healthy before the first step, and drained after the last one. Unscaled.
 const SETTLE: Span = Span::secs(90);
 /// The longest time between two looks: what the clients count is no news of the lab.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// What became of a scenario.
 #[derive(Debug)]
@@ -40,16 +42,19 @@ pub fn run(world: &mut dyn World, scenario: &Scenario, seed: u64) -> Result<Run>
             from_us: began_us,
             ..History::default()
         },
-        injected: 0,
+        made: Vec::new(),
+        watches: Vec::new(),
+        sometimes: scenario.sometimes.iter().cloned().map(Sometimes::new).collect(),
         checks: Vec::new(),
+        by_events: Vec::new(),
         interrupted: false,
     };
     runner.note(
         "scenario.begin",
         json!({"id": scenario.id, "title": scenario.title, "seed": seed}),
     );
-    runner.steps(scenario);
-    runner.end()?;
+    let whole = runner.steps(scenario);
+    runner.end(whole)?;
     let history = std::mem::take(&mut runner.history);
     let context = Context::of(runner.world.lab(), runner.slowness());
     let mut report = verify::judge(
@@ -79,6 +84,8 @@ impl Scenario {
             title: &self.title,
             invariants: &self.invariants,
             forbid: &self.forbid,
+            events: &self.require.events,
+            sometimes: &self.sometimes_events,
             acks: self.require.acks,
             closed_generations: self.require.closed_generations,
             role_changes: self.require.role_changes,
@@ -86,24 +93,42 @@ impl Scenario {
     }
 }
 
-struct Runner<'a> {
-    world: &'a mut dyn World,
-    roles: Roles,
-    seed: u64,
+pub(super) struct Runner<'a> {
+    pub world: &'a mut dyn World,
+    pub roles: Roles,
+    pub seed: u64,
     /// What the run leaves behind; faults that are still on have no end.
-    history: History,
-    /// How many faults were made.
-    injected: u64,
-    checks: Vec<Check>,
+    pub history: History,
+    /// The faults that were made.
+    pub made: Vec<Made>,
+    /// What must be true for a time.
+    pub watches: Vec<Watch>,
+    /// What must be true at least once.
+    pub sometimes: Vec<Sometimes>,
+    pub checks: Vec<Check>,
+    /// Checks that failed because an event was not seen.
+    pub by_events: Vec<usize>,
     interrupted: bool,
 }
 
+/// A fault that was made, as the scenario says it.
+pub(super) struct Made {
+    pub id: u64,
+    pub label: Option<String>,
+    pub words: Words,
+    /// The machine that it was made on.
+    pub on: Option<String>,
+    pub begin_us: u64,
+}
+
 /// How a step ended that did not go well.
-enum Broken {
+pub(super) enum Broken {
     /// The lab did not do what it must do.
     Failed(String),
     /// Nothing can be said.
     Unclear(String),
+    /// Something did not happen that events tell of.
+    Unseen(String),
     /// The person wants to stop.
     Interrupted,
 }
@@ -118,14 +143,15 @@ impl From<Error> for Broken {
 }
 
 impl Runner<'_> {
-    fn steps(&mut self, scenario: &Scenario) {
+    /// Whether all of them went well.
+    fn steps(&mut self, scenario: &Scenario) -> bool {
         if self.world.lab().runtime.is_some() {
-            let ready = self.expect(&Expectation::HEALTHY, SETTLE).map_err(|e| match e {
+            let ready = self.settle(&Expectation::HEALTHY).map_err(|e| match e {
                 Broken::Failed(seen) => Broken::Unclear(format!("the lab was not healthy to begin with: {seen}")),
                 other => other,
             });
             if !self.check("begin", "the lab is healthy", ready) {
-                return;
+                return false;
             }
             if let Some(seen) = self.history.observations.last() {
                 self.roles.begin(seen);
@@ -137,6 +163,7 @@ impl Runner<'_> {
                 "step.begin",
                 json!({"step": i + 1, "line": step.line, "text": step.text}),
             );
+            let begin_us = self.world.now_us();
             let done = self.step(step).and_then(|seen| {
                 // What an act brought with it is seen behind it; the other steps have looked themselves.
                 if step.action.acts() && self.world.lab().runtime.is_some() {
@@ -144,14 +171,39 @@ impl Runner<'_> {
                 }
                 Ok(seen)
             });
+            self.mark(step.label.clone(), begin_us);
             let well = self.check(&name, &step.text, done);
             let last = self.checks.last();
             let data = json!({"step": i + 1, "verdict": last.map(|c| c.verdict), "seen": last.map(|c| &c.detail)});
             self.note("step.end", data);
-            if !well {
-                return;
+            if !well || self.watches.iter().any(Watch::is_broken) {
+                self.close_watches();
+                return false;
             }
         }
+        let done = self.last_watches();
+        let now = self.world.now_us();
+        self.mark(None, now);
+        if let Err(broken) = done {
+            self.check("end", "what must hold was looked at to its end", Err(broken));
+        }
+        self.close_watches()
+    }
+
+    /// Remembers a step that has a label, and who is who behind it; without one, the end of the steps.
+    fn mark(&mut self, label: Option<String>, begin_us: u64) {
+        let behind_all = label.is_none();
+        let marks = &mut self.history.marks;
+        // Steps without a label leave the end where it will be.
+        if behind_all {
+            marks.retain(|m| m.label.is_some());
+        }
+        let nodes = self.history.observations.last().map(|seen| self.roles.all(seen));
+        marks.push(Mark {
+            label,
+            begin_us,
+            nodes: nodes.unwrap_or_default(),
+        });
     }
 
     /// Keeps how a step went; false where the rest makes no sense.
@@ -160,6 +212,10 @@ impl Runner<'_> {
             Ok(seen) => (Verdict::Pass, seen),
             Err(Broken::Failed(seen)) => (Verdict::Fail, seen),
             Err(Broken::Unclear(seen)) => (Verdict::Unknown, seen),
+            Err(Broken::Unseen(seen)) => {
+                self.by_events.push(self.checks.len());
+                (Verdict::Fail, seen)
+            }
             Err(Broken::Interrupted) => {
                 self.interrupted = true;
                 return false;
@@ -174,173 +230,19 @@ impl Runner<'_> {
         verdict == Verdict::Pass
     }
 
-    fn step(&mut self, step: &Step) -> Result<String, Broken> {
-        match &step.action {
-            Action::Load(workload) => {
-                let mut workload = workload.clone();
-                workload.seed = self.seed;
-                self.world.load(&workload)?;
-                Ok(format!("{} clients", workload.clients))
-            }
-            Action::StopLoad => {
-                self.world.stop_load()?;
-                Ok(format!("{} operations", self.world.progress().begun))
-            }
-            Action::Wait(time) => {
-                self.look_on(time.duration())?;
-                Ok(format!("{time} passed"))
-            }
-            Action::Until(condition, within) => {
-                let seen = self.wait(*within, |runner, seen| {
-                    let progress = runner.world.progress();
-                    Ok(condition.holds(View {
-                        observation: seen,
-                        progress: &progress,
-                        roles: &runner.roles,
-                    }))
-                });
-                // Without it the scenario was never brought to where it can say something.
-                seen.map_err(|e| match e {
-                    Broken::Failed(seen) => Broken::Unclear(seen),
-                    other => other,
-                })
-            }
-            Action::Fault(words) => {
-                let seen = self.look_now()?;
-                let fault = words.resolve(self.world.lab(), &|word| self.roles.resolve(word, &seen))?;
-                // The nth fault of a run makes the same choices in every run with this seed.
-                let fault = fault.seeded(self.seed.rotate_left(32) ^ self.injected);
-                self.injected += 1;
-                let record = self.world.inject(&fault)?;
-                self.roles.hit(&fault);
-                let detail = match (record.effective, fault.nodes().as_slice()) {
-                    (Some(false), _) => "injected, but no effect is proven".to_owned(),
-                    (_, []) => "injected".to_owned(),
-                    (_, nodes) => format!("injected on {}", nodes.join(" and ")),
-                };
-                self.history.faults.push(record);
-                Ok(detail)
-            }
-            Action::Heal(which) => Ok(format!("{} undone", self.heal(which)?)),
-            Action::Expect(expectation, within) => {
-                let shown = self.expect(expectation, *within)?;
-                if expectation.is_of_absence() {
-                    // Met by the last look: no node serves, and that is as it should be.
-                    self.history
-                        .absences
-                        .extend(self.history.observations.last().map(|o| o.t_us));
-                }
-                Ok(shown)
-            }
-            Action::Operate {
-                verb,
-                on,
-                args,
-                refused,
-            } => {
-                let seen = self.look_now()?;
-                let who = |word: &str| self.roles.resolve(word, &seen).map(|t| t.node);
-                let mut args = args.clone();
-                if let Some(to) = args.get_mut("to") {
-                    *to = who(to)?;
-                }
-                let on = on.as_deref().map(who).transpose()?;
-                let order = Order { verb: *verb, on, args };
-                let answer = self.world.operate(&order)?;
-                self.note("operator.order", json!({"order": order, "answer": answer}));
-                match (answer.done, refused) {
-                    (true, false) | (false, true) => Ok(answer.seen),
-                    (true, true) => Err(Broken::Failed(format!(
-                        "it was done, and had to be refused: {}",
-                        answer.seen
-                    ))),
-                    (false, false) => Err(Broken::Failed(answer.seen)),
-                }
-            }
-        }
-    }
-
-    /// Lets time pass and looks at the lab all the while: what happens in a wait is seen like what is waited for.
-    fn look_on(&mut self, time: Duration) -> Result<(), Broken> {
-        let until = self.world.now_us().saturating_add(time.as_micros() as u64);
-        loop {
-            let left = Duration::from_micros(until.saturating_sub(self.world.now_us()));
-            if left.is_zero() {
-                return Ok(());
-            }
-            self.world.await_news(left.min(PAUSE))?;
-            self.look(None)?;
-        }
-    }
-
-    fn expect(&mut self, expectation: &Expectation, within: Span) -> Result<String, Broken> {
-        self.wait(within, |runner, seen| {
-            expectation.met(runner.world.lab(), &runner.roles, seen)
-        })
-    }
-
-    /// Looks until `met` says yes or the scaled time has passed; says what was seen last. Only what was so after this began can meet it:
-    /// what a node said before a fault says nothing of the time after it.
-    fn wait(
-        &mut self,
-        within: Span,
-        met: impl Fn(&Self, &Observation) -> Result<(bool, String)>,
-    ) -> Result<String, Broken> {
-        let begun = self.world.now_us();
-        loop {
-            let seen = self.look(Some(begun))?;
-            // A host that becomes busy meanwhile has more time.
-            let time = self.slowness().scale(within.duration());
-            let until = begun.saturating_add(time.as_micros() as u64);
-            let (is_met, shown) = met(self, &seen)?;
-            if is_met {
-                return Ok(shown);
-            }
-            if self.world.now_us() >= until {
-                return Err(Broken::Failed(format!("not within {}: {shown}", Span(time))));
-            }
-            self.world.await_news(PAUSE)?;
-        }
+    fn settle(&mut self, word: &Expectation) -> Result<String, Broken> {
+        self.expect(&Expect::of(word.clone(), SETTLE))
     }
 
     /// How slow the machines are: the host by itself, and what else it had to do.
-    fn slowness(&self) -> Slowness {
+    pub(super) fn slowness(&self) -> Slowness {
         Slowness::new(self.world.slowness().factor() * self.world.busy())
     }
 
-    fn look(&mut self, since_us: Option<u64>) -> Result<Observation> {
-        let seen = self.world.observe(since_us)?;
-        self.history.observations.push(seen.clone());
-        if seen.serving().count() > 1 {
-            // One of them may have said so a moment before the other did: what both say of the time after this look decides.
-            let again = self.world.observe(Some(seen.t_us))?;
-            self.history.observations.push(again.clone());
-            return Ok(again);
-        }
-        Ok(seen)
-    }
-
-    fn look_now(&mut self) -> Result<Observation> {
-        let now = self.world.now_us();
-        self.look(Some(now))
-    }
-
-    fn heal(&mut self, which: &Heal) -> Result<usize> {
-        let healed = self.world.heal(which)?;
-        let count = healed.len();
-        for record in healed {
-            match self.history.faults.iter_mut().find(|f| f.id == record.id) {
-                Some(ours) => *ours = record,
-                None => self.history.faults.push(record),
-            }
-        }
-        Ok(count)
-    }
-
     /// Stops clients, undoes faults, waits until nothing is on its way, and takes the final reads.
-    fn end(&mut self) -> Result<()> {
+    fn end(&mut self, whole: bool) -> Result<()> {
         let stopped = self.world.stop_load();
-        let healed = self.heal(&Heal::All);
+        let healed = self.world.heal(&Heal::All).map(|healed| self.keep_healed(healed));
         for (what, result) in [
             ("the clients stop", stopped),
             ("the faults are undone", healed.map(drop)),
@@ -355,8 +257,8 @@ impl Runner<'_> {
         if self.world.lab().runtime.is_some() {
             // Twice: that one node has nothing left may be older than what another one still had for it.
             let drained = self
-                .expect(&Expectation::DRAINED, SETTLE)
-                .and_then(|_| self.expect(&Expectation::DRAINED, SETTLE));
+                .settle(&Expectation::DRAINED)
+                .and_then(|_| self.settle(&Expectation::DRAINED));
             let drained = drained.map_err(|e| match e {
                 Broken::Failed(seen) => Broken::Unclear(format!("the final reads came too early: {seen}")),
                 other => other,
@@ -375,10 +277,18 @@ impl Runner<'_> {
         }
         self.history.observations.sort_by_key(|o| o.t_us);
         self.history.faults.sort_by_key(|f| f.id);
+        // An event that never arrived may have been the one.
+        if verify::is_missing_events(&self.history) {
+            for at in std::mem::take(&mut self.by_events) {
+                self.checks[at].verdict = Verdict::Unknown;
+                self.checks[at].detail.push_str("; but not every event arrived");
+            }
+        }
+        self.checks.extend(self.sometimes.iter().map(|s| s.check(whole)));
         Ok(())
     }
 
-    fn note(&mut self, kind: &str, data: serde_json::Value) {
+    pub(super) fn note(&mut self, kind: &str, data: serde_json::Value) {
         self.world
             .note(Draft::new(Source::Tool, kind).severity(Severity::Info).data(data));
     }

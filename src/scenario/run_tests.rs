@@ -10,12 +10,15 @@ use crate::verify::{RunReport, ScenarioReport, Verdict};
 use std::path::Path;
 use std::sync::Mutex;
 
+mod language;
+
 fn scenario(steps: &str, rest: &str) -> Scenario {
     let lab = spec::example("ccr");
     let text = format!("id = \"X\"\ntitle = \"x\"\nsteps = [\n{steps}\n]\n{rest}");
     let rules = Rules {
         host_names: false,
         lab: &lab,
+        orders: &orders(&lab).unwrap(),
     };
     parse("x.toml", &text, rules).unwrap_or_else(|e| panic!("{e}"))
 }
@@ -188,7 +191,7 @@ fn a_wait_looks_on_and_a_service_that_no_node_had_is_no_pass() {
     // Where the scenario itself wants to see that no node serves, it is no news.
     let mut world = Fake::new();
     world.gone = 5 * S..28 * S;
-    let expected = r#"{ wait = "6s" }, { expect = "service-offline" }, { wait = "30s" }"#;
+    let expected = r#"{ wait = "6s" }, { expect = "service-offline", within = "30s" }, { wait = "30s" }"#;
     assert_eq!(ran(&mut world, expected).verdict, Verdict::Pass);
 }
 
@@ -221,8 +224,8 @@ fn a_lab_that_is_not_healthy_is_not_judged() {
 fn moves_name_members_and_refusals_can_be_what_is_wanted() {
     let mut world = Fake::new();
     let there_and_back = r#"
-      { move = "b" }, { expect = "service-online", on = "b" },
-      { move = "passive", comment = "back" }, { expect = "service-online", on = "a" },
+      { move = "b" }, { expect = "service-online", on = "b", within = "30s" },
+      { move = "passive", comment = "back" }, { expect = "service-online", on = "a", within = "30s" },
     "#;
     assert_eq!(ran(&mut world, there_and_back).verdict, Verdict::Pass);
     let to: Vec<&str> = world.orders.iter().map(|o| o.args["to"].as_str()).collect();

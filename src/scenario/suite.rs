@@ -2,6 +2,8 @@
 
 use super::run::{not_run, run};
 use super::{History, Rules, Scenario, World, parse};
+use crate::deploy::{Orders, Pack};
+use crate::diagnostic::Invalid;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::files::Home;
 use crate::private;
@@ -114,41 +116,95 @@ pub mod names {
     pub(super) const OF_THE_RUN: [&str; 3] = [VERDICT, JUNIT, REPORT];
 }
 
+/// The orders that the runtime of a lab takes; none where it has no runtime.
+///
+/// # Errors
+/// Where its pack cannot be read.
+pub fn orders(lab: &Lab) -> Result<Orders> {
+    let pack = lab.runtime.as_ref().map(|r| Pack::load(&r.kind)).transpose()?;
+    Ok(pack.map(|p| p.runtime.contract.orders).unwrap_or_default())
+}
+
 /// The scenarios of a lab: those named, in that order, else all, in the order of their files.
 ///
 /// # Errors
-/// [`Error::Usage`] where a name is unknown or two files have one id; [`Error::Invalid`] where a file is.
+/// [`Error::Invalid`] with all that is wrong with all files; [`Error::Usage`] where a name is unknown or two files have one id.
 pub fn select(source: &Source, lab: &Lab, ids: &[String]) -> Result<Vec<Scenario>> {
-    let rules = Rules { host_names: false, lab };
-    let mut all: Vec<Scenario> = Vec::new();
-    for (path, text) in source.toml_files("scenarios")? {
-        let name = path.display().to_string();
-        let scenario = parse(&name, &text, rules)?;
-        if all.iter().any(|s| s.id == scenario.id) {
+    let orders = orders(lab)?;
+    let rules = |host_names| Rules {
+        host_names,
+        lab,
+        orders: &orders,
+    };
+    let files = source.toml_files("scenarios")?;
+    let of_the_lab = files
+        .iter()
+        .map(|(path, text)| parse(&path.display().to_string(), text, rules(false)));
+    let own = ids.iter().filter(|id| is_path(id)).map(|path| read(path, rules(true)));
+    let mut all = together(of_the_lab.chain(own))?;
+    let own = all.split_off(files.len());
+    for (i, s) in all.iter().enumerate() {
+        if all[..i].iter().any(|t| s.id == t.id) {
             return Err(Error::Usage(
                 Problem::new("read the scenarios")
-                    .on(name)
-                    .observed(format!("`{}` is there twice", scenario.id)),
+                    .on(files[i].0.display())
+                    .observed(format!("`{}` is there twice", s.id)),
             ));
         }
-        all.push(scenario);
     }
     if ids.is_empty() {
         return Ok(all);
     }
-    ids.iter()
-        .map(|id| from_path(id, lab).unwrap_or_else(|| named(id, &all)))
-        .collect()
+    let mut own = own.into_iter();
+    let chosen = ids.iter().map(|id| match is_path(id) {
+        true => own.next().map_or_else(|| named(id, &all), Ok),
+        false => named(id, &all),
+    });
+    chosen.collect()
 }
 
-/// A person's own file, named by its path.
-fn from_path(path: &str, lab: &Lab) -> Option<Result<Scenario>> {
-    let is_path = path.ends_with(".toml") || path.contains('/');
-    is_path.then(|| {
-        let text = fs::read_to_string(path)
-            .map_err(|e| Error::Usage(Problem::new("read the scenario").on(path).observed(e)))?;
-        parse(path, &text, Rules { host_names: true, lab })
-    })
+/// All of them, or all that is wrong with any.
+fn together(read: impl Iterator<Item = Result<Scenario>>) -> Result<Vec<Scenario>> {
+    let (mut all, mut invalid, mut other) = (Vec::new(), Vec::new(), None);
+    for scenario in read {
+        match scenario {
+            Ok(scenario) => all.push(scenario),
+            Err(Error::Invalid(findings)) => invalid.push(*findings),
+            Err(e) => {
+                other.get_or_insert(e);
+            }
+        }
+    }
+    match (Invalid::together(invalid), other) {
+        (Some(invalid), _) => Err(Error::Invalid(Box::new(invalid))),
+        (None, Some(e)) => Err(e),
+        (None, None) => Ok(all),
+    }
+}
+
+/// Whether it names a person's own file.
+fn is_path(id: &str) -> bool {
+    id.ends_with(".toml") || id.contains('/')
+}
+
+fn read(path: &str, rules: Rules<'_>) -> Result<Scenario> {
+    let text =
+        fs::read_to_string(path).map_err(|e| Error::Usage(Problem::new("read the scenario").on(path).observed(e)))?;
+    parse(path, &text, rules)
+}
+
+/// Files of a person, checked against a lab: as many as there are.
+///
+/// # Errors
+/// As of [`select`].
+pub fn check(paths: &[String], lab: &Lab) -> Result<Vec<Scenario>> {
+    let orders = orders(lab)?;
+    let rules = Rules {
+        host_names: true,
+        lab,
+        orders: &orders,
+    };
+    together(paths.iter().map(|path| read(path, rules)))
 }
 
 fn named(id: &str, all: &[Scenario]) -> Result<Scenario> {

@@ -35,6 +35,20 @@ pub struct History {
     /// When the scenario itself had expected that no node serves, and saw it.
     #[serde(default)]
     pub absences: Vec<u64>,
+    /// Steps with a label, in order, and behind them the end of the steps, which has none.
+    #[serde(default)]
+    pub marks: Vec<Mark>,
+}
+
+/// When a step ran, and who was who behind it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Its label; none of the end of the steps.
+    pub label: Option<String>,
+    /// When it began, microseconds since the journal began.
+    pub begin_us: u64,
+    /// The machine of each role that had one behind it.
+    pub nodes: BTreeMap<String, String>,
 }
 
 /// One look at the whole lab.

@@ -3,14 +3,14 @@
 use super::evidence::{Context, Evidence};
 use super::finding::Finding;
 use super::{
-    BadJournal, Check, Forbidden, History, InvariantId, InvariantReport, Loss, ScenarioReport, Timings, Verdict,
-    bounds, durability, once, presence, single,
+    BadJournal, Check, History, InvariantId, InvariantReport, Loss, Pattern, ScenarioReport, Timings, Verdict, bounds,
+    durability, once, pattern, presence, single,
 };
 use crate::event::Event;
 use ccr_contract::event::EventKind;
 
 /// The evidence of a history, or why its journal has none.
-type Gathered<'a> = Result<Evidence<'a>, BadJournal>;
+pub(super) type Gathered<'a> = Result<Evidence<'a>, BadJournal>;
 
 /// What of a scenario its verdict rests on.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +22,11 @@ pub struct Judged<'a> {
     /// The invariants to check.
     pub invariants: &'a [InvariantId],
     /// What must not be seen.
-    pub forbid: &'a [Forbidden],
+    pub forbid: &'a [Pattern],
+    /// Events without which nothing can be said.
+    pub events: &'a [Pattern],
+    /// Events that must happen at least once.
+    pub sometimes: &'a [Pattern],
     /// Acknowledged writes without which nothing can be said.
     pub acks: u64,
     /// Closed generations before the first fault without which nothing can be said.
@@ -79,7 +83,16 @@ pub fn judge(scenario: Judged<'_>, history: &History, context: &Context, steps: 
     }
     checks.extend(requirements(&scenario, history, &evidence, &loss));
     checks.extend(history.faults.iter().map(fault));
-    checks.extend(scenario.forbid.iter().map(|f| unseen(f, &evidence)));
+    checks.extend(scenario.events.iter().map(|p| pattern::required(p, &evidence)));
+    // A run that did not come to its end, or of which something is missing, may have ended before it happened.
+    let whole = checks.iter().all(|c| c.verdict == Verdict::Pass);
+    checks.extend(
+        scenario
+            .sometimes
+            .iter()
+            .map(|p| pattern::sometimes(p, &evidence, whole)),
+    );
+    checks.extend(scenario.forbid.iter().map(|p| pattern::unseen(p, &evidence)));
     let mut invariants: Vec<InvariantReport> = scenario.invariants.iter().map(|i| invariant(*i, &evidence)).collect();
     if presence::network_outages(history).is_some() {
         presence::not_theirs(&mut checks, &mut invariants);
@@ -198,49 +211,6 @@ fn fault(f: &super::FaultRecord) -> Check {
 }
 
 /// Whether something that must not be seen was seen.
-pub fn forbidden(what: &Forbidden, history: &History, context: &Context) -> Check {
-    unseen(what, &Evidence::of(history, context))
-}
-
-fn unseen(what: &Forbidden, evidence: &Gathered<'_>) -> Check {
-    let found = match (what, evidence) {
-        (_, Err(BadJournal(why))) => Finding::unknown(why),
-        (Forbidden::SplitBrain, Ok(e)) => single::split_brain(e),
-        (Forbidden::RoleChange, Ok(e)) => match e.takeovers.first() {
-            Some(t) => Finding::fail(format!("{} took over in epoch {}", t.node, t.epoch)),
-            None => none_seen(e),
-        },
-        (Forbidden::QuorumLost, Ok(e)) => by_word(e, |what| matches!(what, EventKind::QuorumLost { .. })),
-        (Forbidden::CopyFailed, Ok(e)) => by_word(e, |what| matches!(what, EventKind::CopyFailed { .. })),
-        (Forbidden::Event(kind), Ok(e)) => by_event(e, e.events(kind).next()),
-    };
-    Check {
-        id: format!("forbid {}", what.word()),
-        text: format!("no {}", what.word()),
-        verdict: found.verdict,
-        detail: found.detail,
-    }
-}
-
-fn by_word(e: &Evidence<'_>, is: impl Fn(&EventKind) -> bool) -> Finding {
-    by_event(e, e.runtime_events().find(|t| is(&t.what)).map(|t| t.event))
-}
-
-fn by_event(e: &Evidence<'_>, seen: Option<&Event>) -> Finding {
-    match seen {
-        Some(event) => {
-            let (kind, node) = (&event.kind, event.node.as_deref().unwrap_or("the tool"));
-            Finding::fail(format!("{kind} on {node} at {:.3} s", event.t_us as f64 / 1e6))
-        }
-        None => none_seen(e),
-    }
-}
-
-/// Not having seen something means nothing where no look was taken.
-fn none_seen(e: &Evidence<'_>) -> Finding {
-    if e.history.observations.iter().all(|o| o.statuses().next().is_none()) {
-        Finding::unknown("no node was ever seen")
-    } else {
-        Finding::pass("not seen")
-    }
+pub fn forbidden(what: &Pattern, history: &History, context: &Context) -> Check {
+    pattern::unseen(what, &Evidence::of(history, context))
 }

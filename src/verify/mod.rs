@@ -14,6 +14,7 @@ mod judge;
 pub mod merged;
 mod once;
 mod ops;
+mod pattern;
 mod presence;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -31,6 +32,7 @@ pub use history::*;
 pub use judge::{Judged, check, forbidden, judge, measure};
 pub use merged::Merged;
 pub use ops::*;
+pub use presence::is_missing_events;
 pub use takeover::{Takeover, takeovers};
 pub use verdict::*;
 pub use words::*;

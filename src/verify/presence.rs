@@ -49,7 +49,7 @@ pub(super) fn network_outages(history: &History) -> Option<Check> {
 /// lost, is a failure whatever the networks did.
 pub(super) fn not_theirs(checks: &mut [Check], invariants: &mut [InvariantReport]) {
     let split_brain = format!("forbid {}", Forbidden::SplitBrain.word());
-    let checks = checks.iter_mut().filter(|c| c.id != split_brain);
+    let checks = checks.iter_mut().filter(|c| !c.id.starts_with(&split_brain));
     let late = invariants.iter_mut().filter(|i| i.id == InvariantId::I8.word());
     let verdicts = checks
         .map(|c| (&mut c.verdict, &mut c.detail))
@@ -58,6 +58,11 @@ pub(super) fn not_theirs(checks: &mut [Check], invariants: &mut [InvariantReport
         *verdict = Verdict::Unknown;
         detail.push_str("; but the networks were dark");
     }
+}
+
+/// Whether something that was not seen may be among events that never arrived.
+pub fn is_missing_events(history: &History) -> bool {
+    events(history).is_some()
 }
 
 /// Events that never arrived, or that are not understood: what was not seen may have been among them.

@@ -84,12 +84,14 @@ fn deleted(h: &History, key: &str) -> bool {
     acked(h, OpKind::Delete).iter().any(|(_, k, _)| k == key)
 }
 
-fn judged<'a>(invariants: &'a [InvariantId], forbid: &'a [Forbidden]) -> Judged<'a> {
+fn judged<'a>(invariants: &'a [InvariantId], forbid: &'a [Pattern]) -> Judged<'a> {
     Judged {
         id: "F05",
         title: "x",
         invariants,
         forbid,
+        events: &[],
+        sometimes: &[],
         acks: 50,
         closed_generations: 3,
         role_changes: 1,
@@ -206,9 +208,12 @@ fn what_happened_before_the_run_is_not_judged() {
     h.from_us = h.events.iter().rfind(|e| is!(e, Online)).unwrap().t_us + 1;
     h.observations.retain(|o| o.t_us >= h.from_us);
     assert_eq!(takeovers(&h), []);
-    assert_eq!(forbidden(&Forbidden::RoleChange, &h, &c).verdict, Verdict::Pass);
     assert_eq!(
-        forbidden(&Forbidden::parse("service.online").unwrap(), &h, &c).verdict,
+        forbidden(&Pattern::of(Forbidden::RoleChange), &h, &c).verdict,
+        Verdict::Pass
+    );
+    assert_eq!(
+        forbidden(&Pattern::of(Forbidden::parse("service.online").unwrap()), &h, &c).verdict,
         Verdict::Pass
     );
 }
@@ -246,7 +251,7 @@ fn a_second_active_is_seen() {
     }
     assert_eq!(verdict(I1, &late), Verdict::Fail);
     assert_eq!(
-        forbidden(&Forbidden::SplitBrain, &late, &context()).verdict,
+        forbidden(&Pattern::of(Forbidden::SplitBrain), &late, &context()).verdict,
         Verdict::Fail
     );
     // Two nodes in one epoch.
@@ -255,7 +260,10 @@ fn a_second_active_is_seen() {
         by.node = "node1".into();
     }
     assert_eq!(verdict(I1, &both), Verdict::Fail);
-    assert_eq!(forbidden(&Forbidden::SplitBrain, &h, &context()).verdict, Verdict::Pass);
+    assert_eq!(
+        forbidden(&Pattern::of(Forbidden::SplitBrain), &h, &context()).verdict,
+        Verdict::Pass
+    );
 }
 
 #[test]
@@ -268,19 +276,28 @@ fn two_that_say_that_they_serve_are_a_split_brain_only_when_it_lasts() {
         }
     };
     serve(&mut h.observations[3]);
-    assert_eq!(forbidden(&Forbidden::SplitBrain, &h, &context()).verdict, Verdict::Pass);
+    assert_eq!(
+        forbidden(&Pattern::of(Forbidden::SplitBrain), &h, &context()).verdict,
+        Verdict::Pass
+    );
     serve(&mut h.observations[4]);
-    assert_eq!(forbidden(&Forbidden::SplitBrain, &h, &context()).verdict, Verdict::Fail);
+    assert_eq!(
+        forbidden(&Pattern::of(Forbidden::SplitBrain), &h, &context()).verdict,
+        Verdict::Fail
+    );
     // What one of them says in the second look may be older than the first look: it proves nothing. What is of the time after it does.
     let first = h.observations[3].t_us;
     for (after_us, verdict) in [(first - 1, Verdict::Pass), (first, Verdict::Fail)] {
         let heard_us = h.observations[4].t_us;
         let view = h.observations[4].nodes.get_mut("node1").unwrap();
         view.moment = Some(Moment { after_us, heard_us });
-        assert_eq!(forbidden(&Forbidden::SplitBrain, &h, &context()).verdict, verdict);
+        assert_eq!(
+            forbidden(&Pattern::of(Forbidden::SplitBrain), &h, &context()).verdict,
+            verdict
+        );
     }
     assert_eq!(
-        forbidden(&Forbidden::SplitBrain, &History::default(), &context()).verdict,
+        forbidden(&Pattern::of(Forbidden::SplitBrain), &History::default(), &context()).verdict,
         Verdict::Unknown
     );
 }

@@ -1,6 +1,9 @@
 //! The words of a scenario that are about its verdict.
 
+use crate::event::Event;
+use ccr_contract::event::EventKind;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// An invariant that can be checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -97,5 +100,85 @@ impl Forbidden {
             Self::CopyFailed => "copy-failed",
             Self::Event(kind) => kind,
         }
+    }
+}
+
+impl Forbidden {
+    /// Whether an event is what it names. Two that serve and a change of roles are not told by one event alone.
+    pub fn is_told_by(&self, event: &Event) -> bool {
+        let told = || event.runtime_event().map(|t| t.what);
+        match self {
+            Self::SplitBrain | Self::RoleChange => false,
+            Self::QuorumLost => matches!(told(), Some(EventKind::QuorumLost { .. })),
+            Self::CopyFailed => matches!(told(), Some(EventKind::CopyFailed { .. })),
+            Self::Event(kind) => event.kind == *kind,
+        }
+    }
+}
+
+/// Something that may be seen in a run: what, of whom, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pattern {
+    /// What.
+    pub what: Forbidden,
+    /// Of this role or machine; of any where absent. A role is whoever has it behind the step that the time begins with, else behind the
+    /// last step.
+    pub on: Option<String>,
+    /// When; in the whole run where absent.
+    pub during: Option<During>,
+}
+
+impl Pattern {
+    /// Of any machine, at any time.
+    pub fn of(what: Forbidden) -> Self {
+        Self {
+            what,
+            on: None,
+            during: None,
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what.word())?;
+        if let Some(on) = &self.on {
+            write!(f, " on {on}")?;
+        }
+        match &self.during {
+            Some(during) => write!(f, " during {during}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// From the beginning of one step to the beginning of another one, by their labels: `cut..mended`, `cut..`, `..cut`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct During {
+    /// The step that it begins with; the beginning of the run where absent.
+    pub from: Option<String>,
+    /// The step that it ends with; the end of the run where absent.
+    pub to: Option<String>,
+}
+
+impl During {
+    /// Reads one; none where it has no two dots, or no step.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (from, to) = text.split_once("..")?;
+        let step = |label: &str| (!label.is_empty()).then(|| label.to_owned());
+        let (from, to) = (step(from), step(to));
+        (from.is_some() || to.is_some()).then_some(Self { from, to })
+    }
+
+    /// The steps that it names.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        [&self.from, &self.to].into_iter().flatten().map(String::as_str)
+    }
+}
+
+impl fmt::Display for During {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let label = |l: &Option<String>| l.clone().unwrap_or_default();
+        write!(f, "{}..{}", label(&self.from), label(&self.to))
     }
 }

@@ -93,7 +93,7 @@ fn what_the_darkness_brought_about_is_not_the_runtimes_failure() {
     for e in &mut h.events[online..] {
         e.t_us += 20 * S;
     }
-    let forbid = [Forbidden::RoleChange];
+    let forbid = [Pattern::of(Forbidden::RoleChange)];
     let late = Check {
         id: "step 4".into(),
         text: "expect service-online".into(),
@@ -116,7 +116,7 @@ fn events_that_were_lost_leave_it_open() {
     let at = h.events.len() / 2;
     let (why, epoch) = ("the witness is lost".into(), 3);
     let lost = runtime_event("node2", h.events[at].t_us, &EventKind::QuorumLost { why, epoch });
-    let forbid = [Forbidden::QuorumLost];
+    let forbid = [Pattern::of(Forbidden::QuorumLost)];
     let whole = {
         let mut h = h.clone();
         h.events.insert(at, lost);

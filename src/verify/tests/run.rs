@@ -4,7 +4,8 @@ use super::*;
 
 #[test]
 fn a_run_is_judged_by_all_of_it() {
-    let scenario = judged(&[I1, I3, I4, I8], &[Forbidden::SplitBrain]);
+    let forbid = [Pattern::of(Forbidden::SplitBrain)];
+    let scenario = judged(&[I1, I3, I4, I8], &forbid);
     let h = failover();
     let report = judge(scenario, &h, &context(), Vec::new());
     assert_eq!((report.verdict, &report.why), (Verdict::Pass, &None));
@@ -74,15 +75,105 @@ fn a_failed_step_fails_the_run_though_all_invariants_hold() {
 fn forbidden_events_are_seen() {
     let mut h = failover();
     let c = context();
-    assert_eq!(forbidden(&Forbidden::RoleChange, &h, &c).verdict, Verdict::Fail);
-    assert_eq!(forbidden(&Forbidden::QuorumLost, &h, &c).verdict, Verdict::Pass);
+    assert_eq!(
+        forbidden(&Pattern::of(Forbidden::RoleChange), &h, &c).verdict,
+        Verdict::Fail
+    );
+    assert_eq!(
+        forbidden(&Pattern::of(Forbidden::QuorumLost), &h, &c).verdict,
+        Verdict::Pass
+    );
     let (why, epoch) = ("the witness is lost".into(), 3);
     h.events.push(runtime_event(
         "node2",
         h.events[0].t_us,
         &EventKind::QuorumLost { why, epoch },
     ));
-    assert_eq!(forbidden(&Forbidden::QuorumLost, &h, &c).verdict, Verdict::Fail);
-    let own = Forbidden::parse("log.closed").unwrap();
+    assert_eq!(
+        forbidden(&Pattern::of(Forbidden::QuorumLost), &h, &c).verdict,
+        Verdict::Fail
+    );
+    let own = Pattern::of(Forbidden::parse("log.closed").unwrap());
     assert_eq!(forbidden(&own, &h, &c).verdict, Verdict::Fail);
+}
+
+#[test]
+fn an_event_is_forbidden_of_one_node_and_for_a_time() {
+    const S: u64 = 1_000_000;
+    let mut h = failover();
+    let at = h.faults[0].begin_us;
+    let mark = |label: Option<&str>, begin_us| Mark {
+        label: label.map(str::to_owned),
+        begin_us,
+        nodes: [("survivor".to_owned(), "node2".to_owned())].into(),
+    };
+    h.marks = vec![
+        mark(Some("cut"), at),
+        mark(Some("mended"), at + 10 * S),
+        mark(None, at + 20 * S),
+    ];
+    let lost = EventKind::QuorumLost {
+        why: "x".into(),
+        epoch: 3,
+    };
+    let pattern = |on: Option<&str>, during: Option<&str>| Pattern {
+        what: Forbidden::QuorumLost,
+        on: on.map(str::to_owned),
+        during: during.map(|d| During::parse(d).unwrap()),
+    };
+    for (node, after, on, during, verdict) in [
+        ("node1", 3 * S, None, None, Verdict::Fail),
+        ("node1", 3 * S, Some("survivor"), None, Verdict::Pass),
+        ("node2", 3 * S, Some("survivor"), None, Verdict::Fail),
+        ("node2", 3 * S, Some("node2"), Some("cut..mended"), Verdict::Fail),
+        ("node2", 12 * S, Some("survivor"), Some("cut..mended"), Verdict::Pass),
+        ("node2", 12 * S, None, Some("mended.."), Verdict::Fail),
+        ("node2", 12 * S, None, Some("..mended"), Verdict::Pass),
+        // Within the error of the node's clock nobody can say on which side it was.
+        ("node2", 10 * S + 300, None, Some("cut..mended"), Verdict::Unknown),
+        ("node2", 300, None, Some("cut.."), Verdict::Unknown),
+        // Who is meant is not known, or the step was never begun.
+        ("node1", 3 * S, Some("passive"), None, Verdict::Unknown),
+        ("node1", 3 * S, None, Some("never.."), Verdict::Unknown),
+    ] {
+        let mut h = h.clone();
+        h.events.push(runtime_event(node, at + after, &lost));
+        let found = forbidden(&pattern(on, during), &h, &context());
+        assert_eq!(
+            found.verdict, verdict,
+            "{node} {after} {on:?} {during:?}: {}",
+            found.detail
+        );
+    }
+    assert_eq!(During::parse("cut"), None);
+    assert_eq!(During::parse(".."), None);
+}
+
+#[test]
+fn events_that_are_required_or_must_happen_once() {
+    let h = failover();
+    let seen = [Pattern::of(Forbidden::parse("hub.redelivery").unwrap())];
+    let never = [Pattern::of(Forbidden::parse("copy.seeded").unwrap())];
+    let verdict = |events: &[Pattern], sometimes: &[Pattern], steps: Vec<Check>| {
+        let scenario = Judged {
+            events,
+            sometimes,
+            ..judged(&[I1], &[])
+        };
+        judge(scenario, &h, &context(), steps).verdict
+    };
+    assert_eq!(verdict(&seen, &seen, Vec::new()), Verdict::Pass);
+    assert_eq!(verdict(&never, &[], Vec::new()), Verdict::Unknown);
+    assert_eq!(verdict(&[], &never, Vec::new()), Verdict::Fail);
+    let step = Check {
+        id: "step 1".into(),
+        text: String::new(),
+        verdict: Verdict::Unknown,
+        detail: String::new(),
+    };
+    assert_eq!(
+        verdict(&[], &never, vec![step]),
+        Verdict::Unknown,
+        "it did not come so far"
+    );
 }
