@@ -131,6 +131,11 @@ fn verify(tool: &Tool) -> Result<(), String> {
         "F01",
         "--scenario",
         "F05",
+        // One that an order has to be refused in, one with a fault inside a machine.
+        "--scenario",
+        "F02",
+        "--scenario",
+        "F33",
         "--seed",
         "7",
         "--json",
@@ -146,7 +151,7 @@ fn verify(tool: &Tool) -> Result<(), String> {
             return Err(format!("{} does not say how closely the lab was seen", s["id"]));
         }
     }
-    same("scenarios", report["scenarios"].as_array().map(Vec::len), Some(3))?;
+    same("scenarios", report["scenarios"].as_array().map(Vec::len), Some(5))?;
     same("verdict", report["verdict"].as_str(), Some("pass"))?;
     same("exit code", out.status.code(), Some(0))
 }

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod evidence;
+mod gate;
 mod restores;
 
 use super::Test::{self, Alone, With};
@@ -14,6 +15,7 @@ pub const TRIALS: &[(&str, Test)] = &[
         "soak_killed_at_any_moment_the_lab_is_there_or_comes_back",
         With("bare", killed),
     ),
+    ("soak_the_gate_passes_three_times_in_a_row", Alone(gate::gate)),
     ("soak_fifty_restores_of_one_checkpoint", Alone(fifty)),
     (
         "soak_fifty_restores_in_a_row_lose_and_double_no_event",
