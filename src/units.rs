@@ -36,15 +36,39 @@ impl FromStr for Size {
     fn from_str(s: &str) -> Result<Self, String> {
         let (number, unit) = split(s);
         let factor = SIZES.iter().find(|(u, _)| *u == unit).map(|(_, f)| *f).ok_or_else(|| {
-            format!("`{s}` is no size: write a number and one of B, KiB, MiB, GiB, TiB, MB, like `384 MiB`")
+            let like = meant_unit(unit).map_or("384 MiB".to_owned(), |unit| format!("{} {unit}", or_one(number)));
+            format!("`{s}` is no size: write a number and one of B, KiB, MiB, GiB, TiB, MB, like `{like}`")
         })?;
-        let n: u64 = number
-            .parse()
-            .map_err(|_| format!("`{s}` is no size: `{number}` is no whole number"))?;
+        let n: u64 = number.parse().map_err(|_| {
+            let whole = number.parse().ok().and_then(|n: f64| whole_bytes(n * factor as f64));
+            let instead = whole.map_or(String::new(), |size| format!(": write `{size}`"));
+            format!("`{s}` is no size: `{number}` is no whole number{instead}")
+        })?;
         n.checked_mul(factor)
             .map(Size)
             .ok_or_else(|| format!("`{s}` is too large"))
     }
+}
+
+/// The unit that a person means by what is none here.
+fn meant_unit(unit: &str) -> Option<&'static str> {
+    Some(match unit.to_ascii_lowercase().as_str() {
+        "k" | "kb" | "kib" => "KiB",
+        "" | "m" | "mb" | "mib" => "MiB",
+        "g" | "gb" | "gib" => "GiB",
+        "t" | "tb" | "tib" => "TiB",
+        _ => return None,
+    })
+}
+
+fn or_one(number: &str) -> &str {
+    if number.is_empty() { "1" } else { number }
+}
+
+/// What `1.5 GiB` is without a fraction, where it is whole KiB.
+fn whole_bytes(bytes: f64) -> Option<Size> {
+    let kib = bytes / 1024.0;
+    (kib.fract() == 0.0 && (1.0..1e15).contains(&kib)).then_some(Size((kib as u64) << 10))
 }
 
 impl fmt::Display for Size {
@@ -249,6 +273,33 @@ fn split(s: &str) -> (&str, &str) {
     (&s[..at], s[at..].trim_start())
 }
 
+/// A value that is written in quotes. A bare number is told how to be written, by what the type says of it.
+struct Written<T>(std::marker::PhantomData<T>);
+
+impl<T: FromStr<Err = String>> serde::de::Visitor<'_> for Written<T> {
+    type Value = T;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text in quotes")
+    }
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+    fn visit_i64<E: serde::de::Error>(self, n: i64) -> Result<T, E> {
+        Err(E::custom(in_quotes::<T>(n)))
+    }
+    fn visit_u64<E: serde::de::Error>(self, n: u64) -> Result<T, E> {
+        Err(E::custom(in_quotes::<T>(n)))
+    }
+    fn visit_f64<E: serde::de::Error>(self, n: f64) -> Result<T, E> {
+        Err(E::custom(in_quotes::<T>(n)))
+    }
+}
+
+fn in_quotes<T: FromStr<Err = String>>(number: impl fmt::Display) -> String {
+    let wrong = number.to_string().parse::<T>().err();
+    format!("{}, in quotes", wrong.unwrap_or_else(|| format!("write `{number}`")))
+}
+
 macro_rules! as_text {
     ($t:ty, $name:literal, $pattern:literal, $example:literal) => {
         impl Serialize for $t {
@@ -258,8 +309,7 @@ macro_rules! as_text {
         }
         impl<'de> Deserialize<'de> for $t {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(d)?;
-                text.parse().map_err(serde::de::Error::custom)
+                d.deserialize_any(Written(std::marker::PhantomData))
             }
         }
         impl JsonSchema for $t {
@@ -290,6 +340,22 @@ mod tests {
         for bad in ["", "4096", "4 gb", "-1 MiB", "1.5 GiB", "99999999999999 TiB", "1 MiB x"] {
             assert!(bad.parse::<Size>().is_err(), "{bad}");
         }
+        for (written, right) in [
+            ("2G", "like `2 GiB`"),
+            ("4 gb", "like `4 GiB`"),
+            ("2048", "like `2048 MiB`"),
+            ("many", "like `384 MiB`"),
+            ("1.5 GiB", "write `1536 MiB`"),
+            ("0.3 GiB", "`0.3` is no whole number"),
+            ("1.2.3 GiB", "`1.2.3` is no whole number"),
+        ] {
+            let e = written.parse::<Size>().unwrap_err();
+            assert!(e.ends_with(right), "{e}");
+        }
+        let bare = |json: &str| serde_json::from_str::<Size>(json).unwrap_err().to_string();
+        assert!(bare("2048").contains("like `2048 MiB`, in quotes"), "{}", bare("2048"));
+        assert!(bare("1.5").contains("like `1.5 MiB`, in quotes"), "{}", bare("1.5"));
+        assert!(bare("true").contains("text in quotes"), "{}", bare("true"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `completions`: for a shell, on stdout.
 
-use super::Ended;
+use super::{Ended, output};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -9,6 +9,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Ended {
-    clap_complete::generate(args.shell, &mut super::command(), "failoverlab", &mut std::io::stdout());
+    let mut text = Vec::new();
+    clap_complete::generate(args.shell, &mut super::command(), "failoverlab", &mut text);
+    output::text_out(String::from_utf8_lossy(&text).trim_end())?;
     Ok(0)
 }

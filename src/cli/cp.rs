@@ -31,6 +31,9 @@ enum Location {
 }
 
 pub fn run(home: &Home, args: Args) -> Ended {
+    if !args.from.contains(':') && !args.to.contains(':') {
+        return Err(one_of_two(&args));
+    }
     let lab = running(home, &LabArg { lab: args.lab.clone() })?;
     let deadline = Deadline::after(COPY);
     match (location(&lab, &args.from)?, location(&lab, &args.to)?) {
@@ -69,15 +72,18 @@ pub fn run(home: &Home, args: Args) -> Ended {
                 content.len()
             ))?;
         }
-        _ => {
-            return Err(Error::Usage(
-                Problem::new("copy")
-                    .on(format!("{} {}", args.from, args.to))
-                    .observed("exactly one of the two must be NODE:PATH"),
-            ));
-        }
+        _ => return Err(one_of_two(&args)),
     }
     Ok(0)
+}
+
+fn one_of_two(args: &Args) -> Error {
+    Error::Usage(
+        Problem::new("copy")
+            .on(format!("{} {}", args.from.escape_debug(), args.to.escape_debug()))
+            .observed("exactly one of the two must be NODE:PATH")
+            .remedy("failoverlab cp FILE node1:/tmp/, or the other way round"),
+    )
 }
 
 /// `NODE:PATH` where NODE is a node of the lab; a path of this host otherwise (`./a:b` always is one).

@@ -2,7 +2,7 @@
 
 use super::target::{LabArg, Running, instance, running};
 use super::{Ended, output};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, IoContext, Problem, Result};
 use crate::files::Home;
 use crate::guest::ssh::{Ssh, Target};
 use crate::guest::{self, Command, Remote};
@@ -15,10 +15,13 @@ use std::time::Duration;
 /// Status where the command could not be run at all, as ssh(1) has it.
 const NOT_RUN: u8 = 255;
 
+/// What names a machine.
+pub(super) const TARGET: &str = "[LAB] NODE";
+
 #[derive(Debug, clap::Args)]
 pub struct SshArgs {
     /// The lab (may be left out, as for the other verbs) and the machine
-    #[arg(value_name = "[LAB] NODE", num_args = 1..=2, required = true)]
+    #[arg(value_name = TARGET, num_args = 1..=2, required = true)]
     target: Vec<String>,
     /// A command instead of a login, after `--`
     #[arg(last = true)]
@@ -28,7 +31,7 @@ pub struct SshArgs {
 #[derive(Debug, clap::Args)]
 pub struct ExecArgs {
     /// The lab (may be left out, as for the other verbs) and the machine
-    #[arg(value_name = "[LAB] NODE", num_args = 1..=2, required = true)]
+    #[arg(value_name = TARGET, num_args = 1..=2, required = true)]
     target: Vec<String>,
     /// Give up after this many seconds
     #[arg(long, default_value_t = 600)]
@@ -46,10 +49,24 @@ pub fn lab_and_node(home: &Home, target: &[String]) -> Result<(Running, String)>
         _ => unreachable!("clap takes one or two"),
     };
     let arg = LabArg { lab };
-    instance(home, &arg)?;
+    if let (None, Err(e)) = (&arg.lab, instance(home, &arg)) {
+        return Err(match instance(home, &LabArg::of(node)) {
+            Ok(lab) => lab_alone(&lab),
+            Err(_) => e,
+        });
+    }
     let lab = running(home, &arg)?;
     lab.node(node)?;
     Ok((lab, node.clone()))
+}
+
+fn lab_alone(lab: &str) -> Error {
+    Error::Usage(
+        Problem::new("find the machine")
+            .on(lab)
+            .observed("it is a lab, and no machine is named")
+            .remedy(format!("name the machine behind it: {lab} NODE")),
+    )
 }
 
 pub fn ssh(home: &Home, args: SshArgs) -> Ended {

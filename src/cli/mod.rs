@@ -1,5 +1,6 @@
 //! One file for each verb; no logic: parse, ask the rooms below, print.
 
+mod advice;
 mod capture;
 mod checkpoint;
 mod completions;
@@ -109,6 +110,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
+            let e = advice::of(e);
             let _ = e.print();
             return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
         }

@@ -91,7 +91,10 @@ pub fn source(home: &Home, arg: &LabArg) -> Result<spec::Source> {
                 .unwrap_or(&here)
                 .to_owned(),
         )),
-        None => found,
+        None => match arg.lab.as_deref().filter(|n| n.contains('@') && is_instance(n)) {
+            Some(fork) if found.is_err() => Err(not_up(home, fork, "failoverlab fork makes one")),
+            _ => found,
+        },
     }
 }
 
@@ -100,16 +103,21 @@ pub fn running(home: &Home, arg: &LabArg) -> Result<Running> {
     let instance = instance(home, arg)?;
     match LabRecord::load(&home.lab(&instance).record())? {
         Some(record) => Ok(Running { instance, record }),
-        None => Err(Error::Usage(
-            Problem::new("find the running lab")
-                .on(&instance)
-                .observed(match names(home).as_slice() {
-                    [] => "no lab is up".to_owned(),
-                    up => format!("up: {}", up.join(", ")),
-                })
-                .remedy(format!("failoverlab up {instance}")),
-        )),
+        None => Err(not_up(home, &instance, &format!("failoverlab up {instance}"))),
     }
+}
+
+fn not_up(home: &Home, instance: &str, remedy: &str) -> Error {
+    let seen = match names(home).as_slice() {
+        [] => "no lab is up".to_owned(),
+        up => format!("up: {}", up.join(", ")),
+    };
+    Error::Usage(
+        Problem::new("find the running lab")
+            .on(instance)
+            .observed(seen)
+            .remedy(remedy),
+    )
 }
 
 /// The names of all labs that have state, sorted.

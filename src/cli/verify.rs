@@ -14,6 +14,7 @@ use crate::lab::world::MachineWorlds;
 use crate::report;
 use crate::scenario::{self, Scenario};
 use crate::verify::RunReport;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -28,7 +29,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How often each scenario is run, each time with another seed
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
     /// Run every Nth scenario, beginning with the Ith (from 1)
     #[arg(long, value_name = "I/N", value_parser = shard)]
@@ -44,7 +45,7 @@ pub struct Args {
     keep: bool,
     /// How many scenarios run side by side; where absent, one for every two cores, as far as memory carries them
     #[arg(long, value_name = "N")]
-    jobs: Option<usize>,
+    jobs: Option<NonZeroUsize>,
     /// Print the verdicts as one JSON document
     #[arg(long)]
     json: bool,
@@ -78,7 +79,8 @@ pub fn run(home: &Home, args: Args) -> Ended {
         .out
         .clone()
         .unwrap_or_else(|| home.runs().join(folder_name(&lab.name)));
-    let jobs = admission::jobs(&lab, args.jobs);
+    scenario::can_be_made(&folder)?;
+    let jobs = admission::jobs(&lab, args.jobs.map(NonZeroUsize::get));
     let terminal = Arc::new(Mutex::new(Terminal::new()));
     let caller = up::caller(&terminal, interruptible()?);
     let from = lifecycle::healthy(home, &source, lab, args.accel, &caller);

@@ -92,6 +92,41 @@ pub fn distinct(scenarios: &[Scenario], repeat: u32) -> Result<()> {
     Ok(())
 }
 
+/// Whether a run's folder can be made: it is not there, and the nearest folder above it that is takes new entries.
+///
+/// # Errors
+/// [`Error::Usage`] where not. Nothing is made.
+pub fn can_be_made(folder: &Path) -> Result<()> {
+    let refuse = |seen: String| {
+        let problem = Problem::new("make the run's folder")
+            .on(folder.display())
+            .observed(seen);
+        Err(Error::Usage(
+            problem.remedy("name a folder that is not there yet, where you may write"),
+        ))
+    };
+    if folder.symlink_metadata().is_ok() {
+        return refuse("it is there already".into());
+    }
+    let full = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let Some(above) = full.ancestors().skip(1).find(|p| p.symlink_metadata().is_ok()) else {
+        return refuse("no folder above it is there".into());
+    };
+    match above.metadata() {
+        Ok(m) if m.is_dir() => {}
+        Ok(_) => return refuse(format!("{} is no folder", above.display())),
+        Err(e) => return refuse(format!("{}: {e}", above.display())),
+    }
+    use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, accessat, statvfs};
+    if let Err(e) = accessat(CWD, above, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+        return refuse(format!("{}: {e}", above.display()));
+    }
+    match statvfs(above) {
+        Ok(fs) if fs.f_flag.contains(StatVfsMountFlags::RDONLY) => refuse(format!("{} is read-only", above.display())),
+        _ => Ok(()),
+    }
+}
+
 /// Names in a run's folder; documented in `docs/files.md`.
 pub mod names {
     /// The event journal of a scenario.
@@ -226,13 +261,7 @@ fn named(id: &str, all: &[Scenario]) -> Result<Scenario> {
 /// # Errors
 /// [`Error::Interrupted`], and where the folder cannot be written.
 pub fn run_all(worlds: &dyn Worlds, lab: &Lab, scenarios: &[Scenario], options: &Options) -> Result<RunReport> {
-    if options.folder.exists() {
-        return Err(Error::Usage(
-            Problem::new("make the run's folder")
-                .on(options.folder.display())
-                .observed("it is there already"),
-        ));
-    }
+    can_be_made(&options.folder)?;
     distinct(scenarios, options.repeat)?;
     Home::private_dir(&options.folder)?;
     let turns = options.turns(scenarios);

@@ -19,7 +19,7 @@ const ENOUGH: usize = 40;
 pub fn decode<T: DeserializeOwned>(text: &str) -> Result<T, Vec<Finding>> {
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        return Err(errors.iter().take(ENOUGH).map(syntax).collect());
+        return Err(errors.iter().take(ENOUGH).map(|e| syntax(text, e)).collect());
     }
     let span = root.span();
     let mut root = root.into_inner();
@@ -91,8 +91,35 @@ fn take_within(value: &mut DeValue<'_>, span: &Range<usize>, place: &Range<usize
     }
 }
 
-fn syntax(e: &toml::de::Error) -> Finding {
-    Finding::new("syntax", e.message()).at(e.span().unwrap_or_default(), "here")
+fn syntax(text: &str, e: &toml::de::Error) -> Finding {
+    let place = e.span().unwrap_or_default();
+    let finding = Finding::new("syntax", e.message()).at(place.clone(), "here");
+    // The parser may stop at it or behind it.
+    let at = text.get(place.start..).and_then(|rest| rest.chars().next());
+    let before = text.get(..place.start).and_then(|rest| rest.chars().next_back());
+    match at.and_then(no_toml).or_else(|| before.and_then(no_toml)) {
+        Some(help) => finding.help(help),
+        None => finding,
+    }
+}
+
+/// What an editor or a web page put in place of what is meant.
+fn no_toml(c: char) -> Option<String> {
+    let (what, instead) = match c {
+        '“' | '”' | '„' | '«' | '»' => ("a typographic quotation mark", "write \""),
+        '‘' | '’' | '‚' => ("a typographic quotation mark", "write '"),
+        '\u{a0}' | '\u{2007}' | '\u{202f}' => ("a no-break space", "write a plain one"),
+        '\u{200b}'..='\u{200f}' | '\u{feff}' => ("a character that cannot be seen", "delete it"),
+        '–' | '—' | '−' => ("a dash", "write -"),
+        '\u{1a}' => ("Ctrl-Z, an old mark of the end", "delete it"),
+        c if c.is_control() && !c.is_whitespace() => ("a control character", "delete it"),
+        _ => return None,
+    };
+    Some(format!(
+        "{} (U+{:04X}) is {what}: {instead}",
+        c.escape_debug(),
+        u32::from(c)
+    ))
 }
 
 /// What serde says, in our words where it is about names.
@@ -113,6 +140,7 @@ fn shape(e: &toml::de::Error) -> Finding {
     } else if let Some(key) = between(message, "missing field `") {
         Finding::new("missing-key", format!("the key `{key}` is missing")).at(place, "in here")
     } else {
+        let message = message.replace("a nonzero u8", "a whole number from 1 to 255");
         Finding::new("bad-value", message).at(place, "this one")
     }
 }

@@ -52,12 +52,23 @@ pub fn find(arg: Option<&str>, here: &Path) -> Result<Source> {
     if folder.join(LAB_FILE).is_file() {
         return Ok(Source::Folder(folder));
     }
-    let Ok(name) = arg.parse::<Name>() else {
-        return Err(no_lab(
-            arg.escape_debug(),
-            "name a folder with a lab.toml, or a lab by its name",
-            here,
+    if folder.file_name().is_some_and(|f| f == LAB_FILE) && folder.is_file() {
+        return Ok(Source::Folder(folder.parent().unwrap_or(here).to_owned()));
+    }
+    if let Some((seen, remedy)) = no_folder(arg, &folder) {
+        return Err(Error::Usage(
+            Problem::new("find the lab")
+                .on(arg.escape_debug())
+                .observed(seen)
+                .remedy(remedy),
         ));
+    }
+    let Ok(name) = arg.parse::<Name>() else {
+        let remedy = "name a folder with a lab.toml, or a lab by its name".to_owned();
+        let lower = arg.to_lowercase();
+        let meant = names(here).into_iter().find(|n| n.as_str() == lower);
+        let remedy = meant.map_or(remedy, |n| format!("did you mean `{n}`?"));
+        return Err(no_lab(arg.escape_debug(), &remedy, here));
     };
     let own = here.join("labs").join(name.as_str());
     if own.join(LAB_FILE).is_file() {
@@ -71,6 +82,30 @@ pub fn find(arg: Option<&str>, here: &Path) -> Result<Source> {
         &known(&name, names(here).iter().map(|n| n.as_str())),
         here,
     ))
+}
+
+/// Why what is there, or cannot be looked at, is no lab's folder, and what to do; none where nothing of the name is there.
+fn no_folder(arg: &str, path: &Path) -> Option<(String, &'static str)> {
+    if arg.starts_with("~/") || arg == "~" {
+        return Some((
+            "the shell did not expand `~`".into(),
+            "write it without quotes, or use $HOME",
+        ));
+    }
+    let seen = match std::fs::metadata(path) {
+        Ok(m) if m.is_dir() => match std::fs::metadata(path.join(LAB_FILE)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => e.to_string(),
+            Ok(_) => format!("its {LAB_FILE} is no regular file"),
+            Err(_) => return None,
+        },
+        Ok(m) if m.is_file() => format!("it is a file, and not a {LAB_FILE}"),
+        Ok(_) => "it is neither a folder nor a regular file".to_owned(),
+        // A link that leads nowhere is there, and what may not be looked at is not absent.
+        Err(_) if arg.parse::<Name>().is_ok() && std::fs::symlink_metadata(path).is_err() => return None,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && std::fs::symlink_metadata(path).is_err() => return None,
+        Err(e) => e.to_string(),
+    };
+    Some((seen, "name a folder with a lab.toml, or a lab by its name"))
 }
 
 fn no_lab(on: impl std::fmt::Display, remedy: &str, here: &Path) -> Error {
@@ -120,7 +155,7 @@ impl Source {
             }
             Source::Folder(dir) => read_bounded(&dir.join(path)).map_err(|e| refuse(&e.to_string()))?,
         };
-        String::from_utf8(bytes).map_err(|_| refuse("it is no UTF-8 text"))
+        String::from_utf8(bytes).map_err(|e| refuse(&encoding(&e)))
     }
 
     /// Files of a folder of the lab that end in `.toml`: path in the lab's folder and text, by name. None where there is no such folder.
@@ -148,6 +183,19 @@ impl Source {
         paths.sort();
         paths.into_iter().map(|p| Ok((p.clone(), self.read(&p)?))).collect()
     }
+}
+
+/// What a file that is no UTF-8 seems to be, and where it stops to be UTF-8.
+fn encoding(e: &std::string::FromUtf8Error) -> String {
+    let (bytes, valid) = (e.as_bytes(), e.utf8_error().valid_up_to());
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return "it is UTF-16 text: save it as UTF-8".to_owned();
+    }
+    let line = bytes[..valid].iter().filter(|b| **b == b'\n').count() + 1;
+    format!(
+        "it is no UTF-8 text: the byte 0x{:02x} in line {line}; save it as UTF-8",
+        bytes[valid]
+    )
 }
 
 /// Of a regular file only: a pipe would block, a device never end.

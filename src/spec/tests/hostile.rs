@@ -145,3 +145,28 @@ proptest! {
         read(&format!("{}{with}{rest}", &text[..i]));
     }
 }
+
+#[test]
+fn what_an_editor_put_there_is_named_with_what_is_meant() {
+    let help = |text: &str| {
+        let findings = crate::spec::decode::<toml::Table>(text).unwrap_err();
+        findings[0].help.clone().unwrap_or_default()
+    };
+    for (text, said) in [
+        ("name = “ccr”", "“ (U+201C) is a typographic quotation mark: write \""),
+        ("name = ‘ccr’", "(U+2018) is a typographic quotation mark: write '"),
+        ("name\u{a0}= 1", "(U+00A0) is a no-break space: write a plain one"),
+        ("name = 1\n\u{1a}", "(U+001A) is Ctrl-Z"),
+        (
+            "\u{200b}name = 1",
+            "(U+200B) is a character that cannot be seen: delete it",
+        ),
+        ("name = –1", "(U+2013) is a dash: write -"),
+        ("name = \u{7}", "(U+0007) is a control character: delete it"),
+    ] {
+        assert!(help(text).contains(said), "{text:?}: {}", help(text));
+    }
+    // Inside of text each of them is what it is.
+    assert!(crate::spec::decode::<toml::Table>("title = \"“a” – b\u{a0}c\"").is_ok());
+    assert_eq!(help("name = ccr"), "");
+}

@@ -123,3 +123,76 @@ fn files_of_a_folder_come_by_name() {
     assert!(built_in.toml_files(".").is_ok());
     assert_eq!(built_in.toml_files("nothing").unwrap(), []);
 }
+
+#[test]
+fn what_is_no_lab_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = dir.path();
+    let seen = |arg: &str| {
+        find(Some(arg), here)
+            .unwrap_err()
+            .problem()
+            .unwrap()
+            .observed
+            .clone()
+            .unwrap()
+    };
+    std::os::unix::fs::symlink("loop", here.join("loop")).unwrap();
+    std::os::unix::fs::symlink("gone", here.join("dangling")).unwrap();
+    std::fs::write(here.join("plain"), "").unwrap();
+    std::fs::create_dir_all(here.join("odd/lab.toml")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, here.join("pipe"), rustix::fs::Mode::RUSR).unwrap();
+    for (arg, why) in [
+        ("loop", "symbolic links"),
+        ("dangling", "No such file"),
+        ("plain", "it is a file, and not a lab.toml"),
+        ("plain/below", "Not a directory"),
+        ("odd", "its lab.toml is no regular file"),
+        ("pipe", "neither a folder nor a regular file"),
+        ("~/lab", "did not expand"),
+        ("nothing", "no lab.toml there"),
+        ("no/such", "no lab.toml there"),
+    ] {
+        assert!(seen(arg).contains(why), "{arg}: {}", seen(arg));
+    }
+}
+
+#[test]
+fn the_file_itself_names_its_lab_and_a_built_in_one_is_found_beside_a_missing_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = dir.path();
+    std::fs::create_dir(here.join("own")).unwrap();
+    std::fs::write(here.join("own/lab.toml"), "").unwrap();
+    let own = Source::Folder(here.join("own"));
+    assert_eq!(find(Some("own"), here).unwrap(), own);
+    assert_eq!(find(Some("own/lab.toml"), here).unwrap(), own);
+    assert!(matches!(find(Some("ccr"), here).unwrap(), Source::Embedded(_)));
+    // A folder of that name without a lab in it hides nothing.
+    std::fs::create_dir(here.join("ccr")).unwrap();
+    assert!(matches!(find(Some("ccr"), here).unwrap(), Source::Embedded(_)));
+}
+
+#[test]
+fn what_is_no_utf8_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Source::Folder(dir.path().to_owned());
+    for (bytes, seen) in [
+        (&b"\xff\xfes\0"[..], "it is UTF-16 text: save it as UTF-8"),
+        (b"\xfe\xff\0s", "it is UTF-16 text: save it as UTF-8"),
+        (
+            b"schema = 1\nname = \"f\xfcr\"\n",
+            "the byte 0xfc in line 2; save it as UTF-8",
+        ),
+    ] {
+        std::fs::write(dir.path().join("lab.toml"), bytes).unwrap();
+        let e = source
+            .lab_file()
+            .unwrap_err()
+            .problem()
+            .unwrap()
+            .observed
+            .clone()
+            .unwrap();
+        assert!(e.ends_with(seen), "{e}");
+    }
+}
