@@ -510,6 +510,7 @@ pub fn observation(lab: &Lab, t_us: u64, active: &str, generated: u64, inspected
                 redeliveries: 0,
                 epoch_seen: 3,
                 set_aside: 0,
+                refused: 0,
             }),
             events: None,
             node_t_us: None,

@@ -192,6 +192,7 @@ impl Maildrop for CoreClient {
                 .into_iter()
                 .map(|i| Item {
                     uid: i.uid,
+                    unique_id: i.unique_id,
                     bytes: i.size,
                 })
                 .collect()),

@@ -200,6 +200,9 @@ pub struct Service {
     /// the member that serves says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// The resources of the service that have failed, each with why. Only the member that it belongs to says it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_resources: Vec<String>,
     /// What the operator wants; sticky.
     pub intent: Intent,
     /// The address that moves with it.
@@ -317,4 +320,7 @@ pub struct Hub {
     /// Messages on the disk that are not understood, and kept aside: they are in no other count.
     #[serde(default)]
     pub set_aside: u64,
+    /// Recipients that the store refused for good since the daemon began.
+    #[serde(default)]
+    pub refused: u64,
 }

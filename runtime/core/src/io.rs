@@ -446,6 +446,9 @@ pub enum ClientRequest {
 pub struct Listed {
     /// Unique in this mailbox for ever.
     pub uid: u64,
+    /// The same for a client who keeps a list of what it has read: a message that a hub delivers again has it again. 1 to 70 printable
+    /// characters (RFC 1939 7).
+    pub unique_id: String,
     /// Bytes of the message.
     pub size: u64,
 }

@@ -1,9 +1,10 @@
 //! Cluster continuous replication as pure state machines: inputs in, effects out ([`io`]). Time and the order of
 //! completions are inputs; the same core runs in the daemon and in the deterministic simulator.
 //!
-//! Imports run downwards: record, command, chain, mailbox, rng ← wire, io ← op ← ctx ← links ← cluster | store ← replication ←
+//! Imports run downwards: record, command, calendar, chain, mailbox, rng ← wire, io ← op ← ctx ← links ← cluster | store ← replication ←
 //! member | transport ← sim.
 
+pub mod calendar;
 pub mod chain;
 pub mod cluster;
 pub mod command;

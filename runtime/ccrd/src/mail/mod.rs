@@ -2,10 +2,12 @@
 //! comes through [`smtp::Inbox`] and [`pop3::Maildrop`].
 
 pub mod deliver;
+pub mod path;
 pub mod pop3;
 pub mod smtp;
 pub mod wire;
 
+use ccr_core::transport::MAX_RECIPIENTS;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,8 +19,10 @@ pub struct Limits {
     pub line: usize,
     /// Largest message, in bytes.
     pub message: usize,
-    /// Recipients of one message (RFC 5321 4.5.3.1.8 asks for 100).
+    /// Recipients of one message (RFC 5321 4.5.3.1.8 asks for 100 at least).
     pub recipients: usize,
+    /// Commands after which a session that hands over no message is ended.
+    pub commands: u32,
     /// Sessions of one server at the same time.
     pub sessions: usize,
     /// Longest silence, and longest wait for a peer that does not read.
@@ -48,7 +52,8 @@ impl Default for Limits {
         Self {
             line: 2048,
             message: MAX_MESSAGE,
-            recipients: 100,
+            recipients: MAX_RECIPIENTS,
+            commands: 1000,
             sessions: 64,
             idle: Duration::from_secs(60),
             mistakes: 20,

@@ -10,8 +10,10 @@ use tokio::sync::OwnedSemaphorePermit;
 /// A message in a mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// Its unique id: stays the same across sessions and nodes.
+    /// Its number: stays the same across sessions and nodes.
     pub uid: u64,
+    /// What UIDL shows: stays the same when a hub delivers it again, too.
+    pub unique_id: String,
     /// Its size in bytes.
     pub bytes: u64,
 }
@@ -195,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, M: Maildrop> Session<'_, S, M> {
                 Ok(format!("+OK {count} {bytes}\r\n").into_bytes())
             }
             ("LIST", State::Open(m)) => m.listing(word, |i| i.bytes.to_string()),
-            ("UIDL", State::Open(m)) => m.listing(word, |i| i.uid.to_string()),
+            ("UIDL", State::Open(m)) => m.listing(word, |i| i.unique_id.clone()),
             ("RSET", State::Open(m)) => {
                 m.marked.clear();
                 Ok(b"+OK\r\n".to_vec())
@@ -287,9 +289,14 @@ mod tests {
                 "ann" => Ok(vec![
                     Item {
                         uid: 1,
+                        unique_id: "1".into(),
                         bytes: FIRST.len() as u64,
                     },
-                    Item { uid: 2, bytes: 3 },
+                    Item {
+                        uid: 2,
+                        unique_id: "h.hub-2".into(),
+                        bytes: 3,
+                    },
                 ]),
                 _ => Err("no such mailbox".into()),
             }
@@ -343,7 +350,7 @@ mod tests {
             Fake::default(),
             b"USER ann\r\nPASS a b c\r\nSTAT\r\nLIST\r\nUIDL 2\r\nRETR 1\r\nTOP 1 1\r\nDELE 1\r\nSTAT\r\nRETR 1\r\nQUIT\r\n",
         );
-        let expected = "+OK node=n1 epoch=1 stream=s generation=0\r\n+OK any password will do\r\n+OK 2 messages\r\n+OK 2 34\r\n+OK\r\n1 31\r\n2 3\r\n.\r\n+OK 2 2\r\n+OK 31 bytes\r\nSubject: a\r\n\r\none\r\n..two\r\nthree\r\n.\r\n+OK\r\nSubject: a\r\n\r\none\r\n.\r\n+OK\r\n+OK 1 3\r\n-ERR no message 1\r\n+OK node=n1 epoch=1 stream=s generation=9\r\n";
+        let expected = "+OK node=n1 epoch=1 stream=s generation=0\r\n+OK any password will do\r\n+OK 2 messages\r\n+OK 2 34\r\n+OK\r\n1 31\r\n2 3\r\n.\r\n+OK 2 h.hub-2\r\n+OK 31 bytes\r\nSubject: a\r\n\r\none\r\n..two\r\nthree\r\n.\r\n+OK\r\nSubject: a\r\n\r\none\r\n.\r\n+OK\r\n+OK 1 3\r\n-ERR no message 1\r\n+OK node=n1 epoch=1 stream=s generation=9\r\n";
         assert_eq!(
             said,
             expected
@@ -359,7 +366,11 @@ mod tests {
             memory: Memory::new(8 << 10),
             ..Limits::default()
         };
-        let item = |bytes| Item { uid: 1, bytes };
+        let item = |bytes| Item {
+            uid: 1,
+            unique_id: "1".into(),
+            bytes,
+        };
         let kept = room_for(&item(8 << 10), &limits).unwrap();
         assert!(room_for(&item(1), &limits).unwrap_err().contains("SYS/TEMP"));
         drop(kept);

@@ -117,7 +117,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// A text of at most `limit` bytes up to a line that is a single dot. Only CRLF ends a line here: anything else
-    /// would let a message smuggle a second one.
+    /// would let a message smuggle a second one. A bare line feed becomes a line end within the text, so that everybody who
+    /// hands it on hands on the same lines.
     pub async fn text(&mut self, limit: usize, memory: &Memory) -> Result<Text, Broken> {
         let mut dots = Dots::default();
         let mut text = Vec::new();
@@ -125,9 +126,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let mut room = 0;
         let spoilt = loop {
             let available = self.fill().await?.len();
-            // The unstuffed bytes are never more than those on the wire.
-            if text.len() + available > room {
-                let more = (text.len() + available - room).max(CHUNK * 4);
+            // The unstuffed bytes are at most twice those on the wire: all of them may be bare line feeds.
+            let most = text.len() + 2 * available;
+            if most > room {
+                let more = (most - room).max(CHUNK * 4);
                 match memory.take(more) {
                     Some(p) => permits.push(p),
                     None => break Text::NoMemory,
@@ -198,7 +200,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
-/// Finds the end of a dot-terminated text and takes out the stuffed dots (RFC 5321 4.5.2), whatever the pieces.
+/// Finds the end of a dot-terminated text, takes out the stuffed dots (RFC 5321 4.5.2) and completes bare line feeds, whatever the
+/// pieces.
 #[derive(Debug, Clone, Copy, Default)]
 enum Dots {
     /// A line begins.
@@ -239,8 +242,14 @@ impl Dots {
                         keep(b"\r");
                     }
                     match (state, byte) {
-                        (Dots::Return | Dots::DotReturn, b'\n') => Dots::Start,
+                        (Dots::Return, b'\n') => Dots::Start,
                         (_, b'\r') => Dots::Return,
+                        (_, b'\n') => {
+                            keep(&wire[from..at]);
+                            keep(b"\r\n");
+                            from = at + 1;
+                            Dots::Within
+                        }
                         _ => Dots::Within,
                     }
                 }
@@ -351,7 +360,21 @@ mod tests {
             let Ok(Text::Whole(text, _)) = w.text(1000, &Memory::new(1 << 20)).await else {
                 panic!()
             };
-            assert!(text.starts_with(b"a\n.\nMAIL"), "{text:?}");
+            // Whole lines inside the one message, so that nobody behind sees an end in it either; dots were stuffed by whole lines.
+            assert_eq!(text, b"a\r\n.\r\nMAIL FROM:<x>\r\n\r\n\r\n");
+        });
+    }
+
+    #[test]
+    fn bare_line_feeds_count_twice() {
+        block_on(async {
+            let mut w = wire(vec![vec![b'\n'; 60], b"\r\n.\r\n".to_vec()]);
+            assert!(matches!(w.text(100, &Memory::new(1 << 20)).await, Ok(Text::TooLarge)));
+            let mut w = wire(vec![vec![b'\n'; 60], b"\r\n.\r\n".to_vec()]);
+            let Ok(Text::Whole(text, _)) = w.text(122, &Memory::new(1 << 20)).await else {
+                panic!()
+            };
+            assert_eq!(text, b"\r\n".repeat(61));
         });
     }
 

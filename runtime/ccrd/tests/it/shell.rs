@@ -63,7 +63,11 @@ impl Node for Pretender {
                             })
                             .collect(),
                     ),
-                    ClientRequest::List { .. } => Reply::Listing(vec![Listed { uid: 9, size: 5 }]),
+                    ClientRequest::List { .. } => Reply::Listing(vec![Listed {
+                        uid: 9,
+                        unique_id: "h.hub-9".into(),
+                        size: 5,
+                    }]),
                     ClientRequest::Retrieve { .. } => Reply::Message(b".dot\r\n".to_vec()),
                     ClientRequest::Delete { .. } => Reply::Deleted(by),
                     ClientRequest::Submit { .. } => Reply::Queued("hub-1".into()),
@@ -189,16 +193,17 @@ async fn sessions_reach_the_core_and_its_words_reach_the_client() {
     )
     .await;
     assert!(
-        said.contains("\r\n1 9\r\n.\r\n") && said.contains("\r\n..dot\r\n.\r\n"),
+        said.contains("\r\n1 h.hub-9\r\n.\r\n") && said.contains("\r\n..dot\r\n.\r\n"),
         "{said}"
     );
     assert_eq!(By::find(said.lines().last().unwrap()).unwrap().generation, 42);
     let said = talk(
         w.serve(Protocol::Smtp),
-        "EHLO c\r\nMAIL FROM:<a@x> ENVID=mine\r\nRCPT TO:<ann@x>\r\nDATA\r\nhello\r\n.\r\nQUIT\r\n",
+        "EHLO c\r\nMAIL FROM:<a@x> ENVID=mine\r\nMAIL FROM:<a@x>\r\nRCPT TO:<ann@x>\r\nDATA\r\nhello\r\n.\r\nQUIT\r\n",
     )
     .await;
     // ENVID is not for submitters: the hub gives ids.
+    assert!(said.contains("555 5.5.4 ENVID is not offered here\r\n"), "{said}");
     assert!(said.contains("250 2.0.0 queued as hub-1\r\n"), "{said}");
 }
 

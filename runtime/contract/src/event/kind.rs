@@ -267,6 +267,8 @@ events! {
     HubFenced "hub.fenced" None, Warning { id: String, epoch: u64, seen: u64 }
     /// A recipient was refused for good.
     HubRefused "hub.refused" None, Warning { id: String, why: String }
+    /// The sender `to` of a message that was refused for a recipient is told so by the message `bounce`.
+    HubBounced "hub.bounced" None, Info { id: String, bounce: String, to: String }
     /// Messages left the dumpster by size or age.
     HubEvicted "hub.evicted" None, Info { count: u64 }
 }

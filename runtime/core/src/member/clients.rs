@@ -9,7 +9,7 @@ use crate::mailbox::{group_of, mailbox_of, message_key};
 use crate::op::{Op, Part, Pending};
 use crate::planted::Bug;
 use crate::store::active::{Change, Ticket};
-use crate::store::log;
+use crate::store::log::{self, Label};
 use ccr_contract::config::Config;
 use ccr_contract::event::{CopyFault, EventKind};
 use ccr_contract::reply::By;
@@ -82,6 +82,17 @@ impl Clients {
     }
 }
 
+/// What a client knows a message by: the hub's id where there is one, as the number is another one after a redelivery.
+fn unique_id(label: &Label) -> String {
+    let id = &label.hub_id;
+    let plain = (1..=68).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
+    if plain {
+        format!("h.{id}")
+    } else {
+        label.seq.to_string()
+    }
+}
+
 fn refused(why: &str) -> Reply {
     Reply::Refused {
         temporary: true,
@@ -125,6 +136,7 @@ impl Clients {
                 let mailbox = mailbox_of(&mailbox).unwrap_or_default();
                 let list = b.groups.store(g).index.list(&mailbox).map(|e| Listed {
                     uid: e.label.seq,
+                    unique_id: unique_id(&e.label),
                     size: e.len,
                 });
                 let list = list.collect();
@@ -398,6 +410,21 @@ mod tests {
         };
         clients.on_client(&mut backend, serves, ReqId(1), ClientRequest::Greet);
         clients
+    }
+
+    #[test]
+    fn a_message_is_known_by_the_hubs_id() {
+        let label = |hub_id: &str| Label {
+            seq: 17,
+            mailbox: "ann".into(),
+            hub_id: hub_id.into(),
+            key: String::new(),
+        };
+        assert_eq!(unique_id(&label("hub-01-2")), "h.hub-01-2");
+        assert_eq!(unique_id(&label("17")), "h.17", "no number");
+        for none in ["", "a b", "é", &"x".repeat(69)] {
+            assert_eq!(unique_id(&label(none)), "17", "{none}");
+        }
     }
 
     #[test]

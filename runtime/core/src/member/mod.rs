@@ -8,7 +8,7 @@ mod asker;
 mod clients;
 mod ending;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod groups;
 mod life;
 mod operators;
@@ -26,13 +26,13 @@ use crate::wire::{self, Msg};
 use asker::Asker;
 use ccr_contract::config::Config;
 use ccr_contract::dump::Dump;
-use ccr_contract::status::Status;
+use ccr_contract::status::{Intent, Status};
 use clients::{Backend, Clients};
 use ending::Ending;
 use groups::Groups;
 use life::{Life, Verdict};
 use operators::{Offline, Operators, Route};
-use service::{Round, Service};
+use service::{MoveOrder, Round, Service};
 
 /// One of the two members.
 #[derive(Debug)]
@@ -359,9 +359,30 @@ impl Member {
         let reply = match command {
             Command::Status => Reply::Status(Box::new(self.status())),
             Command::Dump => Reply::Dump(Box::new(self.dump())),
-            Command::Move { to, comment } => {
-                return self.with_service(|service, round| service.begin_move(round, to, comment, asker));
+            Command::Move { .. } | Command::ValidateMove { .. } if self.cluster.record().intent == Intent::Stopped => {
+                let (ctx, cluster) = (&mut self.ctx, &mut self.cluster);
+                return self.operators.perform(ctx, cluster, &self.groups, asker, command);
             }
+            Command::Move {
+                to,
+                comment,
+                ignore_dismounted,
+            } => {
+                let order = MoveOrder {
+                    to,
+                    comment,
+                    ignore_dismounted,
+                };
+                return self.with_service(|service, round| service.begin_move(round, order, asker));
+            }
+            Command::ValidateMove { to, ignore_dismounted } => self.with_service(|service, round| {
+                let order = MoveOrder {
+                    to,
+                    comment: "validation".into(),
+                    ignore_dismounted,
+                };
+                service.validate_move(round, &order)
+            }),
             Command::Mount { group } => {
                 self.with_service(|service, round| service.accept_loss(round, group.as_deref()))
             }

@@ -6,9 +6,12 @@
 //!   this hub has seen, or was refused for good.
 //! * What was acknowledged with an older epoch than a redelivery asks for is queued again. Redelivery is at-least-once;
 //!   the store recognises duplicates by the hub's id and the recipient.
+//! * The sender of what was refused for good is told by a message of its own (`bounce.rs`), which is durable before the recipient
+//!   counts as done.
 //! * A file that is not understood is kept under `….bad`, told and counted; each start looks whether it is understood now.
 //! * Ages are counted in service time, which stands still while the hub does.
 
+mod bounce;
 mod found;
 mod queue;
 
@@ -20,7 +23,7 @@ use crate::io::{
     ReqId,
 };
 use crate::links::{End, PeerStreams};
-use crate::mailbox::message_key;
+use crate::mailbox::{mailbox_of, message_key};
 use crate::planted::Bug;
 use crate::store::log;
 use crate::wire::{self, Msg};
@@ -46,8 +49,8 @@ const BACKOFF_US: (u64, u64) = (200_000, 3_000_000);
 const CLOCK_US: u64 = 60_000_000;
 /// Longest head of a queue file.
 const MAX_HEAD: u64 = 64 << 10;
-/// Most recipients of a message.
-const MAX_RECIPIENTS: usize = 100;
+/// Most recipients of a message: the head that names them stays below [`MAX_HEAD`].
+pub const MAX_RECIPIENTS: usize = 200;
 
 /// What an operation was for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +67,7 @@ enum Pending {
         req: ReqId,
         id: String,
     },
+    Bounced(Bounced),
     Body {
         id: String,
     },
@@ -77,6 +81,14 @@ enum Pending {
         count: u64,
     },
     Quiet,
+}
+
+/// A bounce on its way to the disk, and the recipient that it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Bounced {
+    bounce: String,
+    id: String,
+    recipient: usize,
 }
 
 /// A takeover that asked for redelivery: by whom, and in which epoch.
@@ -123,6 +135,8 @@ pub struct Hub {
     found: BTreeSet<(String, bool)>,
     /// Files that are kept although they are not understood.
     set_aside: u64,
+    /// Recipients that the store refused for good.
+    refused: u64,
     ready: bool,
     prefix: String,
     next_id: u64,
@@ -146,6 +160,7 @@ impl Hub {
             unread: Vec::new(),
             found: BTreeSet::new(),
             set_aside: 0,
+            refused: 0,
             ready: false,
             prefix,
             next_id: 1,
@@ -213,8 +228,9 @@ impl Hub {
             what,
             Pending::State | Pending::Listed { .. } | Pending::Head { .. } | Pending::Body { .. }
         );
-        // Only an acceptance can be refused for want of room.
-        let refused = matches!(what, Pending::Accepted { .. }) && result == DiskResult::Full;
+        // Only a message that is new here can be refused for want of room.
+        let new = matches!(what, Pending::Accepted { .. } | Pending::Bounced(_));
+        let refused = new && result == DiskResult::Full;
         if !reads && !refused && matches!(result, DiskResult::Failed(_) | DiskResult::Full) {
             let why = format!("{what:?}: {result:?}");
             return self.halt(why);
@@ -250,6 +266,7 @@ impl Hub {
                 let why = format!("the queue's disk: {other:?}");
                 self.ctx.reply(req, Reply::Refused { temporary: true, why });
             }
+            (Pending::Bounced(bounced), result) => self.on_bounced(&bounced, &result),
             (Pending::Body { id }, DiskResult::Bytes(bytes)) => match Head::message(&bytes) {
                 Ok(message) => self.queue.loaded(&id, message),
                 Err(why) => {
@@ -291,13 +308,14 @@ impl Hub {
         };
         // What no store would take is not queued.
         let too_long = message.len() > log::max_message(self.config.settings.generation_bytes);
-        let odd = |s: &String| s.len() > 256 || s.bytes().any(|b| !b.is_ascii_graphic() || b == b'<' || b == b'>');
+        let plain = |b: u8| (b' '..=b'~').contains(&b) && b != b'<' && b != b'>';
+        let odd = |s: &String| s.len() > 256 || !s.bytes().all(plain);
         let refusal = match () {
             () if !self.ready => Some(refuse(true, "the hub is starting")),
             () if recipients.is_empty() || recipients.len() > MAX_RECIPIENTS => {
                 Some(refuse(false, "number of recipients"))
             }
-            () if recipients.iter().any(|r| r.is_empty() || odd(r)) || odd(&sender) => {
+            () if recipients.iter().any(|r| odd(r) || mailbox_of(r).is_none()) || odd(&sender) => {
                 Some(refuse(false, "malformed address"))
             }
             () if too_long => Some(refuse(false, "the message is too long")),
@@ -352,6 +370,7 @@ impl Hub {
                 redeliveries: self.queue.queued().filter(|m| m.again).count() as u64,
                 epoch_seen: self.saved.epoch_seen,
                 set_aside: self.set_aside,
+                refused: self.refused,
             }),
             events: None,
             node_t_us: None,
@@ -369,7 +388,7 @@ impl Hub {
             waiting.map(move |(_, r)| dump::Queued {
                 key: some(&m.head.key),
                 hub_id: m.head.id.clone(),
-                mailbox: crate::mailbox::mailbox_of(r).unwrap_or_default(),
+                mailbox: mailbox_of(r).unwrap_or_default(),
             })
         });
         dump::Dump {
@@ -468,11 +487,15 @@ impl Hub {
                     Some(by.epoch)
                 }
             }
-            // Refused for good: nobody will ever take it. The highest epoch keeps it out of redelivery.
+            // Refused for good: nobody will ever take it.
             (Ok(r), _) if (500..600).contains(&r.code) => {
-                let (id, why) = (id.to_owned(), r.text.clone());
-                self.ctx.event(EventKind::HubRefused { id, why });
-                Some(u64::MAX)
+                self.refused += 1;
+                let (name, why) = (id.to_owned(), r.text.clone());
+                self.ctx.event(EventKind::HubRefused { id: name, why });
+                if self.bounce(id, recipient, r) {
+                    return;
+                }
+                Some(bounce::REFUSED)
             }
             _ => None,
         };

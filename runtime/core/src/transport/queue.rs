@@ -321,6 +321,10 @@ impl Queue {
     pub fn next_due(&self) -> Option<u64> {
         self.later.first().map(|(at, _)| *at)
     }
+    /// Whether there is a message of this name in the queue or the dumpster.
+    pub fn knows(&self, id: &str) -> bool {
+        self.queue.contains_key(id) || self.dumpster.contains_key(id)
+    }
     /// A message of the queue.
     pub fn mail(&self, id: &str) -> Option<&Mail> {
         self.queue.get(id)
