@@ -55,7 +55,8 @@ pub fn boot_us() -> u64 {
     micros(rustix::time::ClockId::Boottime)
 }
 
-fn wall_us() -> u64 {
+/// Microseconds since 1970, by the kernel.
+pub fn wall_us() -> u64 {
     micros(rustix::time::ClockId::Realtime)
 }
 

@@ -10,12 +10,23 @@ pub enum Command {
     Status,
     /// What this node's store or queue holds.
     Dump,
-    /// Planned move of the service (handoff): checks the copy's health, loses nothing, or is refused.
+    /// Planned move of the service (handoff): checks the copy's health, loses nothing, or is refused. Of a service that is stopped:
+    /// where it comes up when it is started.
     Move {
         /// The member that shall serve.
         to: String,
-        /// Why; mandatory in the original, logged.
+        /// Why; mandatory, logged.
         comment: String,
+        /// Although a database is dismounted: it stays what it is, on the other member too.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ignore_dismounted: bool,
+    },
+    /// Whether such a move would begin now: its checks, and nothing else.
+    ValidateMove {
+        /// The member that would serve.
+        to: String,
+        /// As in [`Command::Move`].
+        ignore_dismounted: bool,
     },
     /// Planned move of a group as the cluster tool does it: no health check at all.
     MoveGroup {

@@ -53,7 +53,8 @@ fn orders_are_those_of_the_pack() {
         seen: seen.into(),
     };
     assert_eq!(answer, done("node2 serves"));
-    assert_eq!(remote.argvs()[0], ["ccrctl", "move", "node2"]);
+    let words = ["ccrctl", "move", "--comment", "failoverlab", "node2"];
+    assert_eq!(remote.argvs()[0], words, "a comment is mandatory");
     let start = operate(&mut remote, &pack, "start", &[], soon()).unwrap();
     assert_eq!(start, done(r#"{"other":1}"#));
     assert_eq!(operate(&mut remote, &pack, "stop", &[], soon()).unwrap(), done(""));

@@ -52,7 +52,8 @@ pub fn damaged(tool: &Tool) -> Result<(), String> {
         load.goes_on()?;
         mended(tool, &passive)?;
         wait_for("move to the mended member", LATER, || {
-            tool.exec(LAB, &passive, &["ccrctl", "move", &passive]).map(drop)
+            tool.exec(LAB, &passive, &["ccrctl", "move", &passive, "--comment", "soak"])
+                .map(drop)
         })?;
         healthy(tool)?;
     }

@@ -166,7 +166,7 @@ pub fn followed(tool: &Tool) -> Result<(), String> {
         heard.iter().filter(there).count()
     };
     let before = online(&of_nodes(&journal)?);
-    tool.exec(fork, &active, &["ccrctl", "move", other])?;
+    tool.exec(fork, &active, &["ccrctl", "move", other, "--comment", "soak"])?;
     wait_for("hear of the move", Duration::from_secs(120), || {
         let heard = of_nodes(&journal)?;
         let moved = online(&heard) > before;

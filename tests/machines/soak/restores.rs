@@ -36,7 +36,7 @@ pub fn fifty(tool: &Tool) -> Result<(), String> {
     for round in 1..=rounds {
         tool.ok(&["restore", LAB, BASE])?;
         let (from, to) = active(tool)?;
-        tool.exec(LAB, &from, &["ccrctl", "move", &to])?;
+        tool.exec(LAB, &from, &["ccrctl", "move", &to, "--comment", "soak"])?;
         wait_for("hear of the move by the watches", LATER, || {
             same("who serves", active(tool)?.0, to.clone())
         })?;

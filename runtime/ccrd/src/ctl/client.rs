@@ -1,18 +1,17 @@
 //! `ccrctl`: asks the daemon on this machine.
 
+use super::verbs::{ClusterVerb, Cms, CopyVerb, DumpsterVerb, EventQuery, Verb, View};
 use super::{Answer, RUN, Request, SOCKET, WATCH_MOST, describe};
-use ccr_contract::status::Status;
-use ccr_core::command::{Command, GroupName};
-use clap::{Parser, Subcommand};
+use ccr_contract::event::NodeEvent;
+use ccr_contract::status::{CopyStatus, Status};
+use ccr_core::command::Command;
+use clap::Parser;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
-
-/// The comment of an operator who gives none; the original insists on one.
-const NO_REASON: &str = "no reason given";
+use std::time::{Duration, Instant};
 
 /// Tells the replication daemon on this machine what to do, and asks it how it is.
 #[derive(Debug, Parser)]
@@ -42,127 +41,10 @@ impl Cli {
         }
         Self::parse_from(words)
     }
-}
 
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// This node's own view of the cluster, the service and the copies.
-    Status {
-        /// As one JSON document.
-        #[arg(long)]
-        json: bool,
-        /// One JSON line now, one at each change and at least every 5 s, at most 4 a second.
-        #[arg(long, requires = "json")]
-        follow: bool,
-    },
-    /// What happened, one JSON line an event, oldest first.
-    Events {
-        /// Wait for more.
-        #[arg(long)]
-        follow: bool,
-        /// Begin with the event of this number; what is missing from there on is a line `{"gap":{"from":…,"to":…}}`.
-        #[arg(long, value_name = "N")]
-        from: Option<u64>,
-    },
-    /// What the store or the queue holds, as one JSON document.
-    Dump,
-    /// Move the service to the other member after checking its copy (handoff).
-    Move {
-        /// The member that shall serve; the other one, if left out.
-        #[arg(value_name = "NODE")]
-        node: Option<String>,
-        /// The same.
-        #[arg(long, value_name = "NODE", conflicts_with = "node")]
-        to: Option<String>,
-        /// Why; it is logged.
-        #[arg(long, default_value = NO_REASON)]
-        comment: String,
-    },
-    /// Move a group without any check, as the cluster tool does.
-    MoveGroup {
-        /// `cluster` or `service`.
-        #[arg(value_parser = group_name)]
-        group: GroupName,
-        /// The member that shall own it.
-        #[arg(long)]
-        to: String,
-    },
-    /// Stop the service; it stays stopped until it is started.
-    Stop {
-        /// Why; it is logged.
-        #[arg(long, default_value = NO_REASON)]
-        comment: String,
-    },
-    /// Start the service.
-    Start,
-    /// Suspend copying and replay.
-    Suspend {
-        /// One storage group; all, if left out.
-        #[arg(long)]
-        group: Option<String>,
-        /// Why; it is logged.
-        #[arg(long, default_value = NO_REASON)]
-        comment: String,
-    },
-    /// Resume copying and replay.
-    Resume {
-        /// One storage group; all, if left out.
-        #[arg(long)]
-        group: Option<String>,
-    },
-    /// Seed the copy anew.
-    Reseed {
-        /// One storage group; all, if left out.
-        #[arg(long)]
-        group: Option<String>,
-    },
-    /// Mount a database although more logs are lost than the dial allows.
-    Mount {
-        /// One storage group; all, if left out.
-        #[arg(long)]
-        group: Option<String>,
-    },
-    /// Tell that closed logs are backed up.
-    BackupMark {
-        /// One storage group; all, if left out.
-        #[arg(long)]
-        group: Option<String>,
-    },
-    /// Change a live setting.
-    Set {
-        /// Its name and new value.
-        #[arg(value_name = "KEY=VALUE", value_parser = key_value)]
-        setting: (String, String),
-        /// Although the witness cannot be locked.
-        #[arg(long)]
-        force: bool,
-    },
-    /// Form the cluster on this node alone, without a majority.
-    ForceQuorum,
-    /// Remove a member from the cluster.
-    Evict {
-        /// Which.
-        node: String,
-    },
-    /// Take an evicted member back.
-    Join {
-        /// Which.
-        node: String,
-    },
-}
-
-fn group_name(text: &str) -> Result<GroupName, String> {
-    match text {
-        "cluster" => Ok(GroupName::Cluster),
-        "service" => Ok(GroupName::Service),
-        _ => Err("there are two groups: cluster, service".into()),
-    }
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("write KEY=VALUE".into()),
+    /// What is asked, in the runtime's own words.
+    pub(super) fn verb(&self) -> Verb {
+        self.verb.clone().plain()
     }
 }
 
@@ -196,16 +78,21 @@ enum Failed {
 
 fn perform(cli: &Cli) -> Result<(), Failed> {
     let mut out = std::io::stdout().lock();
-    let command = match &cli.verb {
-        Verb::Events { follow, from } => return events(cli, *follow, *from, &mut out),
-        Verb::Status { follow: true, .. } => return tell(cli, &Request::Watch, true, &mut out),
-        Verb::Status { json, .. } => {
-            let status = status(cli)?;
-            return if *json {
-                print_json(&mut out, &status)
-            } else {
-                print(&mut out, &describe::status(&status))
-            };
+    let verb = cli.verb();
+    let command = match &verb {
+        Verb::Events(query) => return events(cli, query, true, &mut out),
+        Verb::Cluster(ClusterVerb::Events { query, .. }) => return events(cli, query, false, &mut out),
+        Verb::Status { follow: true, .. } => return tell(cli, &Request::Watch, true, &mut out, as_it_is),
+        Verb::Status { json, .. } => return view(cli, *json, &mut out, describe::status, Status::clone),
+        Verb::Cms(Cms::Status(View { json })) => return view(cli, *json, &mut out, describe::cms, describe::Cms::of),
+        Verb::Copy(CopyVerb::Status(View { json })) => {
+            return view(cli, *json, &mut out, describe::copies, |s| s.copies.clone());
+        }
+        Verb::Cluster(ClusterVerb::Status(View { json })) => {
+            return view(cli, *json, &mut out, describe::cluster_of, |s| s.cluster.clone());
+        }
+        Verb::Dumpster(DumpsterVerb::Status(View { json })) => {
+            return view(cli, *json, &mut out, describe::dumpster, |s| s.hub.clone());
         }
         Verb::Dump => {
             return match ask(cli, Command::Dump)? {
@@ -213,42 +100,130 @@ fn perform(cli: &Cli) -> Result<(), Failed> {
                 other => Err(unexpected(other)),
             };
         }
-        Verb::Move { node, to, comment } => Command::Move {
-            to: match node.as_ref().or(to.as_ref()) {
+        verb => order(cli, verb)?,
+    };
+    let asked = Instant::now();
+    let done = match ask(cli, command)? {
+        done @ Answer::Done(_) => done,
+        other => return Err(unexpected(other)),
+    };
+    let done = match verb {
+        Verb::Reseed(args) if args.wait => seeded(cli, args.of.group.as_deref(), asked)?,
+        _ => done,
+    };
+    // One JSON line, so that programs need not guess.
+    print_json(&mut out, &done)
+}
+
+/// What an operator's order is to the core.
+fn order(cli: &Cli, verb: &Verb) -> Result<Command, Failed> {
+    Ok(match verb {
+        Verb::Move(args) => {
+            let to = match args.to() {
                 Some(to) => to.clone(),
                 None => other_member(&status(cli)?)?,
-            },
-            comment: comment.clone(),
+            };
+            let ignore_dismounted = args.ignore_dismounted;
+            if args.validate_only {
+                Command::ValidateMove { to, ignore_dismounted }
+            } else {
+                Command::Move {
+                    to,
+                    comment: args.comment(),
+                    ignore_dismounted,
+                }
+            }
+        }
+        Verb::MoveGroup(args) => Command::MoveGroup {
+            group: args.group,
+            to: args.to.clone(),
         },
-        Verb::MoveGroup { group, to } => Command::MoveGroup {
-            group: *group,
-            to: to.clone(),
-        },
-        Verb::Stop { comment } => Command::Stop {
-            comment: comment.clone(),
+        Verb::Stop(args) => Command::Stop {
+            comment: args.comment.clone(),
         },
         Verb::Start => Command::Start,
-        Verb::Suspend { group, comment } => Command::Suspend {
-            group: group.clone(),
-            comment: comment.clone(),
+        Verb::Suspend(args) => Command::Suspend {
+            group: args.of.group.clone(),
+            comment: args.comment.clone(),
         },
-        Verb::Resume { group } => Command::Resume { group: group.clone() },
-        Verb::Reseed { group } => Command::Reseed { group: group.clone() },
-        Verb::Mount { group } => Command::Mount { group: group.clone() },
-        Verb::BackupMark { group } => Command::BackupMark { group: group.clone() },
-        Verb::Set { setting, force } => Command::Set {
-            key: setting.0.clone(),
-            value: setting.1.clone(),
-            force: *force,
+        Verb::Resume(args) => Command::Resume {
+            group: args.group.clone(),
+        },
+        Verb::Reseed(args) => Command::Reseed {
+            group: args.of.group.clone(),
+        },
+        Verb::Mount(args) => Command::Mount {
+            group: args.group.clone(),
+        },
+        Verb::BackupMark(args) => Command::BackupMark {
+            group: args.group.clone(),
+        },
+        Verb::Set(args) => Command::Set {
+            key: args.setting.0.clone(),
+            value: args.setting.1.clone(),
+            force: args.force,
         },
         Verb::ForceQuorum => Command::ForceQuorum,
-        Verb::Evict { node } => Command::Evict { node: node.clone() },
-        Verb::Join { node } => Command::Join { node: node.clone() },
-    };
-    match ask(cli, command)? {
-        // One JSON line, so that programs need not guess.
-        done @ Answer::Done(_) => print_json(&mut out, &done),
-        other => Err(unexpected(other)),
+        Verb::Evict(args) => Command::Evict {
+            node: args.node.clone(),
+        },
+        Verb::Join(args) => Command::Join {
+            node: args.node.clone(),
+        },
+        other => unreachable!("{other:?} is no order"),
+    })
+}
+
+/// A part of this node's status.
+fn view<T: serde::Serialize>(
+    cli: &Cli,
+    json: bool,
+    out: &mut impl Write,
+    text: fn(&Status) -> String,
+    part: fn(&Status) -> T,
+) -> Result<(), Failed> {
+    let status = status(cli)?;
+    if json {
+        print_json(out, &part(&status))
+    } else {
+        print(out, &text(&status))
+    }
+}
+
+/// Waits until the copies that were ordered to be seeded are Healthy. What an asked member knows of the other one's copy may be older
+/// than the order for a moment: a state counts once the copy was seen at work, or for the time within which a change is told.
+fn seeded(cli: &Cli, group: Option<&str>, asked: Instant) -> Result<Answer, Failed> {
+    let mut lines = send(cli, &Request::Watch)?;
+    let mut at_work = false;
+    loop {
+        let mut line = String::new();
+        match lines.read_line(&mut line) {
+            Ok(0) => return Err(unreachable(cli, std::io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => {}
+            Err(e) => return Err(unreachable(cli, e)),
+        }
+        let status: Status = serde_json::from_str(&line).map_err(|e| Failed::Nonsense(e.to_string()))?;
+        let wanted = |c: &&ccr_contract::status::Copy| group.is_none_or(|g| g == c.group);
+        let copies: Vec<_> = status.copies.iter().filter(wanted).collect();
+        at_work |= copies.iter().any(|c| c.status == CopyStatus::Seeding);
+        if !at_work && asked.elapsed() < WATCH_MOST {
+            continue;
+        }
+        if let Some(failed) = copies.iter().find(|c| c.status == CopyStatus::Failed) {
+            let why = failed.error.as_deref().unwrap_or("its own node says why");
+            return Err(Failed::Denied(format!(
+                "the seed of {} on {} has failed: {why}",
+                failed.group, failed.node
+            )));
+        }
+        if !copies.is_empty() && copies.iter().all(|c| c.status == CopyStatus::Healthy) {
+            let names: Vec<&str> = copies.iter().map(|c| c.group.as_str()).collect();
+            let seconds = asked.elapsed().as_secs_f32();
+            return Ok(Answer::Done(format!(
+                "{}: Healthy after {seconds:.1} s",
+                names.join(", ")
+            )));
+        }
     }
 }
 
@@ -269,7 +244,9 @@ fn status(cli: &Cli) -> Result<Status, Failed> {
 
 /// The member that does not serve now.
 fn other_member(status: &Status) -> Result<String, Failed> {
-    let active = status.service.as_ref().and_then(|s| s.active.as_deref());
+    // One that is stopped belongs to somebody all the same.
+    let service = status.service.as_ref();
+    let active = service.and_then(|s| s.active.as_deref().or(s.owner.as_deref()));
     let (Some(active), Some(cluster)) = (active, &status.cluster) else {
         return Err(Failed::Denied(
             "this node does not know who serves now: say --to NODE".into(),
@@ -327,12 +304,40 @@ fn unreachable(cli: &Cli, cause: std::io::Error) -> Failed {
     }
 }
 
-fn events(cli: &Cli, follow: bool, from: Option<u64>, out: &mut impl Write) -> Result<(), Failed> {
-    tell(cli, &Request::Events { follow, from }, follow, out)
+/// The events that are wanted, as JSON lines or for people.
+fn events(cli: &Cli, query: &EventQuery, json: bool, out: &mut impl Write) -> Result<(), Failed> {
+    let request = Request::Events {
+        follow: query.follow,
+        from: query.from,
+    };
+    tell(cli, &request, query.follow, out, |line| {
+        // What is no event says what is missing.
+        let Ok(event) = serde_json::from_slice::<NodeEvent>(line) else {
+            return Some(line.to_vec());
+        };
+        let now_us = crate::clock::boot_us();
+        match (query.wants(&event, now_us), json) {
+            (false, _) => None,
+            (true, true) => Some(line.to_vec()),
+            (true, false) => Some(describe::event(&event, now_us, crate::clock::wall_us()).into_bytes()),
+        }
+    })
 }
 
-/// Prints line after line of the answer, each as soon as it is there; an answer that `follow`s has no end.
-fn tell(cli: &Cli, request: &Request, follow: bool, out: &mut impl Write) -> Result<(), Failed> {
+/// Prints a line as it came.
+#[expect(clippy::unnecessary_wraps, reason = "a filter that keeps everything")]
+fn as_it_is(line: &[u8]) -> Option<Vec<u8>> {
+    Some(line.to_vec())
+}
+
+/// Prints line after line of the answer, each as soon as it is there and as `shown` has it; an answer that `follow`s has no end.
+fn tell(
+    cli: &Cli,
+    request: &Request,
+    follow: bool,
+    out: &mut impl Write,
+    shown: impl Fn(&[u8]) -> Option<Vec<u8>>,
+) -> Result<(), Failed> {
     let mut lines = send(cli, request)?;
     let mut line = Vec::new();
     loop {
@@ -349,10 +354,13 @@ fn tell(cli: &Cli, request: &Request, follow: bool, out: &mut impl Write) -> Res
                     Err(_) => unreachable(cli, std::io::ErrorKind::InvalidData.into()),
                 });
             }
-            Ok(_) => out
-                .write_all(&line)
-                .and_then(|()| out.flush())
-                .map_err(Failed::Output)?,
+            Ok(_) => {
+                if let Some(line) = shown(&line) {
+                    out.write_all(&line)
+                        .and_then(|()| out.flush())
+                        .map_err(Failed::Output)?;
+                }
+            }
             Err(e) => return Err(unreachable(cli, e)),
         }
     }
@@ -371,10 +379,6 @@ fn print_json(out: &mut impl Write, value: &impl serde::Serialize) -> Result<(),
 mod tests {
     use super::*;
 
-    fn parse(words: &[&str]) -> Result<Verb, clap::Error> {
-        Cli::try_parse_from([&["ccrctl"], words].concat()).map(|c| c.verb)
-    }
-
     #[test]
     fn what_needs_no_parser_means_the_same() {
         for words in [
@@ -384,42 +388,6 @@ mod tests {
             let parsed = Cli::try_parse_from(words).unwrap();
             let quick = Cli::of(words.iter().map(OsString::from).collect());
             assert_eq!(format!("{quick:?}"), format!("{parsed:?}"));
-        }
-    }
-
-    #[test]
-    fn the_words_of_the_contract() {
-        for words in [
-            &["status", "--json"][..],
-            &["status", "--json", "--follow"],
-            &["events", "--follow"],
-            &["events", "--follow", "--from", "812"],
-            &["dump"],
-            &["move", "node2"],
-            &["move", "--to", "node2", "--comment", "why"],
-            &["move"],
-            &["stop"],
-            &["start"],
-            &["suspend", "--comment", "x"],
-            &["resume", "--group", "First"],
-            &["reseed"],
-            &["set", "heartbeat_ms=500"],
-            &["--run", "/tmp/x", "status"],
-            &["move-group", "cluster", "--to", "node1"],
-            &["force-quorum"],
-        ] {
-            assert!(parse(words).is_ok(), "{words:?}");
-        }
-        for words in [
-            &["set", "x"][..],
-            &["set", "=x"],
-            &["mvoe"],
-            &["status", "--follow"],
-            &["move", "a", "--to", "b"],
-            &["move-group", "all", "--to", "x"],
-            &[],
-        ] {
-            assert!(parse(words).is_err(), "{words:?}");
         }
     }
 
@@ -438,7 +406,7 @@ mod tests {
         let run = folder.path().to_str().unwrap();
         let cli = Cli::try_parse_from(["ccrctl", "--run", run, "events"]).unwrap();
         let mut out = Vec::new();
-        let ended = events(&cli, false, None, &mut out);
+        let ended = events(&cli, &EventQuery::default(), true, &mut out);
         assert!(matches!(ended, Err(Failed::Unreachable { .. })), "{ended:?}");
         assert_eq!(out, b"{\"seq\":1}\n");
         daemon.join().unwrap();

@@ -3,6 +3,7 @@
 pub mod client;
 mod describe;
 pub mod server;
+mod verbs;
 
 use ccr_contract::dump::Dump;
 use ccr_contract::status::Status;

@@ -4,6 +4,7 @@ mod cluster;
 mod damage;
 mod failover;
 mod files;
+mod operators;
 mod samba;
 mod shell;
 mod upgrade;

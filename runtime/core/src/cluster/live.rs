@@ -64,8 +64,54 @@ fn dial(value: &str) -> Result<Dial, String> {
         "lossless" => Ok(Dial::Lossless),
         "good-availability" => Ok(Dial::GoodAvailability),
         "best-availability" => Ok(Dial::BestAvailability),
-        _ => Err("the dial is lossless, good-availability or best-availability".into()),
+        _ => Err("the dial is lossless, good-availability or best-availability (or Lossless, GoodAvailability, BestAvailability)".into()),
     }
+}
+
+/// A setting as the record has it. An operator may write what a lab file says (`heartbeat`, `1.2 s`), and the original's words
+/// (`AutoDatabaseMountDial`, `BestAvailability`).
+fn as_recorded(key: &str, value: &str) -> Result<(String, String), String> {
+    let (key, value) = (key.trim(), value.trim());
+    if key.starts_with("network.") {
+        return Ok((key.to_owned(), value.to_ascii_lowercase()));
+    }
+    let key = match key.replace('-', "_") {
+        k if k == "heartbeat" => "heartbeat_ms".to_owned(),
+        k if k.eq_ignore_ascii_case("AutoDatabaseMountDial") => "dial".to_owned(),
+        k => k,
+    };
+    let value = match key.as_str() {
+        "heartbeat_ms" => milliseconds(value)?.to_string(),
+        "dial" => match value.to_ascii_lowercase().replace('-', "").as_str() {
+            "goodavailability" => "good-availability".to_owned(),
+            "bestavailability" => "best-availability".to_owned(),
+            other => other.to_owned(),
+        },
+        _ => value.to_owned(),
+    };
+    Ok((key, value))
+}
+
+/// `1200`, `1200 ms`, `1.2 s`.
+fn milliseconds(text: &str) -> Result<u64, String> {
+    let refused = || format!("`{}` is no time: write 1200, 1200 ms or 1.2 s", text.escape_debug());
+    let (number, in_seconds) = match text.strip_suffix("ms") {
+        Some(number) => (number, false),
+        None => text.strip_suffix('s').map_or((text, false), |number| (number, true)),
+    };
+    let number = number.trim_end();
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
+    let plain = !whole.is_empty() && whole.len() <= 9 && digits(whole) && part.len() <= 3 && digits(part);
+    if !plain || (number.contains('.') && (part.is_empty() || !in_seconds)) {
+        return Err(refused());
+    }
+    let whole: u64 = whole.parse().map_err(|_| refused())?;
+    if !in_seconds {
+        return Ok(whole);
+    }
+    let part: u64 = format!("{part:0<3}").parse().map_err(|_| refused())?;
+    Ok(whole * 1000 + part)
 }
 
 fn role(value: &str) -> Result<NetworkRole, String> {
@@ -116,11 +162,8 @@ impl Cluster {
 
     /// The record with one live setting changed, and what to tell the operator when it is agreed to.
     pub fn set(&self, key: &str, value: &str, force: bool) -> Result<(Record, String), String> {
-        let key = if key.starts_with("network.") {
-            key.to_owned()
-        } else {
-            key.replace('-', "_")
-        };
+        let (key, value) = as_recorded(key, value)?;
+        let value = value.as_str();
         let mut answer = format!("{key}={value}");
         if let Some(name) = network_of(&key) {
             self.check_role(name, value)?;
@@ -327,5 +370,57 @@ impl Cluster {
             let record = record.clone();
             self.save(ctx, record, true);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_lab_file_and_of_the_original_are_taken() {
+        for (key, value, recorded) in [
+            ("heartbeat_ms", "1200", "heartbeat_ms=1200"),
+            ("heartbeat-ms", " 1200 ", "heartbeat_ms=1200"),
+            ("heartbeat", "1.2 s", "heartbeat_ms=1200"),
+            ("heartbeat", "1.25s", "heartbeat_ms=1250"),
+            ("heartbeat", "300 ms", "heartbeat_ms=300"),
+            ("heartbeat", "2s", "heartbeat_ms=2000"),
+            ("dial", "Lossless", "dial=lossless"),
+            ("AutoDatabaseMountDial", "GoodAvailability", "dial=good-availability"),
+            ("dial", "best-availability", "dial=best-availability"),
+            ("network.Public.role", "Mixed", "network.Public.role=mixed"),
+            ("witness", r"\\hub\Share", r"witness=\\hub\Share"),
+            ("node-tolerance", "5", "node_tolerance=5"),
+        ] {
+            let (key, value) = as_recorded(key, value).unwrap();
+            assert_eq!(format!("{key}={value}"), recorded);
+        }
+        let (_, value) = as_recorded("dial", "BestAvailability").unwrap();
+        assert_eq!(dial(&value), Ok(Dial::BestAvailability));
+    }
+
+    #[test]
+    fn what_is_no_time_or_dial_is_refused() {
+        let bad = [
+            "",
+            "1.2",
+            "1.2 ms",
+            ".5 s",
+            "1.s",
+            "1.2345 s",
+            "-1",
+            "1e3",
+            "12 h",
+            "s",
+            "ms",
+            "١",
+            "9999999999",
+        ];
+        for bad in bad {
+            assert!(as_recorded("heartbeat", bad).is_err(), "{bad}");
+        }
+        let (_, value) = as_recorded("dial", "SomeAvailability").unwrap();
+        assert!(dial(&value).unwrap_err().contains("BestAvailability"));
     }
 }

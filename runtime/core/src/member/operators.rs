@@ -13,6 +13,7 @@ use crate::links::PeerStreams;
 use crate::op::Pending;
 use crate::record::{Record, RecordId};
 use crate::wire::Msg;
+use ccr_contract::event::EventKind;
 use ccr_contract::status::{Intent, ServiceState};
 use std::collections::BTreeMap;
 
@@ -73,10 +74,14 @@ enum Charge {
     Copy,
 }
 
-fn charge(command: &Command) -> Charge {
+fn charge(command: &Command, intent: Intent) -> Charge {
     match command {
+        // Of a stopped service a move is a change of the record.
+        Command::Move { .. } | Command::ValidateMove { .. } if intent == Intent::Stopped => Charge::Leader,
         Command::Status | Command::Dump | Command::ForceQuorum => Charge::Here,
-        Command::Move { .. } | Command::Mount { .. } | Command::BackupMark { .. } => Charge::Owner,
+        Command::Move { .. } | Command::ValidateMove { .. } | Command::Mount { .. } | Command::BackupMark { .. } => {
+            Charge::Owner
+        }
         Command::Suspend { .. } | Command::Resume { .. } | Command::Reseed { .. } => Charge::Copy,
         Command::MoveGroup { .. }
         | Command::Stop { .. }
@@ -102,7 +107,7 @@ pub enum Route {
 /// node out of a cluster.
 pub fn route(command: &Command, passed_on: bool, cluster: &Snapshot<'_>, cause: impl FnOnce() -> String) -> Route {
     let (record, me) = (cluster.record, cluster.me);
-    let charge = charge(command);
+    let charge = charge(command, record.intent);
     let of_the_cluster = matches!(charge, Charge::Leader | Charge::Owner);
     if of_the_cluster && !cluster.up && !matches!(command, Command::BackupMark { .. }) {
         return Route::Nowhere(format!("{me} is in no cluster with a majority: {}", cause()));
@@ -168,6 +173,24 @@ impl Operators {
                     return asker.answer(ctx, Reply::Unchanged("the service is Started already".into()));
                 };
                 Ok(change)
+            }
+            Command::Move { to, comment, .. } => {
+                let change = move_stopped(ctx, cluster, groups, &to, &comment);
+                if change.is_ok() {
+                    let epoch = cluster.record().id.epoch;
+                    ctx.event(EventKind::MoveBegun {
+                        to,
+                        comment,
+                        verified: None,
+                        epoch,
+                    });
+                }
+                change
+            }
+            Command::ValidateMove { to, .. } => {
+                let problem = move_stopped(ctx, cluster, groups, &to, "validation").err();
+                let text = format!("nothing stands in the way of a move to {to}; the service stays stopped");
+                return asker.answer(ctx, problem.map_or(Reply::Unchanged(text), Reply::Denied));
             }
             Command::MoveGroup { group, to } => move_group(ctx, cluster, groups, group, &to),
             Command::Set { key, value, force } => cluster.set(&key, &value, force),
@@ -289,6 +312,44 @@ fn set_intent(cluster: &Snapshot<'_>, intent: Intent, comment: &str) -> Option<(
     let mut next = next.appoint(cluster.epoch_owner, &owner, false);
     next.intent = intent;
     Some((next, text))
+}
+
+/// The record with another owner of the service, which is stopped, and what to tell the operator when it is agreed to. Both members have
+/// all that was acknowledged, or it is refused.
+fn move_stopped(
+    ctx: &Ctx<Pending>,
+    cluster: &Cluster,
+    groups: &Groups,
+    to: &str,
+    comment: &str,
+) -> Result<(Record, String), String> {
+    let snapshot = cluster.snapshot(ctx);
+    let record = snapshot.record;
+    if to != snapshot.me && to != snapshot.peer {
+        return Err(format!("`{}` is not a member of this cluster", to.escape_debug()));
+    }
+    if record.owner == to {
+        return Err(format!("the service belongs to {to} already, and is stopped"));
+    }
+    if comment.trim().is_empty() {
+        return Err("a comment is mandatory: why is the service moved?".into());
+    }
+    if to != snapshot.me && !snapshot.peer_up {
+        return Err(format!("{to} is not up"));
+    }
+    if let Some(sole) = &record.sole_copy {
+        return Err(format!(
+            "the service is not Offline yet, or {} alone has all that was acknowledged: it has to start there",
+            sole.node
+        ));
+    }
+    if let Some(why) = groups.unfit_on(&snapshot, ctx.now.boot_us, to) {
+        return Err(why);
+    }
+    let next = record.next(snapshot.epoch_owner);
+    let next = next.appoint(snapshot.epoch_owner, to, true);
+    let text = format!("the service is stopped and belongs to {to} now: it comes up there when it is started");
+    Ok((next, text))
 }
 
 /// The record with another owner of a group, and what to tell the operator when it is agreed to.

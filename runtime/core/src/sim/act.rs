@@ -268,7 +268,15 @@ impl World {
         match *what {
             What::Move => {
                 let (to, comment) = (other(), "planned".into());
-                self.order(n, active, Command::Move { to, comment });
+                self.order(
+                    n,
+                    active,
+                    Command::Move {
+                        to,
+                        comment,
+                        ignore_dismounted: false,
+                    },
+                );
             }
             What::MoveCluster | What::RawMove => {
                 let raw = *what == What::RawMove;

@@ -381,7 +381,11 @@ fn draw_order(rng: &mut Rng) -> Command {
         force,
     };
     match rng.range(0, 15) {
-        0 | 1 => Command::Move { to: node, comment },
+        n @ (0 | 1) => Command::Move {
+            to: node,
+            comment,
+            ignore_dismounted: n == 1,
+        },
         2 => Command::MoveGroup {
             group: GroupName::Cluster,
             to: node,

@@ -181,7 +181,18 @@ fn force_is_refused_where_it_is_not_needed_and_where_the_other_one_has_it() {
 fn the_service_goes_back_only_where_that_is_configured() {
     let to = MEMBERS[1].to_owned();
     let comment = "test".to_owned();
-    let mut plan = plan(&[(20, 1, What::Ask(0, Command::Move { to, comment }))]);
+    let mut plan = plan(&[(
+        20,
+        1,
+        What::Ask(
+            0,
+            Command::Move {
+                to,
+                comment,
+                ignore_dismounted: false,
+            },
+        ),
+    )]);
     let back = |o: &Outcome| o.trace.iter().any(|l| l.contains("failback to the preferred member"));
     let stays = run_plan(1, plan.clone(), true);
     plan.failback = true;

@@ -107,7 +107,15 @@ impl World {
                 self.checks.counters.moves_behind_online += 1;
                 let to = self.machines[1 - i].config.node.clone();
                 let comment = "right away".into();
-                return self.order(n, i, Command::Move { to, comment });
+                return self.order(
+                    n,
+                    i,
+                    Command::Move {
+                        to,
+                        comment,
+                        ignore_dismounted: false,
+                    },
+                );
             }
             What::BehindOnline(Then::Kill) => self.kill_for(i, us),
             What::BehindOnline(Then::KillOther) => self.kill_for(1 - i, us),

@@ -25,6 +25,8 @@ use ccr_contract::status::CopyStatus;
 pub use mounting::Mount;
 use std::collections::BTreeSet;
 
+/// What an operator is told of a seed that was ordered.
+const SEED_BEGINS: &str = "a seed begins; its status says when it is Healthy";
 /// Planted bugs that call Healthy what was not inspected, or inspect what was not closed.
 const NOT_INSPECTED: [Bug; 4] = [
     Bug::SkipChainCheck,
@@ -316,7 +318,12 @@ impl Groups {
         match command {
             Command::Suspend { group, .. } | Command::Resume { group } => {
                 let suspended = matches!(command, Command::Suspend { .. });
-                self.for_each(group.as_deref(), |Group { store, .. }| {
+                let what = if suspended {
+                    "suspended: nothing is copied or replayed"
+                } else {
+                    "resumed: it is Healthy when it was compared with the source"
+                };
+                self.for_each(group.as_deref(), what, |Group { store, .. }| {
                     store.source_state.suspended = suspended;
                     store.save_source_state(ctx);
                 })
@@ -324,19 +331,24 @@ impl Groups {
             Command::Reseed { .. } if self.each.iter().all(|g| !g.copy.follows()) => {
                 Reply::Denied("nobody serves a database that could be copied".into())
             }
-            Command::Reseed { group } => self.for_each(group.as_deref(), |Group { store, copy, .. }| {
-                store.source_state.suspended = false;
-                copy.order_seed(ctx, "an operator ordered it");
-            }),
-            Command::BackupMark { group } => self.for_each(group.as_deref(), |Group { store, .. }| {
-                store.source_state.backed_up = store.last().generation;
-                store.save_source_state(ctx);
-            }),
+            Command::Reseed { group } => {
+                self.for_each(group.as_deref(), SEED_BEGINS, |Group { store, copy, .. }| {
+                    store.source_state.suspended = false;
+                    copy.order_seed(ctx, "an operator ordered it");
+                })
+            }
+            Command::BackupMark { group } => {
+                self.for_each(group.as_deref(), "marked as backed up", |Group { store, .. }| {
+                    store.source_state.backed_up = store.last().generation;
+                    store.save_source_state(ctx);
+                })
+            }
             other => unreachable!("{other:?} is not asked of groups"),
         }
     }
 
-    fn for_each(&mut self, group: Option<&str>, mut act: impl FnMut(&mut Group)) -> Reply {
+    /// What is done to one group, or to all: `what` is told of each.
+    fn for_each(&mut self, group: Option<&str>, what: &str, mut act: impl FnMut(&mut Group)) -> Reply {
         let mut done = Vec::new();
         for found in &mut self.each {
             if group.is_none_or(|g| g == found.store.name) {
@@ -347,7 +359,7 @@ impl Groups {
         if done.is_empty() {
             Reply::Denied("no such storage group".into())
         } else {
-            Reply::Done(done.join(", "))
+            Reply::Done(format!("{}: {what}", done.join(", ")))
         }
     }
 

@@ -49,22 +49,44 @@ impl Groups {
 
     /// How far the copies on a member are, for whoever moves the service without a check.
     pub fn lag_on(&self, cluster: &Snapshot<'_>, now: u64, to: &str) -> String {
-        let here = to == cluster.me;
-        let lag = |Group { store, copy, .. }: &Group| {
-            let (status, behind) = if here {
-                let generated = store.source_state.generated;
-                let behind = generated.saturating_sub(store.last().generation);
-                (Some(copy.status(now, store, self.probe_us())), behind)
-            } else {
-                let view = cluster.last_heartbeat.and_then(|v| v.groups.get(store.at));
-                let generated = store.source_state.generated.max(store.last().generation);
-                let inspected = view.map_or(0, |v| v.inspected);
-                (view.map(|v| v.status), generated.saturating_sub(inspected))
-            };
-            let status = status.map_or_else(|| "unknown".to_owned(), |s| format!("{s:?}"));
-            format!("{} there is {status}, {behind} logs behind", store.name)
+        let lag = |group: &Group| {
+            let (status, behind) = self.copy_on(cluster, now, to, group);
+            let status = status.map_or_else(|| "unknown".to_owned(), |s| s.to_string());
+            format!("{} there is {status}, {behind} logs behind", group.store.name)
         };
         self.iter().map(lag).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Why a service that is stopped cannot be given to this member: nobody serves, so that no copy is Healthy.
+    pub fn unfit_on(&self, cluster: &Snapshot<'_>, now: u64, to: &str) -> Option<String> {
+        self.iter().find_map(|group| {
+            let (name, found) = (&group.store.name, self.copy_on(cluster, now, to, group));
+            match found {
+                (
+                    None
+                    | Some(CopyStatus::Failed | CopyStatus::Seeding | CopyStatus::Suspended | CopyStatus::Disabled),
+                    _,
+                ) => {
+                    let status = found.0.map_or_else(|| "unknown".to_owned(), |s| s.to_string());
+                    Some(format!("the copy of {name} on {to} is {status}"))
+                }
+                (_, 0) => None,
+                (_, behind) => Some(format!("the copy of {name} on {to} lacks {behind} logs")),
+            }
+        })
+    }
+
+    /// The status of a copy on a member, and how many logs it is behind.
+    fn copy_on(&self, cluster: &Snapshot<'_>, now: u64, to: &str, group: &Group) -> (Option<CopyStatus>, u64) {
+        let Group { store, copy, .. } = group;
+        if to == cluster.me {
+            let behind = store.source_state.generated.saturating_sub(store.last().generation);
+            return (Some(copy.status(now, store, self.probe_us())), behind);
+        }
+        let view = cluster.last_heartbeat.and_then(|v| v.groups.get(store.at));
+        let generated = store.source_state.generated.max(store.last().generation);
+        let inspected = view.map_or(0, |v| v.inspected);
+        (view.map(|v| v.status), generated.saturating_sub(inspected))
     }
 
     /// What the stores hold.

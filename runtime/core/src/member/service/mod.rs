@@ -32,7 +32,7 @@ use ccr_contract::config::{Config, DatabaseFailure};
 use ccr_contract::event::{EventKind, OnlineCause};
 use ccr_contract::status::Intent;
 use fence::Address;
-pub use handoff::HANDOFF_US;
+pub use handoff::{HANDOFF_US, MoveOrder};
 use stage::{Appointment, Redelivery, Stage, Unanswered};
 
 /// How long a resource that failed is left alone, in microseconds.
@@ -59,6 +59,8 @@ pub struct Service {
     hubs: Vec<String>,
     failback: bool,
     database_failure: DatabaseFailure,
+    /// The resource that failed here last, and why.
+    failed_resource: String,
 }
 
 /// What the service looks at and acts through when something has happened.
@@ -104,6 +106,7 @@ impl Service {
             hubs: config.hubs.iter().map(|h| h.name.clone()).collect(),
             failback: config.settings.failback,
             database_failure: config.settings.database_failure,
+            failed_resource: String::new(),
         }
     }
     /// The record was read from the disk: appointments of earlier lives do not count.
@@ -410,7 +413,7 @@ impl Service {
         if bad && free && self.database_failure == DatabaseFailure::Move && r.ctx.due(self.move_at) {
             self.move_at = r.ctx.now.boot_us + HANDOFF_US;
             let to = r.cluster.peer.to_owned();
-            return self.begin_move(r, to, "a log of the database is damaged".into(), Asker::Nobody);
+            return self.begin_move(r, MoveOrder::of(to, "a log of the database is damaged"), Asker::Nobody);
         }
         if !self.partially() {
             return self.fail_back(r);
@@ -452,7 +455,8 @@ impl Service {
         let epoch = self.reported_epoch(&r.cluster);
         r.ctx.event(EventKind::MoveRefused { to, why, epoch });
     }
-    fn report_resource_failed(&self, r: &mut Round<'_>, resource: &str, why: &str) {
+    fn report_resource_failed(&mut self, r: &mut Round<'_>, resource: &str, why: &str) {
+        self.failed_resource = format!("{resource}: {why}");
         let (resource, why) = (resource.to_owned(), why.to_owned());
         let epoch = self.reported_epoch(&r.cluster);
         r.ctx.event(EventKind::ResourceFailed { resource, why, epoch });

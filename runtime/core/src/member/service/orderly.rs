@@ -155,7 +155,7 @@ impl Service {
 }
 
 /// Whether the copies of what is mounted here are Healthy, and whether they have inspected every closed log.
-fn shipped(r: &Round<'_>) -> (bool, bool) {
+pub(super) fn shipped(r: &Round<'_>) -> (bool, bool) {
     let Some(view) = r.cluster.member_heartbeat() else {
         return (false, false);
     };
@@ -168,6 +168,7 @@ fn shipped(r: &Round<'_>) -> (bool, bool) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::MoveOrder;
     use super::super::stage::Appointment;
     use super::*;
     use crate::io::ReqId;
@@ -298,7 +299,7 @@ mod tests {
         };
         bench
             .service
-            .begin_move(&mut round, "node2".into(), "why".into(), operator());
+            .begin_move(&mut round, MoveOrder::of("node2".into(), "why"), operator());
         assert!(matches!(bench.service.stage, Stage::Verifying(_)));
         assert!(bench.service.serves(), "it serves while the target verifies");
         let (_, effects) = bench.drive(&stopped(), false);

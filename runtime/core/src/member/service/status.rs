@@ -31,9 +31,17 @@ impl Service {
             let far = v
                 .done
                 .map_or_else(String::new, |(done, all)| format!(": {done} of {all} files"));
-            causes.push(format!("{} verifies its databases for a move{far}", v.to));
+            causes.push(format!("{} verifies its databases for a move{far}", v.order.to));
         }
         (!causes.is_empty()).then(|| causes.join("; "))
+    }
+
+    /// The resources of the service that failed here.
+    fn failed_resources(&self, groups: &Groups) -> Vec<String> {
+        let failed = self.has_failed().then(|| self.failed_resource.clone());
+        let dismounted = groups.stores().filter(|s| self.partially() && !s.mounted());
+        let dismounted = dismounted.map(|s| format!("database {}: dismounted", s.name));
+        failed.into_iter().chain(dismounted).collect()
     }
 
     /// The service group as this node sees it; none where it is in no cluster.
@@ -64,6 +72,7 @@ impl Service {
             intent: record.intent,
             address: config.service_address.to_string(),
             redelivery_due: record.redeliver,
+            failed_resources: self.failed_resources(groups),
         })
     }
 }

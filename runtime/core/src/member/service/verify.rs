@@ -2,7 +2,7 @@
 //! The service goes on meanwhile. The active node asks how far the other one is, again and again; that one reads as fast as its
 //! disk allows. What it finds refuses the move.
 
-use super::{Outcome, Round, Service, Stage};
+use super::{MoveOrder, Outcome, Round, Service, Stage};
 use crate::io::Effect;
 use crate::member::asker::Asker;
 use crate::wire::Msg;
@@ -16,8 +16,7 @@ const STALLED_US: u64 = 15_000_000;
 /// A move that waits for the target's verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verification {
-    pub to: String,
-    pub comment: String,
+    pub order: MoveOrder,
     pub asker: Asker,
     id: u64,
     /// When the other member said last that it has read more.
@@ -31,11 +30,10 @@ pub struct Verification {
 
 impl Service {
     /// The checks have passed: the target verifies its databases.
-    pub(super) fn begin_verifying(&mut self, r: &mut Round<'_>, to: String, comment: String, asker: Asker) {
+    pub(super) fn begin_verifying(&mut self, r: &mut Round<'_>, order: MoveOrder, asker: Asker) {
         let now = r.ctx.now.boot_us;
         self.stage = Stage::Verifying(Verification {
-            to,
-            comment,
+            order,
             asker,
             id: now,
             moved: now,
@@ -50,7 +48,7 @@ impl Service {
     pub(super) fn verifying(&mut self, r: &mut Round<'_>) {
         let Stage::Verifying(v) = &self.stage else { return };
         let now = r.ctx.now.boot_us;
-        let problem = self.move_problem(&r.cluster, r.groups, &v.to, &v.comment);
+        let problem = self.move_problem(&r.cluster, r.groups, &v.order);
         let since = problem.as_ref().map(|_| v.problem.unwrap_or(now));
         if let Some(why) = problem.filter(|_| since.is_some_and(|at| r.ctx.due(at + ASK_US))) {
             return self.refuse_move(r, &why);
@@ -79,7 +77,7 @@ impl Service {
         }
     }
     pub(super) fn refuse(&self, r: &mut Round<'_>, v: Verification, why: &str) {
-        self.report_refused(r, &v.to, why);
+        self.report_refused(r, &v.order.to, why);
         v.asker.deny(r.ctx, format!("{why}; the service stays here"));
     }
 
@@ -90,7 +88,7 @@ impl Service {
             return;
         }
         if let Some(why) = fault {
-            let why = format!("the copy on {} is damaged ({why}): `reseed` it, then move", v.to);
+            let why = format!("the copy on {} is damaged ({why}): `reseed` it, then move", v.order.to);
             return self.refuse_move(r, &why);
         }
         if v.done != Some(now) {
@@ -105,10 +103,11 @@ impl Service {
     fn begin_draining(&mut self, r: &mut Round<'_>, files: u64) {
         let epoch = self.reported_epoch(&r.cluster);
         let Stage::Verifying(v) = &self.stage else { return };
-        let (to, asker, comment) = (v.to.clone(), v.asker.clone(), v.comment.clone());
+        let (order, asker) = (v.order.clone(), v.asker.clone());
+        let to = order.to;
         r.ctx.event(EventKind::MoveBegun {
             to: to.clone(),
-            comment,
+            comment: order.comment,
             verified: Some(files),
             epoch,
         });

@@ -152,7 +152,14 @@ fn a_datagram_of_an_earlier_life_changes_nothing() {
         lab.secs(25);
         if lab.active() != serves {
             let (to, comment) = (MEMBERS[serves].to_owned(), "a case".to_owned());
-            lab.order(lab.active(), Command::Move { to, comment });
+            lab.order(
+                lab.active(),
+                Command::Move {
+                    to,
+                    comment,
+                    ignore_dismounted: false,
+                },
+            );
         }
         lab.secs(15);
         lab.until(2, "all is well", |l| l.world.converged().is_ok());
@@ -272,7 +279,14 @@ fn without_a_majority_orders_are_refused_with_the_cause() {
         "{cause}"
     );
     let (to, comment) = (MEMBERS[1].to_owned(), "a case".to_owned());
-    for command in [Command::Start, Command::Move { to, comment }] {
+    for command in [
+        Command::Start,
+        Command::Move {
+            to,
+            comment,
+            ignore_dismounted: false,
+        },
+    ] {
         let reply = answer(&mut lab, 0, command);
         assert!(reply.contains("Denied") && reply.contains(&cause), "{reply}");
     }

@@ -28,7 +28,14 @@ fn name(lab: &Lab, i: usize) -> String {
 
 fn move_to(lab: &mut Lab, i: usize) {
     let (to, comment) = (name(lab, i), "a test".to_owned());
-    lab.order(0, Command::Move { to, comment });
+    lab.order(
+        0,
+        Command::Move {
+            to,
+            comment,
+            ignore_dismounted: false,
+        },
+    );
 }
 
 #[test]

@@ -246,3 +246,110 @@ fn a_daemon_that_is_alone_ends_at_once_with_nothing_open() {
     lab.secs(30);
     lab.converges();
 }
+
+fn move_to(to: &str, ignore_dismounted: bool) -> Command {
+    Command::Move {
+        to: to.to_owned(),
+        comment: "upgrade".into(),
+        ignore_dismounted,
+    }
+}
+
+/// What node `i` answers to an order, within `s` seconds.
+fn answer(lab: &mut Lab, i: usize, order: Command, s: u64) -> String {
+    let mark = lab.mark();
+    lab.order(i, order);
+    lab.until(s, "an answer", |lab| !lab.since(mark, "REPLY").is_empty());
+    lab.since(mark, "REPLY").concat()
+}
+
+#[test]
+fn a_stopped_service_is_moved_and_comes_up_there() {
+    let mut lab = Lab::new(1, 400);
+    lab.secs(20);
+    let a = lab.active();
+    let (here, there) = (a, 1 - a);
+    let name = lab.world.machines[there].config.node.clone();
+    lab.order(a, stop());
+    lab.until(40, "it is offline", |lab| {
+        state(lab, here) == Some(ServiceState::Offline)
+    });
+    lab.secs(3);
+    // Whoever is asked: the leader carries it out.
+    for i in [here, there] {
+        let validate = Command::ValidateMove {
+            to: name.clone(),
+            ignore_dismounted: false,
+        };
+        let said = answer(&mut lab, i, validate, 5);
+        assert!(said.contains("Unchanged(\"nothing stands in the way"), "{said}");
+    }
+    let said = answer(&mut lab, here, move_to(&name, false), 5);
+    assert!(said.contains("comes up there when it is started"), "{said}");
+    lab.secs(5);
+    assert_eq!(state(&mut lab, there), Some(ServiceState::Offline), "it stays stopped");
+    let said = answer(&mut lab, here, move_to(&name, false), 5);
+    assert!(said.contains("belongs to node"), "{said}");
+    // The old owner is upgraded meanwhile.
+    lab.kill(here);
+    lab.start(here);
+    lab.secs(15);
+    lab.order(here, Command::Start);
+    lab.until(20, "it serves there", |lab| serves(lab, there));
+    assert_eq!(lost(&mut lab, there), Vec::<String>::new());
+    lab.secs(30);
+    lab.converges();
+}
+
+#[test]
+fn a_stopped_service_that_one_member_alone_has_whole_is_not_moved() {
+    let (mut lab, a) = whose_copy_lags();
+    lab.order(a, stop());
+    lab.secs(60);
+    let name = lab.world.machines[1 - a].config.node.clone();
+    for (order, says) in [
+        (move_to(&name, false), "alone has all that was acknowledged"),
+        (move_to("node9", false), "is not a member"),
+    ] {
+        let said = answer(&mut lab, a, order, 5);
+        assert!(said.contains("Denied") && said.contains(says), "{said}");
+    }
+    lab.world.throttled = false;
+    lab.order(a, Command::Start);
+    lab.secs(30);
+    lab.converges();
+}
+
+#[test]
+fn a_service_with_a_dismounted_database_moves_only_where_the_operator_says_so() {
+    let mut lab = Lab::new(2, 400);
+    lab.secs(35);
+    let (whole, hurt) = (lab.active(), lab.passive());
+    lab.kill(hurt);
+    let segments = lab.disk(hurt).names();
+    let segment = segments.filter(|n| n.starts_with("E01/db/")).min().cloned();
+    let segment = segment.expect("a segment of the second group");
+    lab.disk(hurt).remove(&segment);
+    lab.start(hurt);
+    lab.secs(5);
+    lab.power_off(whole);
+    lab.until(40, "it is up without one database", |lab| {
+        state(lab, hurt) == Some(ServiceState::PartiallyOnline)
+    });
+    let service = lab.status(hurt).service.expect("it serves");
+    assert_eq!(service.failed_resources, ["database Group1: dismounted"]);
+    lab.start(whole);
+    lab.secs(15);
+    let name = lab.world.machines[whole].config.node.clone();
+    let said = answer(&mut lab, hurt, move_to(&name, false), 5);
+    assert!(
+        said.contains("Denied") && said.contains("--ignore-dismounted"),
+        "{said}"
+    );
+    let said = answer(&mut lab, hurt, move_to(&name, true), 60);
+    assert!(said.contains("Done(\"the service is online on"), "{said}");
+    assert!(serves(&mut lab, whole), "{}", lab.tail(5));
+    assert_eq!(lab.status(whole).service.expect("it serves").failed_resources, [""; 0]);
+    lab.secs(20);
+    lab.converges();
+}
