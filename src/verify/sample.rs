@@ -583,5 +583,6 @@ fn service(active: Option<&str>) -> Service {
         intent: Intent::Started,
         address: "10.77.1.21".into(),
         redelivery_due: false,
+        failed_resources: Vec::new(),
     }
 }

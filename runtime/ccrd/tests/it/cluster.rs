@@ -277,6 +277,11 @@ password_file = "{folder}/password"
         ))
     }
 
+    /// Where mail is read.
+    pub fn reading(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(Ipv4Addr::new(127, 77, self.subnet, 21), self.port + 3)
+    }
+
     /// How many messages a mailbox holds.
     pub fn stored(&self, mailbox: &str) -> Option<u64> {
         let mut c = self.connect(21, 3).ok()?;
@@ -342,7 +347,7 @@ fn free_ports(address: Ipv4Addr) -> u16 {
 }
 
 /// Submits to the hub.
-pub struct Submitter(SocketAddrV4);
+pub struct Submitter(pub SocketAddrV4);
 
 impl Submitter {
     pub fn submit(&self, to: &[&str], message: &str) -> Result<String, String> {

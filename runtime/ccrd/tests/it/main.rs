@@ -5,6 +5,7 @@ mod damage;
 mod failover;
 mod files;
 mod operators;
+mod programs;
 mod samba;
 mod shell;
 mod upgrade;
