@@ -1,7 +1,7 @@
 //! A status, its parts and events for people.
 
 use ccr_contract::event::{NodeEvent, Value};
-use ccr_contract::status::{Cluster, Copy, Hub, MemberState, Network, Path, Service, Status};
+use ccr_contract::status::{Cluster, Copy, Hub, MemberState, Network, Path, Service, Status, Witness};
 use ccr_core::calendar::Utc;
 use serde::Serialize;
 
@@ -134,8 +134,30 @@ fn cluster(c: &Cluster) -> String {
     t += &format!("members   {}\n", members.join(", "));
     t.extend(c.networks.iter().map(network));
     if let Some(w) = &c.witness {
-        let share = w.running.as_deref().unwrap_or(&w.configured);
-        t += &format!("witness   {share} {}\n", word(&w.health));
+        t += &witness(w);
+    }
+    t
+}
+
+/// The health is that of the witness in force, which may be another one than is configured.
+fn witness(w: &Witness) -> String {
+    let failed = w
+        .probed_by
+        .iter()
+        .filter_map(|(node, p)| Some(format!("{node}: {}", p.error.as_ref()?)));
+    let failed: Vec<String> = failed.collect();
+    let why = if failed.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", failed.join("; "))
+    };
+    let share = w.running.as_deref().unwrap_or(&w.configured);
+    let mut t = format!("witness   {share} {}{why}\n", word(&w.health));
+    if share != w.configured {
+        t += &format!(
+            "          configured is {}: in force when the Cluster Group comes online again\n",
+            w.configured
+        );
     }
     t
 }
@@ -250,6 +272,21 @@ mod tests {
                 .unwrap();
         assert!(cms(&nothing).contains("State                      : unknown"));
         assert_eq!(cluster_of(&nothing), "this node is no member\n");
+    }
+
+    #[test]
+    fn a_witness_in_force_is_not_the_configured_one_and_says_why_it_failed() {
+        let read = |json: &str| -> Witness { serde_json::from_str(json).unwrap() };
+        let other = read(
+            r#"{"configured":"\\\\hub\\other","running":"\\\\hub\\w","health":"failed",
+            "probed_by":{"node1":{"ok":true,"age_ms":1},"node2":{"ok":false,"age_ms":1,"error":"access denied"}}}"#,
+        );
+        assert_eq!(
+            witness(&other),
+            "witness   \\\\hub\\w failed (node2: access denied)\n          configured is \\\\hub\\other: in force when the Cluster Group comes online again\n"
+        );
+        let well = read(r#"{"configured":"\\\\hub\\w","running":null,"health":"ok","probed_by":{}}"#);
+        assert_eq!(witness(&well), "witness   \\\\hub\\w ok\n");
     }
 
     #[test]

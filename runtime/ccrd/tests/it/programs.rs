@@ -3,6 +3,7 @@
 
 use crate::cluster::Cluster;
 use crate::failover::{SETTINGS, SOON, healthy, other};
+use ccr_contract::status::{Copy, CopyStatus};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -105,7 +106,11 @@ fn what_programs_report_as_sent_is_read_exactly_once() {
     assert!(digests == expected, "bytes or messages differ");
     // The dead one comes back and serves: whoever keeps its mail on the server fetches none of it again.
     cluster.power_on(second);
-    cluster.until("the copy is healthy", SOON, |c| healthy(c, second));
+    cluster.until("the copy has every closed log", SOON, |c| {
+        let copies = c.status(second)?.copies;
+        let whole = |c: &Copy| c.status == CopyStatus::Healthy && c.copy_queue == 0;
+        copies.iter().all(whole).then_some(())
+    });
     cluster.kill(first);
     cluster.until("the same messages, by the same ids", SOON, |c| {
         (read(c, &boxes)? == found).then_some(())

@@ -31,7 +31,7 @@ use clients::{Backend, Clients};
 use ending::Ending;
 use groups::Groups;
 use life::{Life, Verdict};
-use operators::{Offline, Operators, Route};
+use operators::{Here, Operators, Route};
 use service::{MoveOrder, Round, Service};
 
 /// One of the two members.
@@ -185,7 +185,8 @@ impl Member {
     }
 
     fn drive_operators(&mut self) {
-        let here = Offline {
+        let here = Here {
+            state: self.service.state(&self.cluster.snapshot(&self.ctx)),
             offline: !self.service.is_engaged(),
             given_all: self.service.has_given_all(),
         };

@@ -31,7 +31,9 @@ pub struct Operators {
     /// Changes of the record that operators wait for.
     agreeing: Vec<Agreeing>,
     /// Who waits until the service is stopped.
-    stopping: Vec<Stopping>,
+    stopping: Vec<Waiting>,
+    /// Who waits until it is online.
+    starting: Vec<Waiting>,
     /// Who forces the quorum here.
     forcing: Option<Asker>,
     next: u64,
@@ -44,26 +46,41 @@ struct Agreeing {
     id: RecordId,
     text: String,
     until: u64,
-    /// Whether it is a stop: that is done when the service is offline.
-    stop: bool,
+    until_then: Then,
 }
 
-/// An operator who waits until the service is offline.
+/// When a change that was agreed to is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// At once.
+    Done,
+    /// A stop: when the service is offline.
+    Offline,
+    /// A start: when it is online.
+    Online,
+}
+
+/// An operator who waits for the service since a majority has agreed.
 #[derive(Debug)]
-struct Stopping {
+struct Waiting {
     asker: Asker,
     text: String,
     since: u64,
 }
 
-/// How far the service is offline on this node.
+/// How far the service is online or offline on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Offline {
+pub struct Here {
+    /// Its state.
+    pub state: ServiceState,
     /// Whether it is neither up nor on its way.
     pub offline: bool,
     /// Whether the other member has everything.
     pub given_all: bool,
 }
+
+/// What there is to say to an operator who waits since then; nothing as long as it is under way.
+type Outcome = fn(&mut Ctx<Pending>, &Snapshot<'_>, Here, u64) -> Option<String>;
 
 /// Who carries a command out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,13 +183,13 @@ impl Operators {
                 let Some(change) = set_intent(&cluster.snapshot(ctx), Intent::Stopped, &comment) else {
                     return asker.answer(ctx, Reply::Unchanged("the service is Stopped already".into()));
                 };
-                return self.agree(ctx, cluster, asker, change, true);
+                return self.agree(ctx, cluster, asker, change, Then::Offline);
             }
             Command::Start => {
                 let Some(change) = set_intent(&cluster.snapshot(ctx), Intent::Started, "") else {
                     return asker.answer(ctx, Reply::Unchanged("the service is Started already".into()));
                 };
-                Ok(change)
+                return self.agree(ctx, cluster, asker, change, Then::Online);
             }
             Command::Move { to, comment, .. } => {
                 let change = move_stopped(ctx, cluster, groups, &to, &comment);
@@ -211,20 +228,20 @@ impl Operators {
             other => unreachable!("{other:?} changes no record"),
         };
         match change {
-            Ok(change) => self.agree(ctx, cluster, asker, change, false),
+            Ok(change) => self.agree(ctx, cluster, asker, change, Then::Done),
             Err(why) => asker.deny(ctx, why),
         }
     }
 
     /// Changes the record; the operator is answered when a majority has the change, or when it is clear that it has not. Whoever
-    /// stops the service is answered when it is offline.
+    /// stops or starts the service is answered when it is offline, or online.
     fn agree(
         &mut self,
         ctx: &mut Ctx<Pending>,
         cluster: &mut Cluster,
         asker: Asker,
         (next, text): (Record, String),
-        stop: bool,
+        until_then: Then,
     ) {
         let (id, until) = (next.id.clone(), ctx.now.boot_us + AGREE_US);
         match cluster.propose(ctx, next) {
@@ -233,7 +250,7 @@ impl Operators {
                 id,
                 text,
                 until,
-                stop,
+                until_then,
             }),
             Err(ProposeError::Busy) => asker.deny(ctx, "another change is under way: try again"),
             Err(ProposeError::NotLeader) => asker.deny(ctx, "this node leads no cluster with a majority"),
@@ -241,11 +258,12 @@ impl Operators {
     }
 
     /// One round: answers whose turn it is.
-    pub fn drive(&mut self, ctx: &mut Ctx<Pending>, cluster: &mut Cluster, here: Offline) {
+    pub fn drive(&mut self, ctx: &mut Ctx<Pending>, cluster: &mut Cluster, here: Here) {
         self.drive_agreeing(ctx, cluster);
         let snapshot = cluster.snapshot(ctx);
-        self.stopping
-            .retain(|w| match stop_outcome(ctx, &snapshot, here, w.since) {
+        let both: [(_, Outcome); 2] = [(&mut self.stopping, stop_outcome), (&mut self.starting, start_outcome)];
+        for (waiting, outcome) in both {
+            waiting.retain(|w| match outcome(ctx, &snapshot, here, w.since) {
                 Some(more) => {
                     let text = format!("{}{more}", w.text);
                     w.asker.clone().answer(ctx, Reply::Done(text));
@@ -253,6 +271,7 @@ impl Operators {
                 }
                 None => true,
             });
+        }
         if let Some(outcome) = cluster.force_outcome()
             && let Some(asker) = self.forcing.take()
         {
@@ -267,12 +286,17 @@ impl Operators {
     }
 
     fn drive_agreeing(&mut self, ctx: &mut Ctx<Pending>, cluster: &Cluster) {
-        let stopping = &mut self.stopping;
+        let (stopping, starting) = (&mut self.stopping, &mut self.starting);
         self.agreeing.retain(|w| {
             let (now, id) = (&cluster.record().id, &w.id);
             let agreed = cluster.has_agreed(id);
-            let reply = if agreed && w.stop {
-                stopping.push(Stopping {
+            let waiting = match w.until_then {
+                Then::Done => None,
+                Then::Offline => Some(&mut *stopping),
+                Then::Online => Some(&mut *starting),
+            };
+            let reply = if agreed && let Some(waiting) = waiting {
+                waiting.push(Waiting {
                     asker: w.asker.clone(),
                     text: w.text.clone(),
                     since: ctx.now.boot_us,
@@ -299,7 +323,10 @@ fn set_intent(cluster: &Snapshot<'_>, intent: Intent, comment: &str) -> Option<(
     if record.intent == intent {
         return None;
     }
-    let text = format!("{intent:?}: {comment}");
+    let text = match intent {
+        Intent::Stopped => format!("Stopped: {comment}"),
+        Intent::Started => "Started".to_owned(),
+    };
     let next = record.next(cluster.epoch_owner);
     if intent == Intent::Stopped {
         return Some((next.stopped(), text));
@@ -381,23 +408,45 @@ fn move_group(
     }
 }
 
+/// What there is to say of a start; nothing as long as it is under way.
+fn start_outcome(ctx: &mut Ctx<Pending>, cluster: &Snapshot<'_>, here: Here, since: u64) -> Option<String> {
+    let late = ctx.due(since + STOP_US);
+    let record = cluster.record;
+    if record.intent != Intent::Started {
+        return Some("; it was stopped again meanwhile".into());
+    }
+    let owner = &record.owner;
+    let state = if cluster.is_owner() {
+        Some(here.state)
+    } else {
+        let view = cluster.member_heartbeat();
+        view.filter(|v| v.id == record.id && v.service_epoch == record.owner_epoch)
+            .map(|v| v.service)
+    };
+    match state {
+        Some(ServiceState::Online) => Some(format!(": Online on {owner}")),
+        Some(ServiceState::PartiallyOnline) => Some(format!(
+            ": PartiallyOnline on {owner}, a database is dismounted (its status says why)"
+        )),
+        _ if late => Some("; it is not online yet".into()),
+        _ => None,
+    }
+}
+
 /// What there is to say of a stop; nothing as long as it is under way.
-fn stop_outcome(ctx: &mut Ctx<Pending>, cluster: &Snapshot<'_>, here: Offline, since: u64) -> Option<String> {
+fn stop_outcome(ctx: &mut Ctx<Pending>, cluster: &Snapshot<'_>, here: Here, since: u64) -> Option<String> {
     let late = ctx.due(since + STOP_US);
     let record = cluster.record;
     if record.intent != Intent::Stopped {
         return Some("; it was started again meanwhile".into());
     }
-    let Offline { offline, given_all } = if cluster.is_owner() {
-        here
+    let (offline, given_all) = if cluster.is_owner() {
+        (here.offline, here.given_all)
     } else {
         let view = cluster.member_heartbeat().filter(|v| v.id == record.id);
-        Offline {
-            offline: view.is_some_and(|v| {
-                v.service_epoch == 0 && matches!(v.service, ServiceState::Offline | ServiceState::Failed)
-            }),
-            given_all: view.is_some_and(|v| v.handed_over),
-        }
+        let offline = view
+            .is_some_and(|v| v.service_epoch == 0 && matches!(v.service, ServiceState::Offline | ServiceState::Failed));
+        (offline, view.is_some_and(|v| v.handed_over))
     };
     match &record.sole_copy {
         // That both have everything must be known to a majority.
@@ -460,12 +509,45 @@ mod tests {
     }
 
     #[test]
+    fn a_start_is_told_when_it_is_online() {
+        let mut ctx = crate::member::fixture::ctx(1_000);
+        let mut facts = Facts::new();
+        let mut outcome = |facts: &Facts, state, ms| {
+            crate::member::fixture::at(&mut ctx, ms);
+            let here = Here {
+                state,
+                offline: false,
+                given_all: false,
+            };
+            start_outcome(&mut ctx, &facts.snapshot(), here, 1_000_000)
+        };
+        assert_eq!(outcome(&facts, ServiceState::OnlinePending, 1_000), None);
+        let online = Some(": Online on node1".to_owned());
+        assert_eq!(outcome(&facts, ServiceState::Online, 1_000), online);
+        let partly = outcome(&facts, ServiceState::PartiallyOnline, 1_000).unwrap_or_default();
+        assert!(partly.starts_with(": PartiallyOnline on node1"), "{partly}");
+        facts.record.owner = PEER.into();
+        // What this node says is not of the service there.
+        assert_eq!(outcome(&facts, ServiceState::Online, 1_000), None);
+        facts.record.intent = Intent::Stopped;
+        let stopped = outcome(&facts, ServiceState::Offline, 1_000);
+        assert_eq!(stopped, Some("; it was stopped again meanwhile".into()));
+        facts.record.intent = Intent::Started;
+        let late = outcome(&facts, ServiceState::Offline, 90_000);
+        assert_eq!(late, Some("; it is not online yet".into()));
+    }
+
+    #[test]
     fn a_stop_is_told_when_it_is_offline_and_everything_is_known() {
         let mut ctx = crate::member::fixture::ctx(1_000);
         let mut facts = Facts::new();
         let (up, down) = ((false, false), (true, true));
         let mut outcome = |facts: &Facts, (offline, given_all)| {
-            let here = Offline { offline, given_all };
+            let here = Here {
+                state: ServiceState::Offline,
+                offline,
+                given_all,
+            };
             stop_outcome(&mut ctx, &facts.snapshot(), here, 1_000_000)
         };
         assert_eq!(outcome(&facts, up), Some("; it was started again meanwhile".into()));

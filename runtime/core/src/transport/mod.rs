@@ -14,6 +14,7 @@
 mod bounce;
 mod found;
 mod queue;
+mod status;
 
 use crate::command::Command;
 use crate::ctx::Ctx;
@@ -30,9 +31,8 @@ use crate::wire::{self, Msg};
 use ccr_contract::config::Config;
 use ccr_contract::event::EventKind;
 use ccr_contract::reply::By;
-use ccr_contract::{dump, status};
 pub use queue::Head;
-use queue::{Mail, Queue, State, Work};
+use queue::{Mail, Queue, Work};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -352,51 +352,6 @@ impl Hub {
             _ => Reply::Denied("a hub has no part in this: ask a member".into()),
         };
         self.ctx.reply(req, reply);
-    }
-
-    fn status(&self) -> status::Status {
-        status::Status {
-            schema: 1,
-            node: self.config.node.clone(),
-            version: self.version.clone(),
-            epoch: self.saved.epoch_seen,
-            cluster: None,
-            service: None,
-            copies: Vec::new(),
-            hub: Some(status::Hub {
-                queued: self.queue.queued().count() as u64,
-                dumpster: self.queue.dumpster_len() as u64,
-                dumpster_bytes: self.queue.dumpster_bytes(),
-                redeliveries: self.queue.queued().filter(|m| m.again).count() as u64,
-                epoch_seen: self.saved.epoch_seen,
-                set_aside: self.set_aside,
-                refused: self.refused,
-            }),
-            events: None,
-            node_t_us: None,
-        }
-    }
-
-    fn dump(&self) -> dump::Dump {
-        let some = |s: &String| (!s.is_empty()).then(|| s.clone());
-        let queued = self.queue.queued().flat_map(|m| {
-            let waiting = m
-                .states
-                .iter()
-                .zip(&m.head.recipients)
-                .filter(|(s, _)| !matches!(s, State::Done { .. }));
-            waiting.map(move |(_, r)| dump::Queued {
-                key: some(&m.head.key),
-                hub_id: m.head.id.clone(),
-                mailbox: mailbox_of(r).unwrap_or_default(),
-            })
-        });
-        dump::Dump {
-            schema: 1,
-            node: self.config.node.clone(),
-            groups: Vec::new(),
-            queued: queued.collect(),
-        }
     }
 
     fn on_frame(&mut self, conn: ConnId, bytes: &[u8]) {
