@@ -43,6 +43,9 @@ pub struct Args {
     /// Leave the forks of scenarios that did not pass, for a look
     #[arg(long)]
     keep: bool,
+    /// Begin no more scenarios when one has failed
+    #[arg(long)]
+    fail_fast: bool,
     /// How many scenarios run side by side; where absent, one for every two cores, as far as memory carries them
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
@@ -122,6 +125,7 @@ fn judge(
         repeat: args.repeat,
         folder: folder.to_owned(),
         jobs,
+        fail_fast: args.fail_fast,
     };
     scenario::run_all(&worlds, &record.desired.lab, scenarios, &options)
 }

@@ -273,6 +273,12 @@ fn a_pack_that_does_not_hold_says_why() {
         ("files = [{ template = 'a', path = '/x', mode = '4755' }]", "is no mode"),
         ("steps = [{ run = [] }]", "names no program"),
         ("secrets = ['../x']", "no name"),
+        ("places.files = { log = '/etc/shadow' }", "no name below the folder"),
+        ("places.files = { log = 'a/../../b' }", "no name below the folder"),
+        (
+            "places.shares.w = { unit = 'w.service', folder = 'srv' }",
+            "no absolute path",
+        ),
     ] {
         let e = parsed(&format!("{more}\n{MINIMAL}")).unwrap_err().to_string();
         assert!(e.contains(expected) && e.contains("x/runtime.toml"), "{more}: {e}");
@@ -284,6 +290,18 @@ fn a_pack_that_does_not_hold_says_why() {
             .contains("this tool knows 1")
     );
     assert!(parsed("").is_err());
+}
+
+#[test]
+fn where_the_runtime_has_its_files_depends_on_the_node() {
+    let (lab, pack, _) = ccr();
+    let of = |node: &str| pack.places(&lab, lab.node(node).unwrap()).unwrap();
+    assert_eq!(of("node1").folder, "/data/ccrd");
+    assert_eq!(of("node1").files["record"], "/data/ccrd/cluster.json");
+    assert_eq!(of("hub").files["queue"], "/var/lib/ccrd/queue/*");
+    assert_eq!(of("hub").shares["witness"].folder, "/srv/witness");
+    let none = parsed(MINIMAL).unwrap().places(&lab, lab.node("hub").unwrap()).unwrap();
+    assert!(none.files.is_empty() && none.shares.is_empty());
 }
 
 #[test]

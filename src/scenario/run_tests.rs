@@ -298,6 +298,7 @@ fn options(folder: &Path) -> Options {
         repeat: 1,
         folder: folder.join("run"),
         jobs: 1,
+        fail_fast: false,
     }
 }
 
@@ -376,6 +377,32 @@ fn a_world_that_cannot_be_made_leaves_its_scenario_open_and_the_others_run() {
     assert!(options.folder.join("X.2").is_dir());
     let names: Vec<String> = report.scenarios.iter().map(ScenarioReport::name).collect();
     assert_eq!(names, ["X", "X.2"]);
+}
+
+#[test]
+fn after_a_failure_the_others_are_skipped_where_that_is_asked_for() {
+    let never = scenario("{ expect = \"service-offline\", within = \"1 ms\" }", "");
+    let called = |id: &str, scenario: Scenario| Scenario {
+        id: id.into(),
+        ..scenario
+    };
+    let all = [
+        called("A", scenario("{ wait = \"1s\" }", "")),
+        called("B", never),
+        called("C", scenario("{ wait = \"1s\" }", "")),
+    ];
+    for (fail_fast, last) in [(true, Verdict::Skipped), (false, Verdict::Pass)] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            fail_fast,
+            ..options(dir.path())
+        };
+        let worlds = Fakes::new(vec![Fake::new(), Fake::new(), Fake::new()]);
+        let report = run_all(&worlds, &sample::lab(), &all, &options).unwrap();
+        let verdicts: Vec<Verdict> = report.scenarios.iter().map(|s| s.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Pass, Verdict::Fail, last]);
+        assert_eq!(report.verdict, Verdict::Fail);
+    }
 }
 
 #[test]

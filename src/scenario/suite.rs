@@ -42,6 +42,8 @@ pub struct Options {
     pub folder: PathBuf,
     /// How many scenarios run side by side.
     pub jobs: usize,
+    /// Whether no more begin when one has failed.
+    pub fail_fast: bool,
 }
 
 /// One scenario of a run, on its way.
@@ -265,9 +267,15 @@ pub fn run_all(worlds: &dyn Worlds, lab: &Lab, scenarios: &[Scenario], options: 
     distinct(scenarios, options.repeat)?;
     Home::private_dir(&options.folder)?;
     let turns = options.turns(scenarios);
+    let broken = AtomicBool::new(false);
     let ended = side_by_side(options.jobs, &turns, |turn| {
         Home::private_dir(&turn.folder)?;
-        let (mut report, history) = one(worlds, turn)?;
+        let (mut report, history) = if broken.load(Ordering::Relaxed) {
+            (left_out(turn.scenario), History::default())
+        } else {
+            one(worlds, turn)?
+        };
+        broken.fetch_or(options.fail_fast && report.verdict == Verdict::Fail, Ordering::Relaxed);
         report.turn = turn.number;
         worlds.ended(&report);
         write_scenario(&turn.folder, turn.scenario, &report, &history)?;
@@ -329,6 +337,14 @@ fn side_by_side<T: Sync, R: Send>(jobs: usize, items: &[T], work: impl Fn(&T) ->
     });
     all.sort_by_key(|(i, _)| *i);
     all.into_iter().map(|(_, done)| done).collect()
+}
+
+/// What is said of a scenario that was not begun.
+fn left_out(scenario: &Scenario) -> ScenarioReport {
+    ScenarioReport {
+        why: Some("not run: one before it failed".to_owned()),
+        ..ScenarioReport::empty(&scenario.id, &scenario.title, Verdict::Skipped)
+    }
 }
 
 fn one(worlds: &dyn Worlds, turn: &Turn<'_>) -> Result<(ScenarioReport, History)> {
