@@ -20,6 +20,7 @@ mod pause;
 mod progress;
 mod prune;
 mod restore;
+mod scenario;
 mod status;
 mod supervise;
 mod target;
@@ -97,6 +98,8 @@ enum Verb {
     Forward(forward::Args),
     /// Run scenarios against a lab and judge them
     Verify(verify::Args),
+    /// Check scenario files, or begin a new one
+    Scenario(scenario::Args),
     /// Keep one lab (started by the other verbs)
     #[command(hide = true)]
     Supervise(supervise::Args),
@@ -154,6 +157,7 @@ fn run(verb: Verb) -> Ended {
         Verb::Capture(a) => capture::run(&home, a),
         Verb::Forward(a) => forward::run(&home, a),
         Verb::Verify(a) => verify::run(&home, a),
+        Verb::Scenario(a) => scenario::run(&home, a),
         Verb::Supervise(a) => supervise::run(&home, a),
     }
 }

@@ -190,8 +190,12 @@ impl Runner<'_> {
         let on = on.map(who).transpose()?;
         let word = word.to_owned();
         let order = Order { word, on, args };
+        let begin_us = self.world.now_us();
         let answer = self.beside(|world| world.operate(&order))?;
-        self.note("operator.order", json!({"order": order, "answer": answer}));
+        self.note(
+            "operator.order",
+            json!({"order": order, "answer": answer, "begin_us": begin_us}),
+        );
         let seen = answer.seen;
         match (answer.done, refused) {
             (true, Refused::No) | (false, Refused::Yes) => Ok(seen),

@@ -196,19 +196,21 @@ pub fn parse(file_name: &str, text: &str, rules: Rules<'_>) -> Result<Scenario> 
     }
 }
 
+/// What an id is.
+pub(super) const ID_HELP: &str = "use letters, digits, - _ and ., at most 32, like `F05`";
+
+/// Whether an id can name a folder.
+pub(super) fn is_sound(id: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    (1..=32).contains(&id.len()) && id.bytes().all(plain) && !id.starts_with(['.', '-'])
+}
+
 fn scenario(reader: &mut Reader<'_>, raw: RawScenario) -> Option<Scenario> {
-    let sound = !raw.id.is_empty()
-        && raw.id.len() <= 32
-        && raw
-            .id
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-        && !raw.id.starts_with(['.', '-']);
-    if !sound {
+    if !is_sound(&raw.id) {
         reader.find(
             Finding::new("bad-value", "the id cannot name a folder")
                 .on(&raw.id, "this one")
-                .help("use letters, digits, - _ and ., at most 32, like `F05`"),
+                .help(ID_HELP),
         );
     }
     if raw.steps.is_empty() {

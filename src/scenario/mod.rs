@@ -30,7 +30,7 @@ pub use file::{Action, Expect, HealWords, Refused, Require, Rules, Scenario, Ste
 pub use roles::{ROLES, Roles, is_role};
 pub use run::{Run, run};
 pub use statement::Statement;
-pub use suite::{Options, Worlds, can_be_made, check, distinct, names, orders, run_all, select};
+pub use suite::{Options, Worlds, beginning, can_be_made, check, distinct, names, orders, run_all, select};
 pub use truth::Truth;
 
 use crate::error::Result;

@@ -1,5 +1,6 @@
 //! Several scenarios, one after the other, and the folder that a run leaves.
 
+use super::file::{ID_HELP, is_sound};
 use super::run::{not_run, run};
 use super::{History, Rules, Scenario, World, parse};
 use crate::deploy::{Orders, Pack};
@@ -242,6 +243,23 @@ pub fn check(paths: &[String], lab: &Lab) -> Result<Vec<Scenario>> {
         orders: &orders,
     };
     together(paths.iter().map(|path| read(path, rules)))
+}
+
+/// A scenario to begin with.
+///
+/// # Errors
+/// [`Error::Usage`] where the name cannot be an id.
+pub fn beginning(name: &str) -> Result<String> {
+    let text = include_str!("beginning.toml").replace("NAME", name);
+    if is_sound(name) {
+        return Ok(text);
+    }
+    Err(Error::Usage(
+        Problem::new("name the scenario")
+            .on(format!("`{}`", name.escape_debug()))
+            .observed("it cannot be an id")
+            .remedy(ID_HELP),
+    ))
 }
 
 fn named(id: &str, all: &[Scenario]) -> Result<Scenario> {

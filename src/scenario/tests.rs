@@ -201,6 +201,15 @@ fn roles_that_the_lab_does_not_have_are_named() {
 }
 
 #[test]
+fn what_one_begins_with_is_a_scenario() {
+    let text = beginning("mine-1").unwrap();
+    assert_eq!(read(&text).unwrap_or_else(|e| panic!("{e}")).id, "mine-1");
+    for bad in ["", "../x", "a b", ".x"] {
+        assert_eq!(beginning(bad).unwrap_err().exit_code(), 2, "{bad}");
+    }
+}
+
+#[test]
 fn a_fault_to_heal_is_a_kind_or_a_label_before_it() {
     for (steps, why) in [
         (r#"{ heal = "ct" }"#, "unknown fault to heal `ct`"),

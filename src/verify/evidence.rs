@@ -19,6 +19,8 @@ pub struct Context {
     pub members: Vec<String>,
     /// The hubs.
     pub hubs: Vec<String>,
+    /// The machine with the witness.
+    pub witness: Option<String>,
 }
 
 impl Context {
@@ -30,6 +32,7 @@ impl Context {
             slowness,
             members: with(NodeRole::Member),
             hubs: with(NodeRole::Hub),
+            witness: lab.witness().map(str::to_owned),
         }
     }
 }

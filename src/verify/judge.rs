@@ -4,7 +4,7 @@ use super::evidence::{Context, Evidence};
 use super::finding::Finding;
 use super::{
     BadJournal, Check, History, InvariantId, InvariantReport, Loss, Pattern, ScenarioReport, Timings, Verdict, bounds,
-    durability, once, pattern, presence, single,
+    chain, claims, converge, durability, intent, once, pattern, presence, quorum, single,
 };
 use crate::event::Event;
 use ccr_contract::event::EventKind;
@@ -48,7 +48,13 @@ fn invariant(id: InvariantId, evidence: &Gathered<'_>) -> InvariantReport {
             InvariantId::I2 => durability::planned(evidence),
             InvariantId::I3 => durability::lossy(evidence),
             InvariantId::I4 => once::check(evidence),
+            InvariantId::I5 => chain::logs(evidence),
+            InvariantId::I6 => chain::history(evidence),
+            InvariantId::I7 => quorum::check(evidence),
             InvariantId::I8 => bounds::check(evidence),
+            InvariantId::I9 => claims::check(evidence),
+            InvariantId::I10 => intent::check(evidence),
+            InvariantId::I11 => converge::check(evidence),
             InvariantId::I12 => once::clean(evidence),
         },
     };

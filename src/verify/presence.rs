@@ -50,7 +50,8 @@ pub(super) fn network_outages(history: &History) -> Option<Check> {
 pub(super) fn not_theirs(checks: &mut [Check], invariants: &mut [InvariantReport]) {
     let split_brain = format!("forbid {}", Forbidden::SplitBrain.word());
     let checks = checks.iter_mut().filter(|c| !c.id.starts_with(&split_brain));
-    let late = invariants.iter_mut().filter(|i| i.id == InvariantId::I8.word());
+    let by_time = [InvariantId::I8, InvariantId::I9, InvariantId::I11].map(InvariantId::word);
+    let late = invariants.iter_mut().filter(|i| by_time.contains(&i.id.as_str()));
     let verdicts = checks
         .map(|c| (&mut c.verdict, &mut c.detail))
         .chain(late.map(|i| (&mut i.verdict, &mut i.detail)));

@@ -103,6 +103,7 @@ pub fn history(plan: &Plan) -> History {
         next_op: 0,
         deletable: Vec::new(),
     };
+    m.opened();
     m.look();
     m.load(plan, plan.stretch);
     for change in &plan.changes {
@@ -145,6 +146,9 @@ impl Model {
                     },
                 );
             }
+        }
+        for status in o.nodes.values_mut().filter_map(|v| v.status.as_mut()) {
+            status.epoch = self.epoch;
         }
         if let Some(hub) = o.nodes.get_mut("hub").and_then(|v| v.status.as_mut()?.hub.as_mut()) {
             hub.queued = self.queue.len() as u64;
@@ -276,6 +280,18 @@ impl Model {
         generation
     }
 
+    /// The active opens its first log of this epoch.
+    fn opened(&mut self) {
+        let (generation, epoch) = (self.generation, self.epoch);
+        let opened = EventKind::LogOpened {
+            group: GROUP.into(),
+            stream: STREAM.into(),
+            generation,
+            epoch,
+        };
+        self.event(MEMBERS[self.active], &opened);
+    }
+
     fn close(&mut self) {
         let (generation, epoch) = (self.generation, self.epoch);
         let checksum = format!("{generation:x}");
@@ -328,6 +344,7 @@ impl Model {
         let why = OnlineCause::Handoff;
         self.event(to, &EventKind::OnlinePending { why, epoch });
         self.load_until(plan, self.now + 200 * MS);
+        self.opened();
         self.event(to, &EventKind::Mounted { ms: 120, epoch });
         self.event(to, &EventKind::Online { ms: 130, epoch });
         self.up = true;
@@ -386,6 +403,7 @@ impl Model {
         self.generation = inspected + 1;
         self.in_generation = 0;
         self.active = alive;
+        self.opened();
         self.event(name, &EventKind::Mounted { ms: 210, epoch });
         self.event(name, &EventKind::Online { ms: 220, epoch });
         self.up = true;
@@ -420,8 +438,11 @@ impl Model {
         self.drain();
         self.close();
         self.inspect();
-        self.now += 6_000 * MS;
-        self.look();
+        // Looks before and behind the final reads.
+        for wait in [6_000, 500] {
+            self.now += wait * MS;
+            self.look();
+        }
         let group = Group {
             group: GROUP.into(),
             logs: self.logs.clone(),

@@ -16,27 +16,49 @@ pub enum InvariantId {
     I3,
     /// Exactly once.
     I4,
+    /// Log chain.
+    I5,
+    /// No divergent replay.
+    I6,
+    /// Quorum.
+    I7,
     /// Bounded time.
     I8,
+    /// Truthful status.
+    I9,
+    /// Sticky intent.
+    I10,
+    /// Convergence.
+    I11,
     /// Clean lab.
     I12,
 }
 
 impl InvariantId {
     /// Their words.
-    pub const NAMES: [&'static str; 6] = ["I1", "I2", "I3", "I4", "I8", "I12"];
+    pub const NAMES: [&'static str; 12] = [
+        "I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "I11", "I12",
+    ];
+
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::I1,
+        Self::I2,
+        Self::I3,
+        Self::I4,
+        Self::I5,
+        Self::I6,
+        Self::I7,
+        Self::I8,
+        Self::I9,
+        Self::I10,
+        Self::I11,
+        Self::I12,
+    ];
 
     /// The invariant of this word.
     pub fn parse(word: &str) -> Option<Self> {
-        Some(match word {
-            "I1" => Self::I1,
-            "I2" => Self::I2,
-            "I3" => Self::I3,
-            "I4" => Self::I4,
-            "I8" => Self::I8,
-            "I12" => Self::I12,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|id| id.word() == word)
     }
 
     /// Its word.
@@ -53,7 +75,13 @@ impl InvariantId {
                 "A failover loses exactly what the survivor had not inspected, and nothing that was transported."
             }
             Self::I4 => "No message is there twice, and none that was never sent.",
+            Self::I5 => "A copy's marks are in order; its logs are one chain, and what their source closed.",
+            Self::I6 => "No copy has anything of another history than the one that survived.",
+            Self::I7 => "Who serves has two of three votes, or an operator forced it.",
             Self::I8 => "Detection, arbitration and mount each end in their time.",
+            Self::I9 => "What a member says is so, or was so a moment ago.",
+            Self::I10 => "What is stopped or suspended stays so; the service does not go back by itself.",
+            Self::I11 => "In the end one member serves, the others are Healthy and have everything that it closed.",
             Self::I12 => "The lab is as it was before.",
         }
     }

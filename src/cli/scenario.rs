@@ -1,0 +1,84 @@
+//! `scenario`: check scenario files before anything starts, and begin a new one.
+
+use super::target::LabArg;
+use super::{Ended, output};
+use crate::error::{Error, IoContext, Problem, Result};
+use crate::files::Home;
+use crate::lab::lifecycle;
+use crate::private;
+use crate::scenario;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Check scenario files against a lab, and print all that is wrong with any; starts nothing
+    Check(CheckArgs),
+    /// Write a scenario to begin with, with a comment for each of its parts
+    New(NewArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct CheckArgs {
+    /// The files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+    /// The lab that they are for
+    #[arg(long, default_value = "ccr")]
+    lab: String,
+}
+
+#[derive(Debug, clap::Args)]
+struct NewArgs {
+    /// Its id; the file is NAME.toml in the current folder
+    name: String,
+}
+
+pub fn run(home: &Home, args: Args) -> Ended {
+    match args.verb {
+        Verb::Check(a) => check(home, a),
+        Verb::New(a) => new(&a.name),
+    }
+}
+
+fn check(home: &Home, args: CheckArgs) -> Ended {
+    let source = super::target::source(home, &LabArg { lab: Some(args.lab) })?;
+    let lab = lifecycle::read(home, &source)?.lab;
+    for scenario in scenario::check(&args.files, &lab)? {
+        let steps = scenario.steps.len();
+        output::text_out(&format!("{}: {}: {steps} steps, well", scenario.id, scenario.title))?;
+    }
+    Ok(0)
+}
+
+fn new(name: &str) -> Ended {
+    let path = PathBuf::from(format!("{name}.toml"));
+    let text = scenario::beginning(name)?;
+    write(&path, &text)?;
+    output::text_out(&format!(
+        "{}: written; try `failoverlab verify ccr --scenario ./{}`",
+        path.display(),
+        path.display()
+    ))?;
+    Ok(0)
+}
+
+/// Writes a file that is not there yet.
+fn write(path: &Path, text: &str) -> Result<()> {
+    if path.exists() {
+        return Err(Error::Usage(
+            Problem::new("write the scenario")
+                .on(path.display())
+                .observed("it is there already"),
+        ));
+    }
+    private::create(path)
+        .and_then(|mut f| f.write_all(text.as_bytes()))
+        .tried("write the scenario", path.display())
+}
