@@ -95,6 +95,18 @@ fn damage(h: &mut History, which: usize, pick: usize) -> Option<InvariantId> {
             }
             Some(I4)
         }
+        6..=12 => of_the_members(h, which, pick),
+        // Something is left behind.
+        _ => {
+            h.leaks = Some(vec!["machine node1".into()]);
+            Some(I12)
+        }
+    }
+}
+
+/// The same of what the members have and say.
+fn of_the_members(h: &mut History, which: usize, pick: usize) -> Option<InvariantId> {
+    match which {
         // A log of one member is another one.
         6 => {
             let logs = &mut h.dumps[pick % 2].groups[0].logs;
@@ -156,7 +168,7 @@ fn damage(h: &mut History, which: usize, pick: usize) -> Option<InvariantId> {
             Some(I10)
         }
         // A machine does not run, and the others go on to speak of it for a minute.
-        12 => {
+        _ => {
             let looks: Vec<Observation> = h.observations.last().into_iter().cloned().collect();
             let mut look = looks.first()?.clone();
             let active = look.active()?.to_owned();
@@ -167,11 +179,6 @@ fn damage(h: &mut History, which: usize, pick: usize) -> Option<InvariantId> {
                 h.observations.push(look.clone());
             }
             Some(I9)
-        }
-        // Something is left behind.
-        _ => {
-            h.leaks = Some(vec!["machine node1".into()]);
-            Some(I12)
         }
     }
 }
