@@ -138,7 +138,8 @@ impl<'a> Reader<'a> {
                 ))
         } else {
             let nodes = lab.nodes.iter().filter(|_| self.rules.host_names);
-            let names = role_words().chain(nodes.map(|n| n.name.as_str()));
+            let nodes = nodes.map(|n| n.name.as_str()).filter(|n| role_words().all(|r| r != *n));
+            let names = role_words().chain(nodes);
             Finding::new("bad-value", format!("`{}` is no role", name.escape_debug()))
                 .at(place, "this one")
                 .help(known(name, names))
