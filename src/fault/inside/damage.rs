@@ -70,8 +70,8 @@ impl Injury for DamageFile {
         let digest_before = digest(scene, &path)?;
         scene.about_to(json!({ "file": path, "kept": kept, "bytes": size, "digest_before": digest_before }))?;
         scene.text("keep the file", ["cp", "-p", "--", &path, &kept])?;
-        self.hurt(scene, &path, size, before.as_deref())?;
         let begun_us = scene.now_us();
+        self.hurt(scene, &path, size, before.as_deref())?;
         let after = digest(scene, &path);
         let effective = after.as_ref().ok().map(|after| *after != digest_before);
         scene.happened(begun_us, json!({ "digest_after": after.ok() }), effective);

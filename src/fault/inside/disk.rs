@@ -84,6 +84,8 @@ impl Injury for DiskFull {
         let file = format!("{}/{}", mount.trim_end_matches('/'), scene.own_name());
         let before = free(scene, &mount)?;
         scene.about_to(json!({ "file": file, "free_before": before }))?;
+        // Who writes may meet it before the last block is taken.
+        let begun_us = scene.now_us();
         // How much of the free room can be had is not known: what the file system keeps for itself is in it.
         let (mut chunk, mut filled) = (before, 0);
         while chunk >= REST {
@@ -106,7 +108,6 @@ impl Injury for DiskFull {
             "status=none",
         ];
         let ended = scene.run(&Command::new(rest))?;
-        let begun_us = scene.now_us();
         let last_write = excerpt(&ended.stderr);
         let effective = ended.status != 0 && last_write.contains(NO_ROOM);
         let seen = json!({ "filled": filled, "free_after": free(scene, &mount).ok(), "last_write": last_write });
