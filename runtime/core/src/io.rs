@@ -510,6 +510,8 @@ pub enum Obstacle {
     NewerCluster,
     /// The record of the cluster is gone, and there are logs that tell of one.
     RecordLost,
+    /// The other member was asked to agree to another witness, and was not heard since.
+    WitnessUnsettled,
     /// A file of a database that is served here is damaged, and the other member cannot give it.
     Irreparable,
 }

@@ -106,6 +106,10 @@ impl Cluster {
         if !self.is_forming() || self.saving.is_some() || !matches!(self.force.request, Request::None) {
             return Err("this node is busy: try again".into());
         }
+        if self.saved.witness_change_pending {
+            self.force_alone(ctx, "it is not known which witness counts");
+            return Ok(());
+        }
         if self.witness_path.is_none() {
             self.force_alone(ctx, "there is no witness");
             return Ok(());
@@ -190,6 +194,8 @@ impl Cluster {
         if let Some(later) = file.filter(|f| !self.stand().knows(&f.id)) {
             record.intent = later.intent;
         }
+        // The operator decides that too: the witness that this node's record names counts.
+        self.saved.witness_change_pending = false;
         let (epoch, why) = (record.id.epoch, why.to_owned());
         self.save(ctx, record, false);
         ctx.event(EventKind::QuorumForced {

@@ -110,6 +110,16 @@ impl Cluster {
                 ),
             };
         }
+        if self.saved.witness_change_pending {
+            let witness = self.saved.record.witness.as_deref();
+            return Cause {
+                obstacle: Some(Obstacle::WitnessUnsettled),
+                text: format!(
+                    "{alone}, and did not say that it agrees to the witness {}: no witness counts without it or `force-quorum`",
+                    witness.unwrap_or("of the configuration")
+                ),
+            };
+        }
         let witness = match (&self.witness_path, &self.witness.why) {
             (None, _) => "there is no witness".to_owned(),
             (Some(_), Some(why)) => format!("the witness gives no vote: {why}"),

@@ -84,13 +84,15 @@ impl World {
     }
 
     /// A member that goes on by an operator's force only, its cluster's record being lost: what the witness voted for last is in that
-    /// of the other one, whose daemon does not start with it; or its own is gone, and the other one was evicted.
+    /// of the other one, whose daemon does not start with it, or that alone knows whether it agreed to another witness; or its own
+    /// is gone, and the other one was evicted.
     pub(super) fn needs_force(&mut self) -> Option<usize> {
         let bad = |b: &[u8]| PersistentState::decode(b).is_err();
         (0..2).find(|i| {
             let obstacles = self.ask_what_is_wrong(*i).map(|(_, found)| found).unwrap_or_default();
             let other_is_bad = self.machines[1 - i].disk.file(CLUSTER_FILE).is_some_and(bad);
-            (obstacles.contains(&Obstacle::NewerCluster) && other_is_bad)
+            let ends_with_the_other = [Obstacle::NewerCluster, Obstacle::WitnessUnsettled];
+            (obstacles.iter().any(|o| ends_with_the_other.contains(o)) && other_is_bad)
                 || (obstacles.contains(&Obstacle::RecordLost) && self.is_evicted(1 - i))
         })
     }
