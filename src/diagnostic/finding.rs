@@ -155,14 +155,16 @@ pub fn render(file_name: &str, text: &str, findings: &[Finding], colours: bool) 
     lines.join("\n").trim_matches('\n').to_owned()
 }
 
+/// Whether it changes what a terminal shows of its neighbours: control and direction characters, but for the end of a line and a tab.
+pub(crate) fn is_unprintable(c: char) -> bool {
+    (c.is_control() && c != '\n' && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Control and direction characters of a hostile file must not reach a terminal. Keeps every byte offset.
 fn printable(text: &str) -> String {
-    let hides = |c: char| {
-        (c.is_control() && c != '\n' && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if hides(c) {
+        if is_unprintable(c) {
             out.extend(std::iter::repeat_n(if c == '\r' { ' ' } else { '?' }, c.len_utf8()));
         } else {
             out.push(c);

@@ -6,4 +6,5 @@ mod at;
 mod finding;
 
 pub use at::At;
+pub(crate) use finding::is_unprintable;
 pub use finding::{Finding, Invalid, Severity, known, render};

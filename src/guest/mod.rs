@@ -17,6 +17,7 @@ mod transfer;
 pub use quote::quote;
 pub use ready::{Ready, knock, wait_booted, wait_ready};
 
+use crate::diagnostic::is_unprintable;
 use crate::error::{Error, Problem, Result};
 use crate::wait::Deadline;
 use std::fmt;
@@ -95,7 +96,7 @@ pub(crate) fn excerpt(said: &[u8]) -> String {
     let text: String = text
         .trim()
         .chars()
-        .map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c })
+        .map(|c| if is_unprintable(c) || c == '\t' { '\u{fffd}' } else { c })
         .collect();
     match text.char_indices().rev().nth(MOST) {
         Some((i, _)) => format!("… {}", &text[i..]),

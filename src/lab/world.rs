@@ -11,6 +11,7 @@ use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Event, Journal, JournalHead, Severity, Source, Step};
 use crate::fault::Fault;
 use crate::files::Home;
+use crate::guest::{Command, Output, Remote};
 use crate::hypervisor::DomainState;
 use crate::scenario::mail::{Dial, Endpoints, Load, OpJournal, Wire};
 use crate::scenario::{
@@ -340,6 +341,17 @@ impl World for MachineWorld {
             node: order.on.clone(),
         };
         self.get(verb)
+    }
+
+    fn exec(&mut self, node: &str, argv: &[String], within: Duration) -> Result<Output> {
+        let deadline = Deadline::after(within);
+        let supervisor = Client::find_or_start(&self.home, &self.instance)?;
+        let command = Command::new(argv.iter().cloned());
+        let listen = &mut |_: Option<&str>| match self.interrupted.load(Ordering::Relaxed) {
+            true => Err(Error::Interrupted),
+            false => Ok(()),
+        };
+        supervisor.agent(node, deadline)?.exec_heard(&command, deadline, listen)
     }
 
     fn load(&mut self, workload: &Workload) -> Result<()> {

@@ -71,6 +71,7 @@ impl Runner<'_> {
                 }
                 Ok("no longer".to_owned())
             }
+            Action::Exec(exec) => self.exec(exec),
             Action::Operate {
                 word,
                 on,
@@ -209,7 +210,7 @@ impl Runner<'_> {
     }
 
     /// Does something to the lab; whoever can looks at it meanwhile, so that nothing happens unseen.
-    fn beside<T>(&mut self, act: impl FnOnce(&mut dyn World) -> Result<T>) -> Result<T> {
+    pub(super) fn beside<T>(&mut self, act: impl FnOnce(&mut dyn World) -> Result<T>) -> Result<T> {
         let looker = self.world.looker().filter(|_| self.world.lab().runtime.is_some());
         let Some(mut looker) = looker else {
             return act(self.world);
@@ -362,7 +363,7 @@ impl Runner<'_> {
         Ok(seen)
     }
 
-    fn look_now(&mut self) -> Result<Observation> {
+    pub(super) fn look_now(&mut self) -> Result<Observation> {
         let now = self.world.now_us();
         self.look(Some(now))
     }

@@ -23,8 +23,12 @@ pub(super) struct Fake {
     pub takes: Option<Duration>,
     pub effective: Option<bool>,
     pub refuses: bool,
-    /// No node answers orders.
+    /// No node answers orders or commands.
     pub lost: bool,
+    /// The commands that were run: where, what, and how long they may take.
+    pub commands: Vec<(String, Vec<String>, Duration)>,
+    /// How a command ends.
+    pub ends: Output,
     pub interrupt_at: Option<u64>,
     /// When no node serves, for no reason.
     pub gone: std::ops::Range<u64>,
@@ -70,6 +74,12 @@ impl Fake {
             effective: Some(true),
             refuses: false,
             lost: false,
+            commands: Vec::new(),
+            ends: Output {
+                status: 0,
+                stdout: Vec::new(),
+                stderr: Vec::new(),
+            },
             interrupt_at: None,
             gone: 0..0,
             finished: false,
@@ -235,6 +245,14 @@ impl World for Fake {
                 "moved".into()
             },
         })
+    }
+    fn exec(&mut self, node: &str, argv: &[String], within: Duration) -> Result<Output> {
+        self.commands.push((node.to_owned(), argv.to_vec(), within));
+        if self.lost {
+            let problem = Problem::new("run a command through the machine's agent").on(node);
+            return Err(Error::Operation(problem.observed("no word from it")));
+        }
+        Ok(self.ends.clone())
     }
     fn load(&mut self, workload: &Workload) -> Result<()> {
         if self.running {

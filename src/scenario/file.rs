@@ -1,6 +1,7 @@
 //! Scenario files: text in, [`Scenario`] or every finding out. Pure.
 
 use super::Workload;
+use super::exec::Exec;
 use super::expect::Expectation;
 use super::raw::{RawRequire, RawScenario};
 use super::reader::Reader;
@@ -94,6 +95,8 @@ pub enum Action {
     },
     /// Ends what must be true, by its label.
     Release(String),
+    /// Runs a command in a machine.
+    Exec(Exec),
     /// Gives the runtime an order.
     Operate {
         /// Its word in the pack.

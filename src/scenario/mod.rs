@@ -3,6 +3,7 @@
 mod act;
 #[cfg(test)]
 mod docs_test;
+mod exec;
 mod expect;
 pub mod expression;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod watch;
 
 pub use crate::deploy::Answer;
 pub use crate::verify::{History, NodeView, Observation};
+pub use exec::Exec;
 pub use expect::Expectation;
 pub use file::{Action, Expect, HealWords, Refused, Require, Rules, Scenario, Step, parse};
 pub use roles::{ROLES, Roles, is_role};
@@ -36,6 +38,7 @@ pub use truth::Truth;
 use crate::error::Result;
 use crate::event::{Draft, Event};
 use crate::fault::Fault;
+use crate::guest::Output;
 use crate::spec::Lab;
 use crate::units::{Rate, Size, Span};
 use crate::verify::FaultRecord;
@@ -81,6 +84,9 @@ pub trait World {
     /// Gives the runtime an order of the pack's contract. That it refuses is an outcome, not an error; an error leaves open what
     /// became of the order.
     fn operate(&mut self, order: &Order) -> Result<Answer>;
+    /// Runs a command in a machine. That it ends with any status is an outcome; an error leaves open what became of it. Ends early
+    /// with `Interrupted` as [`World::pass`] does.
+    fn exec(&mut self, node: &str, argv: &[String], within: Duration) -> Result<Output>;
     /// Starts the clients; a workload that runs already is replaced.
     fn load(&mut self, workload: &Workload) -> Result<()>;
     /// Stops the clients and returns when the last operation is in the journal.

@@ -10,6 +10,7 @@ use crate::verify::{RunReport, ScenarioReport, Verdict};
 use std::path::Path;
 use std::sync::Mutex;
 
+mod exec;
 mod language;
 
 fn scenario(steps: &str, rest: &str) -> Scenario {

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// The verbs of a step.
-pub(super) const VERBS: [&str; 10] = [
-    "workload", "wait", "until", "fault", "heal", "expect", "holds", "release", "move", "operate",
+pub(super) const VERBS: [&str; 11] = [
+    "workload", "wait", "until", "fault", "heal", "expect", "holds", "release", "move", "operate", "exec",
 ];
 
 /// Words of the file that mean something else where a label could stand.
@@ -110,6 +110,7 @@ impl Reader<'_> {
             "until" => &["on", "within"],
             "expect" => &["on", "within", "for", "since"],
             "holds" => &["on", "for"],
+            "exec" => &["on", "within", "status", "output"],
             // Their other keys are those of the fault and of the order.
             "fault" | "heal" | "operate" | "move" => return self.worded(verb, table),
             _ => &[],
@@ -123,6 +124,7 @@ impl Reader<'_> {
                 Some(Action::Until(what, self.deadline(verb, table)?))
             }
             "expect" => self.expect(table),
+            "exec" => self.exec(table),
             "holds" => {
                 let what = self.stated(verb, table)?;
                 if let (Statement::Event(..), Some(text)) = (&what, self.text_of(table, verb)) {
@@ -160,7 +162,7 @@ impl Reader<'_> {
     }
 
     /// In which time something must come true.
-    fn deadline(&mut self, verb: &str, table: &Table) -> Option<Span> {
+    pub(super) fn deadline(&mut self, verb: &str, table: &Table) -> Option<Span> {
         if table.get("within").is_none() {
             let place = table.get(verb).map_or(0..0, |v| v.span.clone());
             let finding = Finding::new("missing-key", format!("`{verb}` does not say in which time"));

@@ -5,6 +5,8 @@ use super::*;
 use crate::spec::{self, Source};
 use proptest::prelude::*;
 
+mod steps;
+
 fn lab() -> Lab {
     spec::example("ccr")
 }
