@@ -315,7 +315,7 @@ impl Runner<'_> {
             let marks = &self.history.marks;
             marks
                 .iter()
-                .find(|m| m.label.as_ref() == Some(label))
+                .rfind(|m| m.label.as_ref() == Some(label))
                 .map(|m| m.begin_us)
         };
         let since_us = expect

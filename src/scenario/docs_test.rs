@@ -114,17 +114,10 @@ fn every_scenario_in_the_docs_reads() {
         .skip(1)
         .filter_map(|s| s.split("```").next())
         .collect();
-    let mut verbs = std::collections::BTreeSet::new();
-    for snippet in snippets {
-        let scenario = parse("docs/scenarios.md", snippet, rules).unwrap_or_else(|e| panic!("{e}"));
-        verbs.extend(
-            scenario
-                .steps
-                .iter()
-                .filter_map(|s| s.text.split(' ').next().map(str::to_owned)),
-        );
+    for snippet in &snippets {
+        parse("docs/scenarios.md", snippet, rules).unwrap_or_else(|e| panic!("{e}"));
     }
-    // Each verb has an example.
-    let missing: Vec<&str> = step::VERBS.into_iter().filter(|v| !verbs.contains(*v)).collect();
+    let has_example = |verb: &&str| snippets.iter().any(|s| s.contains(&format!("{{ {verb} = ")));
+    let missing: Vec<&str> = step::VERBS.into_iter().filter(|v| !has_example(v)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }

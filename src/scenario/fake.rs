@@ -196,7 +196,8 @@ impl World for Fake {
         if let Some(time) = self.busy_for {
             crate::wait::pause(time);
         }
-        let mut record = fault.record(self.faults.len() as u64, self.now);
+        let id = self.faults.len() + self.healed.len();
+        let mut record = fault.record(id as u64, self.now);
         record.effective = self.effective;
         if let Fault::PowerOff(t) = fault {
             self.off.push(t.node.clone());

@@ -22,7 +22,7 @@ pub struct Scenario {
     pub id: String,
     /// What a person reads.
     pub title: String,
-    /// The steps, in order.
+    /// The steps, in the order in which they are done: those of a `repeat` once for each round.
     pub steps: Vec<Step>,
     /// Evidence without which nothing can be said.
     pub require: Require,
@@ -56,7 +56,7 @@ pub struct Require {
 pub struct Step {
     /// What it does.
     pub action: Action,
-    /// What other steps call it.
+    /// What other steps call it. That of a `repeat` has the same one in every round.
     pub label: Option<String>,
     /// Line of the file, from 1.
     pub line: usize,
@@ -219,7 +219,7 @@ fn scenario(reader: &mut Reader<'_>, raw: RawScenario) -> Option<Scenario> {
     if raw.steps.is_empty() {
         reader.find(Finding::new("no-steps", "the scenario does nothing").on(&raw.id, "this one"));
     }
-    let steps: Vec<Option<Step>> = raw.steps.iter().map(|s| reader.step(s)).collect();
+    let steps = reader.steps(&raw.steps);
     let mut invariants = Vec::new();
     for word in &raw.invariants {
         let id = InvariantId::parse(word);
@@ -251,7 +251,7 @@ fn scenario(reader: &mut Reader<'_>, raw: RawScenario) -> Option<Scenario> {
     Some(Scenario {
         id: raw.id.value,
         title: raw.title,
-        steps: steps.into_iter().collect::<Option<_>>()?,
+        steps: steps?,
         require: Require {
             acks,
             closed_generations,

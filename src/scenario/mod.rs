@@ -12,6 +12,7 @@ mod file;
 pub mod mail;
 mod raw;
 mod reader;
+mod repeat;
 mod roles;
 mod run;
 #[cfg(test)]

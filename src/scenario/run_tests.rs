@@ -6,12 +6,13 @@ use super::*;
 use crate::error::Error;
 use crate::spec;
 use crate::verify::sample::{self, Change, Plan};
-use crate::verify::{RunReport, ScenarioReport, Verdict};
+use crate::verify::{Check, RunReport, ScenarioReport, Verdict};
 use std::path::Path;
 use std::sync::Mutex;
 
 mod exec;
 mod language;
+mod repeat;
 
 fn scenario(steps: &str, rest: &str) -> Scenario {
     let lab = spec::example("ccr");

@@ -3,6 +3,7 @@
 use super::file::{Action, Expect, HealWords, Refused, Step};
 use super::raw::{Table, Value};
 use super::reader::{Labelled, Reader};
+use super::repeat::REPEAT;
 use super::roles::possible;
 use super::statement::Statement;
 use super::{Mix, Workload, WorkloadKind};
@@ -15,17 +16,17 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// The verbs of a step.
-pub(super) const VERBS: [&str; 11] = [
-    "workload", "wait", "until", "fault", "heal", "expect", "holds", "release", "move", "operate", "exec",
+pub(super) const VERBS: [&str; 12] = [
+    "workload", "wait", "until", "fault", "heal", "expect", "holds", "release", "move", "operate", "exec", REPEAT,
 ];
 
 /// Words of the file that mean something else where a label could stand.
 const TAKEN: [&str; 1] = ["all"];
 
 impl Reader<'_> {
-    pub fn step(&mut self, at: &At<Table>) -> Option<Step> {
+    /// Reads a step whose verb is no `repeat`.
+    pub fn step(&mut self, verb: &'static str, at: &At<Table>) -> Option<Step> {
         let table = &at.value;
-        let verb = self.verb(at)?;
         let before = self.found();
         let label = self.text_of(table, "as");
         let action = self.action(verb, table);
@@ -46,7 +47,7 @@ impl Reader<'_> {
         })
     }
 
-    fn verb(&mut self, at: &At<Table>) -> Option<&'static str> {
+    pub fn verb(&mut self, at: &At<Table>) -> Option<&'static str> {
         let verbs: Vec<&'static str> = VERBS.into_iter().filter(|v| at.value.get(v).is_some()).collect();
         match verbs.as_slice() {
             [one] => return Some(one),

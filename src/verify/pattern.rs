@@ -68,10 +68,27 @@ enum Seen {
     Never,
 }
 
+impl Seen {
+    /// What either time has.
+    fn or(self, other: Self) -> Self {
+        match (&self, &other) {
+            (Seen::Certain(_), _) | (Seen::Perhaps(_), Seen::Perhaps(_) | Seen::Never) => self,
+            _ => other,
+        }
+    }
+}
+
 fn judge(e: &Evidence<'_>, what: &Pattern, verdict: impl FnOnce(Seen) -> Finding) -> Finding {
-    match Bounds::of(e, what) {
-        Err(why) => Finding::unknown(why),
-        Ok(bounds) => verdict(bounds.seen(e, what)),
+    let (mut seen, mut open) = (Seen::Never, None);
+    for bounds in Bounds::all(e, what) {
+        match bounds {
+            Ok(bounds) => seen = seen.or(bounds.seen(e, what)),
+            Err(why) => open = open.or(Some(why)),
+        }
+    }
+    match (seen, open) {
+        (seen @ Seen::Certain(_), _) | (seen, None) => verdict(seen),
+        (_, Some(why)) => Finding::unknown(why),
     }
 }
 
@@ -91,20 +108,32 @@ enum Side {
 }
 
 impl<'a> Bounds<'a> {
-    fn of(e: &'a Evidence<'_>, what: &'a Pattern) -> Result<Self, String> {
-        let marks = &e.history.marks;
-        let mark = |label: &str| {
-            let found = marks.iter().find(|m| m.label.as_deref() == Some(label));
-            found.ok_or_else(|| format!("the step `{label}` was never begun"))
-        };
+    /// One for every time that the step which it begins with was begun: a `repeat` begins its steps once a round. Or why one is not
+    /// known.
+    fn all(e: &'a Evidence<'_>, what: &'a Pattern) -> Vec<Result<Self, String>> {
+        let marks = e.history.marks.as_slice();
+        let is = |m: &Mark, label: &str| m.label.as_deref() == Some(label);
+        let never = |label: &str| format!("the step `{label}` was never begun");
         let during = what.during.as_ref();
-        let from = during.and_then(|d| d.from.as_deref()).map(mark).transpose()?;
-        let to = during.and_then(|d| d.to.as_deref()).map(mark).transpose()?;
-        let node = what
-            .on
-            .as_deref()
-            .map(|on| machine(e, on, from.or(marks.last())))
-            .transpose()?;
+        let to = during.and_then(|d| d.to.as_deref());
+        let Some(label) = during.and_then(|d| d.from.as_deref()) else {
+            // To the last round.
+            let to = to.map(|to| marks.iter().rfind(|m| is(m, to)).ok_or_else(|| never(to)));
+            return vec![to.transpose().and_then(|to| Self::of(e, what, None, to))];
+        };
+        let begun = marks.iter().enumerate().filter(|(_, m)| is(m, label));
+        let all: Vec<_> = begun
+            .map(|(i, from)| {
+                let to = to.map(|to| marks[i + 1..].iter().find(|m| is(m, to)).ok_or_else(|| never(to)));
+                to.transpose().and_then(|to| Self::of(e, what, Some(from), to))
+            })
+            .collect();
+        if all.is_empty() { vec![Err(never(label))] } else { all }
+    }
+
+    fn of(e: &'a Evidence<'_>, what: &'a Pattern, from: Option<&'a Mark>, to: Option<&Mark>) -> Result<Self, String> {
+        let last = e.history.marks.last();
+        let node = what.on.as_deref().map(|on| machine(e, on, from.or(last))).transpose()?;
         Ok(Self {
             // What was before the run is left out below.
             from_us: from.map_or(0, |m| m.begin_us),

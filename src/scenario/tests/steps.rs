@@ -51,3 +51,83 @@ fn what_is_wrong_with_a_command_is_found() {
         assert!(report.contains(why), "{step}: {report}");
     }
 }
+
+#[test]
+fn a_repeat_is_its_steps_once_a_round() {
+    let steps = r#"{ wait = "1s" },
+      { repeat = 2, steps = [
+        { fault = "freeze", on = "active", as = "frozen" },
+        { heal = "frozen" },
+      ] },
+      { expect = "event:cluster.path", within = "1s", since = "frozen" }"#;
+    let read = read(&with_steps(steps)).unwrap_or_else(|e| panic!("{e}"));
+    let shown: Vec<(&str, usize, Option<&str>)> = read
+        .steps
+        .iter()
+        .map(|s| (s.text.as_str(), s.line, s.label.as_deref()))
+        .collect();
+    let fault = r#"fault = "freeze", on = "active", as = "frozen""#;
+    let heal = r#"heal = "frozen""#;
+    let of = |round, text| format!("round {round} of 2: {text}");
+    let (f1, h1, f2, h2) = (of(1, fault), of(1, heal), of(2, fault), of(2, heal));
+    assert_eq!(
+        shown[..5],
+        [
+            (r#"wait = "1s""#, 4, None),
+            (f1.as_str(), 6, Some("frozen")),
+            (h1.as_str(), 7, None),
+            (f2.as_str(), 6, Some("frozen")),
+            (h2.as_str(), 7, None),
+        ]
+    );
+    assert_eq!(shown.len(), 6);
+    assert_eq!(read.steps[1].action, read.steps[3].action);
+    let most = with_steps(r#"{ repeat = 100, steps = [{ wait = "1s" }] }"#);
+    assert_eq!(super::read(&most).unwrap().steps.len(), 100);
+}
+
+#[test]
+fn what_is_wrong_with_a_repeat_is_found_with_its_place() {
+    for (step, why) in [
+        (r#"{ repeat = 0, steps = [{ wait = "1s" }] }"#, "from 1 to 100, not 0"),
+        (
+            r#"{ repeat = 101, steps = [{ wait = "1s" }] }"#,
+            "from 1 to 100, not 101",
+        ),
+        (r#"{ repeat = "2", steps = [{ wait = "1s" }] }"#, "`repeat` is a number"),
+        (r#"{ repeat = 2 }"#, "does not say what"),
+        (r#"{ repeat = 2, steps = [] }"#, "a list of steps"),
+        (r#"{ repeat = 2, steps = { wait = "1s" } }"#, "a list of steps"),
+        (r#"{ repeat = 2, steps = ["wait"] }"#, "a step is a table, not a text"),
+        (
+            r#"{ repeat = 2, steps = [{ repeat = 2, steps = [{ wait = "1s" }] }] }"#,
+            "holds no other one",
+        ),
+        (
+            r#"{ repeat = 2, steps = [{ wait = "1s" }], as = "x" }"#,
+            "`as` does not belong to `repeat`",
+        ),
+        (r#"{ repeat = 2, steps = [{ wait = "1s" }], wait = "1s" }"#, "has both"),
+        (r#"{ wait = "1s", steps = [] }"#, "`steps` does not belong to `wait`"),
+        // A label is written once in a file, and a step names only those before it.
+        (
+            r#"{ wait = "1s", as = "x" }, { repeat = 2, steps = [{ wait = "1s", as = "x" }] }"#,
+            "another step has it already",
+        ),
+        (
+            r#"{ repeat = 2, steps = [{ heal = "x" }, { fault = "freeze", on = "a", as = "x" }] }"#,
+            "unknown fault to heal `x`",
+        ),
+    ] {
+        let report = report(&with_steps(step));
+        assert!(report.contains(why), "{step}: {report}");
+    }
+    // All that is wrong in all of them, each where it is.
+    let two = r#"{ repeat = 0, steps = [
+        { wait = "1 sec" },
+        { fault = "feeze", on = "a" } ] }"#;
+    let report = report(&with_steps(two));
+    for place in ["s.toml:4:14", "s.toml:5:18", "s.toml:6:19"] {
+        assert!(report.contains(place), "{place}: {report}");
+    }
+}

@@ -149,6 +149,59 @@ fn an_event_is_forbidden_of_one_node_and_for_a_time() {
     assert_eq!(During::parse(".."), None);
 }
 
+/// A step of a `repeat` is begun once a round: every round counts.
+#[test]
+fn a_time_between_steps_that_are_repeated_is_there_in_every_round() {
+    const S: u64 = 1_000_000;
+    let mut whole = failover();
+    let at = whole.faults[0].begin_us;
+    let mark = |label: &str, after: u64, who: &str| Mark {
+        label: Some(label.to_owned()),
+        begin_us: at + after * S,
+        nodes: [("survivor".to_owned(), who.to_owned())].into(),
+    };
+    whole.marks = vec![
+        mark("cut", 0, "node2"),
+        mark("mended", 10, "node2"),
+        mark("cut", 20, "node1"),
+        mark("mended", 30, "node1"),
+    ];
+    // The run broke in its second round.
+    let mut broken = whole.clone();
+    broken.marks.pop();
+    let lost = EventKind::QuorumLost {
+        why: "x".into(),
+        epoch: 3,
+    };
+    use Verdict::{Fail, Pass, Unknown};
+    for (node, after, during, of_whole, of_broken) in [
+        ("node2", 5, "cut..mended", Fail, Fail),
+        ("node2", 15, "cut..mended", Pass, Unknown),
+        ("node2", 25, "cut..mended", Pass, Unknown),
+        ("node1", 25, "cut..mended", Fail, Unknown),
+        ("node1", 35, "cut..mended", Pass, Unknown),
+        // Behind the first, before the last.
+        ("node1", 35, "cut..", Fail, Fail),
+        ("node2", 15, "..mended", Pass, Pass),
+        ("node1", 5, "..mended", Fail, Fail),
+        // From the end of one round to the beginning of the next: behind the last one there is none.
+        ("node2", 15, "mended..cut", Fail, Fail),
+        ("node2", 5, "mended..cut", Unknown, Pass),
+    ] {
+        for (history, verdict) in [(&whole, of_whole), (&broken, of_broken)] {
+            let mut h = history.clone();
+            h.events.push(runtime_event(node, at + after * S, &lost));
+            let pattern = Pattern {
+                what: Forbidden::QuorumLost,
+                on: Some("survivor".into()),
+                during: During::parse(during),
+            };
+            let found = forbidden(&pattern, &h, &context());
+            assert_eq!(found.verdict, verdict, "{node} {after} {during}: {}", found.detail);
+        }
+    }
+}
+
 #[test]
 fn events_that_are_required_or_must_happen_once() {
     let h = failover();
