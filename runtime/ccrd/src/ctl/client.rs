@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// Tells the replication daemon on this machine what to do, and asks it how it is.
 #[derive(Debug, Parser)]
-#[command(name = "ccrctl", version, about)]
+#[command(name = "ccrctl", version)]
 pub struct Cli {
     /// Folder of the daemon's control socket.
     #[arg(long, default_value = RUN, global = true)]

@@ -52,6 +52,8 @@ fn a_service_is_stopped_moved_started_and_its_copy_seeded() {
         assert!(healthy(&cluster, first).is_some(), "done is done");
     }
 
+    comments_are_told(&cluster, [first, second]);
+
     // The lab file's and the original's words.
     for (setting, recorded) in [
         ("dial=GoodAvailability", "dial=good-availability"),
@@ -66,6 +68,19 @@ fn a_service_is_stopped_moved_started_and_its_copy_seeded() {
         let by_order = said.lines().filter(|l| l.contains("an operator ordered it"));
         assert_eq!(by_order.count(), ordered, "{node}: {said}");
         assert!(said.lines().all(|l| l.contains("  copy.seeding ")), "{said}");
+    }
+}
+
+/// Why the service was stopped, and a copy suspended, by whoever carried it out.
+fn comments_are_told(cluster: &Cluster, nodes: [&str; 2]) {
+    let suspend = ["copy", "suspend", "--comment", "a look"];
+    cluster.ctl(nodes[0], &suspend).expect("it is suspended");
+    cluster.ctl(nodes[0], &["copy", "resume"]).expect("it is resumed");
+    for (kind, comment) in [("service.stop", "upgrade"), ("copy.suspend", "a look")] {
+        let told = nodes.map(|n| cluster.ctl(n, &["cluster", "events", "--kind", kind]).expect("events"));
+        let told: Vec<&str> = told.iter().flat_map(|t| t.lines()).collect();
+        let comment = format!("comment=\"{comment}\"");
+        assert!(matches!(&told[..], [line] if line.contains(&comment)), "{told:?}");
     }
 }
 

@@ -203,6 +203,8 @@ events! {
     MoveRefused "service.move" None, Warning { to: String, why: String, epoch: u64 }
     /// A planned move begins. `verified`: files that the target has read before.
     MoveBegun "service.move" None, Info { to: String, comment: String, verified: Option<u64>, epoch: u64 }
+    /// An operator orders the service to stop, and why.
+    StopOrdered "service.stop" None, Info { comment: String, epoch: u64 }
     /// A hub was asked to deliver again, and has queued `count` messages.
     RedeliveryAsked "service.redelivery-asked" Some(2099), Info { hub: String, epoch: u64, count: u64, ok: bool }
     /// A new generation was opened at a mount.
@@ -239,6 +241,8 @@ events! {
     CopyFailed "copy.failed" None, Error { group: String, why: String, fault: Option<CopyFault>, epoch: Option<u64> }
     /// The status of a copy changed; `from` is `none` at the first time.
     CopyStatusChanged "copy.status" None, Info { group: String, from: String, to: CopyStatus }
+    /// An operator suspends copying and replay, and why.
+    CopySuspendOrdered "copy.suspend" None, Info { group: String, comment: String }
     /// A full copy of the database begins.
     CopySeeding "copy.seeding" None, Info { group: String, why: String }
     /// A full copy of the database is complete.

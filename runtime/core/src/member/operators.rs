@@ -183,6 +183,8 @@ impl Operators {
                 let Some(change) = set_intent(&cluster.snapshot(ctx), Intent::Stopped, &comment) else {
                     return asker.answer(ctx, Reply::Unchanged("the service is Stopped already".into()));
                 };
+                let epoch = cluster.record().id.epoch;
+                ctx.event(EventKind::StopOrdered { comment, epoch });
                 return self.agree(ctx, cluster, asker, change, Then::Offline);
             }
             Command::Start => {

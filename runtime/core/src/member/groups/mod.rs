@@ -317,15 +317,22 @@ impl Groups {
     pub fn perform(&mut self, ctx: &mut Ctx<Pending>, command: &Command) -> Reply {
         match command {
             Command::Suspend { group, .. } | Command::Resume { group } => {
-                let suspended = matches!(command, Command::Suspend { .. });
-                let what = if suspended {
+                let comment = match command {
+                    Command::Suspend { comment, .. } => Some(comment),
+                    _ => None,
+                };
+                let what = if comment.is_some() {
                     "suspended: nothing is copied or replayed"
                 } else {
                     "resumed: it is Healthy when it was compared with the source"
                 };
                 self.for_each(group.as_deref(), what, |Group { store, .. }| {
-                    store.source_state.suspended = suspended;
+                    store.source_state.suspended = comment.is_some();
                     store.save_source_state(ctx);
+                    if let Some(comment) = comment.cloned() {
+                        let group = store.name.clone();
+                        ctx.event(EventKind::CopySuspendOrdered { group, comment });
+                    }
                 })
             }
             Command::Reseed { .. } if self.each.iter().all(|g| !g.copy.follows()) => {
