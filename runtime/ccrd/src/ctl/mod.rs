@@ -2,6 +2,8 @@
 
 pub mod client;
 mod describe;
+#[cfg(test)]
+mod docs_test;
 pub mod server;
 mod verbs;
 
