@@ -32,6 +32,16 @@ struct CheckArgs {
     /// The lab that they are for
     #[arg(long, default_value = "ccr")]
     lab: String,
+    /// Set a parameter of the files, like rate=40/s; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+}
+
+/// A parameter of scenarios and its value, as a command line has them.
+pub fn setting(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let (name, value) = parts.ok_or_else(|| "write it like rate=40/s".to_owned())?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 #[derive(Debug, clap::Args)]
@@ -50,7 +60,7 @@ pub fn run(home: &Home, args: Args) -> Ended {
 fn check(home: &Home, args: CheckArgs) -> Ended {
     let source = super::target::source(home, &LabArg { lab: Some(args.lab) })?;
     let lab = lifecycle::read(home, &source)?.lab;
-    for scenario in scenario::check(&args.files, &lab)? {
+    for scenario in scenario::check(&args.files, &lab, &args.set.into_iter().collect())? {
         let steps = scenario.steps.len();
         output::text_out(&format!("{}: {}: {steps} steps, well", scenario.id, scenario.title))?;
     }

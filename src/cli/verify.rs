@@ -25,6 +25,9 @@ pub struct Args {
     /// Only this scenario: its id, or the path of a file of your own; may be given several times
     #[arg(long, value_name = "ID")]
     scenario: Vec<String>,
+    /// Set a parameter of the scenarios, like rate=40/s; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = super::scenario::setting)]
+    set: Vec<(String, String)>,
     /// Seed of every random choice
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -66,7 +69,7 @@ fn shard(text: &str) -> Result<(usize, usize), String> {
 pub fn run(home: &Home, args: Args) -> Ended {
     let source = super::target::source(home, &args.lab)?;
     let lab = lifecycle::read(home, &source)?.lab;
-    let mut scenarios = scenario::select(&source, &lab, &args.scenario)?;
+    let mut scenarios = scenario::select(&source, &lab, &args.scenario, &args.set.iter().cloned().collect())?;
     if let Some((i, n)) = args.shard {
         scenarios = scenarios.into_iter().skip(i - 1).step_by(n).collect();
     }

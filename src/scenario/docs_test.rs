@@ -107,6 +107,7 @@ fn every_scenario_in_the_docs_reads() {
         host_names: false,
         lab: &lab,
         orders: &orders(&lab).unwrap(),
+        set: &BTreeMap::new(),
     };
     let text = std::fs::read_to_string(page()).unwrap();
     let snippets: Vec<&str> = text

@@ -3,6 +3,7 @@
 use super::Workload;
 use super::exec::Exec;
 use super::expect::Expectation;
+use super::parameters::Parameters;
 use super::raw::{RawRequire, RawScenario};
 use super::reader::Reader;
 use super::statement::Statement;
@@ -22,6 +23,8 @@ pub struct Scenario {
     pub id: String,
     /// What a person reads.
     pub title: String,
+    /// Its parameters and their values in force.
+    pub parameters: BTreeMap<String, String>,
     /// The steps, in the order in which they are done: those of a `repeat` once for each round.
     pub steps: Vec<Step>,
     /// Evidence without which nothing can be said.
@@ -182,6 +185,8 @@ pub struct Rules<'a> {
     pub lab: &'a Lab,
     /// The orders of its runtime's pack.
     pub orders: &'a Orders,
+    /// Values of parameters that a person sets, by their names; a file need not have them.
+    pub set: &'a BTreeMap<String, String>,
 }
 
 /// Checks the text of a scenario file; `file_name` is what a person reads in the report.
@@ -190,8 +195,13 @@ pub struct Rules<'a> {
 /// [`Error::Invalid`] with every finding.
 pub fn parse(file_name: &str, text: &str, rules: Rules<'_>) -> Result<Scenario> {
     let invalid = |findings| Error::Invalid(Box::new(Invalid::new(file_name, text, findings)));
-    let raw: RawScenario = decode(text).map_err(invalid)?;
+    let mut raw: RawScenario = decode(text).map_err(invalid)?;
     let mut reader = Reader::new(rules, text);
+    reader.parameters = Parameters::fill(&mut reader, &mut raw);
+    // A value that is not there would be found wrong once more.
+    if reader.found() > 0 {
+        return Err(invalid(reader.into_findings()));
+    }
     let scenario = scenario(&mut reader, raw);
     match (scenario, reader.into_findings()) {
         (Some(scenario), findings) if findings.is_empty() => Ok(scenario),
@@ -251,6 +261,7 @@ fn scenario(reader: &mut Reader<'_>, raw: RawScenario) -> Option<Scenario> {
     Some(Scenario {
         id: raw.id.value,
         title: raw.title,
+        parameters: reader.parameters.said(),
         steps: steps?,
         require: Require {
             acks,

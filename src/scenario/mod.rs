@@ -10,6 +10,7 @@ pub mod expression;
 mod fake;
 mod file;
 pub mod mail;
+mod parameters;
 mod raw;
 mod reader;
 mod repeat;

@@ -10,6 +10,8 @@ use std::fmt;
 pub(super) struct RawScenario {
     pub id: At<String>,
     pub title: String,
+    #[serde(default)]
+    pub parameters: Table,
     pub steps: Vec<At<Table>>,
     pub require: Option<RawRequire>,
     #[serde(default)]

@@ -3,6 +3,7 @@
 use super::expect::Expectation;
 use super::expression::Expression;
 use super::file::Rules;
+use super::parameters::Parameters;
 use super::raw::{Table, Value};
 use super::roles::{has_role, role_words};
 use super::statement::{EVENT, Statement};
@@ -28,6 +29,7 @@ pub(super) struct Reader<'a> {
     pub rules: Rules<'a>,
     text: &'a str,
     findings: Vec<Finding>,
+    pub parameters: Parameters,
     /// The labels of the steps so far.
     pub labels: BTreeMap<String, Labelled>,
 }
@@ -38,6 +40,7 @@ impl<'a> Reader<'a> {
             rules,
             text,
             findings: Vec::new(),
+            parameters: Parameters::default(),
             labels: BTreeMap::new(),
         }
     }

@@ -51,7 +51,7 @@ pub fn run(world: &mut dyn World, scenario: &Scenario, seed: u64) -> Result<Run>
     };
     runner.note(
         "scenario.begin",
-        json!({"id": scenario.id, "title": scenario.title, "seed": seed}),
+        json!({"id": scenario.id, "title": scenario.title, "seed": seed, "parameters": scenario.parameters}),
     );
     let whole = runner.steps(scenario);
     runner.end(whole)?;

@@ -21,6 +21,7 @@ fn scenario(steps: &str, rest: &str) -> Scenario {
         host_names: false,
         lab: &lab,
         orders: &orders(&lab).unwrap(),
+        set: &BTreeMap::new(),
     };
     parse("x.toml", &text, rules).unwrap_or_else(|e| panic!("{e}"))
 }

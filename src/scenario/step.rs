@@ -76,7 +76,8 @@ impl Reader<'_> {
     fn shown(&self, at: &At<Table>) -> String {
         let text = self.text().get(at.span.clone()).unwrap_or_default();
         let text = text.trim().trim_start_matches('{').trim_end_matches('}');
-        text.split_whitespace().collect::<Vec<_>>().join(" ")
+        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        self.parameters.shown(&line)
     }
 
     fn take_label(&mut self, label: &At<String>, verb: &str) {

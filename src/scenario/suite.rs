@@ -13,7 +13,7 @@ use crate::spec::{Lab, Source, known};
 use crate::verify::{RunReport, ScenarioReport, Verdict, turn_name};
 use fs_err as fs;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -166,13 +166,15 @@ pub fn orders(lab: &Lab) -> Result<Orders> {
 /// The scenarios of a lab: those named, in that order, else all, in the order of their files.
 ///
 /// # Errors
-/// [`Error::Invalid`] with all that is wrong with all files; [`Error::Usage`] where a name is unknown or two files have one id.
-pub fn select(source: &Source, lab: &Lab, ids: &[String]) -> Result<Vec<Scenario>> {
+/// [`Error::Invalid`] with all that is wrong with all files; [`Error::Usage`] where a name is unknown, also one that is `set`, or two
+/// files have one id.
+pub fn select(source: &Source, lab: &Lab, ids: &[String], set: &BTreeMap<String, String>) -> Result<Vec<Scenario>> {
     let orders = orders(lab)?;
     let rules = |host_names| Rules {
         host_names,
         lab,
         orders: &orders,
+        set,
     };
     let files = source.toml_files("scenarios")?;
     let of_the_lab = files
@@ -191,14 +193,14 @@ pub fn select(source: &Source, lab: &Lab, ids: &[String]) -> Result<Vec<Scenario
         }
     }
     if ids.is_empty() {
-        return Ok(all);
+        return all_have(all, set);
     }
     let mut own = own.into_iter();
     let chosen = ids.iter().map(|id| match is_path(id) {
         true => own.next().map_or_else(|| named(id, &all), Ok),
         false => named(id, &all),
     });
-    chosen.collect()
+    all_have(chosen.collect::<Result<_>>()?, set)
 }
 
 /// All of them, or all that is wrong with any.
@@ -235,14 +237,33 @@ fn read(path: &str, rules: Rules<'_>) -> Result<Scenario> {
 ///
 /// # Errors
 /// As of [`select`].
-pub fn check(paths: &[String], lab: &Lab) -> Result<Vec<Scenario>> {
+pub fn check(paths: &[String], lab: &Lab, set: &BTreeMap<String, String>) -> Result<Vec<Scenario>> {
     let orders = orders(lab)?;
     let rules = Rules {
         host_names: true,
         lab,
         orders: &orders,
+        set,
     };
-    together(paths.iter().map(|path| read(path, rules)))
+    all_have(together(paths.iter().map(|path| read(path, rules)))?, set)
+}
+
+/// The same, where each parameter that a person set is one of a scenario among them.
+fn all_have(scenarios: Vec<Scenario>, set: &BTreeMap<String, String>) -> Result<Vec<Scenario>> {
+    let names: BTreeSet<&str> = scenarios
+        .iter()
+        .flat_map(|s| s.parameters.keys())
+        .map(String::as_str)
+        .collect();
+    match set.keys().find(|name| !names.contains(name.as_str())) {
+        None => Ok(scenarios),
+        Some(name) => Err(Error::Usage(
+            Problem::new("set the parameter")
+                .on(format!("`{}`", name.escape_debug()))
+                .observed("none of the scenarios has it")
+                .remedy(known(name, names)),
+        )),
+    }
 }
 
 /// A scenario to begin with.

@@ -5,6 +5,7 @@ use super::*;
 use crate::spec::{self, Source};
 use proptest::prelude::*;
 
+mod parameters;
 mod steps;
 
 fn lab() -> Lab {
@@ -20,6 +21,7 @@ fn read(text: &str) -> Result<Scenario> {
             host_names: false,
             lab: &lab,
             orders: &orders(&lab).unwrap(),
+            set: &BTreeMap::new(),
         },
     )
 }
@@ -37,7 +39,7 @@ fn every_scenario_of_every_lab_reads() {
     let mut ids = Vec::new();
     for name in spec::embedded() {
         let source = Source::Embedded(name);
-        for s in select(&source, &lab(), &[]).unwrap() {
+        for s in select(&source, &lab(), &[], &BTreeMap::new()).unwrap() {
             assert!(!s.invariants.is_empty(), "{} checks nothing", s.id);
             ids.push(s.id);
         }
@@ -51,9 +53,9 @@ fn every_scenario_of_every_lab_reads() {
 #[test]
 fn scenarios_are_selected_by_id_and_unknown_ones_are_named() {
     let source = Source::Embedded("ccr".parse().unwrap());
-    let two = select(&source, &lab(), &["f05".into(), "F00".into()]).unwrap();
+    let two = select(&source, &lab(), &["f05".into(), "F00".into()], &BTreeMap::new()).unwrap();
     assert_eq!(two.iter().map(|s| s.id.as_str()).collect::<Vec<_>>(), ["F05", "F00"]);
-    let e = select(&source, &lab(), &["F0x".into()]).unwrap_err();
+    let e = select(&source, &lab(), &["F0x".into()], &BTreeMap::new()).unwrap_err();
     assert_eq!(e.exit_code(), 2);
     assert!(e.problem().unwrap().remedy.as_ref().unwrap().contains("F05"));
 }
@@ -184,6 +186,7 @@ fn roles_that_the_lab_does_not_have_are_named() {
         host_names: true,
         lab: &bare,
         orders: &orders(&bare).unwrap(),
+        set: &BTreeMap::new(),
     };
     for (step, why) in [
         (
@@ -211,23 +214,6 @@ fn what_one_begins_with_is_a_scenario() {
     }
 }
 
-#[test]
-fn a_fault_to_heal_is_a_kind_or_a_label_before_it() {
-    for (steps, why) in [
-        (r#"{ heal = "ct" }"#, "unknown fault to heal `ct`"),
-        (
-            r#"{ heal = "first" }, { fault = "freeze", on = "a", as = "first" }"#,
-            "unknown fault to heal `first`",
-        ),
-        (
-            r#"{ wait = "1s", as = "first" }, { heal = "first" }"#,
-            "unknown fault to heal `first`",
-        ),
-    ] {
-        assert!(report(&with_steps(steps)).contains(why), "{steps}");
-    }
-}
-
 /// What is wrong with several files is told at once.
 #[test]
 fn all_findings_of_all_files_are_told() {
@@ -241,20 +227,31 @@ fn all_findings_of_all_files_are_told() {
     let two = file("two.toml", "{ fault = \"feeze\", on = \"a\" }");
     let well = file("well.toml", "{ wait = \"1s\" }");
     let source = Source::Embedded("ccr".parse().unwrap());
-    let e = select(&source, &lab(), &[one.clone(), "F00".into(), two.clone(), well.clone()]).unwrap_err();
+    let e = select(
+        &source,
+        &lab(),
+        &[one.clone(), "F00".into(), two.clone(), well.clone()],
+        &BTreeMap::new(),
+    )
+    .unwrap_err();
     assert_eq!(e.exit_code(), 2);
     let e = e.to_string();
     assert!(
         e.contains("one.toml") && e.contains("two.toml") && !e.contains("well.toml"),
         "{e}"
     );
-    let all = select(&source, &lab(), &["F05".into(), well, "F00".into()]).unwrap();
+    let all = select(&source, &lab(), &["F05".into(), well, "F00".into()], &BTreeMap::new()).unwrap();
     assert_eq!(
         all.iter().map(|s| s.id.as_str()).collect::<Vec<_>>(),
         ["F05", "X", "F00"]
     );
     let absent = folder.path().join("absent.toml").display().to_string();
-    assert_eq!(select(&source, &lab(), &[absent]).unwrap_err().exit_code(), 2);
+    assert_eq!(
+        select(&source, &lab(), &[absent], &BTreeMap::new())
+            .unwrap_err()
+            .exit_code(),
+        2
+    );
 }
 
 /// A member without quorum serves nothing, and says so; one that does not answer says nothing.
@@ -334,6 +331,7 @@ fn host_names_are_for_a_persons_own_file() {
         host_names: true,
         lab: &lab,
         orders: &orders(&lab).unwrap(),
+        set: &BTreeMap::new(),
     };
     assert!(parse("own.toml", &text, own).is_ok());
     let both = with_steps("{ fault = \"cut\", between = [\"node1\", \"hub\"] }");

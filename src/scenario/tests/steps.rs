@@ -131,3 +131,20 @@ fn what_is_wrong_with_a_repeat_is_found_with_its_place() {
         assert!(report.contains(place), "{place}: {report}");
     }
 }
+
+#[test]
+fn a_fault_to_heal_is_a_kind_or_a_label_before_it() {
+    for (steps, why) in [
+        (r#"{ heal = "ct" }"#, "unknown fault to heal `ct`"),
+        (
+            r#"{ heal = "first" }, { fault = "freeze", on = "a", as = "first" }"#,
+            "unknown fault to heal `first`",
+        ),
+        (
+            r#"{ wait = "1s", as = "first" }, { heal = "first" }"#,
+            "unknown fault to heal `first`",
+        ),
+    ] {
+        assert!(report(&with_steps(steps)).contains(why), "{steps}");
+    }
+}
