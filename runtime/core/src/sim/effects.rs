@@ -39,11 +39,13 @@ impl World {
                 }
             }
             Effect::Address { op, which, up } => {
-                if which == AddressKind::Service {
-                    self.machines[i].has_address = up;
-                    if up {
-                        self.workload.service_at = i;
-                    }
+                let machine = &mut self.machines[i];
+                match which {
+                    AddressKind::Service => machine.has_address = up,
+                    AddressKind::Cluster => machine.has_cluster_address = up,
+                }
+                if up && which == AddressKind::Service {
+                    self.workload.service_at = i;
                 }
                 let us = self.rng.range(1_000, 20_000);
                 self.at(us, SimEvent::Input(i, life, Input::AddressDone { op, result: Ok(()) }));

@@ -55,6 +55,8 @@ pub struct Machine {
     pub doomed: Option<Moment>,
     /// Whether the service address is up here.
     pub has_address: bool,
+    /// Whether it has the cluster's.
+    pub has_cluster_address: bool,
     pub(super) session: u64,
     pub(super) wake: u64,
 }
@@ -76,6 +78,7 @@ impl Machine {
             inbox: Vec::new(),
             doomed: None,
             has_address: false,
+            has_cluster_address: false,
             session: 0,
             wake: 0,
         }
@@ -154,6 +157,7 @@ impl World {
         m.inbox.clear();
         m.session += 1;
         m.has_address = m.has_address && !power;
+        m.has_cluster_address = m.has_cluster_address && !power;
         if power {
             m.powered = false;
             let torn = m.disk.power_lost(&mut rng);

@@ -102,6 +102,26 @@ fn a_fenced_service_is_not_online_and_has_no_address() {
     lab.converges();
 }
 
+/// The cluster's address is where the Cluster Group is, wherever the service is.
+#[test]
+fn the_clusters_address_goes_with_the_cluster_group() {
+    let mut lab = Lab::prepared(1, 300, 60, |_| {});
+    lab.secs(6);
+    let who = |lab: &Lab| [0, 1].map(|i| lab.world.machines[i].has_cluster_address);
+    assert_eq!(who(&lab), [true, false]);
+    for (i, is_there) in [(1, [false, true]), (0, [true, false])] {
+        let (to, group) = (MEMBERS[i].to_owned(), GroupName::Cluster);
+        lab.order(0, Command::MoveGroup { group, to });
+        lab.until(5, "it is there", |l| who(l) == is_there);
+        assert_eq!(service(&mut lab, 0), (Some(ServiceState::Online), true));
+    }
+    lab.power_off(0);
+    lab.until(20, "the survivor has it", |l| who(l) == [false, true]);
+    lab.start(0);
+    lab.world.run_until(62_000_000);
+    lab.converges();
+}
+
 /// The members do not hear each other for five seconds: the lease ends, the other one does not take over, and with the next
 /// lease word and address are back. Behind a pause the lease is asked for at once, and nothing moves.
 #[test]
