@@ -25,6 +25,10 @@ impl Parameters {
                 all.values.insert(name.value.clone(), value);
             }
         }
+        // Its uses are not wrong as well.
+        if reader.found() > 0 {
+            return all;
+        }
         for step in &mut raw.steps {
             all.fill_table(reader, &mut step.value);
         }
@@ -101,31 +105,31 @@ impl Parameters {
     }
 }
 
-/// The value of a parameter: what a person set, else what the file says.
+/// The value of a parameter: what a person set, else what the file says; none where something is wrong, which is found.
 fn in_force(reader: &mut Reader<'_>, name: &At<String>, value: &At<Value>) -> Option<Value> {
     if !is_name(name) {
         let message = format!("`{}` cannot be a parameter", name.value.escape_debug());
-        let finding =
-            Finding::new("bad-value", message).on(name, "a name has a-z, 0-9 and -, and begins with a letter");
-        reader.find(finding);
+        let label = "a name has a-z, 0-9 and -, and begins with a letter";
+        reader.find(Finding::new("bad-value", message).on(name, label));
         return None;
     }
-    let set = reader.rules.set.get(&name.value);
-    let read = match (&value.value, set) {
-        (Value::List(_) | Value::Table(_), _) => {
-            let finding = Finding::new("bad-value", "a parameter is a text, a number, true or false");
-            reader.find(finding.on(value, "this one"));
-            return None;
-        }
-        (told, None) => Some(told.clone()),
-        (Value::Text(_), Some(set)) => Some(Value::Text(set.clone())),
-        (Value::Number(_), Some(set)) => set.parse().ok().map(Value::Number),
-        (Value::Decimal(_), Some(set)) => set.parse().ok().map(Value::Decimal),
-        (Value::Yes(_), Some(set)) => set.parse().ok().map(Value::Yes),
+    if matches!(value.value, Value::List(_) | Value::Table(_)) {
+        let finding = Finding::new("bad-value", "a parameter is a text, a number, true or false");
+        reader.find(finding.on(value, "this one"));
+        return None;
+    }
+    let Some(set) = reader.rules.set.get(&name.value) else {
+        return Some(value.value.clone());
+    };
+    let read = match &value.value {
+        Value::Number(_) => set.parse().ok().map(Value::Number),
+        Value::Decimal(_) => set.parse().ok().map(Value::Decimal),
+        Value::Yes(_) => set.parse().ok().map(Value::Yes),
+        _ => Some(Value::Text(set.clone())),
     };
     if read.is_none() {
-        let set = set.map_or(String::new(), |s| s.escape_debug().to_string());
-        let message = format!("`{}` is {}, and was set to `{set}`", name.value, value.value.kind());
+        let (kind, set) = (value.value.kind(), set.escape_debug());
+        let message = format!("`{}` is {kind}, and was set to `{set}`", name.value);
         reader.find(Finding::new("bad-value", message).on(value, "what the file says"));
     }
     read
