@@ -89,6 +89,9 @@ pub struct Heartbeat {
     /// Whether the sender has handed the service over: it is drained, dismounted, and the copy has every log.
     #[serde(rename = "released")]
     pub handed_over: bool,
+    /// Whether it did so while a database was dismounted: of that the copy may lack something.
+    #[serde(default)]
+    pub given_up: bool,
     /// Whether every hub has said to the sender, as the one that serves, that it delivers again.
     #[serde(default)]
     pub redelivered: bool,
@@ -505,6 +508,7 @@ mod tests {
             service: ServiceState::PartiallyOnline,
             service_epoch: u64::MAX,
             handed_over: false,
+            given_up: false,
             redelivered: false,
             groups: vec![group; MAX_GROUPS],
             probe: Some((u64::MAX, false)),

@@ -139,6 +139,7 @@ fn heartbeat() -> Heartbeat {
         service: ServiceState::Online,
         service_epoch: 7,
         handed_over: false,
+        given_up: false,
         redelivered: true,
         groups: vec![GroupView {
             generated: 5,

@@ -358,6 +358,7 @@ impl Cluster {
             service: self.report.service,
             service_epoch: self.report.service_epoch,
             handed_over: self.report.handed_over,
+            given_up: self.report.given_up,
             redelivered: self.report.redelivered,
             groups: self.report.groups.clone(),
             probe: self.witness.probe_for_peer(now),

@@ -50,6 +50,8 @@ pub struct NodeReport {
     pub wants_lease: bool,
     /// Whether the service was handed over here.
     pub handed_over: bool,
+    /// Whether it was, with a database dismounted.
+    pub given_up: bool,
     /// Whether every hub has said that it delivers again.
     pub redelivered: bool,
     /// The storage groups.
@@ -149,6 +151,7 @@ impl Cluster {
                 service_epoch: 0,
                 wants_lease: false,
                 handed_over: false,
+                given_up: false,
                 redelivered: false,
                 groups: Vec::new(),
                 history: None,
@@ -313,7 +316,16 @@ impl Cluster {
         if self.force.is_requested() && !self.is_forming() {
             self.force_refused("a regular cluster was formed meanwhile");
         }
-        let same = |r: &NodeReport| (r.service, r.service_epoch, r.wants_lease, r.handed_over, r.redelivered);
+        let same = |r: &NodeReport| {
+            (
+                r.service,
+                r.service_epoch,
+                r.wants_lease,
+                r.handed_over,
+                r.given_up,
+                r.redelivered,
+            )
+        };
         let state = |g: &GroupView| (g.inspected, g.status, g.mounted, g.open);
         let groups = report.groups.iter().map(state);
         if same(&report) != same(&self.report) || !groups.eq(self.report.groups.iter().map(state)) {

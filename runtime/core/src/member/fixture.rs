@@ -127,6 +127,7 @@ impl Facts {
             service: ServiceState::Offline,
             service_epoch: 0,
             handed_over: false,
+            given_up: false,
             redelivered: false,
             groups: vec![group],
             probe: None,

@@ -145,6 +145,7 @@ impl Member {
             service_epoch: self.service.epoch(),
             wants_lease: self.service.wants_lease(),
             handed_over: self.service.has_given_all(),
+            given_up: self.service.is_released() && !self.service.has_given_all(),
             redelivered: self.service.all_redeliver(),
             groups: self.groups.views(self.ctx.now.boot_us),
             history: self.groups.history(),

@@ -146,13 +146,20 @@ impl Service {
         }
     }
 
-    /// Everything is closed, the copy has inspected it, and the address is on its way: the service is given away.
+    /// What is mounted is closed, the copy has inspected it, and the address is on its way: the service is given away. Of a database
+    /// that is dismounted the copy may lack something: then the new owner mounts as after a failover.
     pub(super) fn release(&mut self, r: &mut Round<'_>, to: String, asker: Asker, since: u64) {
+        let whole = !self.partially();
         r.groups.dismount();
-        self.report_offline(r, "handoff", true);
+        self.report_offline(r, "handoff", whole);
         self.end_appointment();
-        self.stage = Stage::Released { to, asker, since };
-        r.outcomes.push(Outcome::WentOffline { given: true });
+        self.stage = Stage::Released {
+            to,
+            asker,
+            since,
+            whole,
+        };
+        r.outcomes.push(Outcome::WentOffline { given: whole });
     }
 
     /// Waits until the new owner serves, and answers whoever asked for the move.

@@ -181,7 +181,7 @@ impl Service {
     }
     /// Whether whoever is appointed next finds everything on the other member: told in heartbeats.
     pub fn has_given_all(&self) -> bool {
-        self.is_released() || self.is_shipped()
+        matches!(self.stage, Stage::Released { whole: true, .. }) || self.is_shipped()
     }
     /// The epoch in which it was up last, or is, and whether the other member has all that was acknowledged in it; 0 where it was
     /// not up since the last appointment that counts.
@@ -190,7 +190,8 @@ impl Service {
             Stage::Online | Stage::Verifying(_) | Stage::Draining { .. } | Stage::Closing { .. } => {
                 (self.epoch(), false)
             }
-            Stage::Released { .. } | Stage::Shipped => (self.last_used_epoch, true),
+            Stage::Released { whole, .. } => (self.last_used_epoch, whole),
+            Stage::Shipped => (self.last_used_epoch, true),
             _ => (0, false),
         }
     }
@@ -283,7 +284,7 @@ impl Service {
             Stage::Online | Stage::Verifying(_) => self.online(r),
             Stage::Draining { to, asker, since } => self.draining(r, to, asker, since),
             Stage::Closing { since } => self.closing(r, since),
-            Stage::Released { to, asker, since } => self.released(r, &to, asker, since),
+            Stage::Released { to, asker, since, .. } => self.released(r, &to, asker, since),
             Stage::Shipped if r.cluster.record.sole_copy.is_none() => self.stage = Stage::Off,
             Stage::Failed { retry_at } => {
                 if r.ctx.due(retry_at) {

@@ -75,14 +75,17 @@ impl Service {
         let ships = stopped || (mine && r.ends);
         let closed = r.groups.are_drained();
         let (healthy, shipped) = shipped(r);
-        let done = closed && (shipped || !ships);
+        // Of a database that is dismounted nothing more can be shipped, and nobody knows what the copy lacks.
+        let whole = shipped && !self.partially();
+        let done = closed && (whole || !ships);
         let patience = match ships {
             _ if !closed => CLOSE_US,
+            true if shipped => 0,
             true if healthy => HANDOFF_US,
             true if r.cluster.peer_up => UNWELL_US,
             _ => 0,
         };
-        if done && ships && !stopped && !self.partially() {
+        if done && ships && !stopped {
             let to = r.cluster.peer.to_owned();
             self.release(r, to, Asker::Nobody, since);
         } else if done || r.ctx.due(since + patience) {
@@ -93,9 +96,7 @@ impl Service {
                 (_, true) => "the daemon ends; the copy has not everything",
                 _ => "another owner",
             };
-            r.outcomes.push(Outcome::WentOffline {
-                given: closed && shipped,
-            });
+            r.outcomes.push(Outcome::WentOffline { given: closed && whole });
             let next = if stopped && done { Stage::Shipped } else { Stage::Off };
             self.go_offline_to(r, next, why, stopped || (done && ships));
         }

@@ -28,7 +28,7 @@ impl Service {
             // Stopped in order, and the copy has everything: either of them may serve next.
             _ if mine && self.stage == Stage::Shipped && record.sole_copy.is_some() => Some(next().shipped()),
             Some(v) if !mine && v.handed_over && !started => record.sole_copy.is_some().then(|| next().shipped()),
-            _ if mine && self.is_released() && cluster.peer_up => appoint(peer, true),
+            _ if mine && self.is_released() && cluster.peer_up => appoint(peer, self.has_given_all()),
             _ if mine && self.is_released() => None,
             Some(v) if mine && self.has_failed() && v.service != ServiceState::Failed => appoint(peer, false),
             _ if mine
@@ -42,7 +42,7 @@ impl Service {
                 appoint(me, false)
             }
             _ if !mine && !cluster.peer_up => appoint(me, false),
-            Some(v) if !mine && v.handed_over => appoint(me, true),
+            Some(v) if !mine && (v.handed_over || v.given_up) => appoint(me, v.handed_over),
             Some(v) if !mine && v.service == ServiceState::Failed && !self.has_failed() => appoint(me, false),
             Some(v) if !mine && started && v.service_epoch == 0 && v.service == ServiceState::Offline => {
                 appoint(peer, false)
@@ -103,6 +103,7 @@ mod tests {
             to: PEER.into(),
             asker: Asker::Nobody,
             since: 0,
+            whole: true,
         }
     }
     fn failed() -> Stage {
@@ -119,6 +120,16 @@ mod tests {
         let facts = Facts::new();
         let to_peer = |clean| Some((PEER.to_owned(), clean));
         assert_eq!(owner(released(), &facts, false), to_peer(true));
+        let Stage::Released { to, asker, since, .. } = released() else {
+            unreachable!("it is")
+        };
+        let without_a_database = Stage::Released {
+            to,
+            asker,
+            since,
+            whole: false,
+        };
+        assert_eq!(owner(without_a_database, &facts, false), to_peer(false));
         assert_eq!(owner(failed(), &facts, false), to_peer(false));
         assert_eq!(owner(Stage::Waiting, &facts, false), None);
         let mut apart = Facts::new();
@@ -141,6 +152,8 @@ mod tests {
         assert_eq!(owner(failed(), &failed_there, false), None, "it failed here as well");
         let given = elsewhere(|f| f.heartbeat.handed_over = true);
         assert_eq!(owner(Stage::Off, &given, false), to_me(true));
+        let given_up = elsewhere(|f| f.heartbeat.given_up = true);
+        assert_eq!(owner(Stage::Off, &given_up, false), to_me(false), "without a database");
         let online = elsewhere(|f| (f.heartbeat.service, f.heartbeat.service_epoch) = (ServiceState::Online, EPOCH));
         assert_eq!(owner(Stage::Off, &online, false), None);
     }

@@ -49,6 +49,8 @@ pub enum Stage {
         to: String,
         asker: Asker,
         since: u64,
+        /// Whether the copy has everything: no database was dismounted.
+        whole: bool,
     },
     /// A resource failed here; it may be tried again then.
     Failed {
