@@ -328,6 +328,9 @@ impl Cluster {
         if restart && self.is_up() {
             // As long as the original's services took: the other member misses it, and looks for another majority.
             let until = ctx.now.boot_us + self.node_tolerance_us() + self.patience_us() + RESTART_US;
+            // Its agreement goes out first: where nobody else can vote, the leader would not hear of it any more.
+            self.next_beat = ctx.now.boot_us;
+            self.send_heartbeats(ctx);
             self.restart(ctx, until);
         }
         self.use_witness(ctx);

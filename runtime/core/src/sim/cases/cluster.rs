@@ -283,6 +283,36 @@ fn answer(lab: &mut Lab, i: usize, command: Command) -> String {
     lab.since(mark, "REPLY").remove(0)
 }
 
+/// A setting for which the other member restarts, while nobody else can vote: it has agreed, and the operator is told so.
+#[test]
+fn a_change_is_agreed_before_the_other_member_restarts_for_it() {
+    let mut lab = Lab::new(1, 300);
+    lab.secs(10);
+    lab.world.share.down = true;
+    lab.secs(8);
+    let set = |force| Command::Set {
+        key: "node_tolerance".into(),
+        value: "8".into(),
+        force,
+    };
+    let reply = answer(&mut lab, 0, set(false));
+    assert!(
+        reply.contains("Denied") && reply.contains("the witness cannot be locked"),
+        "{reply}"
+    );
+    let reply = answer(&mut lab, 0, set(true));
+    assert!(
+        reply.contains("Done") && reply.contains("the quorum is lost"),
+        "{reply}"
+    );
+    lab.until(20, "the quorum is lost, as it was told", |l| {
+        !l.since(0, "cluster.quorum-lost").is_empty()
+    });
+    lab.world.share.down = false;
+    lab.secs(40);
+    lab.converges();
+}
+
 /// Without a majority an order is refused with what is missing, and `status` says the same.
 #[test]
 fn without_a_majority_orders_are_refused_with_the_cause() {
