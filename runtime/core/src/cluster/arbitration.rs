@@ -153,6 +153,10 @@ impl Witness {
             .as_ref()
             .is_some_and(|(at, error)| *at > since && error.is_none())
     }
+    /// A path fell silent: what the last probe found may be over.
+    pub(super) fn probe_now(&mut self, now: Now) {
+        self.probe_at = now.boot_us;
+    }
     /// Whether the last probe locked a file at the share.
     pub(super) fn could_be_locked(&self) -> bool {
         self.probed.as_ref().is_some_and(|(_, error)| error.is_none())

@@ -230,7 +230,7 @@ impl Cluster {
 
     /// Whether the network of the service has failed on this node alone: the other member, heard on another network, is not
     /// heard on it, and the witness there answers that one and not this one. Where it answers neither, the network itself is
-    /// down, and nothing is gained by a move.
+    /// down, and nothing is gained by a move. What it answered before the silence was noticed says nothing.
     pub(super) fn service_network_failed(&self) -> bool {
         let interface = self.peer.interfaces.iter().find(|p| p.name == self.service_network);
         let Some(silent) = interface.and_then(|p| p.silent_since) else {
@@ -239,8 +239,9 @@ impl Cluster {
         let here = self.witness.failed_since(silent);
         let view = self.peer.view.as_ref().filter(|_| self.membership.has_peer());
         let there = view.and_then(|v| v.probe);
+        let silent_ms = self.peer.view_at.saturating_sub(silent) / 1000;
         let fresh_ms = 2 * self.settings.witness_check_ms;
-        here && there.is_some_and(|(age_ms, ok)| ok && age_ms < fresh_ms)
+        here && there.is_some_and(|(age_ms, ok)| ok && age_ms < silent_ms.min(fresh_ms))
     }
 
     /// Tells of paths that came and went, each direction by itself.
@@ -256,6 +257,7 @@ impl Cluster {
             if interface.received_at.is_some() && !in_ {
                 interface.received_at = None;
                 interface.silent_since = Some(ctx.now.boot_us);
+                self.witness.probe_now(ctx.now);
             }
             let out = if peer_silent {
                 interface.last_reported.1
