@@ -90,15 +90,19 @@ fn after(right: Right, what: &EventKind) -> Right {
     }
 }
 
-/// Whether the votes that a member said it had when it went online were enough; none where no look says.
+/// Whether the votes that a member said it had when it went online were enough; none where no look says. What it had when it served
+/// before says nothing.
 fn votes_around(e: &Evidence<'_>, online: &RuntimeEvent<'_>, since_us: u64) -> Option<bool> {
     let skew = online.event.skew_us.unwrap_or(0);
+    let from_us = since_us
+        .saturating_add(skew)
+        .max(online.event.t_us.saturating_sub(skew));
     let looks = e
         .history
         .observations
         .iter()
         .filter_map(|o| Some((o.t_us, o.nodes.get(online.node)?)));
-    let serving = looks.filter(|(t, v)| *t >= since_us.saturating_add(skew) && v.serves());
+    let serving = looks.filter(|(t, v)| *t >= from_us && v.serves());
     serving.filter_map(|(_, v)| v.status.as_ref().and_then(enough)).next()
 }
 

@@ -209,3 +209,18 @@ proptest! {
         }
     }
 }
+
+/// A member that served before with every vote, and goes on with its own only.
+#[test]
+fn votes_of_before_prove_nothing() {
+    let plan = Plan {
+        seed: 0,
+        rate: 5,
+        stretch: 3,
+        changes: vec![Change::Planned, Change::PowerOff],
+    };
+    let mut h = ordered(history(&plan));
+    assert_eq!(verdict(I7, &h), Verdict::Pass, "{}", detail(I7, &h));
+    assert_eq!(damage(&mut h, 10, 0), Some(I7));
+    assert_eq!(verdict(I7, &h), Verdict::Fail, "{}", detail(I7, &h));
+}
