@@ -173,13 +173,14 @@ impl Checks {
     pub fn moved_without_check(&mut self, now: u64, ended: &[(usize, u64)]) {
         self.moved_in.extend(ended.iter().map(|(_, e)| (*e, now)));
     }
-    /// What an order may end: by group the node and the epoch that served it last, where it still does, and the other one is
-    /// not about to replace it.
+    /// What an order may end: by group the node and the epoch that served it last, where it still does (a database that is dismounted
+    /// ended before), and the other one is not about to replace it.
     pub fn served_last(&self, serving: [bool; 2]) -> Vec<(usize, u64)> {
         let groups = self.groups.iter();
         let last = groups.filter_map(|g| self.last_opened_before(u64::MAX, g));
         let last = last.filter_map(|e| Some((self.epochs.get(&e)?.node, e)));
-        last.filter(|(i, e)| serving[*i] && self.serving[1 - i] < *e).collect()
+        last.filter(|(i, e)| serving[*i] && self.serving[*i] <= *e && self.serving[1 - i] < *e)
+            .collect()
     }
 
     /// An answer to a client left a member: I1 and I10.
