@@ -108,6 +108,9 @@ fn what_a_frozen_machine_had_said_does_not_count_when_it_goes_on() {
     assert!(moment("node2").is_some());
     // Nobody looks meanwhile: the look would see that it is frozen.
     w.inject(&engine, "freeze", "node2").unwrap();
+    // What it said before is on its way no more.
+    let stalls = w.guests.state().stalls;
+    super::world::until("hear nothing of it", || w.guests.state().stalls > stalls);
     let healed = engine.journal().now_us();
     perform(&engine, Verb::Heal { id: None }).unwrap();
     super::world::until("hear of it again", || moment("node2").is_some());

@@ -32,6 +32,8 @@ pub(super) struct State {
     pub(super) deployed: BTreeMap<String, String>,
     /// How often somebody tried to get in.
     pub(super) knocks: u32,
+    /// How often somebody who listens to a machine found that it stands still.
+    pub(super) stalls: u32,
 }
 
 /// The insides of all machines.
@@ -233,6 +235,9 @@ impl Remote for Session {
             let said = (awake.is_ok() && watch).then(|| self.status());
             if gone {
                 return awake;
+            }
+            if awake.is_err() {
+                self.machine.guests.state().stalls += 1;
             }
             if !on(said.as_deref().map_or(Followed::Nothing, Followed::Line)) {
                 return Ok(());
