@@ -1,6 +1,6 @@
 """Sends and reads as mail programs do, with what Python brings along. Prints one JSON line for each message.
 
-programs.py send HOST PORT COUNT    what the server has acknowledged: key, recipients, digest
+programs.py send HOST PORT COUNT    one for each line of stdin; what the server has acknowledged: key, recipients, digest
 programs.py read HOST PORT BOX...   what is in the boxes: box, key, digest, unique id
 """
 
@@ -31,6 +31,8 @@ def bodies(largest):
 def send(host, port, count):
     largest = None
     for n in range(count):
+        # Whoever reads the lines keeps the pace: a line for each message.
+        sys.stdin.readline()
         key = f"program-{n}@test"
         to = [f"box{b}@lab" for b in range(150)] if n == 1 else [f"box{n % 5}@lab"]
         while True:

@@ -6,12 +6,14 @@ use crate::failover::{SETTINGS, SOON, healthy, other};
 use ccr_contract::status::{Copy, CopyStatus};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddrV4;
 use std::process::{Child, Command, Stdio};
 
 const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/programs.py");
 const MESSAGES: usize = 60;
+/// How many messages may be on their way when something happens.
+const AHEAD: usize = 5;
 
 #[derive(Debug, Deserialize)]
 struct Sent {
@@ -36,7 +38,7 @@ fn python(verb: &str, at: SocketAddrV4, words: &[String]) -> Child {
     Command::new("python3")
         .args([PROGRAM, verb, &at.ip().to_string(), &at.port().to_string()])
         .args(words)
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -74,6 +76,8 @@ fn what_programs_report_as_sent_is_read_exactly_once() {
     let second = other(first);
     cluster.until("the copy is healthy", SOON, |c| healthy(c, second));
     let mut sender = python("send", cluster.submitter().0, &[MESSAGES.to_string()]);
+    let mut pace = sender.stdin.take().expect("its input");
+    pace.write_all(&[b'\n'; AHEAD]).expect("it reads");
     let lines = BufReader::new(sender.stdout.take().expect("its output")).lines();
     let mut sent: Vec<Sent> = Vec::new();
     for line in lines {
@@ -83,7 +87,12 @@ fn what_programs_report_as_sent_is_read_exactly_once() {
             assert!(moved.is_ok(), "{moved:?}\n{}", cluster.report());
         }
         if sent.len() == MESSAGES * 2 / 3 {
+            // Until then it knows nothing of what the other one did, and would mount nothing by itself.
+            cluster.until("the copy is healthy again", SOON, |c| healthy(c, first));
             cluster.kill(second);
+        }
+        if sent.len() + AHEAD <= MESSAGES {
+            pace.write_all(b"\n").expect("it reads");
         }
     }
     let end = sender.wait_with_output().expect("its end");
