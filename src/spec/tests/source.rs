@@ -10,6 +10,11 @@ fn folder_with_labs() -> tempfile::TempDir {
     dir
 }
 
+/// What was seen last of what failed.
+fn observed<T: std::fmt::Debug>(failed: Result<T>) -> String {
+    failed.unwrap_err().problem().unwrap().observed.clone().unwrap()
+}
+
 #[test]
 fn a_folder_goes_before_a_name_and_a_name_here_before_one_built_in() {
     let dir = folder_with_labs();
@@ -83,16 +88,7 @@ fn what_is_no_readable_text_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let source = Source::Folder(dir.path().to_owned());
     let file = dir.path().join("lab.toml");
-    let seen = || {
-        source
-            .lab_file()
-            .unwrap_err()
-            .problem()
-            .unwrap()
-            .observed
-            .clone()
-            .unwrap()
-    };
+    let seen = || observed(source.lab_file());
     assert!(seen().contains("No such file"));
     std::fs::write(&file, [0xff, 0xfe]).unwrap();
     assert!(seen().contains("UTF-8"));
@@ -128,15 +124,7 @@ fn files_of_a_folder_come_by_name() {
 fn what_is_no_lab_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let here = dir.path();
-    let seen = |arg: &str| {
-        find(Some(arg), here)
-            .unwrap_err()
-            .problem()
-            .unwrap()
-            .observed
-            .clone()
-            .unwrap()
-    };
+    let seen = |arg: &str| observed(find(Some(arg), here));
     std::os::unix::fs::symlink("loop", here.join("loop")).unwrap();
     std::os::unix::fs::symlink("gone", here.join("dangling")).unwrap();
     std::fs::write(here.join("plain"), "").unwrap();
@@ -185,14 +173,7 @@ fn what_is_no_utf8_is_named() {
         ),
     ] {
         std::fs::write(dir.path().join("lab.toml"), bytes).unwrap();
-        let e = source
-            .lab_file()
-            .unwrap_err()
-            .problem()
-            .unwrap()
-            .observed
-            .clone()
-            .unwrap();
+        let e = observed(source.lab_file());
         assert!(e.ends_with(seen), "{e}");
     }
 }

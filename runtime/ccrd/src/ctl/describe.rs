@@ -24,8 +24,8 @@ pub struct Cms {
     state: Option<String>,
     /// Members that are up: `node1 <Active>`, `node2 <Quorum Owner>`.
     operational_machines: Vec<String>,
-    /// What failed of it.
-    failed_resources: Vec<String>,
+    /// What failed of it; null where this node does not know.
+    failed_resources: Option<Vec<String>>,
     /// What is wrong with its databases, or under way.
     cause: Option<String>,
 }
@@ -49,7 +49,7 @@ impl Cms {
             name: service.map(|v| v.name.clone()),
             state: service.map(|v| word(&v.state)),
             operational_machines: up.map(machine).collect(),
-            failed_resources: service.map(|v| v.failed_resources.clone()).unwrap_or_default(),
+            failed_resources: service.map(|v| v.failed_resources.clone()),
             cause: service.and_then(|v| v.cause.clone()),
         }
     }
@@ -64,7 +64,7 @@ pub fn cms(s: &Status) -> String {
         cms.name.unwrap_or_else(unknown),
         cms.state.unwrap_or_else(unknown),
         cms.operational_machines.join(", "),
-        cms.failed_resources.join(", ")
+        cms.failed_resources.map_or_else(unknown, |all| all.join(", "))
     );
     t.extend(cms.cause.map(|why| format!("Cause                      : {why}\n")));
     t
@@ -271,6 +271,8 @@ mod tests {
             serde_json::from_str(r#"{"schema":1,"node":"hub","version":"0","epoch":7,"cluster":null,"service":null}"#)
                 .unwrap();
         assert!(cms(&nothing).contains("State                      : unknown"));
+        assert!(cms(&nothing).contains("FailedResources            : {unknown}"));
+        assert!(serde_json::to_value(Cms::of(&nothing)).unwrap()["failed_resources"].is_null());
         assert_eq!(cluster_of(&nothing), "this node is no member\n");
     }
 

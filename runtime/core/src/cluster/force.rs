@@ -127,7 +127,7 @@ impl Cluster {
     /// Nobody keeps this node from it, as far as it can see; the witness is not seen.
     pub(super) fn force_alone(&mut self, ctx: &mut Ctx<Pending>, why: &str) {
         self.force.quorum = ForcedQuorum::StandsIn;
-        let epoch = self.claim_by_force(ctx, None, why);
+        let epoch = self.claim_by_force(ctx, false, None, why);
         self.force.decided(Ok(format!(
             "forced in epoch {epoch}; {why}, so that nothing keeps the other member from the same"
         )));
@@ -151,7 +151,7 @@ impl Cluster {
         if !self.force.stands_in() {
             self.force.quorum = ForcedQuorum::Marked;
         }
-        let epoch = self.claim_by_force(ctx, Some(file), "recorded at the witness");
+        let epoch = self.claim_by_force(ctx, true, file, "recorded at the witness");
         self.force
             .decided(Ok(format!("forced in epoch {epoch}, recorded at the witness")));
         Ok(())
@@ -179,9 +179,8 @@ impl Cluster {
         self.force.regular(self.membership.has_peer(), voted);
     }
 
-    /// Claims the cluster; returns the epoch of that. `witness`: what its file says, where it was opened.
-    fn claim_by_force(&mut self, ctx: &mut Ctx<Pending>, witness: Option<Option<&WitnessFile>>, why: &str) -> u64 {
-        let file = witness.flatten();
+    /// Claims the cluster; returns the epoch of that. `recorded`: at the witness, and `file` is what that said before.
+    fn claim_by_force(&mut self, ctx: &mut Ctx<Pending>, recorded: bool, file: Option<&WitnessFile>, why: &str) -> u64 {
         let floor = self.saved.record.id.clone();
         let ahead = file.map_or(0, |f| f.id.epoch).max(self.saved.highest_epoch) + EPOCHS_AHEAD;
         let mut record = self.claimed(floor, ahead.max(ctx.now.rtc_us / 1_000_000));
@@ -198,11 +197,7 @@ impl Cluster {
         self.saved.witness_change_pending = false;
         let (epoch, why) = (record.id.epoch, why.to_owned());
         self.save(ctx, record, false);
-        ctx.event(EventKind::QuorumForced {
-            epoch,
-            recorded: witness.is_some(),
-            why,
-        });
+        ctx.event(EventKind::QuorumForced { epoch, recorded, why });
         epoch
     }
 }
