@@ -6,7 +6,7 @@ PREFIX ?= /usr/local
 # Test programs that run when they are named (Cargo.toml): --all-targets leaves them out.
 ALONE = machines deploy guest image machines_checkpoint machines_hypervisor
 
-.PHONY: help bootstrap bootstrap-tests build demo test test-units test-machines soak bench lint lint-code lint-deny sim fuzz install clean-labs
+.PHONY: help bootstrap bootstrap-tests build demo test test-units test-machines soak bench lint lint-code lint-deny sim fuzz install deb clean-labs
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -64,6 +64,12 @@ fuzz: ## coverage-guided fuzzing of what comes from outside (cargo-fuzz); TARGET
 			-- -max_total_time=$(or $(SECONDS_EACH),60) || exit; \
 	done
 
-install: build ## into PREFIX (/usr/local)
+install: build ## into PREFIX (/usr/local), with manual pages and completions
 	install -D -m 755 target/release/failoverlab $(DESTDIR)$(PREFIX)/bin/failoverlab
 	install -D -m 755 target/guest/ccrd $(DESTDIR)$(PREFIX)/bin/ccrd
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	target/release/failoverlab man $(DESTDIR)$(PREFIX)/share/man/man1
+	target/release/failoverlab completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/failoverlab
+
+deb: build ## a Debian package in target/
+	scripts/deb target/release/failoverlab target/guest/ccrd target

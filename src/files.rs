@@ -1,7 +1,10 @@
 //! Every name on disk. Documented in `docs/files.md`; no other module has one of these file names.
 
+mod check;
+
 use crate::error::{Error, IoContext, Problem, Result};
 pub use crate::spec::ROOT_DISK;
+pub use check::user_name;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -53,15 +56,24 @@ pub struct Home {
 
 impl Home {
     /// From `FAILOVERLAB_HOME`, else the XDG folders.
+    ///
+    /// # Errors
+    /// [`Error::Host`] where no folder is named, or `XDG_RUNTIME_DIR` names another user's.
     pub fn from_env() -> Result<Self> {
         if let Some(home) = std::env::var_os("FAILOVERLAB_HOME").filter(|v| !v.is_empty()) {
             let home = std::path::absolute(PathBuf::from(home)).tried("find the folder of FAILOVERLAB_HOME", "")?;
             return Ok(Self::under(&home));
         }
         use etcetera::BaseStrategy;
-        let base = etcetera::choose_base_strategy().tried("find the home folder", "")?;
+        let base = etcetera::choose_base_strategy().map_err(|e| {
+            Error::Host(
+                Problem::new("find the home folder")
+                    .observed(e)
+                    .remedy("set HOME, or set FAILOVERLAB_HOME to a folder of your own"),
+            )
+        })?;
         let uid = rustix::process::getuid().as_raw();
-        let runtime = base.runtime_dir().filter(|d| d.is_dir()).map_or_else(
+        let runtime = check::runtime_dir(base.runtime_dir())?.map_or_else(
             || PathBuf::from(format!("/tmp/failoverlab-{uid}")),
             |d| d.join("failoverlab"),
         );
@@ -104,6 +116,34 @@ impl Home {
     /// Results of `verify`.
     pub fn runs(&self) -> PathBuf {
         self.state.join("runs")
+    }
+    /// The names of all labs and forks that have a folder, sorted.
+    ///
+    /// # Errors
+    /// The folder of labs cannot be read: that is not the same as none.
+    pub fn instances(&self) -> Result<Vec<String>> {
+        let tried = |e: std::io::Error| -> Error {
+            Error::Host(Problem::new("look for labs").on(self.labs().display()).observed(e))
+        };
+        let entries = match std::fs::read_dir(self.labs()) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(tried(e)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            // A name that is no text is none of ours.
+            names.extend(
+                entry
+                    .map_err(tried)?
+                    .file_name()
+                    .into_string()
+                    .ok()
+                    .filter(|n| is_instance(n)),
+            );
+        }
+        names.sort();
+        Ok(names)
     }
     /// The files of one lab (`ccr`) or fork (`ccr@2`).
     ///
@@ -178,8 +218,12 @@ impl LabFiles {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).tried("remove what is left", path.display()),
             _ => Ok(()),
         };
-        // First: without it nothing else is found.
-        gone(&self.record(), fs_err::remove_file(self.record()))?;
+        // First: without it nothing else is found. It may be anything, where something else wrote there.
+        let record = match self.record().symlink_metadata() {
+            Ok(meta) if meta.is_dir() => fs_err::remove_dir_all(self.record()),
+            _ => fs_err::remove_file(self.record()),
+        };
+        gone(&self.record(), record)?;
         for dir in [self.state.join(NODES), self.state.join(SHARED), self.keys()] {
             gone(&dir, fs_err::remove_dir_all(&dir))?;
         }

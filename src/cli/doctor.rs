@@ -1,7 +1,9 @@
 //! `doctor`: what this host has and lacks, each lack with its remedy.
 
 use super::{Ended, output};
+use crate::error::Result;
 use crate::files::Home;
+use crate::lab::record;
 use crate::preflight;
 
 /// Exit code where something is missing, as for a lab that the host cannot run.
@@ -14,8 +16,11 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(home: &Home, args: Args) -> Ended {
-    let report = preflight::host::doctor(home);
+/// `home` is what was found of it: what is wrong with it is one of the checks.
+pub fn run(home: Result<Home>, args: Args) -> Ended {
+    // Folders that are not to be used are one of the checks, and not looked into.
+    let damaged = home.as_ref().ok().filter(|h| h.check().is_ok()).map(record::unreadable);
+    let report = preflight::host::doctor(&home, damaged.unwrap_or_default());
     if args.json {
         output::json(&report)?;
     } else {

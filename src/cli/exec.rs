@@ -113,6 +113,6 @@ fn way_in(home: &Home, lab: &Running, way: &Target, deadline: Deadline) -> Resul
 }
 
 fn not_run(e: &Error) -> Ended {
-    output::error(e);
+    output::error(e, false);
     Ok(NOT_RUN)
 }

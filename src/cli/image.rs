@@ -1,7 +1,7 @@
 //! `image`: build, list and remove base images.
 
 use super::progress::Terminal;
-use super::target::{LabArg, names, source};
+use super::target::{LabArg, source};
 use super::{Ended, interruptible, output};
 use crate::event::Journal;
 use crate::files::Home;
@@ -94,13 +94,14 @@ fn ls(home: &Home, json: bool) -> Ended {
 }
 
 fn rm(home: &Home, image: &str, json: bool) -> Ended {
+    let labs = home.instances()?;
     let user = |digest: &str| {
         let uses = |name: &String| {
             let record = LabRecord::load(&home.lab(name).record()).ok().flatten();
             // A record that cannot be read may well use it.
             record.is_none_or(|r| r.desired.image.digest == digest)
         };
-        names(home).into_iter().find(uses)
+        labs.iter().find(|l| uses(l)).cloned()
     };
     let removed = Store::new(home.images()).rm(image, user)?;
     if json {

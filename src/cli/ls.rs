@@ -1,6 +1,5 @@
 //! `ls`: the labs that are up.
 
-use super::target::names;
 use super::{Ended, output};
 use crate::files::Home;
 use crate::lab::client::Client;
@@ -24,10 +23,23 @@ struct Row {
     /// The supervisor's process; null where none runs (the next command starts one).
     supervisor: Option<u32>,
     source: String,
+    /// Why its record cannot be read: `down` removes the lab, nothing else can use it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damaged: Option<String>,
+}
+
+impl Row {
+    fn state(&self) -> &'static str {
+        match (&self.damaged, self.complete) {
+            (Some(_), _) => "damaged",
+            (None, true) => "up",
+            (None, false) => "partial",
+        }
+    }
 }
 
 pub fn run(home: &Home, args: Args) -> Ended {
-    let rows: Vec<Row> = names(home).iter().filter_map(|name| row(home, name)).collect();
+    let rows: Vec<Row> = home.instances()?.iter().filter_map(|name| row(home, name)).collect();
     if args.json {
         output::json(&rows)?;
     } else if rows.is_empty() {
@@ -39,26 +51,73 @@ pub fn run(home: &Home, args: Args) -> Ended {
         ))?;
         for r in rows {
             let supervisor = r.supervisor.map_or("none".to_owned(), |p| p.to_string());
-            let state = if r.complete { "up" } else { "partial" };
             output::text_out(&format!(
-                "{:<16} {:>8}  {state:<10} {supervisor:<10} {}",
-                r.lab, r.machines, r.source
+                "{:<16} {:>8}  {:<10} {supervisor:<10} {}",
+                r.lab,
+                r.machines,
+                r.state(),
+                r.damaged.as_ref().unwrap_or(&r.source)
             ))?;
         }
     }
     Ok(0)
 }
 
+/// One lab; none where its folder has no record: it is on its way up, or down.
 fn row(home: &Home, name: &str) -> Option<Row> {
     let files = home.lab(name);
     let supervisor = Client::find(&files).ok().flatten().map(|c| c.greeting().pid);
-    let record = LabRecord::load(&files.record()).ok().flatten()?;
-    Some(Row {
+    let mut row = Row {
         lab: name.to_owned(),
-        title: record.desired.lab.title,
-        machines: record.machines.len(),
-        complete: record.complete,
+        title: String::new(),
+        machines: 0,
+        complete: false,
         supervisor,
-        source: record.desired.source,
-    })
+        source: String::new(),
+        damaged: None,
+    };
+    match LabRecord::load(&files.record()) {
+        Ok(record) => {
+            let record = record?;
+            row.title = record.desired.lab.title;
+            row.machines = record.machines.len();
+            row.complete = record.complete;
+            row.source = record.desired.source;
+        }
+        Err(e) => row.damaged = Some(e.to_string()),
+    }
+    Some(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lab_whose_record_cannot_be_read_is_shown_as_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::under(dir.path());
+        for (name, text) in [("empty", ""), ("cut", "{\"schema\": 1, \"inst"), ("null", "null")] {
+            Home::private_dir(&home.lab(name).state).unwrap();
+            std::fs::write(home.lab(name).record(), text).unwrap();
+        }
+        std::fs::create_dir_all(home.lab("folder").record()).unwrap();
+        Home::private_dir(&home.lab("claimed").state).unwrap();
+        let rows: Vec<_> = home.instances().unwrap().iter().filter_map(|n| row(&home, n)).collect();
+        let shown: Vec<_> = rows.iter().map(|r| (r.lab.as_str(), r.state())).collect();
+        let damaged = "damaged";
+        assert_eq!(
+            shown,
+            [
+                ("cut", damaged),
+                ("empty", damaged),
+                ("folder", damaged),
+                ("null", damaged)
+            ]
+        );
+        assert!(
+            rows.iter().all(|r| r.damaged.as_ref().unwrap().contains("lab.json")),
+            "{rows:?}"
+        );
+    }
 }

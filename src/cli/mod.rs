@@ -13,8 +13,10 @@ mod fault;
 mod fork;
 mod forward;
 mod image;
+mod init;
 mod logs;
 mod ls;
+mod man;
 mod output;
 mod pause;
 mod progress;
@@ -29,7 +31,7 @@ mod verify;
 
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::files::Home;
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -50,6 +52,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Begin a lab of your own: a folder with a commented lab file and its scenarios
+    Init(init::Args),
     /// Bring a lab up: make what is missing, wait until it is healthy
     Up(up::Args),
     /// Remove a lab and everything that was made for it
@@ -88,6 +92,8 @@ enum Verb {
     Schema,
     /// Print completions for a shell
     Completions(completions::Args),
+    /// Write the manual pages into a folder
+    Man(man::Args),
     /// Break something on purpose
     Fault(fault::FaultArgs),
     /// Undo faults
@@ -110,8 +116,11 @@ type Ended = Result<u8>;
 
 /// Runs the command line; prints the error, if any.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = command()
+        .try_get_matches()
+        .and_then(|m| Ok((wants_json(&m), Cli::from_arg_matches(&m)?)));
+    let (as_json, cli) = match parsed {
+        Ok(parsed) => parsed,
         Err(e) => {
             let e = advice::of(e);
             let _ = e.print();
@@ -121,44 +130,56 @@ pub fn main() -> ExitCode {
     match run(cli.verb) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            output::error(&e);
+            output::error(&e, as_json);
             ExitCode::from(e.exit_code())
         }
     }
 }
 
+/// Whether the verb was asked for one JSON document.
+fn wants_json(matches: &clap::ArgMatches) -> bool {
+    matches!(matches.try_get_one("json"), Ok(Some(true))) || matches.subcommand().is_some_and(|(_, m)| wants_json(m))
+}
+
 fn run(verb: Verb) -> Ended {
-    let home = Home::from_env()?;
+    let home = || -> Result<Home> {
+        let home = Home::from_env()?;
+        home.check()?;
+        Ok(home)
+    };
     match verb {
-        Verb::Up(a) => up::run(&home, a),
-        Verb::Down(a) => down::run(&home, a),
-        Verb::Ls(a) => ls::run(&home, a),
-        Verb::Status(a) => status::run(&home, a),
-        Verb::Ssh(a) => exec::ssh(&home, a),
-        Verb::Exec(a) => exec::exec(&home, a),
-        Verb::Console(a) => console::run(&home, a),
-        Verb::Logs(a) => logs::run(&home, a),
-        Verb::Cp(a) => cp::run(&home, a),
-        Verb::Doctor(a) => doctor::run(&home, a),
-        Verb::Checkpoint(a) => checkpoint::run(&home, a),
-        Verb::Restore(a) => restore::run(&home, a),
-        Verb::Fork(a) => fork::run(&home, a),
-        Verb::Prune(a) => prune::run(&home, a),
-        Verb::Pause(a) => pause::pause(&home, a),
-        Verb::Resume(a) => pause::resume(&home, a),
-        Verb::Image(a) => image::run(&home, a),
+        Verb::Init(a) => init::run(&home()?, a),
+        Verb::Up(a) => up::run(&home()?, a),
+        Verb::Down(a) => down::run(&home()?, a),
+        Verb::Ls(a) => ls::run(&home()?, a),
+        Verb::Status(a) => status::run(&home()?, a),
+        Verb::Ssh(a) => exec::ssh(&home()?, a),
+        Verb::Exec(a) => exec::exec(&home()?, a),
+        Verb::Console(a) => console::run(&home()?, a),
+        Verb::Logs(a) => logs::run(&home()?, a),
+        Verb::Cp(a) => cp::run(&home()?, a),
+        Verb::Checkpoint(a) => checkpoint::run(&home()?, a),
+        Verb::Restore(a) => restore::run(&home()?, a),
+        Verb::Fork(a) => fork::run(&home()?, a),
+        Verb::Prune(a) => prune::run(&home()?, a),
+        Verb::Pause(a) => pause::pause(&home()?, a),
+        Verb::Resume(a) => pause::resume(&home()?, a),
+        Verb::Image(a) => image::run(&home()?, a),
+        Verb::Fault(a) => fault::fault(&home()?, a),
+        Verb::Heal(a) => fault::heal(&home()?, a),
+        Verb::Capture(a) => capture::run(&home()?, a),
+        Verb::Forward(a) => forward::run(&home()?, a),
+        Verb::Verify(a) => verify::run(&home()?, a),
+        Verb::Scenario(a) => scenario::run(&home()?, a),
+        Verb::Supervise(a) => supervise::run(&home()?, a),
+        // It says itself what is wrong with the folders.
+        Verb::Doctor(a) => doctor::run(Home::from_env(), a),
         Verb::Schema => {
             output::json(&crate::spec::schema())?;
             Ok(0)
         }
         Verb::Completions(a) => completions::run(a),
-        Verb::Fault(a) => fault::fault(&home, a),
-        Verb::Heal(a) => fault::heal(&home, a),
-        Verb::Capture(a) => capture::run(&home, a),
-        Verb::Forward(a) => forward::run(&home, a),
-        Verb::Verify(a) => verify::run(&home, a),
-        Verb::Scenario(a) => scenario::run(&home, a),
-        Verb::Supervise(a) => supervise::run(&home, a),
+        Verb::Man(a) => man::run(a),
     }
 }
 

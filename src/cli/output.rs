@@ -22,9 +22,37 @@ pub fn remark(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// The error for a person: what was tried, on what, what was seen last, what to do.
-pub fn error(e: &Error) {
+/// The error for a person: what was tried, on what, what was seen last, what to do. Where one JSON document was asked for, stdout
+/// gets that as well.
+pub fn error(e: &Error, as_json: bool) {
     let _ = writeln!(std::io::stderr(), "{}", render(e));
+    if as_json {
+        // A reader that has gone away has the exit code.
+        let _ = json(&document(e));
+    }
+}
+
+/// The error as `--json` shows it: `{"error": {"class", "exit", "what", "on", "seen", "remedy", "rollback"}}`, and `files` with the
+/// findings of each where a file is invalid.
+fn document(e: &Error) -> serde_json::Value {
+    let class = match e {
+        Error::Invalid(_) => "invalid",
+        Error::Usage(_) => "usage",
+        Error::Host(_) => "host",
+        Error::Operation(_) => "operation",
+        Error::Interrupted => "interrupted",
+        Error::Bug(_) => "bug",
+    };
+    let mut error = e.problem().map_or_else(
+        || serde_json::json!({}),
+        |p| serde_json::to_value(p).expect("a problem is plain data"),
+    );
+    error["class"] = class.into();
+    error["exit"] = e.exit_code().into();
+    if let Error::Invalid(invalid) = e {
+        error["files"] = invalid.files().collect();
+    }
+    serde_json::json!({ "error": error })
 }
 
 fn render(e: &Error) -> String {

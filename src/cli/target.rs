@@ -108,9 +108,10 @@ pub fn running(home: &Home, arg: &LabArg) -> Result<Running> {
 }
 
 fn not_up(home: &Home, instance: &str, remedy: &str) -> Error {
-    let seen = match names(home).as_slice() {
-        [] => "no lab is up".to_owned(),
-        up => format!("up: {}", up.join(", ")),
+    let seen = match home.instances().as_deref() {
+        Ok([]) => "no lab is up".to_owned(),
+        Ok(up) => format!("up: {}", up.join(", ")),
+        Err(e) => e.to_string(),
     };
     Error::Usage(
         Problem::new("find the running lab")
@@ -118,16 +119,4 @@ fn not_up(home: &Home, instance: &str, remedy: &str) -> Error {
             .observed(seen)
             .remedy(remedy),
     )
-}
-
-/// The names of all labs that have state, sorted.
-pub fn names(home: &Home) -> Vec<String> {
-    let mut names: Vec<String> = fs_err::read_dir(home.labs())
-        .into_iter()
-        .flatten()
-        .filter_map(|e| e.ok()?.file_name().into_string().ok())
-        .filter(|n| is_instance(n))
-        .collect();
-    names.sort();
-    names
 }

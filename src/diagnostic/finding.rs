@@ -60,6 +60,16 @@ impl Finding {
         self.help = Some(help.into());
         self
     }
+    /// As `--json` shows it, with line and column in `text`; without them where it has no place.
+    fn placed(&self, text: &str) -> serde_json::Value {
+        let mut shown = serde_json::to_value(self).expect("a finding is plain data");
+        if let Some(before) = self.labels.first().and_then(|(span, _)| text.get(..span.start)) {
+            let line = before.rsplit('\n').next().unwrap_or_default();
+            shown["line"] = (before.matches('\n').count() + 1).into();
+            shown["column"] = (line.chars().count() + 1).into();
+        }
+        shown
+    }
     /// Where it begins in the file.
     pub fn start(&self) -> usize {
         self.labels.first().map_or(0, |(span, _)| span.start)
@@ -109,6 +119,14 @@ impl Invalid {
         let mut first = files.next()?;
         first.others.extend(files);
         Some(first)
+    }
+    /// Each file as `--json` shows it: `{"file", "findings": [{"rule", "severity", "message", "help", "bytes", "line", "column"}]}`.
+    /// Lines and columns begin at 1, columns count characters.
+    pub fn files(&self) -> impl Iterator<Item = serde_json::Value> + '_ {
+        std::iter::once(self).chain(&self.others).map(|file| {
+            let findings: Vec<_> = file.findings.iter().map(|f| f.placed(&file.text)).collect();
+            serde_json::json!({"file": file.file_name, "findings": findings})
+        })
     }
     /// The report for a terminal.
     pub fn coloured(&self) -> String {

@@ -10,6 +10,9 @@ use crate::verify::FaultRecord;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+/// Rules that are not known cannot be put in force again, nor faults be undone.
+const REMEDY: &str = "take the lab down: `failoverlab down` removes what it can still find";
+
 /// `standing.json`.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ActiveFaults {
@@ -29,9 +32,18 @@ impl ActiveFaults {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map_err(|e| e.to_string())
                 .and_then(|value| Self::read(value).map_err(|e| e.to_string()))
-                .map_err(|e| Error::Operation(Problem::new("read the faults in force").on(path.display()).observed(e))),
+                .map_err(|e| {
+                    Error::Operation(
+                        Problem::new("read the faults in force")
+                            .on(path.display())
+                            .observed(e)
+                            .remedy(REMEDY),
+                    )
+                }),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(e) => Err(e).tried("read the faults in force", path.display()),
+            Err(e) => Err(e)
+                .tried("read the faults in force", path.display())
+                .map_err(|e| e.with_remedy(REMEDY)),
         }
     }
 

@@ -12,13 +12,9 @@ pub fn forks(home: &Home, checkpoint: &Checkpoint, count: u16) -> Result<()> {
     let record = super::saved::record(checkpoint)?;
     let lab = &record.desired.lab;
     let what = || format!("{count} forks of {}", lab.name);
-    if let Some(free) = capacity::memory() {
-        fits(
-            "memory",
-            &what(),
-            Size(lab.host_memory().bytes() * u64::from(count)),
-            free,
-        )?;
+    if let Some(memory) = capacity::memory() {
+        let wanted = Size(lab.host_memory().bytes() * u64::from(count));
+        fits("memory", &what(), wanted, memory.free)?;
     }
     // Frozen layers are links; what a fork has of its own is an empty layer for each disk and the shared disks.
     let shared = checkpoint.meta.parts.iter().filter(|p| p.kind == PartKind::Shared);
@@ -49,7 +45,9 @@ pub fn checkpoint(home: &Home, lab: &Lab) -> Result<()> {
 /// How many of `wanted` scenarios may run side by side, each on a fork of its own: as many as memory and cores carry, at least one.
 pub fn jobs(lab: &Lab, wanted: Option<usize>) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let by_memory = capacity::memory().map_or(usize::MAX, |m| (m.bytes() / lab.host_memory().bytes().max(1)) as usize);
+    let by_memory = capacity::memory().map_or(usize::MAX, |m| {
+        (m.free.bytes() / lab.host_memory().bytes().max(1)) as usize
+    });
     wanted.unwrap_or(cores / CORES_PER_LAB).min(by_memory).max(1)
 }
 

@@ -23,7 +23,7 @@ pub fn context() -> Result<Context> {
             .iter()
             .map(|kind| Pack::load(kind).map(|p| p.settings))
             .collect::<Result<_>>()?,
-        host_memory: crate::capacity::memory(),
+        host_memory: crate::capacity::memory().map(|m| m.free),
     })
 }
 

@@ -68,6 +68,8 @@ struct EngineState {
     restoring: bool,
     /// When networks were network_outages: the supervisor had died.
     network_outages: Vec<(u64, u64)>,
+    /// Why what is on disk cannot be read: nothing but `down` may touch it.
+    damaged: Option<Problem>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -93,17 +95,31 @@ impl Engine {
             state: Mutex::default(),
             change: Turn::default(),
         };
-        if let Some(record) = LabRecord::load(&engine.files.record())? {
-            engine.adopt(record)?;
+        match engine.read() {
+            Ok(Some((record, faults, rules))) => engine.adopt(record, faults, rules)?,
+            Ok(None) => {}
+            Err(e) => {
+                let problem = e.problem().cloned().ok_or(e)?;
+                engine.state().damaged = Some(problem);
+            }
         }
         Ok(engine)
     }
 
-    fn adopt(&self, record: LabRecord) -> Result<()> {
+    /// What is on disk of a lab that is there.
+    fn read(&self) -> Result<Option<(LabRecord, ActiveFaults, RuleSets)>> {
+        let Some(record) = LabRecord::load(&self.files.record())? else {
+            return Ok(None);
+        };
+        let faults = ActiveFaults::load(&self.files)?;
+        let rules = faults.rule_sets()?;
+        Ok(Some((record, faults, rules)))
+    }
+
+    fn adopt(&self, record: LabRecord, active_faults: ActiveFaults, rules: RuleSets) -> Result<()> {
         let record = Arc::new(record);
         let (since, mut outages) = super::active_faults::network_outages(&self.files.events(), &self.backends.journal);
-        let active_faults = ActiveFaults::load(&self.files)?;
-        let fabric = self.start_fabric(&record, active_faults.rule_sets()?)?;
+        let fabric = self.start_fabric(&record, rules)?;
         {
             let mut state = self.state();
             state.active_faults = active_faults;
@@ -135,11 +151,15 @@ impl Engine {
 
     /// Whether there is a lab to keep.
     pub fn keeps_anything(&self) -> bool {
-        self.state().record.is_some()
+        let state = self.state();
+        state.record.is_some() || state.damaged.is_some()
     }
 
     /// Carries out one request. Blocks.
     pub fn perform(&self, verb: Verb, cancel: &Cancel) -> Result<Value> {
+        if let (Some(damaged), false) = (&self.state().damaged, matches!(verb, Verb::Down)) {
+            return Err(Error::Operation(damaged.clone()));
+        }
         match verb {
             Verb::Up(args) => self.changing(cancel, || self.up(*args, cancel)),
             Verb::Checkpoint { name } => self
@@ -220,7 +240,7 @@ impl Engine {
 
     /// The lab's record; an error where the lab is not up.
     pub(super) fn record(&self) -> Result<Arc<LabRecord>> {
-        self.state().record.clone().ok_or_else(|| self.not_up())
+        self.try_record().ok_or_else(|| self.not_up())
     }
 
     pub(super) fn try_record(&self) -> Option<Arc<LabRecord>> {
@@ -236,7 +256,8 @@ impl Engine {
     }
 
     pub(super) fn fabric(&self) -> Result<Arc<Fabric>> {
-        self.state().fabric.clone().ok_or_else(|| self.not_up())
+        let fabric = self.state().fabric.clone();
+        fabric.ok_or_else(|| self.not_up())
     }
 
     pub(super) fn keep_fabric(&self, fabric: Fabric) -> Arc<Fabric> {
@@ -316,6 +337,9 @@ impl Engine {
     }
 
     fn not_up(&self) -> Error {
+        if let Some(damaged) = &self.state().damaged {
+            return Error::Operation(damaged.clone());
+        }
         Error::Usage(
             Problem::new("use the lab")
                 .on(&self.instance)

@@ -1,6 +1,7 @@
 //! `lab.json`: what was asked for and what was chosen for it. With it a supervisor finds everything again.
 
 use crate::error::{Error, IoContext, Problem, Result};
+use crate::files::Home;
 use crate::hypervisor::{Accel, CableKind, DiskFormat};
 use crate::plan::Inputs;
 use crate::private;
@@ -88,6 +89,19 @@ pub struct MachineRecord {
     pub ssh_port: u16,
 }
 
+/// A lab without its record can only be removed.
+const REMEDY: &str = "take the lab down: `failoverlab down` removes what it can still find";
+
+/// Labs whose record cannot be read, each with the reason. Empty where the folder of labs cannot be listed: [`Home::check`] tells that.
+pub fn unreadable(home: &Home) -> BTreeMap<String, String> {
+    let labs = home.instances().unwrap_or_default();
+    let reason = |lab: String| {
+        let e = LabRecord::load(&home.lab(&lab).record()).err()?;
+        Some((lab, e.to_string()))
+    };
+    labs.into_iter().filter_map(reason).collect()
+}
+
 impl LabRecord {
     /// The record at `path`; `None` where there is none.
     pub fn load(path: &Path) -> Result<Option<Self>> {
@@ -97,11 +111,13 @@ impl LabRecord {
                     Problem::new("read the lab's record")
                         .on(path.display())
                         .observed(e)
-                        .remedy("take the lab down: `failoverlab down` removes what it can still find"),
+                        .remedy(REMEDY),
                 )
             }),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e).tried("read the lab's record", path.display()),
+            Err(e) => Err(e)
+                .tried("read the lab's record", path.display())
+                .map_err(|e| e.with_remedy(REMEDY)),
         }
     }
 

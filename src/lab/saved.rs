@@ -3,10 +3,9 @@
 use super::checkpoint::Checkpoint;
 use super::record::LabRecord;
 use crate::error::{Error, Problem, Result};
-use crate::files::{Home, is_instance};
+use crate::files::Home;
 use crate::plan::Layer;
 use crate::units::Name;
-use std::path::Path;
 
 /// The record of the lab that a checkpoint is of, as it was then.
 pub fn record(checkpoint: &Checkpoint) -> Result<LabRecord> {
@@ -22,30 +21,24 @@ pub fn record(checkpoint: &Checkpoint) -> Result<LabRecord> {
     Ok(record)
 }
 
-/// Says who needs a checkpoint of `lab`: a lab or fork that was brought back from it.
+/// Says who needs a checkpoint of `lab`: a lab or fork that was brought back from it, or may have been.
 pub fn users<'a>(home: &'a Home, lab: &'a Name) -> impl Fn(&Name) -> Option<String> + 'a {
     move |name| {
-        let instances = instances(&home.labs());
-        instances.into_iter().find(|i| {
-            let record = LabRecord::load(&home.lab(i).record()).ok().flatten();
-            record.is_some_and(|r| {
-                r.desired.lab.name == *lab
-                    && [&r.restored_from, &r.restoring]
-                        .into_iter()
-                        .flatten()
-                        .any(|n| n == name)
+        let instances = match home.instances() {
+            Ok(instances) => instances,
+            Err(e) => return Some(e.to_string()),
+        };
+        instances
+            .into_iter()
+            .find(|i| match LabRecord::load(&home.lab(i).record()) {
+                Ok(None) => false,
+                Ok(Some(r)) => {
+                    r.desired.lab.name == *lab && [r.restored_from, r.restoring].iter().flatten().any(|n| n == name)
+                }
+                // It may well need it.
+                Err(_) => i.split('@').next() == Some(lab.as_str()),
             })
-        })
     }
-}
-
-fn instances(labs: &Path) -> Vec<String> {
-    fs_err::read_dir(labs)
-        .into_iter()
-        .flatten()
-        .filter_map(|e| e.ok()?.file_name().into_string().ok())
-        .filter(|n| is_instance(n))
-        .collect()
 }
 
 /// What `status` says of a lab that is between two states.

@@ -6,11 +6,13 @@ mod facts;
 
 pub use facts::{Facts, NoKvm, gather};
 
+use crate::error::Result;
 use crate::files::Home;
 use crate::hypervisor::accel::Boot;
 use crate::units::Size;
 use facts::{ACCOUNT, DRIVER_DIRS, PROGRAMS, QUEUE};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Ids that a Debian uses, `nobody` (65534) included.
@@ -94,9 +96,9 @@ impl fmt::Display for Report {
     }
 }
 
-/// Looks and judges.
-pub fn doctor(home: &Home) -> Report {
-    evaluate(&gather(home))
+/// Looks and judges. `home` is what there is of it, `damaged` the labs in it whose record cannot be read, with the reason.
+pub fn doctor(home: &Result<Home>, damaged: BTreeMap<String, String>) -> Report {
+    evaluate(&gather(home, damaged))
 }
 
 /// Judges what was found.
@@ -115,6 +117,8 @@ pub fn evaluate(facts: &Facts) -> Report {
         kvm(facts),
         memory(facts),
         disk(facts),
+        folders(facts),
+        labs(facts),
         socket_paths(facts),
         frames(facts),
         rust(facts),
@@ -329,8 +333,15 @@ fn kvm(facts: &Facts) -> Check {
 }
 
 fn memory(facts: &Facts) -> Check {
-    let observed = format!("{} MiB can be used", facts.memory >> 20);
-    let remedy = "close programs, or give the lab's nodes less memory";
+    let within = facts.memory_group.as_ref();
+    let within = within.map_or(String::new(), |group| {
+        format!(" within the control group {}", group.display())
+    });
+    let observed = format!("{} MiB can be used{within}", facts.memory >> 20);
+    let remedy = match &facts.memory_group {
+        Some(_) => "raise that group's memory limit, close programs in it, or give the lab's nodes less memory",
+        None => "close programs, or give the lab's nodes less memory",
+    };
     let lab = format!("{observed}; the lab ccr takes {} MiB", MEMORY_NEEDED.bytes() >> 20);
     match facts.memory {
         m if m < MEMORY_NEEDED.bytes() => missing("memory", lab, remedy),
@@ -351,6 +362,28 @@ fn disk(facts: &Facts) -> Check {
         f if f < DISK_GOOD.bytes() => warning(id, observed, remedy),
         _ => ok(id, observed),
     }
+}
+
+fn folders(facts: &Facts) -> Check {
+    let id = "folders";
+    match &facts.folders {
+        Ok(()) => ok(id, "those for images, labs and sockets can be used"),
+        Err((observed, remedy)) => missing(id, observed, remedy),
+    }
+}
+
+fn labs(facts: &Facts) -> Check {
+    let id = "labs";
+    if facts.damaged.is_empty() {
+        return ok(id, "every record can be read");
+    }
+    let downs: Vec<String> = facts
+        .damaged
+        .keys()
+        .map(|lab| format!("failoverlab down {lab}"))
+        .collect();
+    let reasons: Vec<&str> = facts.damaged.values().map(String::as_str).collect();
+    warning(id, reasons.join("; "), downs.join("; "))
 }
 
 fn socket_paths(facts: &Facts) -> Check {

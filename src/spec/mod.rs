@@ -19,7 +19,7 @@ pub use ccr_contract::status::NetworkRole;
 pub use decode::decode;
 pub use lab::*;
 pub use settings::{PackSettings, Setting, SettingKind};
-pub use source::{Source, embedded, find};
+pub use source::{LAB_FILE, Source, embedded, find};
 #[cfg(test)]
 pub(crate) use tests::{entry, with_list};
 #[cfg(test)]
@@ -87,6 +87,18 @@ pub fn parse(file_name: &str, text: &str, context: &Context) -> Result<Loaded> {
 /// Those of [`Source::read`] and [`parse`].
 pub fn load(source: &Source, context: &Context) -> Result<Loaded> {
     parse(&source.file_name(), &source.lab_file()?, context)
+}
+
+/// The text of a lab file with another name for the lab; everything else stays, comments too.
+///
+/// # Errors
+/// [`Error::Invalid`] where it is no lab file.
+pub fn renamed(file_name: &str, text: &str, name: &Name) -> Result<String> {
+    let invalid = |findings| Error::Invalid(Box::new(Invalid::new(file_name, text, findings)));
+    let file: raw::LabFile = decode(text).map_err(invalid)?;
+    let mut renamed = text.to_owned();
+    renamed.replace_range(file.name.span, &format!("\"{name}\""));
+    Ok(renamed)
 }
 
 /// The JSON schema of the lab file, made from the types; checked in as `labs/lab.schema.json`.

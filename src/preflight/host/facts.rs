@@ -1,16 +1,19 @@
 //! What is on the host, unjudged. What cannot be read counts as absent.
 
 use crate::capacity;
-use crate::files::Home;
+use crate::error::Error;
+use crate::files::{Home, user_name};
 use crate::hypervisor::accel::{self, Boot};
 use crate::image::Recipe;
-use crate::image::run::{find_program, search_path};
-use crate::units::{Name, Size};
+use crate::image::run::{Run, find_program};
+use crate::units::Name;
+use crate::wait::Deadline;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// Programs that are looked for, each with the Debian package that has it.
 pub(super) const PROGRAMS: [(&str, &str); 8] = [
@@ -89,6 +92,9 @@ pub struct Facts {
     pub rustc: Option<String>,
     /// Memory that programs can still get, in bytes.
     pub memory: u64,
+    /// The control group that leaves no more than that; absent where it is the host.
+    #[serde(default)]
+    pub memory_group: Option<PathBuf>,
     /// Free space of the folder for images and of the one for labs, in bytes.
     pub disks: Vec<(PathBuf, u64)>,
     /// Whether /dev/kvm opens; why not.
@@ -97,13 +103,28 @@ pub struct Facts {
     pub kvm_boot: Option<Boot>,
     /// Why the longest names of labs and nodes would not fit into a socket's path.
     pub socket_paths: Result<(), String>,
+    /// What is wrong with the folders for images, labs and sockets: what was seen, and the remedy.
+    pub folders: Result<(), (String, String)>,
+    /// Labs whose record cannot be read, each with the reason.
+    pub damaged: BTreeMap<String, String>,
 }
 
 /// The kernel setting: how many datagrams may wait in a unix socket.
 pub(super) const QUEUE: &str = "net.unix.max_dgram_qlen";
 
-/// Looks at this host.
-pub fn gather(home: &Home) -> Facts {
+/// Longest that a program may take to say what it is.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Looks at this host. Each program has five seconds to answer in: one that hangs is told like one that fails.
+/// `damaged` are labs whose record cannot be read.
+pub fn gather(home: &crate::error::Result<Home>, damaged: BTreeMap<String, String>) -> Facts {
+    let memory = capacity::memory();
+    let folders = home
+        .as_ref()
+        .map_err(told)
+        .and_then(|h| h.check().map_err(|e| told(&e)));
+    // What lies in folders that are not to be used is not looked at.
+    let home = home.as_ref().ok().filter(|_| folders.is_ok());
     let os = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let uid = rustix::process::geteuid().as_raw();
     let user = user_name(uid);
@@ -142,9 +163,11 @@ pub fn gather(home: &Home) -> Facts {
         namespaces: try_namespaces(uid == 0),
         keyring: (keyring.clone(), keyring.exists()),
         rustc: first_line("rustc", &["--version"]).ok(),
-        memory: capacity::memory().map_or(0, Size::bytes),
-        disks: [&home.cache, &home.state]
+        memory: memory.as_ref().map_or(0, |m| m.free.bytes()),
+        memory_group: memory.and_then(|m| m.group),
+        disks: home
             .into_iter()
+            .flat_map(|h| [&h.cache, &h.state])
             .filter_map(|p| Some((p.clone(), capacity::disk(p).ok()?.bytes())))
             .collect(),
         kvm: std::fs::File::options()
@@ -157,32 +180,32 @@ pub fn gather(home: &Home) -> Facts {
                 ErrorKind::PermissionDenied => NoKvm::Denied(e.to_string()),
                 _ => NoKvm::Failed(e.to_string()),
             }),
-        kvm_boot: accel::remembered(&home.accel()).and_then(|r| r.kvm),
-        socket_paths: {
-            let longest = "n".repeat(Name::MAX);
-            home.lab(&longest)
-                .check_socket_paths([longest.as_str()])
-                .map_err(|e| e.to_string())
-        },
+        kvm_boot: home.and_then(|h| accel::remembered(&h.accel())).and_then(|r| r.kvm),
+        socket_paths: home.map_or(Ok(()), socket_paths),
+        damaged,
+        folders,
         user,
     }
+}
+
+/// What was seen, and the remedy.
+fn told(e: &Error) -> (String, String) {
+    let remedy = e.problem().and_then(|p| p.remedy.clone());
+    (
+        e.to_string(),
+        remedy.unwrap_or_else(|| "set FAILOVERLAB_HOME to a folder of your own".into()),
+    )
+}
+
+fn socket_paths(home: &Home) -> Result<(), String> {
+    let longest = "n".repeat(Name::MAX);
+    let fits = home.lab(&longest).check_socket_paths([longest.as_str()]);
+    fits.map_err(|e| e.to_string())
 }
 
 pub(super) fn os_field(text: &str, key: &str) -> Option<String> {
     let value = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('='))?;
     Some(value.trim_matches(['"', '\'']).to_owned())
-}
-
-fn user_name(uid: u32) -> String {
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let by_id = |line: &str| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-    };
-    // Users of a directory service are not in the file.
-    let name = passwd.lines().find_map(by_id).or_else(|| std::env::var("USER").ok());
-    name.unwrap_or_else(|| uid.to_string())
 }
 
 /// How many ids a file in the form of subuid(5) gives a user, by name or number.
@@ -207,24 +230,45 @@ fn program_version(program: &str) -> Option<String> {
     Some(first_line(program, &[option]).unwrap_or_else(|_| path.display().to_string()))
 }
 
-/// First line of what a program prints; its complaint where it fails.
+/// First line of what a program prints; its complaint where it fails or does not answer.
 fn first_line(program: &str, args: &[&str]) -> Result<String, String> {
-    let path = find_program(program).ok_or_else(|| format!("there is no {program}"))?;
-    let run = Command::new(path)
-        .args(args)
-        .env("LC_ALL", "C")
-        .env("PATH", search_path())
-        .stdin(Stdio::null())
-        .output();
-    let out = run.map_err(|e| format!("{program}: {e}"))?;
-    let text = String::from_utf8_lossy(if out.stdout.is_empty() {
-        &out.stderr
-    } else {
-        &out.stdout
-    })
-    .into_owned();
-    let line = text.lines().next().unwrap_or_default().trim().to_owned();
-    if out.status.success() { Ok(line) } else { Err(line) }
+    ask(program, args, ANSWER)
+}
+
+fn ask(program: &str, args: &[&str], within: Duration) -> Result<String, String> {
+    let run = Run {
+        what: "ask it",
+        on: program,
+        program,
+        package: program,
+        deadline: Deadline::after(within),
+        cancel: &AtomicBool::new(false),
+    };
+    let mut complaint = None;
+    let mut first = |line: &str| {
+        complaint.get_or_insert_with(|| line.trim().to_owned());
+    };
+    let out = run.command(Path::new(program)).and_then(|mut command| {
+        command.args(args);
+        run.output(command, &mut first)
+    });
+    match out {
+        Ok(bytes) => {
+            let text = String::from_utf8_lossy(&bytes);
+            // mke2fs says what it is on stderr.
+            Ok(text
+                .lines()
+                .next()
+                .map(|l| l.trim().to_owned())
+                .or(complaint)
+                .unwrap_or_default())
+        }
+        Err(e) => Err(complaint.unwrap_or_else(|| {
+            e.problem()
+                .and_then(|p| p.observed.clone())
+                .unwrap_or_else(|| e.to_string())
+        })),
+    }
 }
 
 /// Makes name spaces exactly as a build does, around a program that does nothing.
@@ -232,4 +276,19 @@ fn try_namespaces(root: bool) -> Result<(), String> {
     let ids: &[&str] = if root { &[] } else { &["--map-auto", "--map-root-user"] };
     let rest = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "true"];
     first_line("unshare", &[ids, &rest].concat()).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_never_answers_is_told_like_one_that_fails() {
+        let hangs = ask("sleep", &["1000"], Duration::from_millis(100)).unwrap_err();
+        assert!(hangs.contains("time ran out"), "{hangs}");
+        let fails = ask("ls", &["--no-such-option"], ANSWER).unwrap_err();
+        assert!(fails.contains("no-such-option"), "{fails}");
+        assert!(ask("no-such-program", &[], ANSWER).is_err());
+        assert!(first_line("mke2fs", &["-V"]).unwrap().starts_with("mke2fs"));
+    }
 }

@@ -36,6 +36,9 @@ fn good() -> Facts {
             cpu_ms: 650,
         }),
         socket_paths: Ok(()),
+        memory_group: None,
+        folders: Ok(()),
+        damaged: BTreeMap::new(),
     }
 }
 
@@ -75,77 +78,89 @@ fn a_fresh_ubuntu_24_04_hears_of_each_obstacle() {
     assert!(!evaluate(&facts).ready);
 }
 
+type Spoil = fn(&mut Facts);
+
+/// What is spoilt, how its check comes out, and a part of the remedy.
+const LACKS: [(&str, State, &str, Spoil); 24] = [
+    ("processor", State::Missing, "x86-64", |f| f.machine = "aarch64".into()),
+    ("qemu", State::Missing, "install qemu-system-x86", |f| {
+        drop(f.programs.remove("qemu-system-x86_64"))
+    }),
+    ("qemu-img", State::Missing, "install qemu-utils", |f| {
+        drop(f.programs.remove("qemu-img"))
+    }),
+    (
+        "libvirt-driver",
+        State::Missing,
+        "libvirt-daemon libvirt-daemon-driver-qemu",
+        |f| f.driver = None,
+    ),
+    ("libvirt-driver", State::Missing, "install libvirt-daemon", |f| {
+        f.iohelper = None
+    }),
+    ("mmdebstrap", State::Missing, "install mmdebstrap", |f| {
+        drop(f.programs.remove("mmdebstrap"))
+    }),
+    ("image-tools", State::Missing, "install e2fsprogs", |f| {
+        drop(f.programs.remove("mke2fs"))
+    }),
+    ("id-ranges", State::Missing, "install uidmap", |f| {
+        drop(f.programs.remove("newgidmap"))
+    }),
+    ("id-ranges", State::Missing, "sudo usermod --add-subuids", |f| {
+        f.subgids = 1000
+    }),
+    ("user-namespaces", State::Missing, "unprivileged_userns_clone=1", |f| {
+        f.namespaces = Err("unshare failed: Operation not permitted".into());
+        f.sysctls.insert("kernel.unprivileged_userns_clone".into(), "0".into());
+    }),
+    ("user-namespaces", State::Missing, "max_user_namespaces=65536", |f| {
+        f.namespaces = Err("unshare failed: No space left on device".into());
+        f.sysctls.insert("user.max_user_namespaces".into(), "0".into());
+    }),
+    ("user-namespaces", State::Missing, "container", |f| {
+        f.namespaces = Err("mount failed".into())
+    }),
+    ("debian-keyring", State::Missing, "debian-archive-keyring", |f| {
+        f.keyring.1 = false
+    }),
+    ("kvm", State::Warning, "firmware", |f| f.kvm = Err(NoKvm::Missing)),
+    ("kvm", State::Warning, "tries again", |f| {
+        f.kvm_boot = Some(Boot::Failed {
+            observed: "it hung".into(),
+        })
+    }),
+    ("memory", State::Warning, "close programs", |f| f.memory = 2 << 30),
+    ("memory", State::Missing, "close programs", |f| f.memory = 1 << 30),
+    ("memory", State::Missing, "raise that group's memory limit", |f| {
+        (f.memory, f.memory_group) = (300 << 20, Some("/sys/fs/cgroup/a".into()))
+    }),
+    ("folders", State::Missing, "run failoverlab as ann", |f| {
+        f.folders = Err(("it belongs to ann".into(), "run failoverlab as ann".into()))
+    }),
+    ("labs", State::Warning, "failoverlab down ccr", |f| {
+        f.damaged.insert("ccr".into(), "could not read the lab's record".into());
+    }),
+    ("disk", State::Missing, "FAILOVERLAB_HOME", |f| {
+        f.disks.push(("/s".into(), 1 << 30))
+    }),
+    (
+        "frame-queue",
+        State::Warning,
+        "sysctl -w net.unix.max_dgram_qlen=512",
+        |f| {
+            f.sysctls.insert(QUEUE.into(), "10".into());
+        },
+    ),
+    ("frame-queue", State::Warning, "before machines start", |f| {
+        f.sysctls.remove(QUEUE);
+    }),
+    ("rust", State::Warning, "rustup", |f| f.rustc = None),
+];
+
 #[test]
 fn each_lack_is_found_alone() {
-    type Spoil = fn(&mut Facts);
-    let cases: [(&str, State, &str, Spoil); 21] = [
-        ("processor", State::Missing, "x86-64", |f| f.machine = "aarch64".into()),
-        ("qemu", State::Missing, "install qemu-system-x86", |f| {
-            drop(f.programs.remove("qemu-system-x86_64"))
-        }),
-        ("qemu-img", State::Missing, "install qemu-utils", |f| {
-            drop(f.programs.remove("qemu-img"))
-        }),
-        (
-            "libvirt-driver",
-            State::Missing,
-            "libvirt-daemon libvirt-daemon-driver-qemu",
-            |f| f.driver = None,
-        ),
-        ("libvirt-driver", State::Missing, "install libvirt-daemon", |f| {
-            f.iohelper = None
-        }),
-        ("mmdebstrap", State::Missing, "install mmdebstrap", |f| {
-            drop(f.programs.remove("mmdebstrap"))
-        }),
-        ("image-tools", State::Missing, "install e2fsprogs", |f| {
-            drop(f.programs.remove("mke2fs"))
-        }),
-        ("id-ranges", State::Missing, "install uidmap", |f| {
-            drop(f.programs.remove("newgidmap"))
-        }),
-        ("id-ranges", State::Missing, "sudo usermod --add-subuids", |f| {
-            f.subgids = 1000
-        }),
-        ("user-namespaces", State::Missing, "unprivileged_userns_clone=1", |f| {
-            f.namespaces = Err("unshare failed: Operation not permitted".into());
-            f.sysctls.insert("kernel.unprivileged_userns_clone".into(), "0".into());
-        }),
-        ("user-namespaces", State::Missing, "max_user_namespaces=65536", |f| {
-            f.namespaces = Err("unshare failed: No space left on device".into());
-            f.sysctls.insert("user.max_user_namespaces".into(), "0".into());
-        }),
-        ("user-namespaces", State::Missing, "container", |f| {
-            f.namespaces = Err("mount failed".into())
-        }),
-        ("debian-keyring", State::Missing, "debian-archive-keyring", |f| {
-            f.keyring.1 = false
-        }),
-        ("kvm", State::Warning, "firmware", |f| f.kvm = Err(NoKvm::Missing)),
-        ("kvm", State::Warning, "tries again", |f| {
-            f.kvm_boot = Some(Boot::Failed {
-                observed: "it hung".into(),
-            })
-        }),
-        ("memory", State::Warning, "close programs", |f| f.memory = 2 << 30),
-        ("memory", State::Missing, "close programs", |f| f.memory = 1 << 30),
-        ("disk", State::Missing, "FAILOVERLAB_HOME", |f| {
-            f.disks.push(("/s".into(), 1 << 30))
-        }),
-        (
-            "frame-queue",
-            State::Warning,
-            "sysctl -w net.unix.max_dgram_qlen=512",
-            |f| {
-                f.sysctls.insert(QUEUE.into(), "10".into());
-            },
-        ),
-        ("frame-queue", State::Warning, "before machines start", |f| {
-            f.sysctls.remove(QUEUE);
-        }),
-        ("rust", State::Warning, "rustup", |f| f.rustc = None),
-    ];
-    for (id, state, remedy, spoil) in cases {
+    for (id, state, remedy, spoil) in LACKS {
         let mut facts = good();
         spoil(&mut facts);
         let report = evaluate(&facts);
@@ -223,8 +238,27 @@ fn the_hosts_files_are_read_whatever_is_in_them() {
 #[test]
 fn this_host_is_judged_without_a_lab() {
     let dir = tempfile::tempdir().unwrap();
-    let report = doctor(&Home::under(dir.path()));
-    assert_eq!(report.checks.len(), 16);
+    let report = doctor(&Ok(Home::under(dir.path())), BTreeMap::new());
+    assert_eq!(report.checks.len(), 18);
     let json = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_is_a_check_that_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::under(dir.path());
+    std::fs::write(&home.state, "").unwrap();
+    let report = doctor(&Ok(home), BTreeMap::new());
+    let check = report.checks.iter().find(|c| c.id == "folders").unwrap();
+    assert!(!report.ready && check.observed.contains("it is no folder"), "{report}");
+    let none = Err(crate::error::Error::Host(
+        crate::error::Problem::new("find the home folder").remedy("set HOME"),
+    ));
+    let report = doctor(&none, BTreeMap::new());
+    let check = report.checks.iter().find(|c| c.id == "folders").unwrap();
+    assert_eq!(
+        (check.state, check.remedy.as_deref()),
+        (State::Missing, Some("set HOME"))
+    );
 }

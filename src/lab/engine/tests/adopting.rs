@@ -106,3 +106,47 @@ fn a_hypervisor_that_does_not_answer_is_an_error_and_no_empty_lab() {
     assert_eq!(w.domains(), before);
     w.assert_up(&engine);
 }
+
+#[test]
+fn what_cannot_be_read_can_be_taken_down_and_is_not_overwritten() {
+    type Spoil = fn(&std::path::Path);
+    let cases: [(&str, bool, Spoil); 4] = [
+        ("record", false, |p| std::fs::write(p, "").unwrap()),
+        ("record", false, |p| {
+            std::fs::write(p, "{\"schema\": 1, \"inst").unwrap()
+        }),
+        ("record", false, |p| {
+            std::fs::remove_file(p).unwrap();
+            std::fs::create_dir(p).unwrap();
+        }),
+        ("faults in force", true, |p| std::fs::write(p, "null").unwrap()),
+    ];
+    for (what, faults, spoil) in cases {
+        let w = World::bare();
+        let engine = w.up();
+        w.inject(&engine, "cut", "a").unwrap();
+        w.die(engine);
+        let files = w.files();
+        let path = if faults { files.active_faults() } else { files.record() };
+        spoil(&path);
+        let spoilt = std::fs::read(&path).ok();
+
+        let engine = w.open().unwrap();
+        assert!(engine.keeps_anything(), "a supervisor stays for it");
+        let up = Verb::Up(Box::new(w.up_args()));
+        for verb in [up, Verb::Status(None), Verb::Heal { id: None }, Verb::Counters] {
+            let e = perform(&engine, verb).unwrap_err();
+            let remedy = e.problem().unwrap().remedy.clone().unwrap();
+            assert!(
+                e.to_string().contains(what) && remedy.contains("failoverlab down"),
+                "{e}"
+            );
+        }
+        assert_eq!(w.domains().len(), 3, "nothing was touched");
+        assert_eq!(std::fs::read(&path).ok(), spoilt);
+
+        perform(&engine, Verb::Down).unwrap();
+        assert!(w.domains().is_empty() && !engine.keeps_anything());
+        assert!(w.record().is_none() && !files.record().exists() && !files.active_faults().exists());
+    }
+}
