@@ -105,7 +105,8 @@ fn a_members_configuration_says_what_the_lab_file_says() {
         (s.circular, s.dial, s.dumpster_bytes, s.generation_bytes),
         (true, Dial::BestAvailability, 18_000_000, 1 << 20)
     );
-    assert_eq!((s.dumpster_age_ms, s.groups), (604_800_000, vec!["First".to_owned()]));
+    assert_eq!((s.dumpster_age_ms, s.queue_age_ms), (604_800_000, 172_800_000));
+    assert_eq!(s.groups, ["First"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::error::{Error, Problem, Result};
 use crate::hypervisor::DomainState;
 use crate::spec::{Lab, NodeRole};
 use crate::verify::{Observation, unhealthy};
-use ccr_contract::status::{Cluster, ClusterState, CopyStatus, Intent, ServiceState, Status};
+use ccr_contract::status::{Cluster, ClusterState, Copy, CopyStatus, Intent, ServiceState, Status};
 
 /// An expectation, and of whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -351,7 +351,9 @@ fn not_drained(status: &Status, active: Option<&str>, wrong: &mut Vec<String>) {
         ));
     }
     let passive = status.copies.iter().filter(|c| c.node == *node && active != Some(node));
-    for c in passive.filter(|c| c.copy_queue > 0 || c.replay_queue > 0) {
+    // A copy whose service is stopped replays nothing more before a start; what it has is there.
+    let replays = |c: &Copy| c.replay_queue > 0 && c.status != CopyStatus::Stopped;
+    for c in passive.filter(|c| c.copy_queue > 0 || replays(c)) {
         wrong.push(format!(
             "{node}: copy queue {}, replay queue {}",
             c.copy_queue, c.replay_queue

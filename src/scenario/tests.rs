@@ -580,4 +580,12 @@ fn drained_must_be_said_by_every_node() {
         s.service.as_mut().unwrap().intent = ccr_contract::status::Intent::Stopped
     });
     assert!(Expectation::DRAINED.met(&lab, &roles, &stopped).unwrap().0.is_yes());
+    // Nor does a copy replay before a start; what it lacks it lacks.
+    status(&mut stopped, "node2", |s| {
+        s.copies[0].status = ccr_contract::status::CopyStatus::Stopped;
+        s.copies[0].replay_queue = 10;
+    });
+    assert!(Expectation::DRAINED.met(&lab, &roles, &stopped).unwrap().0.is_yes());
+    status(&mut stopped, "node2", |s| s.copies[0].copy_queue = 1);
+    assert_eq!(Expectation::DRAINED.met(&lab, &roles, &stopped).unwrap().0, Truth::No);
 }

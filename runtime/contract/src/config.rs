@@ -117,6 +117,8 @@ pub struct Settings {
     pub dumpster_bytes: u64,
     /// Longest stay in the dumpster, in milliseconds of service time (original: 7 days).
     pub dumpster_age_ms: u64,
+    /// How long a message is tried before its sender is told that it expired, in milliseconds of service time (original: 2 days).
+    pub queue_age_ms: u64,
     /// Bytes of a generation. The product's is exactly 1 MiB; the simulator uses less.
     pub generation_bytes: u64,
     /// Names of the storage groups.
@@ -201,6 +203,7 @@ impl Default for Settings {
             dial: Dial::BestAvailability,
             dumpster_bytes: 18 * 1000 * 1000,
             dumpster_age_ms: 7 * 24 * 3600 * 1000,
+            queue_age_ms: 2 * 24 * 3600 * 1000,
             generation_bytes: 1 << 20,
             groups: vec!["First".into()],
             witness_beat_ms: 400,

@@ -1,6 +1,7 @@
-//! `sim --seeds N [--from SEED] [--threads N] [--failures N] [--trace SEED] [--plant N] [--sabotage] [--digests]`: runs the simulator and prints what
-//! happened how often, or a digest of each history; a failing seed is shrunk and its timeline printed. Exit code 1 when an invariant is broken, when a run did too
-//! little to prove anything, or when something never happened in 1,000 seeds or more.
+//! `sim --seeds N [--from SEED] [--threads N] [--failures N] [--trace SEED] [--plan FILE] [--plant N] [--sabotage] [--digests]`:
+//! runs the simulator and prints what happened how often, or a digest of each history; a failing seed is shrunk and its timeline
+//! printed. `--trace` and `--plan` print the timeline of one seed, or of one plan that is kept in a file. Exit code 1 when an invariant
+//! is broken, when a run did too little to prove anything, or when something never happened in 1,000 seeds or more.
 
 use ccr_core::planted::{self, Bug};
 use ccr_core::sim::draw::WAITING;
@@ -21,6 +22,8 @@ struct Args {
     threads: u64,
     failures: usize,
     trace: Option<u64>,
+    /// A plan that is kept in a file, to be run once.
+    plan: Option<String>,
     planted: Option<Bug>,
     sabotage: bool,
     digests: bool,
@@ -33,6 +36,7 @@ fn args() -> Option<Args> {
         threads: 2,
         failures: 1,
         trace: None,
+        plan: None,
         planted: None,
         sabotage: false,
         digests: false,
@@ -47,7 +51,12 @@ fn args() -> Option<Args> {
             found.digests = true;
             continue;
         }
-        let value = words.next()?.parse::<u64>().ok()?;
+        let value = words.next()?;
+        if word == "--plan" {
+            found.plan = Some(value);
+            continue;
+        }
+        let value = value.parse::<u64>().ok()?;
         match word.as_str() {
             "--seeds" => found.seeds = value,
             "--from" => found.from = value,
@@ -74,15 +83,22 @@ struct Batch {
 fn main() -> ExitCode {
     let Some(args) = args() else {
         eprintln!(
-            "usage: sim [--seeds N] [--from SEED] [--threads N] [--failures N] [--trace SEED] [--digests]\n       with the feature planted-bugs: [--plant N] [--sabotage]"
+            "usage: sim [--seeds N] [--from SEED] [--threads N] [--failures N] [--trace SEED] [--plan FILE] [--digests]\n       with the feature planted-bugs: [--plant N] [--sabotage]"
         );
         return ExitCode::from(2);
     };
     if let Some(seed) = args.trace {
-        let outcome = sim::trace(seed, args.planted);
-        outcome.trace.iter().for_each(|line| println!("{line}"));
-        println!("{:?}", outcome.broken);
-        return ExitCode::from(u8::from(outcome.broken.is_some()));
+        return timeline(&sim::trace(seed, args.planted));
+    }
+    if let Some(file) = &args.plan {
+        let kept = std::fs::read(file).map_err(|e| e.to_string());
+        return match kept.and_then(|text| serde_json::from_slice::<sim::Kept>(&text).map_err(|e| e.to_string())) {
+            Ok(kept) => timeline(&sim::run_plan(kept.seed, kept.plan, true)),
+            Err(why) => {
+                eprintln!("the plan {file} cannot be read: {why}");
+                ExitCode::from(2)
+            }
+        };
     }
     if args.sabotage {
         return sabotage(&args);
@@ -138,6 +154,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints what happened in one run.
+fn timeline(outcome: &Outcome) -> ExitCode {
+    outcome.trace.iter().for_each(|line| println!("{line}"));
+    println!("{:?}", outcome.broken);
+    ExitCode::from(u8::from(outcome.broken.is_some()))
 }
 
 fn run(args: &Args) -> Batch {

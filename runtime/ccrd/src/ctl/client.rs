@@ -1,7 +1,7 @@
 //! `ccrctl`: asks the daemon on this machine.
 
 use super::verbs::{ClusterVerb, Cms, CopyVerb, DumpsterVerb, EventQuery, Verb, View};
-use super::{Answer, RUN, Request, SOCKET, WATCH_MOST, describe};
+use super::{Answer, RUN, Request, SOCKET, WATCH_MOST, cluster_view, describe};
 use ccr_contract::event::NodeEvent;
 use ccr_contract::status::{CopyStatus, Status};
 use ccr_core::command::Command;
@@ -90,6 +90,24 @@ fn perform(cli: &Cli) -> Result<(), Failed> {
         }
         Verb::Cluster(ClusterVerb::Status(View { json })) => {
             return view(cli, *json, &mut out, describe::cluster_of, |s| s.cluster.clone());
+        }
+        Verb::Cluster(ClusterVerb::Nodes(View { json })) => {
+            return view(cli, *json, &mut out, cluster_view::nodes_text, cluster_view::nodes);
+        }
+        Verb::Cluster(ClusterVerb::Groups(View { json })) => {
+            return view(cli, *json, &mut out, cluster_view::groups_text, cluster_view::groups);
+        }
+        Verb::Cluster(ClusterVerb::Networks(View { json })) => {
+            return view(
+                cli,
+                *json,
+                &mut out,
+                cluster_view::networks_text,
+                cluster_view::networks,
+            );
+        }
+        Verb::Cluster(ClusterVerb::Witness(View { json })) => {
+            return view(cli, *json, &mut out, cluster_view::witness_text, cluster_view::witness);
         }
         Verb::Dumpster(DumpsterVerb::Status(View { json })) => {
             return view(cli, *json, &mut out, describe::dumpster, |s| s.hub.clone());
@@ -190,11 +208,10 @@ fn view<T: serde::Serialize>(
     }
 }
 
-/// Waits until the copies that were ordered to be seeded are Healthy. What an asked member knows of the other one's copy may be older
-/// than the order for a moment: a state counts once the copy was seen at work, or for the time within which a change is told.
+/// Waits until the copies that were ordered to be seeded are Healthy. The order was answered when what this node knows of them was of
+/// after it: an old Healthy is not told any more.
 fn seeded(cli: &Cli, group: Option<&str>, asked: Instant) -> Result<Answer, Failed> {
     let mut lines = send(cli, &Request::Watch)?;
-    let mut at_work = false;
     loop {
         let mut line = String::new();
         match lines.read_line(&mut line) {
@@ -205,10 +222,6 @@ fn seeded(cli: &Cli, group: Option<&str>, asked: Instant) -> Result<Answer, Fail
         let status: Status = serde_json::from_str(&line).map_err(|e| Failed::Nonsense(e.to_string()))?;
         let wanted = |c: &&ccr_contract::status::Copy| group.is_none_or(|g| g == c.group);
         let copies: Vec<_> = status.copies.iter().filter(wanted).collect();
-        at_work |= copies.iter().any(|c| c.status == CopyStatus::Seeding);
-        if !at_work && asked.elapsed() < WATCH_MOST {
-            continue;
-        }
         if let Some(failed) = copies.iter().find(|c| c.status == CopyStatus::Failed) {
             let why = failed.error.as_deref().unwrap_or("its own node says why");
             return Err(Failed::Denied(format!(
@@ -310,13 +323,15 @@ fn events(cli: &Cli, query: &EventQuery, json: bool, out: &mut impl Write) -> Re
         follow: query.follow,
         from: query.from,
     };
+    // Whose events these are is asked only where it matters.
+    let teller = query.node.as_ref().map(|_| status(cli)).transpose()?.map(|s| s.node);
     tell(cli, &request, query.follow, out, |line| {
         // What is no event says what is missing.
         let Ok(event) = serde_json::from_slice::<NodeEvent>(line) else {
             return Some(line.to_vec());
         };
         let now_us = crate::clock::boot_us();
-        match (query.wants(&event, now_us), json) {
+        match (query.wants(&event, teller.as_deref(), now_us), json) {
             (false, _) => None,
             (true, true) => Some(line.to_vec()),
             (true, false) => Some(describe::event(&event, now_us, crate::clock::wall_us()).into_bytes()),

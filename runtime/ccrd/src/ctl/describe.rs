@@ -234,7 +234,7 @@ fn hub(h: &Hub) -> String {
 }
 
 /// The word that the contract writes for a value, without its quotes.
-fn word(value: &impl serde::Serialize) -> String {
+pub(super) fn word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(s)) => s,
         Ok(other) => other.to_string(),

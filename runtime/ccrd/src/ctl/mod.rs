@@ -1,6 +1,7 @@
 //! The operator's way in: JSON lines over a unix socket that only root may open. `ccrctl` is its client.
 
 pub mod client;
+mod cluster_view;
 mod describe;
 #[cfg(test)]
 mod docs_test;

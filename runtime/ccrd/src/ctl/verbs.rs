@@ -1,7 +1,7 @@
 //! The words of `ccrctl`: its own, which the pack's contract names, and the original's cmdlets by their nouns (`cms move` is
 //! Move-ClusteredMailboxServer, `copy update` is Update-StorageGroupCopy).
 
-use ccr_contract::event::{NodeEvent, Severity};
+use ccr_contract::event::{NodeEvent, Severity, Value};
 use ccr_core::command::GroupName;
 use clap::{Args, Subcommand};
 use std::time::Duration;
@@ -98,6 +98,17 @@ pub(super) enum CopyVerb {
 pub(super) enum ClusterVerb {
     /// Members, votes, networks and witness.
     Status(View),
+    /// The nodes, their state and what they own (`cluster node /status`).
+    #[command(alias = "node")]
+    Nodes(View),
+    /// The two groups, their owners and states (`cluster group /status`).
+    #[command(alias = "group")]
+    Groups(View),
+    /// The networks, what they may carry and their state (`cluster network /status`).
+    #[command(alias = "network")]
+    Networks(View),
+    /// The file share witness: configured, in force, and who could lock a file there.
+    Witness(View),
     /// What happened, a line an event, oldest first.
     Events {
         #[command(flatten)]
@@ -261,6 +272,9 @@ pub(super) struct EventQuery {
     /// Whose name begins so: `cluster.`, `copy.failed`.
     #[arg(long, value_name = "NAME")]
     pub kind: Option<String>,
+    /// That NODE tells of itself or that name it; who asks a member has that member's events.
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
     /// Not older than that: `90s`, `10m`, `2h`.
     #[arg(long, value_name = "AGO", value_parser = ago)]
     pub since: Option<Duration>,
@@ -270,8 +284,8 @@ pub(super) struct EventQuery {
 }
 
 impl EventQuery {
-    /// Whether this event is wanted at `now_us` of the node's boot-time clock.
-    pub fn wants(&self, event: &NodeEvent, now_us: u64) -> bool {
+    /// Whether this event is wanted that `teller` tells, at `now_us` of its boot-time clock.
+    pub fn wants(&self, event: &NodeEvent, teller: Option<&str>, now_us: u64) -> bool {
         let before = |ago: Duration| now_us.saturating_sub(u64::try_from(ago.as_micros()).unwrap_or(u64::MAX));
         self.severity.is_none_or(|least| event.severity >= least)
             && (self.id.is_empty() || event.id.is_some_and(|id| self.id.contains(&id)))
@@ -279,9 +293,21 @@ impl EventQuery {
                 .kind
                 .as_ref()
                 .is_none_or(|name| event.kind.starts_with(name.as_str()))
+            && self
+                .node
+                .as_deref()
+                .is_none_or(|node| teller == Some(node) || names(event, node))
             && self.since.is_none_or(|ago| event.node_t_us >= before(ago))
             && self.until.is_none_or(|ago| event.node_t_us <= before(ago))
     }
+}
+
+/// Whether a part of what an event says is the node's name.
+fn names(event: &NodeEvent, node: &str) -> bool {
+    event
+        .data
+        .values()
+        .any(|v| matches!(v, Value::Text(text) if text == node))
 }
 
 fn reason(text: &str) -> Result<String, String> {
@@ -378,6 +404,11 @@ mod tests {
             &["force-quorum"],
             &["cluster", "events", "--json", "--kind", "cluster."],
             &["cluster", "status", "--json"],
+            &["cluster", "nodes", "--json"],
+            &["cluster", "groups"],
+            &["cluster", "network"],
+            &["cluster", "witness", "--json"],
+            &["events", "--node", "node2"],
             &["cms", "status"],
             &["copy", "status", "--json"],
             &["dumpster", "status"],
@@ -447,10 +478,10 @@ mod tests {
             kind: "cluster.member-down".into(),
             id: Some(1135),
             severity: Severity::Warning,
-            data: Default::default(),
+            data: [("member".to_owned(), Value::Text("node2".into()))].into(),
         };
         let wants = |words: &[&str]| match parse(&[&["events"], words].concat()).unwrap() {
-            Verb::Events(query) => query.wants(&event, 160_000_000),
+            Verb::Events(query) => query.wants(&event, Some("node1"), 160_000_000),
             other => panic!("{other:?}"),
         };
         for yes in [
@@ -461,6 +492,8 @@ mod tests {
             &["--since", "60s"],
             &["--until", "1m"],
             &["--since", "2h"],
+            &["--node", "node1"],
+            &["--node", "node2"],
         ] {
             assert!(wants(yes), "{yes:?}");
         }
@@ -470,6 +503,7 @@ mod tests {
             &["--kind", "copy."],
             &["--since", "59s"],
             &["--until", "61 s"],
+            &["--node", "node"],
         ] {
             assert!(!wants(no), "{no:?}");
         }

@@ -137,6 +137,13 @@ impl Witness {
             ..Self::default()
         };
     }
+    /// The vote is not needed any more: what failed on the way says nothing of the share by the time of the next arbitration.
+    fn arbitration_over(&mut self) {
+        self.claimant = None;
+        self.last_loss_reported = None;
+        self.failing_since = None;
+        self.failures = 0;
+    }
     /// The next attempt may be made at once.
     pub(super) fn attempt_now(&mut self) {
         self.retry_at = 0;
@@ -237,8 +244,7 @@ impl Cluster {
                 ctx.witness(Pending::Witness(WitnessStep::Open), WitnessAction::Open, deadline);
             }
             WitnessLock::No => {
-                self.witness.claimant = None;
-                self.witness.last_loss_reported = None;
+                self.witness.arbitration_over();
             }
             WitnessLock::Held { written, writing } if writing.is_none() => {
                 let stale = self.saving.is_none() && written.as_ref() != Some(&self.saved.record.id);

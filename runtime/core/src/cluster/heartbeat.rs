@@ -291,6 +291,17 @@ impl Cluster {
         self.beat_now |= was && !leased && self.report.wants_lease;
     }
 
+    /// A round of heartbeats goes out as soon as may be; its number.
+    pub fn beat_soon(&mut self) -> u64 {
+        self.beat_now = true;
+        self.seq + 1
+    }
+    /// Whether what is known of the other member was said after it had heard this number of ours, or it is no member any more.
+    pub fn is_answered(&self, seq: u64) -> bool {
+        let echo = self.peer.view.as_ref().and_then(|v| v.echo);
+        !self.membership.has_peer() || echo.is_some_and(|e| e.incarnation == self.incarnation && e.seq >= seq)
+    }
+
     /// Sends a round of heartbeats where one is due, or where something changed.
     pub(super) fn send_heartbeats(&mut self, ctx: &mut Ctx<Pending>) {
         let now = ctx.now.boot_us;

@@ -353,7 +353,14 @@ impl Cluster {
         self.commit(ctx);
         self.watch_lease(ctx.now);
         self.check(ctx.now);
-        self.send_heartbeats(ctx);
+    }
+
+    /// Tells the other member what this node is and has, where that is due. Once all layers have looked at what changed: a
+    /// heartbeat with a new record and the report of before it would say that nothing came of the record.
+    pub fn tell_peer(&mut self, ctx: &mut Ctx<Pending>) {
+        if !matches!(self.membership, Membership::Unread | Membership::Restarting { .. }) {
+            self.send_heartbeats(ctx);
+        }
     }
 
     /// What must be so whenever the layer has looked at what changed.

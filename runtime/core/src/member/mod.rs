@@ -124,8 +124,8 @@ impl Member {
         // Two rounds, as each of the two sides decides on what the other one says: the service on the snapshot of the cluster layer,
         // and that one tells the other member, in heartbeats, what the service does. In the first round the service acts on what the
         // input changed in the cluster layer; in the second one the cluster layer has a report of that, and the service goes on from
-        // what follows (a grant that is free now, a record that may be proposed). The third look of the cluster layer sends what
-        // the second round led to.
+        // what follows (a grant that is free now, a record that may be proposed). The third look of the cluster layer has the report
+        // of what the second round led to, and only that one is told to the other member.
         for _ in 0..2 {
             self.drive_cluster();
             self.drive_service();
@@ -135,6 +135,7 @@ impl Member {
         self.drive_clients();
         self.drive_operators();
         self.drive_cluster();
+        self.cluster.tell_peer(&mut self.ctx);
         self.drive_ending();
     }
 
@@ -334,7 +335,7 @@ impl Member {
                 text,
             } => {
                 let reply = asker::handed_back(done, unchanged, text);
-                self.operators.on_answer(&mut self.ctx, id, reply);
+                self.operators.on_answer(&mut self.ctx, &mut self.cluster, id, reply);
             }
             msg => {
                 let cluster = self.cluster.snapshot(&self.ctx);

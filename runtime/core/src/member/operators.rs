@@ -27,7 +27,9 @@ const STOP_US: u64 = HANDOFF_US + 15_000_000;
 /// Operators who have no answer yet.
 #[derive(Debug, Default)]
 pub struct Operators {
-    forwarded: BTreeMap<u64, (ReqId, u64)>,
+    forwarded: BTreeMap<u64, Forwarded>,
+    /// Answers to what changed a copy on the other member, until what is known of that copy here is of after the change.
+    unseen: Vec<Unseen>,
     /// Changes of the record that operators wait for.
     agreeing: Vec<Agreeing>,
     /// Who waits until the service is stopped.
@@ -39,6 +41,23 @@ pub struct Operators {
     next: u64,
 }
 
+/// A command that was passed on.
+#[derive(Debug)]
+struct Forwarded {
+    req: ReqId,
+    until: u64,
+    /// Whether it changes what heartbeats say of the copy there.
+    of_the_copy: bool,
+}
+
+/// An answer of the other member that is held back until one of its heartbeats answers to this number of ours.
+#[derive(Debug)]
+struct Unseen {
+    req: ReqId,
+    reply: Reply,
+    seq: u64,
+}
+
 /// An operator who waits until a majority has agreed to a change.
 #[derive(Debug)]
 struct Agreeing {
@@ -47,6 +66,8 @@ struct Agreeing {
     text: String,
     until: u64,
     until_then: Then,
+    /// What is told when it is agreed to.
+    event: Option<EventKind>,
 }
 
 /// When a change that was agreed to is done.
@@ -158,14 +179,28 @@ impl Operators {
     ) {
         self.next += 1;
         let id = self.next;
-        self.forwarded.insert(id, (req, ctx.now.boot_us + FORWARD_US));
+        let forwarded = Forwarded {
+            req,
+            until: ctx.now.boot_us + FORWARD_US,
+            of_the_copy: matches!(
+                command,
+                Command::Suspend { .. } | Command::Resume { .. } | Command::Reseed { .. }
+            ),
+        };
+        self.forwarded.insert(id, forwarded);
         streams.send(ctx, peer, &Msg::Forward { id, command });
     }
 
-    /// The other member answers.
-    pub fn on_answer(&mut self, ctx: &mut Ctx<Pending>, id: u64, reply: Reply) {
-        if let Some((req, _)) = self.forwarded.remove(&id) {
-            ctx.reply(req, reply);
+    /// The other member answers. Whoever asks for the copy's status next is not to be told what was so before.
+    pub fn on_answer(&mut self, ctx: &mut Ctx<Pending>, cluster: &mut Cluster, id: u64, reply: Reply) {
+        match self.forwarded.remove(&id) {
+            Some(f) if f.of_the_copy && matches!(reply, Reply::Done(_)) => self.unseen.push(Unseen {
+                req: f.req,
+                reply,
+                seq: cluster.beat_soon(),
+            }),
+            Some(f) => ctx.reply(f.req, reply),
+            None => {}
         }
     }
 
@@ -178,32 +213,30 @@ impl Operators {
         asker: Asker,
         command: Command,
     ) {
+        let epoch = cluster.record().id.epoch;
+        let mut event = None;
         let change = match command {
             Command::Stop { comment } => {
                 let Some(change) = set_intent(&cluster.snapshot(ctx), Intent::Stopped, &comment) else {
                     return asker.answer(ctx, Reply::Unchanged("the service is Stopped already".into()));
                 };
-                let epoch = cluster.record().id.epoch;
-                ctx.event(EventKind::StopOrdered { comment, epoch });
-                return self.agree(ctx, cluster, asker, change, Then::Offline);
+                let event = Some(EventKind::StopOrdered { comment, epoch });
+                return self.agree(ctx, cluster, asker, change, (Then::Offline, event));
             }
             Command::Start => {
                 let Some(change) = set_intent(&cluster.snapshot(ctx), Intent::Started, "") else {
                     return asker.answer(ctx, Reply::Unchanged("the service is Started already".into()));
                 };
-                return self.agree(ctx, cluster, asker, change, Then::Online);
+                return self.agree(ctx, cluster, asker, change, (Then::Online, None));
             }
             Command::Move { to, comment, .. } => {
                 let change = move_stopped(ctx, cluster, groups, &to, &comment);
-                if change.is_ok() {
-                    let epoch = cluster.record().id.epoch;
-                    ctx.event(EventKind::MoveBegun {
-                        to,
-                        comment,
-                        verified: None,
-                        epoch,
-                    });
-                }
+                event = Some(EventKind::MoveBegun {
+                    to,
+                    comment,
+                    verified: None,
+                    epoch,
+                });
                 change
             }
             Command::ValidateMove { to, .. } => {
@@ -230,20 +263,20 @@ impl Operators {
             other => unreachable!("{other:?} changes no record"),
         };
         match change {
-            Ok(change) => self.agree(ctx, cluster, asker, change, Then::Done),
+            Ok(change) => self.agree(ctx, cluster, asker, change, (Then::Done, event)),
             Err(why) => asker.deny(ctx, why),
         }
     }
 
     /// Changes the record; the operator is answered when a majority has the change, or when it is clear that it has not. Whoever
-    /// stops or starts the service is answered when it is offline, or online.
+    /// stops or starts the service is answered when it is offline, or online. The event is told when a majority has the change.
     fn agree(
         &mut self,
         ctx: &mut Ctx<Pending>,
         cluster: &mut Cluster,
         asker: Asker,
         (next, text): (Record, String),
-        until_then: Then,
+        (until_then, event): (Then, Option<EventKind>),
     ) {
         let (id, until) = (next.id.clone(), ctx.now.boot_us + AGREE_US);
         match cluster.propose(ctx, next) {
@@ -253,6 +286,7 @@ impl Operators {
                 text,
                 until,
                 until_then,
+                event,
             }),
             Err(ProposeError::Busy) => asker.deny(ctx, "another change is under way: try again"),
             Err(ProposeError::NotLeader) => asker.deny(ctx, "this node leads no cluster with a majority"),
@@ -280,18 +314,28 @@ impl Operators {
             asker.answer(ctx, outcome.map_or_else(Reply::Denied, Reply::Done));
         }
         let forwarded = self.forwarded.iter();
-        let late = forwarded.filter(|(_, (_, until))| ctx.due(*until)).map(|(id, _)| *id);
+        let late = forwarded.filter(|(_, f)| ctx.due(f.until)).map(|(id, _)| *id);
         for id in late.collect::<Vec<_>>() {
             let why = format!("no answer from {}", cluster.peer_name());
-            self.on_answer(ctx, id, Reply::Denied(why));
+            self.on_answer(ctx, cluster, id, Reply::Denied(why));
         }
+        self.unseen.retain(|u| {
+            let known = cluster.is_answered(u.seq);
+            if known {
+                ctx.reply(u.req, u.reply.clone());
+            }
+            !known
+        });
     }
 
     fn drive_agreeing(&mut self, ctx: &mut Ctx<Pending>, cluster: &Cluster) {
         let (stopping, starting) = (&mut self.stopping, &mut self.starting);
-        self.agreeing.retain(|w| {
+        self.agreeing.retain_mut(|w| {
             let (now, id) = (&cluster.record().id, &w.id);
             let agreed = cluster.has_agreed(id);
+            if agreed && let Some(event) = w.event.take() {
+                ctx.event(event);
+            }
             let waiting = match w.until_then {
                 Then::Done => None,
                 Then::Offline => Some(&mut *stopping),
@@ -313,8 +357,11 @@ impl Operators {
             } else {
                 return true;
             };
-            w.asker.clone().answer(ctx, reply);
-            false
+            let late = matches!(reply, Reply::Denied(_)) && w.until != u64::MAX && ctx.due(w.until);
+            std::mem::replace(&mut w.asker, Asker::Nobody).answer(ctx, reply);
+            // Nobody waits any more, and what is agreed to later is told all the same.
+            w.until = u64::MAX;
+            late && w.event.is_some()
         });
     }
 }
@@ -463,106 +510,5 @@ fn stop_outcome(ctx: &mut Ctx<Pending>, cluster: &Snapshot<'_>, here: Here, sinc
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::member::fixture::{Facts, PEER};
-
-    fn way(command: &Command, passed_on: bool, change: impl FnOnce(&mut Facts)) -> Route {
-        let mut facts = Facts::new();
-        change(&mut facts);
-        route(command, passed_on, &facts.snapshot(), || "no witness".into())
-    }
-    fn group() -> Option<String> {
-        None
-    }
-
-    #[test]
-    fn each_command_goes_to_who_is_in_charge_of_it() {
-        let (start, mount) = (Command::Start, Command::Mount { group: group() });
-        let resume = Command::Resume { group: group() };
-        let peer_leads = |f: &mut Facts| f.record.quorum_owner = PEER.into();
-        let peer_serves = |f: &mut Facts| f.record.owner = PEER.into();
-        assert_eq!(way(&start, false, |_| {}), Route::Here);
-        assert_eq!(way(&start, false, peer_leads), Route::Peer);
-        assert_eq!(way(&start, false, peer_serves), Route::Here);
-        assert_eq!(way(&mount, false, |_| {}), Route::Here);
-        assert_eq!(way(&mount, false, peer_serves), Route::Peer);
-        assert_eq!(way(&resume, false, |_| {}), Route::Peer, "the copy is there");
-        assert_eq!(way(&resume, false, peer_serves), Route::Here);
-        assert_eq!(way(&Command::Status, false, |f| f.up = false), Route::Here);
-    }
-
-    #[test]
-    fn nothing_is_passed_on_twice_or_to_nobody_and_a_cluster_without_a_majority_says_why() {
-        let denied = |command: &Command, passed_on, change: fn(&mut Facts)| match way(command, passed_on, change) {
-            Route::Nowhere(why) => why,
-            other => panic!("{command:?}: {other:?}"),
-        };
-        let resume = Command::Resume { group: group() };
-        let twice = denied(&resume, true, |_| {});
-        assert!(twice.starts_with("neither member"), "{twice}");
-        let nobody = denied(&resume, false, |f| f.peer_up = false);
-        assert!(nobody.starts_with("node2 is in charge"), "{nobody}");
-        let apart = denied(&Command::Start, false, |f| f.up = false);
-        assert_eq!(apart, "node1 is in no cluster with a majority: no witness");
-        // A mark of what is backed up needs no cluster.
-        let mark = Command::BackupMark { group: group() };
-        assert_eq!(way(&mark, false, |f| f.up = false), Route::Here);
-    }
-
-    #[test]
-    fn a_start_is_told_when_it_is_online() {
-        let mut ctx = crate::member::fixture::ctx(1_000);
-        let mut facts = Facts::new();
-        let mut outcome = |facts: &Facts, state, ms| {
-            crate::member::fixture::at(&mut ctx, ms);
-            let here = Here {
-                state,
-                offline: false,
-                given_all: false,
-            };
-            start_outcome(&mut ctx, &facts.snapshot(), here, 1_000_000)
-        };
-        assert_eq!(outcome(&facts, ServiceState::OnlinePending, 1_000), None);
-        let online = Some(": Online on node1".to_owned());
-        assert_eq!(outcome(&facts, ServiceState::Online, 1_000), online);
-        let partly = outcome(&facts, ServiceState::PartiallyOnline, 1_000).unwrap_or_default();
-        assert!(partly.starts_with(": PartiallyOnline on node1"), "{partly}");
-        facts.record.owner = PEER.into();
-        // What this node says is not of the service there.
-        assert_eq!(outcome(&facts, ServiceState::Online, 1_000), None);
-        facts.record.intent = Intent::Stopped;
-        let stopped = outcome(&facts, ServiceState::Offline, 1_000);
-        assert_eq!(stopped, Some("; it was stopped again meanwhile".into()));
-        facts.record.intent = Intent::Started;
-        let late = outcome(&facts, ServiceState::Offline, 90_000);
-        assert_eq!(late, Some("; it is not online yet".into()));
-    }
-
-    #[test]
-    fn a_stop_is_told_when_it_is_offline_and_everything_is_known() {
-        let mut ctx = crate::member::fixture::ctx(1_000);
-        let mut facts = Facts::new();
-        let (up, down) = ((false, false), (true, true));
-        let mut outcome = |facts: &Facts, (offline, given_all)| {
-            let here = Here {
-                state: ServiceState::Offline,
-                offline,
-                given_all,
-            };
-            stop_outcome(&mut ctx, &facts.snapshot(), here, 1_000_000)
-        };
-        assert_eq!(outcome(&facts, up), Some("; it was started again meanwhile".into()));
-        facts.record.intent = Intent::Stopped;
-        assert_eq!(outcome(&facts, up), None);
-        assert_eq!(outcome(&facts, down), Some(String::new()));
-        facts.record = facts.record.clone().stopped();
-        assert_eq!(
-            outcome(&facts, down),
-            None,
-            "the record does not say yet that both have it"
-        );
-        let alone = outcome(&facts, (true, false)).unwrap_or_default();
-        assert!(alone.starts_with("; only node1 has all"), "{alone}");
-    }
-}
+#[path = "operators_tests.rs"]
+mod tests;

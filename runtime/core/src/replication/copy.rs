@@ -169,6 +169,7 @@ impl Copy {
             .received_at
             .is_none_or(|at| ctx_now.saturating_sub(at) > 2 * probe_us);
         match &self.stage {
+            _ if self.ordered.is_some() => CopyStatus::Seeding,
             Stage::Seeding(_) | Stage::Switching | Stage::Recovering { seeded: true } => CopyStatus::Seeding,
             _ if store.source_state.broken || store.damage.is_some() => CopyStatus::Failed,
             Stage::Failed => CopyStatus::Failed,

@@ -115,7 +115,7 @@ Content-Type: multipart/report; report-type=delivery-status; boundary=\"{name}\"
 Content-Type: text/plain; charset=us-ascii
 
 {hub} has accepted your message, and cannot deliver it to <{recipient}>:
-it was refused for good. The answer was:
+it was refused for good, or expired. The answer was:
 
 {code} {said}
 
@@ -142,11 +142,13 @@ Content-Transfer-Encoding: 8bit
     }
 }
 
-/// The enhanced status code at the beginning of a reply's text (RFC 3463), or that of a failure that says no more.
+/// The enhanced status code at the beginning of a reply's text (RFC 3463), or that of a failure that says no more. A message that
+/// expired has the transient code of what kept it.
 fn status_of(said: &str) -> &str {
     let code = said.split(' ').next().unwrap_or_default();
     let digits = |part: &str| (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
-    let whole = code.split('.').count() == 3 && code.split('.').all(digits) && code.starts_with("5.");
+    let whole = code.split('.').count() == 3 && code.split('.').all(digits);
+    let whole = whole && (code.starts_with("5.") || code.starts_with("4."));
     if whole { code } else { "5.0.0" }
 }
 

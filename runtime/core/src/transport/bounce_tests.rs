@@ -191,6 +191,7 @@ fn status_codes_and_headers() {
     for (said, code) in [
         ("5.1.1 no", "5.1.1"),
         ("5.12.345", "5.12.345"),
+        ("4.4.7 QUEUE.Expired", "4.4.7"),
         ("2.1.1 no", "5.0.0"),
         ("5.1 no", "5.0.0"),
         ("5..1", "5.0.0"),
@@ -202,4 +203,70 @@ fn status_codes_and_headers() {
     assert_eq!(header(b"no end of a line"), b"");
     let long = [&b"A: b\r\n"[..], &[b'x'; MAX_SHOWN], b"\r\n\r\n"].concat();
     assert_eq!(header(&long), b"A: b\r\n");
+}
+
+const DAY_US: u64 = 24 * 3600 * 1_000_000;
+
+impl Rig {
+    /// The connection of the oldest delivery to this recipient breaks.
+    fn breaks(&mut self, to: &str) {
+        let at = self.out.iter().position(|(_, r, _)| r == to);
+        let (op, ..) = self.out.remove(at.expect("it is being delivered"));
+        let result = Err("connection refused".to_owned());
+        self.step(Input::LmtpDone { op, result });
+    }
+    /// Time passes, without the ticks in between.
+    fn later(&mut self, us: u64) {
+        self.us += us;
+        self.step(Input::Tick);
+    }
+}
+
+#[test]
+fn a_message_that_cannot_be_delivered_for_two_days_goes_back_to_its_sender() {
+    let mut rig = Rig::new(BTreeMap::new(), 7);
+    rig.submit("bob@x", &["ann@x", "eve@x"]);
+    rig.answer("eve@x", 250, STORED);
+    rig.breaks("ann@x");
+    rig.later(2 * DAY_US - 60_000_000);
+    rig.breaks("ann@x");
+    assert!(rig.told.iter().all(|k| !matches!(k, EventKind::HubBounced { .. })));
+    rig.later(120_000_000);
+    rig.breaks("ann@x");
+    let text = String::from_utf8(rig.answer("bob@x", 250, STORED)).unwrap();
+    for part in [
+        "Final-Recipient: rfc822; ann@x\r\nAction: failed\r\nStatus: 4.4.7\r\n",
+        "550 4.4.7 QUEUE.Expired; message expired; the last attempt: connection refused\r\n",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert_eq!((rig.queued().len(), rig.out.len()), (0, 0));
+    assert_eq!(rig.hub.status().hub.unwrap().refused, 1);
+}
+
+#[test]
+fn what_came_back_from_the_dumpster_is_not_given_up_for_its_age() {
+    let mut rig = Rig::new(BTreeMap::new(), 7);
+    rig.submit("bob@x", &["ann@x"]);
+    rig.answer("ann@x", 250, STORED);
+    rig.later(3 * DAY_US);
+    assert!(rig.queued().is_empty());
+    assert_eq!(rig.hub.queue.redeliver(9).len(), 1);
+    let id = rig.hub.queue.queued().next().unwrap().head.id.clone();
+    let bytes = rig.files.remove(&format!("dumpster/{id}")).unwrap();
+    rig.files.insert(format!("queue/{id}"), bytes);
+    rig.later(1);
+    rig.breaks("ann@x");
+    assert_eq!(rig.queued().len(), 1);
+    // Another life of the hub cannot tell, and begins anew.
+    rig.later(60_000_000);
+    let mut again = Rig::new(rig.files, 8);
+    again.breaks("ann@x");
+    assert_eq!(again.queued().len(), 1);
+    again.later(DAY_US);
+    again.breaks("ann@x");
+    assert_eq!((again.queued().len(), again.hub.status().hub.unwrap().refused), (1, 0));
+    again.later(DAY_US + 1_000_000);
+    again.breaks("ann@x");
+    assert_eq!(again.hub.status().hub.unwrap().refused, 1);
 }

@@ -9,6 +9,7 @@ impl Hub {
         match self.unread.pop() {
             None => {
                 self.queue.restored();
+                self.queue.forgive(self.clock_ms(), self.config.settings.queue_age_ms);
                 self.found.clear();
                 self.ready = true;
                 // Before anything is accepted: a ccrd that knows no schema does not start here, and would see no message.

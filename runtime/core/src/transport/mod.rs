@@ -10,6 +10,7 @@
 //!   counts as done.
 //! * A file that is not understood is kept under `….bad`, told and counted; each start looks whether it is understood now.
 //! * Ages are counted in service time, which stands still while the hub does.
+//! * What could not be delivered for too long is given up with the attempt that fails then, as if it had been refused for good.
 
 mod bounce;
 mod found;
@@ -443,14 +444,23 @@ impl Hub {
                 }
             }
             // Refused for good: nobody will ever take it.
-            (Ok(r), _) if (500..600).contains(&r.code) => {
-                self.refused += 1;
-                let (name, why) = (id.to_owned(), r.text.clone());
-                self.ctx.event(EventKind::HubRefused { id: name, why });
-                if self.bounce(id, recipient, r) {
-                    return;
+            (Ok(r), _) if (500..600).contains(&r.code) => match self.give_up(id, recipient, r) {
+                Some(verdict) => Some(verdict),
+                None => return,
+            },
+            _ if self
+                .queue
+                .is_expired(id, self.clock_ms(), self.config.settings.queue_age_ms) =>
+            {
+                let last = result.map_or_else(|why| why, |r| format!("{} {}", r.code, r.text));
+                let expired = LmtpReply {
+                    code: 550,
+                    text: format!("4.4.7 QUEUE.Expired; message expired; the last attempt: {last}"),
+                };
+                match self.give_up(id, recipient, &expired) {
+                    Some(verdict) => Some(verdict),
+                    None => return,
                 }
-                Some(bounce::REFUSED)
             }
             _ => None,
         };
@@ -461,6 +471,14 @@ impl Hub {
         if self.queue.is_done(id) {
             self.retire(id);
         }
+    }
+
+    /// Nobody will ever take it: what the recipient counts as, or nothing where that waits until the sender's message is durable.
+    fn give_up(&mut self, id: &str, recipient: usize, reply: &LmtpReply) -> Option<u64> {
+        self.refused += 1;
+        let (name, why) = (id.to_owned(), reply.text.clone());
+        self.ctx.event(EventKind::HubRefused { id: name, why });
+        (!self.bounce(id, recipient, reply)).then_some(bounce::REFUSED)
     }
 
     /// Every recipient has it: into the dumpster, or away.

@@ -111,6 +111,8 @@ pub struct Mail {
     pub states: Vec<State>,
     /// Whether it came back from the dumpster.
     pub again: bool,
+    /// From when on its age in the queue counts, in service time, where that is not its acceptance.
+    queued_ms: Option<u64>,
     body: Option<Arc<Vec<u8>>>,
     loading: bool,
     accepted: bool,
@@ -167,6 +169,7 @@ impl Queue {
         let mail = Mail {
             states,
             again: false,
+            queued_ms: None,
             body: None,
             loading: false,
             accepted: false,
@@ -364,6 +367,22 @@ impl Queue {
             },
             other => other,
         });
+    }
+    /// Whether a message of the queue has waited for longer than `longest_ms`. One that a takeover asked for again has been
+    /// delivered once: its age is no reason to give it up. Nor is it for one that is older when it is found by a start, where service
+    /// time stood still since the last attempt: it was in the dumpster.
+    pub fn is_expired(&self, id: &str, clock_ms: u64, longest_ms: u64) -> bool {
+        let since = |m: &Mail| m.queued_ms.unwrap_or(m.head.accepted_ms);
+        let mail = self.queue.get(id).filter(|m| !m.again);
+        mail.is_some_and(|m| clock_ms.saturating_sub(since(m)) > longest_ms)
+    }
+    /// The start is over, at this service time: what is too old for the queue begins anew.
+    pub fn forgive(&mut self, clock_ms: u64, longest_ms: u64) {
+        let old = |m: &&mut Mail| clock_ms.saturating_sub(m.head.accepted_ms) > longest_ms;
+        self.queue
+            .values_mut()
+            .filter(old)
+            .for_each(|m| m.queued_ms = Some(clock_ms));
     }
     /// Whether every recipient has it.
     pub fn is_done(&self, id: &str) -> bool {

@@ -353,3 +353,27 @@ fn a_service_with_a_dismounted_database_moves_only_where_the_operator_says_so() 
     lab.secs(20);
     lab.converges();
 }
+
+#[test]
+fn a_stop_is_told_when_a_majority_has_agreed_to_it_and_not_before() {
+    let mut lab = Lab::new(1, 300);
+    lab.secs(20);
+    let leader = (0..2).find(|i| {
+        let owner = lab.status(*i).cluster.and_then(|c| c.quorum_owner);
+        owner.as_deref() == Some(super::super::MEMBERS[*i])
+    });
+    let leader = leader.expect("somebody leads");
+    // Nobody can agree: the other one is not heard, and the share is away.
+    lab.cut();
+    lab.world.share.down = true;
+    let mark = lab.mark();
+    lab.order(leader, stop());
+    lab.secs(3);
+    assert_eq!(lab.since(mark, "service.stop comment"), Vec::<String>::new());
+    lab.world.heal();
+    lab.until(30, "the stop is agreed to", |lab| {
+        !lab.since(mark, "service.stop comment").is_empty()
+    });
+    let told = lab.since(mark, "service.stop comment");
+    assert!(told.len() == 1 && told[0].contains("maintenance"), "{told:?}");
+}

@@ -246,3 +246,27 @@ fn what_follows_the_offered_checkpoint_stays_at_the_source() {
     lab.holds();
     lab.converges();
 }
+
+/// Whoever waits for a seed looks at the status as soon as the order is answered.
+#[test]
+fn an_order_to_the_other_members_copy_is_answered_when_its_status_is_of_after_it() {
+    let (mut lab, a, p) = quiet(|_| {});
+    // The answer overtakes every heartbeat.
+    lab.world.loss = 100;
+    let mark = lab.mark();
+    reseed(&mut lab, a);
+    lab.until(1, "the order is carried out", |lab| {
+        !lab.since(mark, "copy.seeding").is_empty()
+    });
+    lab.until(10, "it is known there", |lab| {
+        let answered = !lab.since(mark, "REPLY").is_empty();
+        let copies = lab.status(a).copies;
+        let of_before = copies[0].status == CopyStatus::Healthy && lab.since(mark, "copy.seeded").is_empty();
+        assert!(!(answered && of_before), "{copies:?}");
+        if copy(lab, p).0 == CopyStatus::Healthy {
+            lab.world.loss = 0;
+        }
+        answered
+    });
+    lab.converges();
+}
