@@ -1,5 +1,6 @@
 //! Reading the configuration, and what is plainly impossible in it.
 
+use crate::mail::MAX_MESSAGE;
 use ccr_contract::config::{Config, Role};
 use ccr_core::wire::MAX_GROUPS;
 use std::collections::BTreeSet;
@@ -133,9 +134,12 @@ fn check(c: &Config) -> Option<String> {
     if c.settings.heartbeat_ms == 0 {
         return Some("settings: heartbeat_ms must be above 0".into());
     }
-    // A log is read as a whole, and a message with its names must fit into one.
+    // A log is read as a whole.
     if !(4096..=64 << 20).contains(&c.settings.generation_bytes) {
         return Some("settings: generation_bytes must be from 4096 to 67108864".into());
+    }
+    if !(4096..=MAX_MESSAGE as u64).contains(&c.settings.message_bytes) {
+        return Some(format!("settings: message_bytes must be from 4096 to {MAX_MESSAGE}"));
     }
     if !(10..=86_400_000).contains(&c.settings.scrub_ms) {
         return Some("settings: scrub_ms must be from 10 to 86400000".into());

@@ -271,7 +271,7 @@ impl Shell {
             Role::Member => &config.service,
             Role::Hub => &config.node,
         };
-        let servers_context = ServerContext::new(asking.clone(), greeting, config.settings.generation_bytes, hung_up);
+        let servers_context = ServerContext::new(asking.clone(), greeting, &config.settings, hung_up);
         let mine = own_addresses(config);
         let datagrams = start(
             "listen for heartbeats",

@@ -6,6 +6,7 @@ use crate::mail::smtp::{Answer, Dialect, Inbox, Message};
 use crate::mail::wire::Wire;
 use crate::mail::{Limits, pop3, smtp};
 use crate::net::after_failed_accept;
+use ccr_contract::config::Settings;
 use ccr_core::io::{ClientRequest, Reply};
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
@@ -34,12 +35,12 @@ pub struct ServerContext {
 }
 
 impl ServerContext {
-    /// `name` goes into the greetings; the store behind has generations of so many bytes.
-    pub fn new(core: Core, name: &str, generation_bytes: u64, hang_up: watch::Receiver<u64>) -> Self {
+    /// `name` goes into the greetings; the store behind has these settings.
+    pub fn new(core: Core, name: &str, settings: &Settings, hang_up: watch::Receiver<u64>) -> Self {
         Self {
             core,
             name: name.into(),
-            limits: Arc::new(Limits::of_store(generation_bytes)),
+            limits: Arc::new(Limits::of_store(settings)),
             hang_up,
         }
     }
@@ -200,10 +201,10 @@ impl Maildrop for CoreClient {
         }
     }
 
-    async fn read(&self, mailbox: &str, uid: u64) -> Result<Vec<u8>, String> {
+    async fn read(&self, mailbox: &str, uid: u64, piece: usize) -> Result<(Vec<u8>, bool), String> {
         let mailbox = mailbox.to_owned();
-        match self.ask(ClientRequest::Retrieve { mailbox, uid }).await {
-            Ok(Reply::Message(bytes)) => Ok(bytes),
+        match self.ask(ClientRequest::Retrieve { mailbox, uid, piece }).await {
+            Ok(Reply::Message { bytes, more }) => Ok((bytes, more)),
             other => Err(Refusal::of(other).why),
         }
     }

@@ -121,6 +121,9 @@ pub struct Settings {
     pub queue_age_ms: u64,
     /// Bytes of a generation. The product's is exactly 1 MiB; the simulator uses less.
     pub generation_bytes: u64,
+    /// The longest message that is taken, in bytes: it may span generations (original: 10 MB, without what an encoding of its
+    /// attachments adds). A dumpster should have room for one and a half.
+    pub message_bytes: u64,
     /// Names of the storage groups.
     pub groups: Vec<String>,
     /// Between two beats on a held witness file.
@@ -205,6 +208,7 @@ impl Default for Settings {
             dumpster_age_ms: 7 * 24 * 3600 * 1000,
             queue_age_ms: 2 * 24 * 3600 * 1000,
             generation_bytes: 1 << 20,
+            message_bytes: 12 * 1000 * 1000,
             groups: vec!["First".into()],
             witness_beat_ms: 400,
             witness_timeout_ms: 1000,

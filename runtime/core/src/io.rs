@@ -416,12 +416,14 @@ pub enum ClientRequest {
         /// The user's name.
         mailbox: String,
     },
-    /// POP3: one message. Answered by [`Reply::Message`].
+    /// POP3: one piece of a message. Answered by [`Reply::Message`].
     Retrieve {
         /// The user's name.
         mailbox: String,
         /// From the listing.
         uid: u64,
+        /// Which piece, from 0 on.
+        piece: usize,
     },
     /// POP3 QUIT: delete these. Answered by [`Reply::Deleted`] once durable.
     Delete {
@@ -463,7 +465,12 @@ pub enum Reply {
     /// To [`ClientRequest::List`].
     Listing(Vec<Listed>),
     /// To [`ClientRequest::Retrieve`].
-    Message(Vec<u8>),
+    Message {
+        /// The piece.
+        bytes: Vec<u8>,
+        /// Whether another one follows.
+        more: bool,
+    },
     /// To [`ClientRequest::Delete`]; the shell puts `by` into its answer to QUIT.
     Deleted(By),
     /// To [`ClientRequest::Submit`]: the hub's own id.
@@ -521,6 +528,8 @@ pub enum Obstacle {
 pub struct MemoryUse {
     /// Bodies of messages that a hub read to deliver them.
     pub bodies: usize,
+    /// Their bytes.
+    pub body_bytes: u64,
     /// Requests of clients without an answer.
     pub waiting: usize,
     /// Deliveries that are remembered so that none is stored twice, of all groups.

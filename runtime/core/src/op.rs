@@ -70,15 +70,8 @@ pub enum Op {
     Compact(CompactStep),
     /// A file is looked at.
     Scrub(Part),
-    /// A body for a client.
-    Body {
-        /// The client.
-        req: ReqId,
-        /// The file that holds it, where that does not change any more.
-        part: Option<Part>,
-        /// Its checksum.
-        crc: u32,
-    },
+    /// A piece of a body for a client.
+    Body(BodyRead),
     /// A part of a log for the copy.
     Part {
         /// The copy's channel.
@@ -94,6 +87,19 @@ pub enum Op {
     },
     /// The copy's own operations.
     Copy(CopyStep),
+}
+
+/// A piece of a body for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyRead {
+    /// The client.
+    pub req: ReqId,
+    /// The file that holds it, where that does not change any more.
+    pub part: Option<Part>,
+    /// The checksum that it must have.
+    pub crc: u32,
+    /// Whether another piece follows.
+    pub more: bool,
 }
 
 /// What mounting reads.

@@ -61,11 +61,17 @@ pub enum Bug {
     NoticeLate,
     /// Leave the epoch out of what is told of a path.
     TellNoEpoch,
+    /// Acknowledge a message that spans generations when its first part is durable.
+    AckFirstPart,
+    /// Take the parts of messages out of a segment that is written anew, whether they are deleted or not.
+    CompactParts,
+    /// Give the first piece of a message for all of it.
+    GiveFirstPiece,
 }
 
 impl Bug {
     /// All of them, with the invariants of which one must break.
-    pub const ALL: [(Bug, &'static [&'static str]); 27] = [
+    pub const ALL: [(Bug, &'static [&'static str]); 30] = [
         (Bug::AckBeforeFlush, &["I3"]),
         (Bug::SkipChainCheck, &["I5", "I6"]),
         (Bug::LeaseByBootClock, &["I1"]),
@@ -93,5 +99,8 @@ impl Bug {
         (Bug::ServeThoughStopped, &["I10"]),
         (Bug::NoticeLate, &["I8"]),
         (Bug::TellNoEpoch, &["contract"]),
+        (Bug::AckFirstPart, &["I3"]),
+        (Bug::CompactParts, &["I3", "I5", "I11"]),
+        (Bug::GiveFirstPiece, &["I4"]),
     ];
 }

@@ -8,6 +8,7 @@ use ccr_contract::status::Intent;
 use ccr_core::chain::{ChainLink, Stream};
 use ccr_core::durable::{self, NotUnderstood};
 use ccr_core::record::{PersistentState, Record, RecordId};
+use ccr_core::store::index::Index;
 use ccr_core::store::log::{self, FileKind, Header, Label, LogError, Tail};
 use ccr_core::store::{Checkpoint, SourceState};
 use ccr_core::transport::{self, Head};
@@ -32,11 +33,14 @@ fn file(folder: &str, name: &str) -> Vec<u8> {
 
 /// What this ccrd writes is what is checked in.
 fn is_checked_in(name: &str, bytes: &[u8]) {
-    let path = path("now", name);
+    is_checked_in_as("now", name, bytes);
+}
+fn is_checked_in_as(folder: &str, name: &str, bytes: &[u8]) {
+    let path = path(folder, name);
     if std::env::var_os("FAILOVERLAB_BLESS").is_some() && !path.exists() {
         std::fs::write(&path, bytes).unwrap();
     }
-    assert_eq!(file("now", name), bytes, "{name} is written otherwise than before");
+    assert_eq!(file(folder, name), bytes, "{name} is written otherwise than before");
 }
 
 fn saved() -> PersistentState {
@@ -184,7 +188,7 @@ fn small_files() {
 
 #[test]
 fn a_message_in_the_queue() {
-    let written = head(None).encode(MESSAGE);
+    let written = head(None).encode(MESSAGE.to_vec());
     is_checked_in("hub-1", &written);
     let first = file("first", "hub-1");
     let sum = Some(crc32c::crc32c(MESSAGE));
@@ -276,6 +280,83 @@ fn logs_and_segments() {
     record.extend_from_slice(payload);
     assert!(strange(&record));
     assert!(matches!(log::tail(&record, STREAM), Tail::Strange(_)));
+}
+
+/// Two generations with a message that spans them, the first one as it was while it was open, and both in the database.
+fn long() -> [(&'static str, Vec<u8>); 5] {
+    let generation = |generation, previous| Header {
+        kind: FileKind::Log,
+        stream: STREAM,
+        generation,
+        epoch: 3,
+        previous,
+    };
+    let close = |mut log: Vec<u8>| {
+        let crc = crc32c::crc32c(&log);
+        log::put_end(&mut log, crc);
+        log.resize(SIZE, 0);
+        (log, crc)
+    };
+    let (begin, rest) = MESSAGE.split_at(20);
+    let mut open = generation(5, 0xdead_beef).encode().to_vec();
+    log::put_part(&mut open, 1, 0, begin);
+    let flushed = open.len() as u64;
+    log::put_mark(&mut open, STREAM, flushed);
+    let (first, crc) = close(open.clone());
+    let mut second = generation(6, crc).encode().to_vec();
+    log::put_part(&mut second, 1, 20, rest);
+    log::put_whole(&mut second, &label(1), crc32c::crc32c(MESSAGE), MESSAGE.len() as u64);
+    let (second, _) = close(second);
+    let segment = |log: &[u8]| log::to_segment(log, &log::inspect(log, SIZE).unwrap());
+    let segments = (segment(&first), segment(&second));
+    [
+        ("E00.log", open),
+        ("E0000000005.log", first),
+        ("E0000000006.log", second),
+        ("E0000000005.edb", segments.0),
+        ("E0000000006.edb", segments.1),
+    ]
+}
+
+#[test]
+fn a_message_that_spans_generations() {
+    let files = long();
+    for (name, bytes) in &files {
+        is_checked_in_as("long", name, bytes);
+    }
+    let [(_, open), (_, first), (_, second), (_, first_in_db), (_, second_in_db)] = &files;
+    assert_eq!(log::tail(open, STREAM), Tail::Whole);
+    type Read = fn(&[u8]) -> Result<log::Scan, LogError>;
+    let inspect: Read = |bytes| log::inspect(bytes, SIZE);
+    for (read, first, second) in [
+        (inspect, first, second),
+        (log::segment as Read, first_in_db, second_in_db),
+    ] {
+        let mut index = Index::default();
+        index.apply(&read(first).unwrap());
+        assert_eq!(
+            (index.list("ann").count(), index.was_delivered("hub-1", "ann")),
+            (0, false)
+        );
+        index.apply(&read(second).unwrap());
+        let pieces: Vec<Vec<u8>> = index
+            .get("ann", 1)
+            .unwrap()
+            .pieces()
+            .map(|p| {
+                let file = if p.generation == 5 { first } else { second };
+                file[p.at as usize..(p.at + p.len) as usize].to_vec()
+            })
+            .collect();
+        assert_eq!(pieces.concat(), MESSAGE);
+    }
+    // A ccrd of before knows the kinds of records up to 4: it stops here, as this one does at a kind that it does not know.
+    assert_eq!(open[log::HEADER + 8], 5);
+    let kinds: Vec<u8> = vec![
+        second[log::HEADER + 8],
+        second[log::HEADER + log::PART_FRAME + MESSAGE.len() - 20 + 8],
+    ];
+    assert_eq!(kinds, [5, 6]);
 }
 
 /// The header with the checksum that belongs to it.

@@ -7,6 +7,7 @@ use ccr_core::chain::{ChainLink, Stream};
 use ccr_core::command::Command;
 use ccr_core::record::{EpochOwner, PersistentState, Record, RecordId};
 use ccr_core::rng::Rng;
+use ccr_core::store::index::Index;
 use ccr_core::store::log::{self, FileKind, Header, Label};
 use ccr_core::store::{Checkpoint, SourceState};
 use ccr_core::transport::Head;
@@ -259,7 +260,7 @@ fn a_log(kind: FileKind, closed: bool) -> Vec<u8> {
         previous: 0xdead_beef,
     };
     let mut b = header.encode().to_vec();
-    for seq in 1..6 {
+    for seq in 1..8 {
         let label = Label {
             seq,
             mailbox: "ann".into(),
@@ -273,6 +274,8 @@ fn a_log(kind: FileKind, closed: bool) -> Vec<u8> {
         match seq {
             4 => log::put_delete(&mut b, &label),
             5 => log::put_tombstone(&mut b, &label),
+            6 => log::put_part(&mut b, 7, 0, b"a piece"),
+            7 => log::put_whole(&mut b, &label, crc32c::crc32c(b"a piece"), 7),
             _ => log::put_message(&mut b, &label, &vec![b'x'; 40 * seq as usize]),
         }
     }
@@ -319,9 +322,14 @@ fn logs_and_segments() {
         let scan = log::scan(b).map_err(|e| e.to_string())?;
         assert!(scan.used <= b.len() && scan.used >= log::HEADER);
         for r in &scan.records {
-            if let log::Record::Message { at, len, .. } = r {
+            if let log::Record::Message { at, len, .. } | log::Record::Part { at, len, .. } = r {
                 assert!(at + len <= scan.used as u64);
             }
+        }
+        let mut index = Index::default();
+        index.apply(&scan);
+        for entry in index.list("ann") {
+            assert_eq!(entry.pieces().map(|p| p.len).sum::<u64>(), entry.len);
         }
         Ok(scan.records.len() * std::mem::size_of::<log::Record>() / 8)
     };
@@ -370,10 +378,10 @@ fn files_of_a_node() {
         bytes: 5,
         sum: None,
     };
-    fuzz(&[head.encode(b"hello")], |b| {
+    fuzz(&[head.encode(b"hello".to_vec())], |b| {
         let head = Head::decode(b).map_err(|e| clean(&e))?;
         let _ = Head::message(b);
-        Ok(head.encode(&[]).len())
+        Ok(head.encode(Vec::new()).len())
     });
 }
 

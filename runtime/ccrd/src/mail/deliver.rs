@@ -1,7 +1,7 @@
 //! LMTP out: hands one message to the service address, under one deadline.
 
 use super::Limits;
-use super::wire::{Broken, Line, Wire, printable, stuffed};
+use super::wire::{Broken, Line, Stuffing, Wire, printable};
 use ccr_contract::reply::ReplyLine;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -113,7 +113,11 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     }
     if !waiting.is_empty() {
         step(wire, "DATA", "DATA\r\n", 3).await?;
-        send(wire, "the message", &stuffed(m.bytes)).await?;
+        let mut stuffing = Stuffing::default();
+        let during = "the message";
+        let broken = |cause| Failed::Broken { during, cause };
+        wire.send_text(&mut stuffing, m.bytes).await.map_err(broken)?;
+        wire.end_text(stuffing).await.map_err(broken)?;
         for at in waiting {
             replies[at] = answer(wire, "the message").await?;
         }

@@ -7,6 +7,7 @@ pub mod pop3;
 pub mod smtp;
 pub mod wire;
 
+use ccr_contract::config::Settings;
 use ccr_core::transport::MAX_RECIPIENTS;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,8 @@ pub struct Limits {
     pub line: usize,
     /// Largest message, in bytes.
     pub message: usize,
+    /// Longest piece of a message that is read at once, in bytes.
+    pub piece: usize,
     /// Recipients of one message (RFC 5321 4.5.3.1.8 asks for 100 at least).
     pub recipients: usize,
     /// Commands after which a session that hands over no message is ended.
@@ -33,15 +36,17 @@ pub struct Limits {
     pub memory: Memory,
 }
 
-/// Largest message, however large the generations: sessions share [`Limits::memory`].
-const MAX_MESSAGE: usize = 32 << 20;
+/// Largest message that can be configured: sessions share [`Limits::memory`].
+pub const MAX_MESSAGE: usize = 32 << 20;
 
 impl Limits {
-    /// Of a store whose logs have generations of so many bytes, or of a hub in front of it: what fits into none of them is announced
-    /// as too large, and refused before it is read.
-    pub fn of_store(generation_bytes: u64) -> Self {
+    /// Of a store with these settings, or of a hub in front of it: what it does not take is announced as too large, and refused before
+    /// it is read.
+    pub fn of_store(settings: &Settings) -> Self {
+        let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         Self {
-            message: ccr_core::store::log::max_message(generation_bytes).min(MAX_MESSAGE),
+            message: bytes(settings.message_bytes).min(MAX_MESSAGE),
+            piece: bytes(settings.generation_bytes),
             ..Self::default()
         }
     }
@@ -52,6 +57,7 @@ impl Default for Limits {
         Self {
             line: 2048,
             message: MAX_MESSAGE,
+            piece: 1 << 20,
             recipients: MAX_RECIPIENTS,
             commands: 1000,
             sessions: 64,
@@ -82,13 +88,21 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ccr_core::store::log::max_message;
 
     #[test]
-    fn a_message_is_at_most_what_fits_into_a_generation_and_into_memory() {
-        for generation in [4096, 64 << 10, 1 << 20] {
-            assert_eq!(Limits::of_store(generation).message, max_message(generation));
-        }
-        assert_eq!(Limits::of_store(64 << 20).message, MAX_MESSAGE);
+    fn a_message_is_at_most_what_is_configured_and_fits_into_memory() {
+        let limits = |message_bytes| {
+            let settings = Settings {
+                message_bytes,
+                ..Settings::default()
+            };
+            Limits::of_store(&settings)
+        };
+        assert_eq!(limits(5_000_000).message, 5_000_000);
+        assert_eq!(limits(1 << 40).message, MAX_MESSAGE);
+        assert_eq!(Limits::of_store(&Settings::default()).message, 12_000_000);
+        // A dumpster holds one and a half of the longest messages.
+        let settings = Settings::default();
+        assert!(settings.dumpster_bytes * 2 >= settings.message_bytes * 3);
     }
 }

@@ -1,7 +1,7 @@
 //! POP3 (RFC 1939): USER and PASS (any password: this is a lab), STAT, LIST, UIDL, RETR, TOP, DELE, RSET, NOOP, QUIT.
 
 use super::Limits;
-use super::wire::{Broken, Line, Wire, one_line, printable, stuffed};
+use super::wire::{Broken, Line, Stuffing, Wire, one_line, printable};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,8 +24,13 @@ pub trait Maildrop: Send + Sync + 'static {
     fn greeting(&self) -> impl Future<Output = Result<String, String>> + Send;
     /// What a mailbox holds now.
     fn list(&self, mailbox: &str) -> impl Future<Output = Result<Vec<Item>, String>> + Send;
-    /// One message.
-    fn read(&self, mailbox: &str, uid: u64) -> impl Future<Output = Result<Vec<u8>, String>> + Send;
+    /// A piece of a message, from 0 on, and whether another one follows.
+    fn read(
+        &self,
+        mailbox: &str,
+        uid: u64,
+        piece: usize,
+    ) -> impl Future<Output = Result<(Vec<u8>, bool), String>> + Send;
     /// Removes messages for good and tells the text of the answer to QUIT. Called with nothing as well.
     fn remove(&self, mailbox: Option<&str>, uids: Vec<u64>) -> impl Future<Output = Result<String, String>> + Send;
 }
@@ -42,7 +47,6 @@ pub async fn session<S: AsyncRead + AsyncWrite + Unpin, M: Maildrop>(
         limits,
         state: State::Nobody,
         mistakes: 0,
-        room: None,
     };
     let ended = s.run().await;
     s.wire.finish().await;
@@ -104,8 +108,13 @@ struct Session<'a, S, M> {
     limits: &'a Limits,
     state: State,
     mistakes: u32,
-    /// Held until the message has left.
-    room: Option<OwnedSemaphorePermit>,
+}
+
+/// What a command is answered with.
+enum Answer {
+    Text(Vec<u8>),
+    /// A message of this mailbox; with a number, its header and so many lines.
+    Message(String, Item, Option<usize>),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, M: Maildrop> Session<'_, S, M> {
@@ -137,11 +146,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, M: Maildrop> Session<'_, S, M> {
                 Some(_) => self.command(&verb, word, more).await,
                 None => Err("not a line of text".into()),
             };
-            match answer {
-                Ok(bytes) => {
-                    self.wire.send(&bytes).await?;
-                    self.room = None;
-                }
+            let answered = match answer {
+                Ok(Answer::Text(bytes)) => self.wire.send(&bytes).await.map(Ok),
+                Ok(Answer::Message(name, item, lines)) => self.message(&name, &item, lines).await,
+                Err(why) => Ok(Err(why)),
+            };
+            match answered? {
+                Ok(()) => {}
                 Err(why) => {
                     self.mistakes += 1;
                     self.wire
@@ -171,8 +182,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin, M: Maildrop> Session<'_, S, M> {
         self.wire.send(answer.as_bytes()).await
     }
 
-    async fn command(&mut self, verb: &str, word: Option<&str>, more: Option<&str>) -> Result<Vec<u8>, String> {
-        match (verb, &mut self.state) {
+    /// Sends a message, or the beginning of one, as its pieces come. Once it has begun there is no way to say that the rest cannot be
+    /// had but to end the connection.
+    async fn message(
+        &mut self,
+        mailbox: &str,
+        item: &Item,
+        lines: Option<usize>,
+    ) -> Result<Result<(), String>, Broken> {
+        let _room = match room_for(item, self.limits) {
+            Ok(room) => room,
+            Err(why) => return Ok(Err(why)),
+        };
+        let (mut stuffing, mut top) = (Stuffing::default(), lines.map(Top::new));
+        for at in 0.. {
+            let (bytes, more) = match self.drop.read(mailbox, item.uid, at).await {
+                Ok(read) => read,
+                Err(why) if at == 0 => return Ok(Err(why)),
+                Err(why) => return Err(Broken::Cut(why)),
+            };
+            if at == 0 {
+                let greeting = match lines {
+                    Some(_) => "+OK\r\n".to_owned(),
+                    None => format!("+OK {} bytes\r\n", item.bytes),
+                };
+                self.wire.send(greeting.as_bytes()).await?;
+            }
+            let (part, enough) = top.as_mut().map_or((&bytes[..], false), |t| t.take(&bytes));
+            self.wire.send_text(&mut stuffing, part).await?;
+            if enough || !more {
+                break;
+            }
+        }
+        self.wire.end_text(stuffing).await.map(Ok)
+    }
+
+    async fn command(&mut self, verb: &str, word: Option<&str>, more: Option<&str>) -> Result<Answer, String> {
+        let text = match (verb, &mut self.state) {
             ("CAPA", _) => Ok(b"+OK\r\nUSER\r\nUIDL\r\nTOP\r\n.\r\n".to_vec()),
             ("USER", State::Nobody | State::User(_)) => {
                 let name = word.ok_or("whose mailbox?")?;
@@ -207,49 +253,59 @@ impl<S: AsyncRead + AsyncWrite + Unpin, M: Maildrop> Session<'_, S, M> {
                 m.marked.insert(at);
                 Ok(b"+OK\r\n".to_vec())
             }
-            ("RETR", State::Open(m)) => {
-                let item = &m.items[m.numbered(word)?];
-                self.room = Some(room_for(item, self.limits)?);
-                let bytes = self.drop.read(&m.name, item.uid).await?;
-                let mut out = format!("+OK {} bytes\r\n", bytes.len()).into_bytes();
-                out.extend(stuffed(&bytes));
-                Ok(out)
-            }
-            ("TOP", State::Open(m)) => {
-                let item = &m.items[m.numbered(word)?];
-                let lines = more.and_then(|w| w.parse().ok()).ok_or("how many lines?")?;
-                self.room = Some(room_for(item, self.limits)?);
-                let bytes = self.drop.read(&m.name, item.uid).await?;
-                let mut out = b"+OK\r\n".to_vec();
-                out.extend(stuffed(top(&bytes, lines)));
-                Ok(out)
+            ("RETR" | "TOP", State::Open(m)) => {
+                let item = m.items[m.numbered(word)?].clone();
+                let lines = more.and_then(|w| w.parse().ok());
+                let lines = match verb {
+                    "TOP" => Some(lines.ok_or("how many lines?")?),
+                    _ => None,
+                };
+                return Ok(Answer::Message(m.name.clone(), item, lines));
             }
             _ => Err(format!("{} is not offered here", one_line(verb))),
-        }
+        };
+        text.map(Answer::Text)
     }
 }
 
-/// Memory for a message on its way out.
+/// Memory for a message on its way out: for a piece of it.
 fn room_for(item: &Item, limits: &Limits) -> Result<OwnedSemaphorePermit, String> {
-    let bytes = usize::try_from(item.bytes).unwrap_or(usize::MAX);
+    let bytes = usize::try_from(item.bytes).unwrap_or(usize::MAX).min(limits.piece);
     limits
         .memory
         .take(bytes)
         .ok_or_else(|| "[SYS/TEMP] no memory now, try later".into())
 }
 
-/// The header, the empty line and `lines` lines of the body.
-fn top(bytes: &[u8], lines: usize) -> &[u8] {
-    let body = bytes
-        .windows(4)
-        .position(|w| w == b"\r\n\r\n")
-        .map_or(bytes.len(), |at| at + 4);
-    let end = bytes[body..]
-        .split_inclusive(|b| *b == b'\n')
-        .take(lines)
-        .map(<[u8]>::len)
-        .sum::<usize>();
-    &bytes[..body + end]
+/// Takes the header, the empty line and some lines of the body out of a message that comes in pieces.
+struct Top {
+    /// Bytes of the header's end, `\r\n\r\n`, that were seen last.
+    seen: usize,
+    /// Lines of the body that are left.
+    lines: usize,
+}
+
+impl Top {
+    fn new(lines: usize) -> Self {
+        Self { seen: 0, lines }
+    }
+    /// What is taken of the next piece, and whether nothing more is.
+    fn take<'a>(&mut self, piece: &'a [u8]) -> (&'a [u8], bool) {
+        const END: &[u8] = b"\r\n\r\n";
+        for (at, byte) in piece.iter().enumerate() {
+            let body = self.seen == END.len();
+            match byte {
+                b'\n' if body => self.lines = self.lines.saturating_sub(1),
+                _ if body => {}
+                b if *b == END[self.seen] => self.seen += 1,
+                b => self.seen = usize::from(*b == END[0]),
+            }
+            if self.seen == END.len() && self.lines == 0 {
+                return (&piece[..=at], true);
+            }
+        }
+        (piece, false)
+    }
 }
 
 /// The verb in capitals and at most two words. What stands behind is ignored, as a password with spaces must be.
@@ -272,6 +328,9 @@ mod tests {
     struct Fake {
         removed: Mutex<Vec<u64>>,
         offline: bool,
+        /// The first message comes in pieces of so many bytes, of which the last ones may be lost.
+        piece: usize,
+        lost: Option<usize>,
     }
 
     const FIRST: &[u8] = b"Subject: a\r\n\r\none\r\n.two\r\nthree\r\n";
@@ -301,11 +360,13 @@ mod tests {
                 _ => Err("no such mailbox".into()),
             }
         }
-        async fn read(&self, _: &str, uid: u64) -> Result<Vec<u8>, String> {
-            if uid == 1 {
-                Ok(FIRST.to_vec())
-            } else {
-                Err("gone".into())
+        async fn read(&self, _: &str, uid: u64, piece: usize) -> Result<(Vec<u8>, bool), String> {
+            let pieces: Vec<&[u8]> = FIRST.chunks(self.piece.max(1)).collect();
+            let lost = self.lost.is_some_and(|at| piece >= at);
+            match uid {
+                1 if self.piece == 0 => Ok((FIRST.to_vec(), false)),
+                1 if !lost => Ok((pieces[piece].to_vec(), piece + 1 < pieces.len())),
+                _ => Err("gone".into()),
             }
         }
         async fn remove(&self, mailbox: Option<&str>, uids: Vec<u64>) -> Result<String, String> {
@@ -360,9 +421,40 @@ mod tests {
         assert_eq!(removed, [1]);
     }
 
+    /// What is said to a script, by a store that has the first message in pieces.
+    fn in_pieces(piece: usize, lost: Option<usize>, script: &str) -> String {
+        let fake = Fake {
+            piece,
+            lost,
+            ..Fake::default()
+        };
+        talk(fake, format!("USER ann\r\nPASS x\r\n{script}QUIT\r\n").as_bytes()).0
+    }
+
+    #[test]
+    fn a_message_in_pieces_is_the_same() {
+        for script in ["RETR 1\r\n", "TOP 1 0\r\n", "TOP 1 1\r\n", "TOP 1 2\r\n", "TOP 1 9\r\n"] {
+            let whole = in_pieces(0, None, script);
+            assert!(whole.contains("\r\n.\r\n+OK"), "{whole}");
+            for piece in 1..=FIRST.len() {
+                assert_eq!(in_pieces(piece, None, script), whole, "{script} in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_that_breaks_off_is_never_ended_as_if_it_were_whole() {
+        let said = in_pieces(7, Some(2), "RETR 1\r\n");
+        assert!(said.ends_with("Subject: a\r\n\r\n"), "{said}");
+        // What is asked for is there: the lost part is not needed.
+        assert!(in_pieces(7, Some(2), "TOP 1 0\r\n").contains("a\r\n\r\n.\r\n+OK"));
+        assert!(in_pieces(7, Some(0), "RETR 1\r\n").contains("-ERR gone\r\n+OK"));
+    }
+
     #[test]
     fn a_message_waits_for_memory() {
         let limits = Limits {
+            piece: usize::MAX,
             memory: Memory::new(8 << 10),
             ..Limits::default()
         };

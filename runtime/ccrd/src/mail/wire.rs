@@ -22,6 +22,9 @@ pub enum Broken {
     /// The peer never stopped.
     #[error("the peer sent {0} bytes without an end")]
     Endless(usize),
+    /// The rest of a message that is on its way cannot be had.
+    #[error("the message broke off: {0}")]
+    Cut(String),
     /// The stream failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -194,6 +197,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         sent.await
     }
 
+    /// Sends a piece of a dot-terminated text.
+    pub async fn send_text(&mut self, stuffing: &mut Stuffing, piece: &[u8]) -> Result<(), Broken> {
+        let mut out = Vec::with_capacity(2 * CHUNK);
+        for part in piece.chunks(CHUNK) {
+            out.clear();
+            stuffing.push(part, &mut out);
+            self.send(&out).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends its end.
+    pub async fn end_text(&mut self, stuffing: Stuffing) -> Result<(), Broken> {
+        self.send(stuffing.end()).await
+    }
+
     /// Pushes out what is buffered below, and ends the sending side.
     pub async fn finish(&mut self) {
         let _ = tokio::time::timeout(self.idle, self.stream.shutdown()).await;
@@ -260,21 +279,48 @@ impl Dots {
     }
 }
 
-/// `text` with stuffed dots, whole lines, and the line that ends it.
-pub fn stuffed(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len() + text.len() / 64 + 8);
-    for line in text.split_inclusive(|b| *b == b'\n') {
-        // After a bare line feed as well: a receiver that takes it for a line end must not see a lone dot.
-        if line.first() == Some(&b'.') {
-            out.push(b'.');
+/// Stuffs the dots of a text that goes out piece by piece, and ends it with a whole line and the line that is a single dot.
+#[derive(Debug)]
+pub struct Stuffing {
+    /// A line begins.
+    start: bool,
+    /// The last two bytes; none yet.
+    last: Option<[u8; 2]>,
+}
+
+impl Default for Stuffing {
+    fn default() -> Self {
+        Self {
+            start: true,
+            last: None,
         }
-        out.extend_from_slice(line);
     }
-    if !out.is_empty() && !out.ends_with(b"\r\n") {
-        out.extend_from_slice(b"\r\n");
+}
+
+impl Stuffing {
+    /// Appends the next piece to `out`.
+    fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        for line in piece.split_inclusive(|b| *b == b'\n') {
+            // After a bare line feed as well: a receiver that takes it for a line end must not see a lone dot.
+            if self.start && line.first() == Some(&b'.') {
+                out.push(b'.');
+            }
+            out.extend_from_slice(line);
+            self.start = line.ends_with(b"\n");
+        }
+        self.last = match (piece, self.last) {
+            ([], last) => last,
+            ([one], last) => Some([last.unwrap_or_default()[1], *one]),
+            ([.., before, end], _) => Some([*before, *end]),
+        };
     }
-    out.extend_from_slice(b".\r\n");
-    out
+    /// The end of the text.
+    fn end(self) -> &'static [u8] {
+        match self.last {
+            None | Some([b'\r', b'\n']) => b".\r\n",
+            Some(_) => b"\r\n.\r\n",
+        }
+    }
 }
 
 /// The line without its end, as text if it is printable ASCII or UTF-8.
@@ -405,7 +451,9 @@ mod tests {
             if !text.is_empty() && !text.ends_with(b"\r\n") {
                 text.extend_from_slice(b"\r\n");
             }
-            let mut sent = stuffed(&text);
+            let (mut sent, mut stuffing) = (Vec::new(), Stuffing::default());
+            text.chunks(cut).for_each(|piece| stuffing.push(piece, &mut sent));
+            sent.extend_from_slice(stuffing.end());
             sent.extend_from_slice(b"QUIT\r\n");
             let parts = sent.chunks(cut).map(<[u8]>::to_vec).collect();
             block_on(async {

@@ -1,11 +1,11 @@
 //! The loop, the mail servers and the control socket around a core that only pretends.
 
 use crate::wait::until_async;
+use ccr_contract::config::Settings;
 use ccr_contract::event::{NodeEvent, Severity};
 use ccr_contract::reply::By;
 use ccr_core::command::Command;
 use ccr_core::io::{ClientRequest, Effect, Input, Listed, LmtpReply, Node, Now, Reply};
-use ccr_core::store::log::max_message;
 use ccrd::core::{Core, EffectHandler, Inlets, channels, run};
 use ccrd::ctl;
 use ccrd::events::Events;
@@ -19,7 +19,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 const SOON: Duration = Duration::from_secs(10);
-const GENERATION: u64 = 1 << 20;
+/// The longest message.
+const LONGEST: u64 = 3_000_000;
 
 /// Answers clients at once, except deliveries to `slow`, which it never answers.
 #[derive(Debug, Default)]
@@ -68,7 +69,10 @@ impl Node for Pretender {
                         unique_id: "h.hub-9".into(),
                         size: 5,
                     }]),
-                    ClientRequest::Retrieve { .. } => Reply::Message(b".dot\r\n".to_vec()),
+                    ClientRequest::Retrieve { piece, .. } => Reply::Message {
+                        bytes: [&b".dot"[..], b"\r\n"][piece].to_vec(),
+                        more: piece == 0,
+                    },
                     ClientRequest::Delete { .. } => Reply::Deleted(by),
                     ClientRequest::Submit { .. } => Reply::Queued("hub-1".into()),
                 };
@@ -128,8 +132,12 @@ fn world(online: bool) -> World {
     });
     let end =
         tokio::spawn(async move { run(node, outlets, TestHandler(hang_up), &Notifier::from_environment()).await });
+    let settings = Settings {
+        message_bytes: LONGEST,
+        ..Settings::default()
+    };
     World {
-        servers_context: ServerContext::new(core.clone(), "exmbx", GENERATION, hung_up),
+        servers_context: ServerContext::new(core.clone(), "exmbx", &settings, hung_up),
         core,
         _inlets: inlets,
         ticks,
@@ -207,12 +215,12 @@ async fn sessions_reach_the_core_and_its_words_reach_the_client() {
     assert!(said.contains("250 2.0.0 queued as hub-1\r\n"), "{said}");
 }
 
-/// The hub and the store in front of one core: what does not fit into a generation is refused before it is sent, or as soon as it is
+/// The hub and the store in front of one core: what is longer than a message may be is refused before it is sent, or as soon as it is
 /// longer; the core never sees it.
 #[tokio::test]
-async fn what_fits_into_no_generation_is_announced_and_refused() {
+async fn the_longest_message_is_announced_and_what_is_longer_refused() {
     let w = world(true);
-    let most = max_message(GENERATION);
+    let most = LONGEST as usize;
     for (protocol, hello) in [(Protocol::Smtp, "EHLO"), (Protocol::Lmtp, "LHLO")] {
         let at = w.serve(protocol);
         let said = talk(
@@ -243,7 +251,7 @@ async fn what_fits_into_no_generation_is_announced_and_refused() {
         };
         assert!(send(most).await.starts_with("250 "), "the longest");
         assert_eq!(send(most + 1).await, "552 5.3.4 too large");
-        assert_eq!(send(2_000_000).await, "552 5.3.4 too large");
+        assert_eq!(send(2 * most).await, "552 5.3.4 too large");
     }
 }
 

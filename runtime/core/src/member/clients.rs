@@ -6,7 +6,7 @@ use crate::cluster::snapshot::Snapshot;
 use crate::ctx::Ctx;
 use crate::io::{ClientRequest, DiskAction, DiskResult, Effect, Listed, LmtpReply, Now, Reply, ReqId};
 use crate::mailbox::{group_of, mailbox_of, message_key};
-use crate::op::{Op, Part, Pending};
+use crate::op::{BodyRead, Op, Pending};
 use crate::planted::Bug;
 use crate::store::active::{Change, Ticket};
 use crate::store::log::{self, Label};
@@ -14,6 +14,7 @@ use ccr_contract::config::Config;
 use ccr_contract::event::{CopyFault, EventKind};
 use ccr_contract::reply::By;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// Requests that may wait at once.
 const MAX_WAITING: usize = 4096;
@@ -142,12 +143,12 @@ impl Clients {
                 let list = list.collect();
                 self.answer_later(b.ctx.now, req, Reply::Listing(list));
             }
-            ClientRequest::Retrieve { mailbox, uid } => self.retrieve(b, req, &mailbox, uid),
+            ClientRequest::Retrieve { mailbox, uid, piece } => self.retrieve(b, req, &mailbox, (uid, piece)),
             ClientRequest::Deliver {
                 envid,
                 recipients,
                 message,
-            } => self.deliver(b, req, envid.as_deref(), &recipients, &message),
+            } => self.deliver(b, req, envid.as_deref(), &recipients, &Arc::new(message)),
             ClientRequest::Delete { mailbox, uids } => self.delete(b, req, &mailbox, &uids),
             ClientRequest::Submit { .. } => {
                 let why = "this node is no hub".to_owned();
@@ -172,34 +173,35 @@ impl Clients {
         }
     }
 
-    fn retrieve(&mut self, b: &mut Backend<'_>, req: ReqId, mailbox: &str, uid: u64) {
+    fn retrieve(&mut self, b: &mut Backend<'_>, req: ReqId, mailbox: &str, (uid, piece): (u64, usize)) {
         let Some(g) = self.group_for(b, req, mailbox) else {
             return;
         };
         let store = b.groups.store(g);
         let name = mailbox_of(mailbox).unwrap_or_default();
-        let Some(entry) = store.index.get(&name, uid) else {
+        let mut pieces = store.index.get(&name, uid).map(|e| e.pieces().skip(piece));
+        let mut next = || pieces.as_mut().and_then(Iterator::next);
+        let (Some(found), more) = (next(), next().is_some()) else {
             let why = "no such message".to_owned();
             return self.answer_later(b.ctx.now, req, Reply::Refused { temporary: false, why });
         };
-        let part = store.body_part(entry.generation);
+        let part = store.body_part(found.generation);
         let file = part.map_or_else(|| store.file(".log"), |p| store.part_file(p));
-        let crc = entry.crc;
-        let op = Op::Body { req, part, crc };
-        let (offset, len) = (entry.at, entry.len);
+        let op = Op::Body(BodyRead {
+            req,
+            part,
+            crc: found.crc,
+            more: more && !b.ctx.plays(Bug::GiveFirstPiece),
+        });
+        let (offset, len) = (found.at, found.len);
         store.disk(b.ctx, op, DiskAction::Read { file, offset, len });
     }
 
-    /// A body was read.
-    fn on_body(
-        &mut self,
-        b: &mut Backend<'_>,
-        (group, part): (usize, Option<Part>),
-        (req, crc): (ReqId, u32),
-        result: DiskResult,
-    ) {
+    /// A piece of a body was read.
+    fn on_body(&mut self, b: &mut Backend<'_>, group: usize, read: BodyRead, result: DiskResult) {
+        let BodyRead { req, part, crc, more } = read;
         let reply = match result {
-            DiskResult::Bytes(body) if crc32c::crc32c(&body) == crc => Reply::Message(body),
+            DiskResult::Bytes(bytes) if crc32c::crc32c(&bytes) == crc => Reply::Message { bytes, more },
             other => {
                 let seen = if matches!(other, DiskResult::Bytes(_)) {
                     "its checksum is wrong".into()
@@ -221,7 +223,14 @@ impl Clients {
         self.answer_later(b.ctx.now, req, reply);
     }
 
-    fn deliver(&mut self, b: &mut Backend<'_>, req: ReqId, envid: Option<&str>, recipients: &[String], message: &[u8]) {
+    fn deliver(
+        &mut self,
+        b: &mut Backend<'_>,
+        req: ReqId,
+        envid: Option<&str>,
+        recipients: &[String],
+        message: &Arc<Vec<u8>>,
+    ) {
         let txn = self.next;
         self.next += 1;
         let hub_id = envid.filter(|id| id.len() <= log::MAX_HUB_ID).unwrap_or_default();
@@ -244,7 +253,7 @@ impl Clients {
                     if !store.mounted() {
                         slots[slot] = no(451, "4.3.0 the database is dismounted");
                     } else if message.len() > store.max_message() {
-                        slots[slot] = no(552, "5.3.4 the message is longer than a log");
+                        slots[slot] = no(552, "5.3.4 the message is too long");
                     } else {
                         todo.push((slot, group, mailbox));
                     }
@@ -310,7 +319,7 @@ impl Clients {
         for outcome in outcomes {
             match outcome {
                 Outcome::Landed(group, tickets) => self.on_landed(b, group, &tickets),
-                Outcome::Body(group, req, part, crc, result) => self.on_body(b, (group, part), (req, crc), result),
+                Outcome::Body(group, read, result) => self.on_body(b, group, read, result),
             }
         }
     }

@@ -42,7 +42,7 @@ pub fn verdict(what: &Pending, result: &DiskResult) -> Verdict {
                 _,
                 Op::Recover(_)
                     | Op::Mount(_)
-                    | Op::Body { .. }
+                    | Op::Body(_)
                     | Op::Scrub(_)
                     | Op::Part { .. }
                     | Op::Tail(TailStep::Read)

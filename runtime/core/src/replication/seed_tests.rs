@@ -56,7 +56,7 @@ impl Rig {
         let mut copy = Copy::new();
         copy.role = Role::Follow;
         let mut rig = Self {
-            store: Store::new(0, "Group0", 1 << 20),
+            store: Store::new(0, "Group0", 1 << 20, 1 << 20),
             ctx,
             copy,
         };

@@ -99,6 +99,9 @@ impl World {
             What::PowerOffMidWrite(who) => {
                 return self.power_off_in_the_middle(self.who(who), Moment::Write, step.for_us);
             }
+            What::PowerOffMidMessage(who) => {
+                return self.power_off_in_the_middle(self.who(who), Moment::Message, step.for_us);
+            }
             What::PowerOffMidChange(who) => return self.power_off_mid_change(self.who(who), step.for_us),
             What::LateAnswer => self.cut_at_answer = Some((n, active)),
             What::BothOff => {
@@ -355,6 +358,7 @@ impl World {
             What::PowerOff(_)
             | What::PowerOffMidWrite(_)
             | What::PowerOffMidChange(_)
+            | What::PowerOffMidMessage(_)
             | What::HubOff(_)
             | What::BehindOnline(_)
             | What::CutAtNoLease => {

@@ -191,7 +191,7 @@ impl Checks {
                 stored.filter_map(|r| By::find(&r.text)).collect()
             }
             Reply::Deleted(by) | Reply::Greeting(by) => vec![by.clone()],
-            Reply::Listing(_) | Reply::Message(_) => Vec::new(),
+            Reply::Listing(_) | Reply::Message { .. } => Vec::new(),
             _ => return,
         };
         self.counters.store_answers += 1;

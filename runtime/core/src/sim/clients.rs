@@ -1,8 +1,8 @@
 //! The workload: four operations, each journalled with how it ended.
 
-use super::GENERATION_BYTES;
 use super::plan::Plan;
 use super::world::{CLIENTS, PUBLIC, SimEvent, Waiter, World};
+use super::{GENERATION_BYTES, MESSAGE_BYTES};
 use crate::io::{ClientRequest, Reply};
 use crate::rng::Rng;
 use crate::store::log;
@@ -66,6 +66,8 @@ pub struct Operation {
     body: u64,
     step: u64,
     uid: u64,
+    /// What was fetched of a message so far, and in how many pieces.
+    read: (Vec<u8>, usize),
 }
 
 /// All operations of a run.
@@ -83,6 +85,7 @@ impl Workload {
     pub fn new(mut rng: Rng, plan: &Plan) -> Self {
         let longest = plan.longest;
         let mut more = rng.clone().fork();
+        let mut long = more.clone().fork();
         let ops = (0..plan.ops).map(|n| {
             let kind = match rng.range(0, 100) {
                 0..40 => Kind::Submit,
@@ -108,9 +111,10 @@ impl Workload {
                 outcome: Outcome::Open,
                 hub_id: String::new(),
                 hub: rng.range(0, 2) as usize,
-                body: rng.range(30, 900) + if longest { GENERATION_BYTES } else { 0 },
+                body: length(rng.range(30, 900), longest, long.chance(plan.long).then_some(&mut long)),
                 step: 0,
                 uid: 0,
+                read: (Vec::new(), 0),
             }
         });
         Self {
@@ -119,14 +123,41 @@ impl Workload {
             rng,
         }
     }
-    /// The message of an operation: no longer than one may be.
+    /// The message of an operation: at least as long as it says, and no longer where that is the length of a generation or more.
     pub fn message(key: &str, filler: u64) -> Vec<u8> {
         let mut text = format!("Message-ID: <{key}>\r\n\r\n");
         while (text.len() as u64) < filler {
             text.push_str("the quick brown fox ");
         }
-        text.truncate(log::max_message(GENERATION_BYTES));
+        if filler >= ONE_GENERATION {
+            text.truncate(filler as usize);
+        }
         text.into_bytes()
+    }
+    /// The message that was sent with this key.
+    pub fn sent(&self, key: &str) -> Option<Vec<u8>> {
+        let sends = |o: &&Operation| matches!(o.kind, Kind::Submit | Kind::Deliver);
+        let sent = self.ops.iter().filter(sends).find(|o| o.key == key)?;
+        Some(Self::message(&sent.key, sent.body))
+    }
+}
+
+/// The longest message that one generation holds.
+const ONE_GENERATION: u64 = log::max_message(GENERATION_BYTES) as u64;
+
+/// The length of a message: usual, the longest that a generation holds, or one that spans from two to five of them.
+fn length(usual: u64, longest: bool, long: Option<&mut Rng>) -> u64 {
+    match long {
+        // Just above, some generations, the longest of all.
+        Some(rng) => *rng.pick(&[
+            ONE_GENERATION + 1,
+            rng.clone().range(ONE_GENERATION + 1, MESSAGE_BYTES),
+            rng.clone().range(ONE_GENERATION + 1, MESSAGE_BYTES),
+            rng.clone().range(ONE_GENERATION + 1, 3 * GENERATION_BYTES),
+            MESSAGE_BYTES,
+        ]),
+        None if longest => ONE_GENERATION,
+        None => usual,
     }
 }
 
@@ -158,6 +189,8 @@ impl World {
         let mailbox = o.to[0].mailbox.to_owned();
         let recipients: Vec<String> = o.to.iter().map(|r| format!("{}@lab", r.mailbox)).collect();
         self.checks.counters.several_recipients += u64::from(recipients.len() > 1);
+        let sends = matches!(o.kind, Kind::Submit | Kind::Deliver);
+        self.checks.counters.long_messages += u64::from(sends && o.body > ONE_GENERATION);
         let request = match (o.kind, o.step) {
             (Kind::Submit, _) => ClientRequest::Submit {
                 sender: "client@lab".into(),
@@ -170,7 +203,11 @@ impl World {
                 message: message(),
             },
             (Kind::Read | Kind::Delete, 0) => ClientRequest::List { mailbox },
-            (Kind::Read | Kind::Delete, 1) => ClientRequest::Retrieve { mailbox, uid: o.uid },
+            (Kind::Read | Kind::Delete, 1) => ClientRequest::Retrieve {
+                mailbox,
+                uid: o.uid,
+                piece: o.read.1,
+            },
             (Kind::Read | Kind::Delete, _) => ClientRequest::Delete {
                 mailbox,
                 uids: vec![o.uid],
@@ -251,17 +288,18 @@ impl World {
                 o.uid = list[(pick % list.len() as u64) as usize].uid;
                 next = true;
             }
-            Reply::Message(bytes) => {
-                o.key = crate::mailbox::message_key(&bytes);
-                let kind = o.kind;
-                let key = o.key.clone();
-                let sent = self
-                    .workload
-                    .ops
-                    .iter()
-                    .find(|s| s.key == key && matches!(s.kind, Kind::Submit | Kind::Deliver));
-                let same = sent.is_some_and(|s| Workload::message(&s.key, s.body) == bytes);
-                if !same {
+            Reply::Message { bytes, more: true } => {
+                o.read.0.extend(bytes);
+                o.read.1 += 1;
+                self.checks.counters.pieces_read += 1;
+                self.at(500, SimEvent::Client(op));
+            }
+            Reply::Message { bytes, more: false } => {
+                o.read.0.extend(bytes);
+                let read = std::mem::take(&mut o.read.0);
+                o.key = crate::mailbox::message_key(&read);
+                let (kind, key) = (o.kind, o.key.clone());
+                if self.workload.sent(&key) != Some(read) {
                     self.checks
                         .broke("I4", format!("a client read a message that nobody sent: key {key:?}"));
                 }

@@ -97,6 +97,12 @@ counters! {
     failed_inspections,
     /// Messages with several recipients.
     several_recipients,
+    /// Messages that span generations.
+    long_messages,
+    /// Pieces of these that were read, all but the last.
+    pieces_read,
+    /// Daemons and machines that went in the middle of such a message.
+    cut_in_a_message,
     /// Reads that failed.
     failed_reads,
     /// Listings that failed.

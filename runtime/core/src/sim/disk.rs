@@ -3,6 +3,7 @@
 use crate::cluster::CLUSTER_FILE;
 use crate::io::{DiskAction, DiskResult, OpId};
 use crate::rng::Rng;
+use crate::store::log;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -429,6 +430,14 @@ impl Disk {
     /// Removes a file behind the node's back.
     pub fn remove(&mut self, name: &str) -> bool {
         self.files.remove(name).is_some()
+    }
+    /// Whether an open log ends with a part of a message, as far as it is written.
+    pub fn is_in_a_message(&self) -> bool {
+        let mut open = self.files.iter().filter(|(name, _)| Kind::of(name) == Kind::Open);
+        open.any(|(_, f)| {
+            let last = log::scan(&f.data).ok().and_then(|scan| scan.records.last().cloned());
+            matches!(last, Some(log::Record::Part { .. }))
+        })
     }
     /// Names of all files.
     pub fn names(&self) -> impl Iterator<Item = &String> {

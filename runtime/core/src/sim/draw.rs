@@ -39,6 +39,8 @@ mod odds {
     pub const ORDERS: u64 = 20;
     /// Daemons that are told to end and started again, as by an upgrade.
     pub const RESTARTS: u64 = 25;
+    /// Messages that span generations.
+    pub const LONG: u64 = 40;
 }
 
 /// Counters that stay zero as long as their draw waits.
@@ -161,6 +163,7 @@ impl Plan {
             groups: if rng.chance(20) { 2 } else { 1 },
             failback: rng.chance(10),
             longest: rng.chance(10),
+            long: 0,
             recipients: 1,
             drift_ppm: usual_drift(),
             times: Times::default(),
@@ -227,6 +230,12 @@ impl Plan {
         }
         if let (true, mut rng) = part(rng, odds::CUT_AT_NO_LEASE) {
             self.cut_at_no_lease(&mut rng);
+        }
+        if let (true, mut rng) = part(rng, odds::LONG) {
+            self.long = rng.range(3, 20);
+            for _ in 0..rng.range(0, 3) {
+                self.add(&mut rng, What::PowerOffMidMessage(Who::Active));
+            }
         }
         self.steps.sort_by_key(|s| s.at_us);
         // A damaged file and a seed of the copy that still has it whole: nothing could bring that back.

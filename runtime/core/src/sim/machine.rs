@@ -25,6 +25,8 @@ pub enum Moment {
     Write,
     /// In the middle of an operation that changes which files there are.
     Change,
+    /// Between two parts of a message that spans generations.
+    Message,
 }
 
 /// One machine.
@@ -151,6 +153,7 @@ impl World {
             self.trouble();
             return;
         }
+        self.checks.counters.cut_in_a_message += u64::from(m.disk.is_in_a_message());
         m.life += 1;
         m.paused = None;
         m.doomed = None;

@@ -42,6 +42,8 @@ const CONVERGENCE_US: u64 = 240_000_000;
 
 /// Bytes of a generation: so few that a run closes many.
 const GENERATION_BYTES: u64 = 4096;
+/// The longest message here: five generations.
+const MESSAGE_BYTES: u64 = 5 * GENERATION_BYTES;
 
 /// What came of a run.
 #[derive(Debug, Clone)]
@@ -241,6 +243,7 @@ fn configs(plan: &Plan) -> Vec<Config> {
     };
     let settings = Settings {
         generation_bytes: GENERATION_BYTES,
+        message_bytes: MESSAGE_BYTES,
         dial: plan.dial,
         resilience_depth: plan.depth,
         failback: plan.failback,

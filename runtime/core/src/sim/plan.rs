@@ -90,6 +90,8 @@ pub enum What {
     Ask(usize, Command),
     /// The power goes in the middle of a replacement, a renaming, a deletion or a cut.
     PowerOffMidChange(Who),
+    /// The same, between two parts of a message.
+    PowerOffMidMessage(Who),
     /// Something cannot be read for a while; the daemon is killed where it reads that at its start only.
     Unreadable(Who, Unreadable, bool),
     /// A file is damaged, where another place has what it held; while the daemon is down, or while it runs.
@@ -162,8 +164,11 @@ pub struct Plan {
     pub groups: usize,
     /// Whether the service goes back to the first member.
     pub failback: bool,
-    /// Whether the clients send the longest messages there may be, with the longest keys.
+    /// Whether the clients send the longest messages that a generation holds, with the longest keys.
     pub longest: bool,
+    /// Of how many messages in a hundred each spans generations.
+    #[serde(default)]
+    pub long: u64,
     /// Most recipients of a message.
     #[serde(default = "one")]
     pub recipients: u64,
@@ -263,6 +268,7 @@ impl Plan {
             groups: 1,
             failback: false,
             longest: false,
+            long: 0,
             recipients: 1,
             drift_ppm: usual_drift(),
             times: Times::default(),

@@ -8,6 +8,8 @@ use ccr_contract::dump::{Dump, Group};
 use ccr_contract::status::{ClusterState, Copy, CopyStatus, ServiceState, Status};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Bytes of them.
+const MOST_BODY_BYTES: u64 = 16 << 20;
 /// Bodies that a hub may hold: those of eight deliveries at once, and four that come next.
 const MOST_BODIES: usize = 12;
 
@@ -100,7 +102,8 @@ impl World {
                 continue;
             };
             let open = self.waiters.keys().filter(|(at, _)| *at == i).count();
-            if memory.bodies > MOST_BODIES || memory.remembered > sent || (end && memory.waiting > open) {
+            let bodies = memory.bodies > MOST_BODIES || memory.body_bytes > MOST_BODY_BYTES;
+            if bodies || memory.remembered > sent || (end && memory.waiting > open) {
                 let how =
                     format!("node {i} holds {memory:?}; {open} requests are open, {sent} deliveries were asked for");
                 return self.checks.broke("I14", how);
@@ -247,6 +250,14 @@ impl World {
             }
             if !sent.contains(what) {
                 broken = Some(("I4", format!("message {what:?} was never sent")));
+            }
+        }
+        for m in groups.iter().flat_map(|g| &g.messages) {
+            let key = m.key.as_deref().unwrap_or_default();
+            let sent = self.workload.sent(key).unwrap_or_default();
+            if m.bytes != sent.len() as u64 || m.crc32c != format!("{:08x}", crc32c::crc32c(&sent)) {
+                let how = format!("message {key:?} has {} bytes, and {} were sent", m.bytes, sent.len());
+                broken = Some(("I4", how));
             }
         }
         for (o, (key, to)) in ops.iter().flat_map(|o| to_each(o).map(move |t| (o, t))) {

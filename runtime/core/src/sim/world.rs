@@ -287,7 +287,13 @@ impl World {
                     return;
                 }
                 let done = self.machines[i].disk.complete();
-                if self.machines[i].doomed == Some(Moment::Write) && self.machines[i].disk.mid_write() {
+                let m = &self.machines[i];
+                let moment = match m.doomed {
+                    Some(Moment::Write) => m.disk.mid_write(),
+                    Some(Moment::Message) => m.disk.is_in_a_message(),
+                    _ => false,
+                };
+                if moment {
                     // At once, or while the flush is under way.
                     let us = self.rng.range(0, 3_000);
                     self.at(us, SimEvent::Doom(i, life));

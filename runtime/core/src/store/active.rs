@@ -7,14 +7,16 @@
 //! followed by one as soon as it is durable.
 
 use super::log::{self, Label, Record};
+use super::long::{Later, Long};
 use super::{Outcome, Store};
-use crate::chain::{ChainLink, Closed};
+use crate::chain::{ChainLink, Closed, Stream};
 use crate::ctx::Ctx;
 use crate::io::DiskAction;
 use crate::op::{GroupOp, Op};
 use crate::planted::Bug;
 use ccr_contract::event::EventKind;
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// Somebody waits for a record to be durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +40,8 @@ pub enum Change<'a> {
         hub_id: &'a str,
         /// The client's key; empty without.
         key: &'a str,
-        /// The message.
-        body: &'a [u8],
+        /// The message, shared between its recipients.
+        body: &'a Arc<Vec<u8>>,
     },
     /// Delete a message.
     Delete {
@@ -51,14 +53,15 @@ pub enum Change<'a> {
 }
 
 #[derive(Debug)]
-struct Item {
-    record: Option<Record>,
-    ticket: Ticket,
+pub(super) struct Item {
+    pub(super) record: Option<Record>,
+    /// Who waits for it: nobody for a part.
+    pub(super) ticket: Option<Ticket>,
 }
 
 /// A batch on its way to the disk.
 #[derive(Debug)]
-struct Flight {
+pub(super) struct Flight {
     items: Vec<Item>,
     /// The generation it is in, and where it ends there.
     generation: u64,
@@ -69,23 +72,26 @@ struct Flight {
 #[derive(Debug)]
 pub struct Writer {
     epoch: u64,
-    generation: u64,
+    pub(super) generation: u64,
     previous: u32,
     /// Length and checksum of the open log with everything that was queued for the disk.
     len: u64,
     crc: u32,
     has_records: bool,
     last_write: u64,
-    last_seq: u64,
+    pub(super) last_seq: u64,
     /// Bytes of the open log that are known to be durable.
     durable: u64,
     /// The most that a mark names of them.
     marked: u64,
-    batch: Vec<u8>,
+    pub(super) batch: Vec<u8>,
     /// The batch begins with a mark, which is filled in when it goes to the disk.
     has_mark: bool,
-    items: Vec<Item>,
-    flights: VecDeque<Flight>,
+    pub(super) items: Vec<Item>,
+    pub(super) flights: VecDeque<Flight>,
+    /// A message on its way into the log that spans generations, and what waits behind it.
+    pub(super) long: Option<Long>,
+    pub(super) later: VecDeque<Later>,
     /// Deliveries that are not in the index yet.
     arriving: BTreeSet<(String, String)>,
     closing: u32,
@@ -96,6 +102,25 @@ impl Writer {
     fn needs_mark(&self) -> bool {
         let named = self.flights.is_empty() && self.marked >= self.durable;
         self.batch.is_empty() && self.len > log::HEADER as u64 && !named
+    }
+    /// Bytes that one more record may have before the log is full.
+    pub(super) fn room(&self, size: u64) -> u64 {
+        let mark = u64::from(self.needs_mark()) * log::MARK as u64;
+        let used = self.len + self.batch.len() as u64 + mark + log::END as u64;
+        size.saturating_sub(used)
+    }
+    /// A record is about to be put into the batch.
+    pub(super) fn begin_record(&mut self, stream: Stream, now_us: u64) {
+        if self.needs_mark() {
+            self.has_mark = true;
+            log::put_mark(&mut self.batch, stream, 0);
+        }
+        self.has_records = true;
+        self.last_write = now_us;
+    }
+    /// Where the batch ends in the open log.
+    pub(super) fn end(&self) -> u64 {
+        self.len + self.batch.len() as u64
     }
 }
 
@@ -148,6 +173,8 @@ impl Store {
             has_mark: false,
             items: Vec::new(),
             flights: VecDeque::new(),
+            long: None,
+            later: VecDeque::new(),
             arriving: BTreeSet::new(),
             closing: 0,
         });
@@ -232,19 +259,24 @@ impl Store {
         self.disk(ctx, Op::Closed(closed), DiskAction::Rename { from: open, to });
     }
 
-    /// The longest message that is stored.
-    pub fn max_message(&self) -> usize {
-        log::max_message(self.size)
-    }
-
     /// Queues a change. Its ticket comes back in [`Outcome::Landed`], or never if the group is dismounted before.
     pub fn change(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, txn: u64, slot: usize, change: Change<'_>) {
         let Some(w) = self.writer.as_mut() else { return };
-        let mut ticket = Ticket {
+        let ticket = Ticket {
             txn,
             slot,
             generation: 0,
         };
+        if w.long.is_some() || !w.later.is_empty() {
+            return w.later.push_back(Later::new(ticket, change));
+        }
+        self.put(ctx, ticket, change);
+        self.advance(ctx);
+    }
+
+    /// Puts a change into the batch; of a message that fits into no generation only that it is on its way.
+    pub(super) fn put(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, mut ticket: Ticket, change: Change<'_>) {
+        let Some(w) = self.writer.as_mut() else { return };
         if let Change::Store { mailbox, hub_id, .. } = change
             && !hub_id.is_empty()
             && !ctx.plays(Bug::DropDuplicateCheck)
@@ -253,7 +285,10 @@ impl Store {
             let anybody = ctx.plays(Bug::DedupeWithoutRecipient) && self.index.was_delivered_to_any(hub_id);
             if anybody || self.index.was_delivered(hub_id, mailbox) || !w.arriving.insert(id) {
                 // A duplicate is acknowledged with the first one: at once, or when that one is durable.
-                let item = Item { record: None, ticket };
+                let item = Item {
+                    record: None,
+                    ticket: Some(ticket),
+                };
                 match w.flights.back_mut() {
                     Some(flight) if w.items.is_empty() => flight.items.push(item),
                     _ => w.items.push(item),
@@ -267,8 +302,8 @@ impl Store {
                 hub_id,
                 key,
                 body,
-            } => (mailbox, hub_id, key, body),
-            Change::Delete { mailbox, .. } => (mailbox, "", "", &b""[..]),
+            } => (mailbox, hub_id, key, Some(body)),
+            Change::Delete { mailbox, .. } => (mailbox, "", "", None),
         };
         let mut label = Label {
             seq: 0,
@@ -276,50 +311,48 @@ impl Store {
             hub_id: hub_id.to_owned(),
             key: key.to_owned(),
         };
-        let mark = u64::from(w.needs_mark()) * log::MARK as u64;
-        let need = (log::message_len(&label, body.len()) + log::END) as u64;
-        if w.len + w.batch.len() as u64 + mark + need > self.size {
+        let len = body.map_or(0, |b| b.len());
+        if let Some(body) = body.filter(|_| len > log::max_message(self.size)) {
+            w.last_seq += 1;
+            label.seq = w.last_seq;
+            w.long = Some(Long::new(ticket, label, Arc::clone(body)));
+            return;
+        }
+        if log::message_len(&label, len) as u64 > w.room(self.size) {
             self.roll(ctx);
         }
         let stream = self.stream.unwrap_or_default();
         let Some(w) = self.writer.as_mut() else { return };
-        if w.needs_mark() {
-            w.has_mark = true;
-            log::put_mark(&mut w.batch, stream, 0);
-        }
+        w.begin_record(stream, ctx.now.boot_us);
         ticket.generation = w.generation;
-        let mut bytes = Vec::new();
         let record = match change {
-            Change::Store { .. } => {
+            Change::Store { body, .. } => {
                 w.last_seq += 1;
                 label.seq = w.last_seq;
-                log::put_message(&mut bytes, &label, body);
-                let end = w.len + (w.batch.len() + bytes.len()) as u64;
+                log::put_message(&mut w.batch, &label, body);
+                let len = body.len() as u64;
                 Record::Message {
                     label,
                     crc: crc32c::crc32c(body),
-                    at: end - body.len() as u64,
-                    len: body.len() as u64,
+                    at: w.end() - len,
+                    len,
                 }
             }
             Change::Delete { seq, .. } => {
                 label.seq = seq;
-                log::put_delete(&mut bytes, &label);
+                log::put_delete(&mut w.batch, &label);
                 Record::Delete(label)
             }
         };
-        w.batch.append(&mut bytes);
-        w.has_records = true;
-        w.last_write = ctx.now.boot_us;
         w.items.push(Item {
             record: Some(record),
-            ticket,
+            ticket: Some(ticket),
         });
         self.flush(ctx);
     }
 
     /// Sends the batch to the disk where no flush is under way: records that come meanwhile share the next one.
-    fn flush(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
+    pub(super) fn flush(&mut self, ctx: &mut Ctx<impl From<GroupOp>>) {
         if self.writer.as_ref().is_some_and(|w| w.flights.is_empty()) {
             self.flush_now(ctx);
         }
@@ -376,14 +409,15 @@ impl Store {
         let mut tickets = Vec::with_capacity(flight.items.len());
         for item in flight.items {
             if let Some(record) = &item.record {
-                if let Record::Message { label, .. } = record {
+                if let Record::Message { label, .. } | Record::Whole { label, .. } = record {
                     w.arriving.remove(&(label.hub_id.clone(), label.mailbox.clone()));
                 }
-                self.index.apply_record(record, item.ticket.generation, epoch);
+                self.index.apply_record(record, flight.generation, epoch);
             }
-            tickets.push(item.ticket);
+            tickets.extend(item.ticket);
         }
         self.flush(ctx);
+        self.advance(ctx);
         self.mark(ctx);
         vec![Outcome::Landed(tickets)]
     }
@@ -480,9 +514,10 @@ impl Store {
 
     /// Whether everything that was queued is durable and every record is in a closed log.
     pub fn is_drained(&self) -> bool {
-        self.writer
-            .as_ref()
-            .is_none_or(|w| w.items.is_empty() && w.flights.is_empty() && !w.has_records && w.closing == 0)
+        self.writer.as_ref().is_none_or(|w| {
+            let written = w.items.is_empty() && w.flights.is_empty() && w.long.is_none() && w.later.is_empty();
+            written && !w.has_records && w.closing == 0
+        })
     }
 
     /// What a planted bug ships: the open log, closed as it is at this moment. Its generation and bytes in use.

@@ -3,6 +3,8 @@
 //!
 //! Invariants:
 //! * Only deletions in logs up to the checkpoint count: a later one may be lost with its log, and its message is there again.
+//! * Parts stay as long as their message may still become whole. What has ended it is a record that no other one can replace: whoever
+//!   goes on in another history begins with a record of its own.
 //! * A segment keeps its place in the chain, and its delete records: whoever seeds gets segments of different ages, and an
 //!   older one may still hold the message that a newer one's record deletes.
 //! * Reads that were queued before the new file find the old one, those behind it the new one: the index is changed at the
@@ -13,19 +15,24 @@ use super::{Segment, Store};
 use crate::ctx::Ctx;
 use crate::io::{DiskAction, DiskResult};
 use crate::op::{CompactStep, GroupOp, Op};
+use crate::planted::Bug;
 use ccr_contract::event::EventKind;
 
 impl Store {
-    /// A log is part of the database now: what its records delete is dead in the segments that hold it.
+    /// A log is part of the database now: what its records delete is dead in the segments that hold it, and so are the parts of
+    /// messages that were never whole.
     pub(super) fn mark_dead(&mut self, scan: &Scan) {
+        let mut dead = self.index.take_useless(|g| self.segments.contains_key(&g));
         for record in &scan.records {
-            if let Record::Delete(label) = record
-                && let Some((generation, len)) = self.index.take_dead(label.seq)
-                && let Some(segment) = self.segments.get_mut(&generation)
-            {
-                segment.dead += len;
+            if let Record::Delete(label) = record {
+                dead.extend(self.index.take_dead(label.seq));
+            }
+        }
+        for piece in dead {
+            if let Some(segment) = self.segments.get_mut(&piece.generation) {
+                segment.dead += piece.len;
                 if segment.dead * 2 > segment.bodies {
-                    self.compactable.insert(generation);
+                    self.compactable.insert(piece.generation);
                 }
             }
         }
@@ -80,7 +87,11 @@ impl Store {
                 return self.report_failed(ctx, &why, None);
             }
         };
-        let (bytes, bodies) = log::compacted(bytes, &scan, |seq| self.index.is_dead(seq));
+        let careless = ctx.plays(Bug::CompactParts);
+        let (bytes, moved) = log::compacted(bytes, &scan, |record| {
+            let dead = record.body_of().is_some_and(|seq| self.index.is_dead(seq));
+            dead || (careless && matches!(record, Record::Part { .. }))
+        });
         let segment = Segment {
             link: scan.link(),
             len: bytes.len() as u64,
@@ -94,9 +105,7 @@ impl Store {
             to: segment.len,
         });
         self.segments.insert(generation, segment);
-        for (seq, at) in bodies {
-            self.index.moved(seq, at);
-        }
+        moved.into_iter().for_each(|m| self.index.moved(m));
         let file = self.segment_file(generation);
         self.disk(
             ctx,

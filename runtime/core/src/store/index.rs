@@ -1,6 +1,7 @@
 //! What a storage group holds, without the bodies: those stay on the disk and are read when asked for.
 
-use super::log::{Label, Record, Scan};
+use super::log::{Label, Moved, Record, Scan};
+use super::pieces::{Body, Pending, Piece};
 use ccr_contract::dump;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -8,21 +9,75 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// messages of 72 bytes and more. The oldest are forgotten first, in the order of the log, so that both nodes forget the same.
 const REMEMBERED: usize = 1 << 18;
 
-/// A message and where its body is: in the log or segment of its generation.
+/// A message and where its body is: in logs or segments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Names it.
     pub label: Label,
-    /// Generation that holds it.
+    /// Generation that makes it a message.
     pub generation: u64,
     /// Epoch of that generation.
     pub epoch: u64,
-    /// Where the body begins in the file.
-    pub at: u64,
+    /// Where the body is.
+    pub body: Body,
     /// Length of the body.
     pub len: u64,
     /// CRC32C of the body.
     pub crc: u32,
+}
+
+impl Entry {
+    /// The body's pieces, in their order.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece> {
+        let (one, more) = match &self.body {
+            Body::At(at) => (Some(*at), &[][..]),
+            Body::Pieces(pieces) => (None, &pieces[..]),
+        };
+        let one = one.map(|at| Piece {
+            generation: self.generation,
+            at,
+            len: self.len,
+            crc: self.crc,
+        });
+        one.into_iter().chain(more.iter().copied())
+    }
+}
+
+/// What a file of a generation holds of messages: those that it makes one, and pieces of bodies by message and place in the body.
+#[derive(Debug, Clone, Default)]
+pub struct Held {
+    messages: BTreeSet<u64>,
+    pieces: BTreeSet<(u64, u64)>,
+}
+
+impl Held {
+    /// Of what was read of the file.
+    pub fn of(scan: &Scan) -> Self {
+        let mut held = Self::default();
+        for record in &scan.records {
+            match record {
+                Record::Message { label, .. } => {
+                    held.messages.insert(label.seq);
+                    held.pieces.insert((label.seq, 0));
+                }
+                Record::Part { seq, offset, .. } => _ = held.pieces.insert((*seq, *offset)),
+                Record::Whole { label, .. } => _ = held.messages.insert(label.seq),
+                Record::Delete(_) | Record::Tombstone(_) => {}
+            }
+        }
+        held
+    }
+    /// Whether it holds all that a message has in this generation.
+    fn has(&self, entry: &Entry, generation: u64) -> bool {
+        let mut offset = 0;
+        let mut pieces = entry.pieces().map(|p| {
+            let here = p.generation != generation || self.pieces.contains(&(entry.label.seq, offset));
+            offset += p.len;
+            here
+        });
+        let named = entry.generation != generation || self.messages.contains(&entry.label.seq);
+        pieces.all(|here| here) && named
+    }
 }
 
 /// The messages of a storage group.
@@ -34,8 +89,12 @@ pub struct Index {
     delivered: BTreeSet<(String, String)>,
     /// The same, oldest first.
     order: VecDeque<(String, String)>,
-    /// Deletions that the database may not have taken in yet: generation and length of what they deleted.
-    deleted: BTreeMap<u64, (u64, u64)>,
+    /// Deletions that the database may not have taken in yet: the pieces of what they deleted.
+    deleted: BTreeMap<u64, Vec<Piece>>,
+    /// Parts of a message that is not whole yet.
+    pending: Pending,
+    /// Parts of messages that will never be whole, of which the database may not know yet that they are of no use.
+    useless: Vec<Piece>,
     last_seq: u64,
 }
 
@@ -48,31 +107,62 @@ impl Index {
     }
     /// Takes in one record.
     pub fn apply_record(&mut self, record: &Record, generation: u64, epoch: u64) {
-        match record {
-            Record::Message { label, crc, at, len } => {
-                self.see(label);
-                let boxed = self.mailboxes.entry(label.mailbox.clone()).or_default();
-                boxed.insert(label.seq);
-                let entry = Entry {
-                    label: label.clone(),
+        let (label, body, len, crc) = match record {
+            Record::Part {
+                seq,
+                offset,
+                crc,
+                at,
+                len,
+            } => {
+                self.last_seq = self.last_seq.max(*seq);
+                let (at, len, crc) = (*at, *len, *crc);
+                let piece = Piece {
                     generation,
-                    epoch,
-                    at: *at,
-                    len: *len,
-                    crc: *crc,
+                    at,
+                    len,
+                    crc,
                 };
-                self.entries.insert(label.seq, entry);
+                return self.useless.extend(self.pending.add(*seq, *offset, piece));
             }
-            Record::Delete(label) => {
-                self.last_seq = self.last_seq.max(label.seq);
-                if let Some(entry) = self.entries.remove(&label.seq) {
-                    self.deleted.insert(label.seq, (entry.generation, entry.len));
-                    if let Some(boxed) = self.mailboxes.get_mut(&label.mailbox) {
-                        boxed.remove(&label.seq);
-                    }
+            Record::Whole { label, crc, len } => match self.pending.whole(label.seq, *len, *crc) {
+                Ok(pieces) => (label, Body::Pieces(pieces), len, crc),
+                Err(pieces) => {
+                    self.useless.extend(pieces);
+                    return self.see(label);
                 }
+            },
+            Record::Message { label, crc, at, len } => {
+                self.useless.extend(self.pending.end());
+                (label, Body::At(*at), len, crc)
             }
-            Record::Tombstone(label) => self.see(label),
+            Record::Delete(label) => return self.delete(label),
+            Record::Tombstone(label) => {
+                self.useless.extend(self.pending.end());
+                return self.see(label);
+            }
+        };
+        self.see(label);
+        let boxed = self.mailboxes.entry(label.mailbox.clone()).or_default();
+        boxed.insert(label.seq);
+        let entry = Entry {
+            label: label.clone(),
+            generation,
+            epoch,
+            body,
+            len: *len,
+            crc: *crc,
+        };
+        self.entries.insert(label.seq, entry);
+    }
+    fn delete(&mut self, label: &Label) {
+        self.useless.extend(self.pending.end());
+        self.last_seq = self.last_seq.max(label.seq);
+        if let Some(entry) = self.entries.remove(&label.seq) {
+            self.deleted.insert(label.seq, entry.pieces().collect());
+            if let Some(boxed) = self.mailboxes.get_mut(&label.mailbox) {
+                boxed.remove(&label.seq);
+            }
         }
     }
     fn see(&mut self, label: &Label) {
@@ -89,20 +179,26 @@ impl Index {
             }
         }
     }
-    /// The database has taken in the deletion of a message: the generation that held it, and the length of its body.
-    pub fn take_dead(&mut self, seq: u64) -> Option<(u64, u64)> {
-        self.deleted.remove(&seq)
+    /// The database has taken in the deletion of a message: the pieces of its body.
+    pub fn take_dead(&mut self, seq: u64) -> Vec<Piece> {
+        self.deleted.remove(&seq).unwrap_or_default()
     }
-    /// Whether a message that the database once held is deleted there.
+    /// Pieces that belong to no message, of generations that the database has taken in.
+    pub fn take_useless(&mut self, taken_in: impl Fn(u64) -> bool) -> Vec<Piece> {
+        let (here, later) = self.useless.drain(..).partition(|p| taken_in(p.generation));
+        self.useless = later;
+        here
+    }
+    /// Whether what the database holds of a message is of no use any more: it is deleted there, or was never whole.
     pub fn is_dead(&self, seq: u64) -> bool {
-        !self.entries.contains_key(&seq) && !self.deleted.contains_key(&seq)
+        !self.entries.contains_key(&seq) && !self.deleted.contains_key(&seq) && !self.pending.is(seq)
     }
-    /// Forgets the messages of a generation that are not among these; how many that were.
-    pub fn keep_of(&mut self, generation: u64, seqs: &BTreeSet<u64>) -> usize {
+    /// Forgets the messages of which a generation does not hold everything any more; how many that were.
+    pub fn keep_of(&mut self, generation: u64, held: &Held) -> usize {
         let before = self.entries.len();
         let mailboxes = &mut self.mailboxes;
         self.entries.retain(|seq, entry| {
-            let keep = entry.generation != generation || seqs.contains(seq);
+            let keep = held.has(entry, generation);
             if let Some(boxed) = mailboxes.get_mut(&entry.label.mailbox).filter(|_| !keep) {
                 boxed.remove(seq);
             }
@@ -110,10 +206,12 @@ impl Index {
         });
         before - self.entries.len()
     }
-    /// The body of a message begins elsewhere in its file from now on.
-    pub fn moved(&mut self, seq: u64, at: u64) {
+    /// A piece of a body, which begins there in the body, begins elsewhere in its file from now on.
+    pub fn moved(&mut self, (seq, offset, at): Moved) {
         if let Some(entry) = self.entries.get_mut(&seq) {
-            entry.at = at;
+            entry.body.moved(offset, at);
+        } else if self.pending.is(seq) {
+            self.pending.moved(offset, at);
         }
     }
     /// Whether this delivery was stored once.

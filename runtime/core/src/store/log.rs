@@ -8,19 +8,23 @@
 //!  10  kind, u16: 1 log, 2 segment           8  kind, u8
 //!  12  CRC32C of the other 60 bytes, u32     9  payload
 //!  16  stream, 16 bytes
-//!  32  generation, u64                      kinds: 1 message, 2 delete, 3 end, 4 tombstone
+//!  32  generation, u64                      kinds: 1 message, 2 delete, 3 end, 4 tombstone, 5 part, 6 whole
 //!  40  epoch, u64                           message: seq u64, CRC32C of the body u32, lengths u16 of
 //!  48  checksum of the generation before,        mailbox, hub id, key; these; the body
 //!      u32                                  delete:  seq u64, then as a message without a body
 //!  52  zeros                                end:     checksum u32: CRC32C of all bytes before this record
 //!                                           tombstone: as a message without a body (a message that was deleted)
+//!                                           part:    seq u64, CRC32C of the piece u32, where it begins in the body u64;
+//!                                                a piece of a body
+//!                                           whole:   as a message, with the length of the body, u64, in its place
 //! ```
+//! A message that fits into no generation is written as *parts*, one behind the other, and a *whole* directly behind them that names
+//! it (`pieces.rs` says what of them counts). A ccrd that knows no parts does not understand the log, and leaves it alone.
+//!
 //! The checksum names the content: it is in the next header, so that the generations are a chain. A log is never known by
 //! its number alone, but by (stream, generation, epoch, checksum).
 //!
-//! A *mark* is a tombstone without mailbox and hub id, with number 0, the stream's own key, and in the place of the body's
-//! checksum the length up to which the open log was flushed when the mark was queued: a mark on the disk proves that what lies
-//! before that length was whole there once. To readers of records it says nothing.
+//! A *mark* ([`put_mark`]) is a tombstone without mailbox and hub id, with number 0. To readers of records it says nothing.
 //!
 //! A segment keeps the checksum of the log that it came from,
 //! also when bodies of deleted messages were taken out of it; each of its records has a checksum of its own.
@@ -28,6 +32,9 @@
 use crate::chain::{ChainLink, Stream};
 use crate::mailbox::MAX_KEY;
 use crate::mailbox::MAX_MAILBOX;
+pub use marks::{MARK, Tail, put_mark, tail};
+
+mod marks;
 
 /// Length of the header in bytes.
 pub const HEADER: usize = 64;
@@ -204,12 +211,47 @@ pub enum Record {
     Delete(Label),
     /// A message was there once and has been deleted: its hub id still makes a second delivery a duplicate.
     Tombstone(Label),
+    /// A piece of a body that fits into no generation: `len` bytes at `at` in the file.
+    Part {
+        /// The number that its message will have.
+        seq: u64,
+        /// Where it begins in the body.
+        offset: u64,
+        /// CRC32C of the piece.
+        crc: u32,
+        /// Where it begins in the file.
+        at: u64,
+        /// Its length.
+        len: u64,
+    },
+    /// The parts directly before this are a message.
+    Whole {
+        /// Which.
+        label: Label,
+        /// CRC32C of the body.
+        crc: u32,
+        /// Length of the body.
+        len: u64,
+    },
+}
+
+impl Record {
+    /// The number of the message of whose body it tells, where it does.
+    pub fn body_of(&self) -> Option<u64> {
+        match self {
+            Record::Message { label, .. } | Record::Whole { label, .. } => Some(label.seq),
+            Record::Part { seq, .. } => Some(*seq),
+            Record::Delete(_) | Record::Tombstone(_) => None,
+        }
+    }
 }
 
 const MESSAGE: u8 = 1;
 const DELETE: u8 = 2;
 const ENDED: u8 = 3;
 const TOMBSTONE: u8 = 4;
+const PART: u8 = 5;
+const WHOLE: u8 = 6;
 
 fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     let len: usize = parts.iter().map(|p| p.len()).sum();
@@ -225,8 +267,11 @@ fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
 /// Length of a label without its names: number, checksum, three lengths.
 const LABEL: usize = 8 + 4 + 3 * 2;
 
-/// The longest message that fits into a generation of `size` bytes, with names of any allowed length.
-pub fn max_message(size: u64) -> usize {
+/// Length of what stands before the piece in a part: number, checksum, offset.
+const PART_HEAD: usize = 8 + 4 + 8;
+
+/// The longest message that one generation of `size` bytes can hold, with names of any allowed length.
+pub const fn max_message(size: u64) -> usize {
     let others = HEADER + FRAME + LABEL + MAX_MAILBOX + MAX_HUB_ID + MAX_KEY + END;
     (size as usize).saturating_sub(others)
 }
@@ -261,75 +306,21 @@ pub fn put_delete(out: &mut Vec<u8>, label: &Label) {
 pub fn put_tombstone(out: &mut Vec<u8>, label: &Label) {
     put(out, TOMBSTONE, &[&label_bytes(label, 0)]);
 }
-/// Length of a mark in bytes.
-pub const MARK: usize = FRAME + LABEL + 8;
-
-/// What ties a mark to its stream.
-fn mark_key(stream: Stream) -> String {
-    format!("{:08x}", crc32c::crc32c(&stream.0))
+/// Bytes that a part takes beside its piece.
+pub const PART_FRAME: usize = FRAME + PART_HEAD;
+/// Appends a part: a piece of the body of the message `seq`, which begins at `offset` there.
+pub fn put_part(out: &mut Vec<u8>, seq: u64, offset: u64, piece: &[u8]) {
+    let crc = crc32c::crc32c(piece).to_le_bytes();
+    put(out, PART, &[&seq.to_le_bytes(), &crc, &offset.to_le_bytes(), piece]);
 }
-
-/// Appends a mark: the first `flushed` bytes are durable.
-pub fn put_mark(out: &mut Vec<u8>, stream: Stream, flushed: u64) {
-    let label = Label {
-        seq: 0,
-        mailbox: String::new(),
-        hub_id: String::new(),
-        key: mark_key(stream),
-    };
-    put(out, TOMBSTONE, &[&label_bytes(&label, flushed as u32)]);
+/// Bytes that a whole takes.
+pub fn whole_len(label: &Label) -> usize {
+    message_len(label, 8)
 }
-
-/// The end of a log that was being written when its writer died.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tail {
-    /// All of it is whole; zeros at the end are no damage, as a roll fills the log up before it gets its name.
-    Whole,
-    /// A write was cut off: whole up to here, and nothing behind it is known to have been flushed.
-    Torn(usize),
-    /// Whole up to `whole` only, although it was flushed up to `flushed` once.
-    Damaged {
-        /// Bytes that are whole.
-        whole: usize,
-        /// Bytes that were durable.
-        flushed: usize,
-    },
-    /// Whole, and not understood.
-    Strange(LogError),
+/// Appends a whole: the parts before it are a body of `len` bytes with this checksum.
+pub fn put_whole(out: &mut Vec<u8>, label: &Label, crc: u32, len: u64) {
+    put(out, WHOLE, &[&label_bytes(label, crc), &len.to_le_bytes()]);
 }
-
-/// How the open log of this stream ends.
-pub fn tail(bytes: &[u8], stream: Stream) -> Tail {
-    let whole = match scan(bytes) {
-        Ok(s) if bytes[s.used..].iter().all(|b| *b == 0) => return Tail::Whole,
-        Ok(s) => s.used,
-        Err(e) if e.is_strange() => return Tail::Strange(e),
-        // No record is written before the header is durable.
-        Err(_) if bytes.len() > HEADER => {
-            let flushed = flushed(bytes, HEADER, stream).unwrap_or(HEADER);
-            return Tail::Damaged { whole: 0, flushed };
-        }
-        Err(_) => 0,
-    };
-    match flushed(bytes, whole, stream).filter(|flushed| *flushed > whole) {
-        Some(flushed) => Tail::Damaged { whole, flushed },
-        None => Tail::Torn(whole),
-    }
-}
-
-/// What the marks behind `from` say, wherever a record begins there.
-fn flushed(bytes: &[u8], from: usize, stream: Stream) -> Option<usize> {
-    let key = mark_key(stream);
-    let flushed = |at: usize| {
-        let payload = bytes[at..].get(FRAME..MARK).filter(|_| bytes[at + 8] == TOMBSTONE)?;
-        let own = u32_at(bytes, at) as usize == MARK - FRAME && payload.ends_with(key.as_bytes());
-        let (_, payload) = record(&bytes[at..], at).ok().filter(|_| own)?;
-        let flushed = u32_at(payload, 8) as usize;
-        (flushed <= at).then_some(flushed)
-    };
-    (from..bytes.len().saturating_sub(MARK - 1)).filter_map(flushed).max()
-}
-
 /// Appends the end record with this checksum.
 pub fn put_end(out: &mut Vec<u8>, checksum: u32) {
     put(out, ENDED, &[&checksum.to_le_bytes()]);
@@ -409,21 +400,57 @@ fn record(rest: &[u8], at: usize) -> Result<(u8, &[u8]), LogError> {
 /// Reads a record whose checksum is right; none is a mark. What is wrong with it was written so.
 fn understand(kind: u8, payload: &[u8], at: usize) -> Result<Option<Record>, LogError> {
     let bad = |why: &str| LogError::Strange(format!("the record at byte {at}: {why}"));
-    if !matches!(kind, MESSAGE | DELETE | TOMBSTONE) {
+    let begin = (at + FRAME) as u64;
+    if kind == PART {
+        let piece = payload.get(PART_HEAD..).ok_or_else(|| bad("too short for a part"))?;
+        let crc = u32_at(payload, 8);
+        if crc32c::crc32c(piece) != crc {
+            return Err(bad("checksum of the piece"));
+        }
+        return Ok(Some(Record::Part {
+            seq: u64_at(payload, 0),
+            offset: u64_at(payload, 12),
+            crc,
+            at: begin + PART_HEAD as u64,
+            len: piece.len() as u64,
+        }));
+    }
+    if !matches!(kind, MESSAGE | DELETE | TOMBSTONE | WHOLE) {
         return Err(bad("unknown kind"));
     }
+    let (label, from) = read_label(payload).map_err(bad)?;
+    let (crc, rest) = (u32_at(payload, 8), &payload[from..]);
+    Ok(match kind {
+        MESSAGE if crc32c::crc32c(rest) != crc => return Err(bad("checksum of the body")),
+        MESSAGE => Some(Record::Message {
+            label,
+            crc,
+            at: begin + from as u64,
+            len: rest.len() as u64,
+        }),
+        WHOLE => {
+            let len = rest.try_into().map_err(|_| bad("no length of the body"))?;
+            let len = u64::from_le_bytes(len);
+            Some(Record::Whole { label, crc, len })
+        }
+        DELETE => Some(Record::Delete(label)),
+        _ if label.seq == 0 && label.mailbox.is_empty() && label.hub_id.is_empty() => None,
+        _ => Some(Record::Tombstone(label)),
+    })
+}
+
+/// The label at the beginning of a payload, and where it ends.
+fn read_label(payload: &[u8]) -> Result<(Label, usize), &'static str> {
     if payload.len() < LABEL {
-        return Err(bad("too short for a label"));
+        return Err("too short for a label");
     }
     let lens = [12, 14, 16].map(|i| u16_at(payload, i));
     let mut from = LABEL;
     let mut name = |len: usize| {
-        let text = payload
-            .get(from..from + len)
-            .ok_or_else(|| bad("names reach behind it"))?;
+        let text = payload.get(from..from + len).ok_or("names reach behind it")?;
         from += len;
-        let text = std::str::from_utf8(text).map_err(|_| bad("a name is not UTF-8"))?;
-        Ok::<_, LogError>(text.to_owned())
+        let text = std::str::from_utf8(text).map_err(|_| "a name is not UTF-8")?;
+        Ok::<_, &'static str>(text.to_owned())
     };
     let label = Label {
         seq: u64_at(payload, 0),
@@ -431,24 +458,7 @@ fn understand(kind: u8, payload: &[u8], at: usize) -> Result<Option<Record>, Log
         hub_id: name(lens[1])?,
         key: name(lens[2])?,
     };
-    let crc = u32_at(payload, 8);
-    Ok(match kind {
-        MESSAGE => {
-            let body = &payload[from..];
-            if crc32c::crc32c(body) != crc {
-                return Err(bad("checksum of the body"));
-            }
-            Some(Record::Message {
-                label,
-                crc,
-                at: (at + FRAME + from) as u64,
-                len: body.len() as u64,
-            })
-        }
-        DELETE => Some(Record::Delete(label)),
-        _ if label.seq == 0 && label.mailbox.is_empty() && label.hub_id.is_empty() => None,
-        _ => Some(Record::Tombstone(label)),
-    })
+    Ok((label, from))
 }
 
 /// Inspects a closed generation: whole, closed, of exactly `size` bytes (used bytes, then zeros), checksum as stated.
@@ -503,7 +513,10 @@ fn closed(bytes: &[u8]) -> Result<Scan, LogError> {
 impl Scan {
     /// Bytes of the messages' bodies.
     pub fn bodies(&self) -> u64 {
-        let len = |r: &Record| if let Record::Message { len, .. } = r { *len } else { 0 };
+        let len = |r: &Record| match r {
+            Record::Message { len, .. } | Record::Part { len, .. } => *len,
+            _ => 0,
+        };
         self.records.iter().map(len).sum()
     }
     /// The link of the chain that this closed file is.
@@ -527,25 +540,39 @@ pub fn to_segment(log: &[u8], scan: &Scan) -> Vec<u8> {
     out
 }
 
-/// A segment without the bodies of the messages that `gone` names: a tombstone stands for each, so that a second delivery is
-/// still known as one. The rest keeps its order, and the segment its place in the chain. Also where the bodies that are left
-/// begin now, by the messages' numbers.
-pub fn compacted(segment: &[u8], scan: &Scan, gone: impl Fn(u64) -> bool) -> (Vec<u8>, Vec<(u64, u64)>) {
+/// Where a piece of a body begins now: the message's number, where the piece begins in the body, and in the file.
+pub type Moved = (u64, u64, u64);
+
+/// A segment without the bodies that `gone` names: a tombstone stands for each message, so that a second delivery is still known as
+/// one. The rest keeps its order, and the segment its place in the chain. Also where the bodies that are left
+/// begin now.
+pub fn compacted(segment: &[u8], scan: &Scan, gone: impl Fn(&Record) -> bool) -> (Vec<u8>, Vec<Moved>) {
     let mut out = segment[..HEADER].to_vec();
-    let mut bodies = Vec::new();
+    let mut moved = Vec::new();
+    let bytes = |at: u64, len: u64| &segment[at as usize..(at + len) as usize];
     for record in &scan.records {
         match record {
-            Record::Message { label, .. } if gone(label.seq) => put_tombstone(&mut out, label),
-            Record::Message { label, at, len, .. } => {
-                put_message(&mut out, label, &segment[*at as usize..(*at + *len) as usize]);
-                bodies.push((label.seq, out.len() as u64 - len));
+            Record::Message { label, .. } | Record::Whole { label, .. } if gone(record) => {
+                put_tombstone(&mut out, label);
             }
+            Record::Message { label, at, len, .. } => {
+                put_message(&mut out, label, bytes(*at, *len));
+                moved.push((label.seq, 0, out.len() as u64 - len));
+            }
+            Record::Part { .. } if gone(record) => {}
+            Record::Part {
+                seq, offset, at, len, ..
+            } => {
+                put_part(&mut out, *seq, *offset, bytes(*at, *len));
+                moved.push((*seq, *offset, out.len() as u64 - len));
+            }
+            Record::Whole { label, crc, len } => put_whole(&mut out, label, *crc, *len),
             Record::Delete(label) => put_delete(&mut out, label),
             Record::Tombstone(label) => put_tombstone(&mut out, label),
         }
     }
     put_end(&mut out, scan.link().checksum);
-    (out, bodies)
+    (out, moved)
 }
 
 #[cfg(test)]

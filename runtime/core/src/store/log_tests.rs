@@ -22,6 +22,9 @@ fn closed_log(size: usize) -> Vec<u8> {
     put_message(&mut log, &label(1, "ann"), b"hello");
     put_delete(&mut log, &label(1, "ann"));
     put_tombstone(&mut log, &label(2, "bob"));
+    put_part(&mut log, 3, 0, b"two ");
+    put_part(&mut log, 3, 4, b"pieces");
+    put_whole(&mut log, &label(3, "bob"), crc32c::crc32c(b"two pieces"), 10);
     let crc = crc32c::crc32c(&log);
     put_end(&mut log, crc);
     log.resize(size, 0);
@@ -38,7 +41,24 @@ fn what_was_written_is_read() {
         panic!("{:?}", scan.records)
     };
     assert_eq!(&log[*at as usize..(*at + *len) as usize], b"hello");
-    assert_eq!(scan.records.len(), 3);
+    assert_eq!((scan.records.len(), scan.bodies()), (6, 15));
+    let Record::Part {
+        seq: 3,
+        offset: 4,
+        at,
+        len: 6,
+        ..
+    } = scan.records[4]
+    else {
+        panic!("{:?}", scan.records)
+    };
+    assert_eq!(&log[at as usize..][..6], b"pieces");
+    let whole = Record::Whole {
+        label: label(3, "bob"),
+        crc: crc32c::crc32c(b"two pieces"),
+        len: 10,
+    };
+    assert_eq!(scan.records[5], whole);
     let seg = to_segment(&log, &scan);
     let read = segment(&seg).unwrap();
     assert_eq!(read.records, scan.records);
@@ -63,6 +83,23 @@ fn every_flipped_byte_is_found() {
         let mut bad = log.clone();
         bad[i] ^= 0x40;
         assert!(inspect(&bad, 512).is_err(), "byte {i}");
+    }
+}
+
+#[test]
+fn parts_and_wholes_that_make_no_sense_are_not_understood() {
+    let header = closed_log(512)[..HEADER].to_vec();
+    for (kind, payload) in [
+        (PART, vec![0; PART_HEAD - 1]),
+        // A piece with another one's checksum.
+        (PART, [vec![0; PART_HEAD], b"piece".to_vec()].concat()),
+        (WHOLE, vec![0; LABEL - 1]),
+        (WHOLE, label_bytes(&label(1, "ann"), 0)),
+        (WHOLE, [label_bytes(&label(1, "ann"), 0), vec![0; 9]].concat()),
+    ] {
+        let mut log = header.clone();
+        put(&mut log, kind, &[&payload]);
+        assert!(scan(&log).is_err_and(|e| e.is_strange()), "{kind} {payload:?}");
     }
 }
 

@@ -20,6 +20,8 @@ pub mod compact;
 mod files;
 pub mod index;
 pub mod log;
+mod long;
+pub mod pieces;
 mod recovery;
 pub mod replay;
 pub mod scrub;
@@ -72,6 +74,8 @@ pub struct Store {
     /// Its name.
     pub name: String,
     size: u64,
+    /// The longest message that is stored.
+    longest: u64,
     /// The stream; none without a database.
     pub stream: Option<Stream>,
     /// The last log that the database holds.
@@ -135,12 +139,13 @@ struct Mounting {
 }
 
 impl Store {
-    /// A group that has not been recovered yet.
-    pub fn new(at: usize, name: &str, generation_bytes: u64) -> Self {
+    /// A group that has not been recovered yet: its logs have so many bytes, its messages at most so many.
+    pub fn new(at: usize, name: &str, generation_bytes: u64, message_bytes: u64) -> Self {
         Self {
             at,
             name: name.to_owned(),
             size: generation_bytes,
+            longest: message_bytes,
             stream: None,
             checkpoint: GENESIS,
             closed: BTreeMap::new(),
@@ -215,6 +220,10 @@ impl Store {
     }
     pub(crate) fn generation_bytes(&self) -> u64 {
         self.size
+    }
+    /// The longest message that is stored, in bytes.
+    pub fn max_message(&self) -> usize {
+        usize::try_from(self.longest).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn disk(&self, ctx: &mut Ctx<impl From<GroupOp>>, op: Op, action: DiskAction) {
@@ -298,7 +307,7 @@ impl Store {
                 self.on_compact(ctx, step, result);
                 Vec::new()
             }
-            Op::Quiet | Op::Body { .. } | Op::Part { .. } | Op::Copy(_) => Vec::new(),
+            Op::Quiet | Op::Body(_) | Op::Part { .. } | Op::Copy(_) => Vec::new(),
         }
     }
 

@@ -162,7 +162,7 @@ impl Store {
 
     /// Forgets what the disk holds, but not what is under way there and what must be waited for.
     fn reset(&mut self) {
-        let new = Store::new(self.at, &self.name, self.size);
+        let new = Store::new(self.at, &self.name, self.size, self.longest);
         let old = std::mem::replace(self, new);
         (self.inflight, self.hold, self.reread_at) = (old.inflight, old.hold, old.reread_at);
         self.next_bad = old.next_bad;

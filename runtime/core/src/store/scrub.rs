@@ -4,6 +4,7 @@
 //! What is found is told upwards. Here nothing is changed, and nothing is deleted. A file that cannot be read is none that is
 //! damaged: it is read again in the next round.
 
+use super::index::Held;
 use super::{Outcome, Store, log};
 use crate::chain::ChainLink;
 use crate::ctx::Ctx;
@@ -219,17 +220,20 @@ impl Store {
             segment.len = bytes.len() as u64;
             segment.bodies = scan.bodies();
             segment.dead = 0;
-            let mut held = BTreeSet::new();
             for record in &scan.records {
-                if let log::Record::Message { label, at, len, .. } = record {
-                    if self.index.is_dead(label.seq) {
-                        segment.dead += len;
-                    }
-                    self.index.moved(label.seq, *at);
-                    held.insert(label.seq);
+                let (seq, offset, at, len) = match record {
+                    log::Record::Message { label, at, len, .. } => (label.seq, 0, *at, len),
+                    log::Record::Part {
+                        seq, offset, at, len, ..
+                    } => (*seq, *offset, *at, len),
+                    _ => continue,
+                };
+                if self.index.is_dead(seq) {
+                    segment.dead += len;
                 }
+                self.index.moved((seq, offset, at));
             }
-            lacks = self.index.keep_of(g, &held);
+            lacks = self.index.keep_of(g, &Held::of(scan));
         }
         self.scrub.corrupt.remove(&part);
         if let Part::Log(g) = part {

@@ -9,8 +9,10 @@ use crate::mailbox::MAX_MAILBOX;
 use crate::mailbox::{mailbox_of, message_key};
 use crate::op::{CompactStep, GroupOp, Op, ReplayStep};
 use proptest::prelude::*;
+use std::sync::Arc;
 
 const SIZE: u64 = 4096;
+const LONGEST: u64 = 5 * SIZE;
 const STREAM: Stream = Stream([7; 16]);
 
 fn label(seq: u64) -> Label {
@@ -30,7 +32,7 @@ enum Put {
 
 /// A group with these logs, closed and not replayed, and their bytes.
 fn store(logs: &[&[Put]]) -> (Store, Vec<Vec<u8>>) {
-    let mut store = Store::new(0, "Group0", SIZE);
+    let mut store = Store::new(0, "Group0", SIZE, LONGEST);
     store.stream = Some(STREAM);
     let mut files = Vec::new();
     let mut before = 0;
@@ -139,7 +141,8 @@ fn what_was_deleted_leaves_the_database_and_everything_else_stays() {
     let scan = log::segment(&smaller).unwrap();
     assert_eq!((scan.link(), store.segments[&1].link), (link, link));
     let entry = store.index.get("ann", 2).unwrap();
-    assert_eq!(&smaller[entry.at as usize..(entry.at + entry.len) as usize], b"stays");
+    let piece = entry.pieces().next().unwrap();
+    assert_eq!(&smaller[piece.at as usize..(piece.at + piece.len) as usize], b"stays");
     assert_eq!(
         (store.index.digest(), store.segments[&1].len),
         (digest, smaller.len() as u64)
@@ -291,35 +294,52 @@ proptest! {
             prop_oneof![Just(log::MAX_HUB_ID), 0..=log::MAX_HUB_ID],
             prop_oneof![Just('𝄞'), Just('é'), Just('k')],
             prop_oneof![Just(128), 0usize..=200],
-            prop_oneof![Just(0), 0usize..=40, 0..SIZE as usize],
+            prop_oneof![Just(0), 0usize..=40, 0..SIZE as usize, 0..LONGEST as usize],
+            any::<bool>(),
         ), 1..6)
     ) {
-        let (mut store, mut ctx) = (Store::new(0, "Group0", SIZE), ctx());
+        let (mut store, mut ctx) = (Store::new(0, "Group0", SIZE, LONGEST), ctx());
         store.open_new(&mut ctx, 1);
         let mut bodies = Vec::new();
-        for (n, (mailbox, hub_id, key, chars, below)) in messages.into_iter().enumerate() {
-            let body = message(key, chars, store.max_message().saturating_sub(below));
+        let mut mailboxes = BTreeSet::new();
+        let sync = |store: &mut Store, ctx: &mut _| {
+            while store.writer.as_ref().is_some_and(|w| !w.flights.is_empty()) {
+                store.on_synced(ctx);
+            }
+        };
+        for (n, (mailbox, hub_id, key, chars, below, synced)) in messages.into_iter().enumerate() {
+            let fits = if n % 2 == 0 { store.max_message() } else { log::max_message(SIZE) };
+            let body = Arc::new(message(key, chars, fits.saturating_sub(below)));
             prop_assert!(body.len() <= store.max_message());
+            let mailbox = mailbox_of(&"m".repeat(mailbox)).unwrap();
+            mailboxes.insert(mailbox.clone());
             let change = Change::Store {
-                mailbox: &mailbox_of(&"m".repeat(mailbox)).unwrap(),
+                mailbox: &mailbox,
                 // Not twice the same: that would be a duplicate.
                 hub_id: &(0..hub_id).map(|_| char::from(b'a' + n as u8)).collect::<String>(),
                 key: &message_key(&body),
                 body: &body,
             };
             store.change(&mut ctx, n as u64, 0, change);
-            bodies.push(body);
-        }
-        store.roll(&mut ctx);
-        let files = files(&mut ctx);
-        let mut found = Vec::new();
-        for (_, bytes) in files.iter().filter(|(name, _)| name.starts_with("E00/E000")) {
-            let scan = log::inspect(bytes, SIZE as usize).unwrap();
-            for record in &scan.records {
-                let Record::Message { at, len, .. } = record else { panic!("{record:?}") };
-                found.push(bytes[*at as usize..(*at + *len) as usize].to_vec());
+            bodies.push(body.to_vec());
+            if synced {
+                sync(&mut store, &mut ctx);
             }
         }
-        prop_assert_eq!(found, bodies);
+        sync(&mut store, &mut ctx);
+        store.roll(&mut ctx);
+        let files = files(&mut ctx);
+        let mut index = crate::store::index::Index::default();
+        for (_, bytes) in files.iter().filter(|(name, _)| name.starts_with("E00/E000")) {
+            index.apply(&log::inspect(bytes, SIZE as usize).unwrap());
+        }
+        let mut found = BTreeMap::new();
+        for entry in mailboxes.iter().flat_map(|m| index.list(m)) {
+            let piece = |p: crate::store::pieces::Piece| {
+                &files[&store.log_file(p.generation)][p.at as usize..(p.at + p.len) as usize]
+            };
+            found.insert(entry.label.seq, entry.pieces().map(piece).collect::<Vec<_>>().concat());
+        }
+        prop_assert_eq!(found.into_values().collect::<Vec<_>>(), bodies);
     }
 }

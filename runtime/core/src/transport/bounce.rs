@@ -43,7 +43,7 @@ impl Hub {
             bytes: message.len() as u64,
             sum: None,
         };
-        let (file, bytes) = (path(&bounce, false), head.encode(&message));
+        let (file, bytes) = (path(&bounce, false), head.encode(message));
         self.queue.arriving(head);
         let what = Pending::Bounced(Bounced {
             bounce,

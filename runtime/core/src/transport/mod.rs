@@ -27,7 +27,6 @@ use crate::io::{
 use crate::links::{End, PeerStreams};
 use crate::mailbox::{mailbox_of, message_key};
 use crate::planted::Bug;
-use crate::store::log;
 use crate::wire::{self, Msg};
 use ccr_contract::config::Config;
 use ccr_contract::event::EventKind;
@@ -42,7 +41,7 @@ const STATE_FILE: &str = "hub.json";
 const SCHEMA: u64 = 1;
 /// Behind the name of a file that is not understood.
 const BAD: &str = ".bad";
-/// How long one delivery may take.
+/// How long one delivery may take: at least this, and what a message of its length takes over a line of 2 Mbit/s.
 const LMTP_US: u64 = 10_000_000;
 /// First and longest pause after a failed delivery.
 const BACKOFF_US: (u64, u64) = (200_000, 3_000_000);
@@ -268,7 +267,7 @@ impl Hub {
                 self.ctx.reply(req, Reply::Refused { temporary: true, why });
             }
             (Pending::Bounced(bounced), result) => self.on_bounced(&bounced, &result),
-            (Pending::Body { id }, DiskResult::Bytes(bytes)) => match Head::message(&bytes) {
+            (Pending::Body { id }, DiskResult::Bytes(bytes)) => match Head::into_message(bytes) {
                 Ok(message) => self.queue.loaded(&id, message),
                 Err(why) => {
                     self.queue.remove(&id);
@@ -308,7 +307,7 @@ impl Hub {
             return self.ctx.reply(req, refuse(false, "this node is a hub, no store"));
         };
         // What no store would take is not queued.
-        let too_long = message.len() > log::max_message(self.config.settings.generation_bytes);
+        let too_long = message.len() as u64 > self.config.settings.message_bytes;
         let plain = |b: u8| (b' '..=b'~').contains(&b) && b != b'<' && b != b'>';
         let odd = |s: &String| s.len() > 256 || !s.bytes().all(plain);
         let refusal = match () {
@@ -336,7 +335,7 @@ impl Hub {
             bytes: message.len() as u64,
             sum: None,
         };
-        let bytes = head.encode(&message);
+        let bytes = head.encode(message);
         self.queue.arriving(head);
         let file = format!("queue/{id}");
         if self.ctx.plays(Bug::QueuedBeforeDurable) {
@@ -527,7 +526,7 @@ impl Hub {
                 Work::Load(id) => {
                     self.queue.loading(&id);
                     let file = path(&id, false);
-                    let len = self.config.settings.generation_bytes + MAX_HEAD;
+                    let len = self.queue.mail(&id).map_or(0, |m| m.head.bytes) + MAX_HEAD;
                     self.ctx
                         .disk(Pending::Body { id }, DiskAction::Read { file, offset: 0, len });
                 }
@@ -543,6 +542,7 @@ impl Hub {
             return;
         };
         let (sender, to) = (head.sender.clone(), head.recipients[recipient].clone());
+        let bytes = head.bytes;
         self.queue.sent(id, recipient);
         let op = self.ctx.number(Pending::Lmtp {
             id: id.to_owned(),
@@ -555,9 +555,13 @@ impl Hub {
             sender,
             recipient: to,
             message,
-            timeout_us: LMTP_US,
+            timeout_us: lmtp_us(bytes),
         });
     }
+}
+
+fn lmtp_us(bytes: u64) -> u64 {
+    LMTP_US + 4 * bytes
 }
 
 fn path(name: &str, dumpster: bool) -> String {
@@ -579,6 +583,7 @@ impl Node for Hub {
     fn memory_use(&self) -> MemoryUse {
         MemoryUse {
             bodies: self.queue.bodies(),
+            body_bytes: self.queue.body_bytes(),
             ..MemoryUse::default()
         }
     }

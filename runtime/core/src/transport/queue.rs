@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! * What is to be tried is tried in the order in which it was accepted, each recipient by itself.
-//! * Bodies in memory or on their way there are at most [`HELD`]; deliveries under way at most [`PARALLEL`].
+//! * Bodies in memory or on their way there are at most [`HELD`] and [`HELD_BYTES`], or one that is longer; deliveries under way at
+//!   most [`PARALLEL`].
 //! * A step costs as much as what it changes, however long the queue is.
 
 use crate::durable::{self, NotUnderstood};
@@ -14,6 +15,8 @@ use std::sync::Arc;
 pub const PARALLEL: usize = 8;
 /// Bodies at once, in memory and on their way there.
 pub const HELD: usize = PARALLEL + 4;
+/// Bytes of them: a body that is longer than what is left waits, and those behind it with it.
+pub const HELD_BYTES: u64 = 16 << 20;
 /// The schema of the head of a queue file.
 const SCHEMA: u64 = 1;
 
@@ -39,16 +42,23 @@ pub struct Head {
 
 impl Head {
     /// A queue file.
-    pub fn encode(&self, message: &[u8]) -> Vec<u8> {
-        let sum = Some(crc32c::crc32c(message));
-        let mut out = durable::encode(SCHEMA, &Head { sum, ..self.clone() });
-        out.push(b'\n');
-        out.extend_from_slice(message);
-        out
+    pub fn encode(&self, mut message: Vec<u8>) -> Vec<u8> {
+        let sum = Some(crc32c::crc32c(&message));
+        let mut head = durable::encode(SCHEMA, &Head { sum, ..self.clone() });
+        head.push(b'\n');
+        // In its place: a long message is in memory once.
+        message.splice(..0, head);
+        message
     }
     /// The head of a queue file.
     pub fn decode(bytes: &[u8]) -> Result<Self, NotUnderstood> {
         durable::decode(SCHEMA, split(bytes)?.0)
+    }
+    /// The message of a whole queue file, in its place in memory.
+    pub fn into_message(mut bytes: Vec<u8>) -> Result<Vec<u8>, NotUnderstood> {
+        let len = Self::message(&bytes)?.len();
+        bytes.drain(..bytes.len() - len);
+        Ok(bytes)
     }
     /// The message in a whole queue file.
     pub fn message(bytes: &[u8]) -> Result<&[u8], NotUnderstood> {
@@ -126,6 +136,9 @@ impl Mail {
     fn is_held(&self) -> bool {
         self.loading || self.body.is_some()
     }
+    fn held_bytes(&self) -> u64 {
+        u64::from(self.is_held()) * self.head.bytes
+    }
     fn sent(&self) -> usize {
         let sent = |s: &&State| matches!(s, State::Sent { .. });
         self.states.iter().filter(sent).count()
@@ -147,6 +160,7 @@ pub struct Queue {
     ready: BTreeSet<u64>,
     later: BTreeSet<(u64, u64)>,
     held: usize,
+    held_bytes: u64,
     sent: usize,
     now: u64,
     /// A planted bug: every body is read at once.
@@ -307,6 +321,12 @@ impl Queue {
             due.map(|(i, _)| Work::Send(m.head.id.clone(), i))
         });
         let loads = self.unread.iter().filter_map(mail);
+        let mut bytes = self.held_bytes;
+        let loads = loads.take_while(|m| {
+            let first = bytes == 0;
+            bytes += m.head.bytes;
+            first || bytes <= HELD_BYTES || self.unbounded
+        });
         let loads = loads.map(|m| Work::Load(m.head.id.clone()));
         let sends = sends.take(PARALLEL.saturating_sub(self.sent));
         let room = HELD.saturating_sub(self.held);
@@ -316,6 +336,10 @@ impl Queue {
     /// Bodies in memory and on their way there.
     pub fn bodies(&self) -> usize {
         self.held
+    }
+    /// Their bytes.
+    pub fn body_bytes(&self) -> u64 {
+        self.held_bytes
     }
     fn is_due(&self, state: &State) -> bool {
         matches!(state, State::Waiting { at, .. } if *at <= self.now)
@@ -341,10 +365,10 @@ impl Queue {
         self.change(id, |mail| mail.loading = true);
     }
     /// It was read.
-    pub fn loaded(&mut self, id: &str, message: &[u8]) {
+    pub fn loaded(&mut self, id: &str, message: Vec<u8>) {
         self.change(id, |mail| {
             mail.loading = false;
-            mail.body = Some(Arc::new(message.to_vec()));
+            mail.body = Some(Arc::new(message));
         });
     }
     /// A delivery began.
@@ -409,6 +433,7 @@ impl Queue {
             Readiness::Later(at) => self.later.remove(&(at, number)),
         };
         self.held -= usize::from(mail.is_held());
+        self.held_bytes -= mail.held_bytes();
         self.sent -= mail.sent();
         change(mail);
         let at = mail.states.iter().filter_map(|s| match s {
@@ -433,6 +458,7 @@ impl Queue {
             Readiness::Later(at) => self.later.insert((at, number)),
         };
         self.held += usize::from(mail.is_held());
+        self.held_bytes += mail.held_bytes();
         self.sent += mail.sent();
     }
     /// Messages accepted and not yet delivered to all.

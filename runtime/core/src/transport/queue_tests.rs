@@ -30,7 +30,7 @@ fn go(queue: &mut Queue, now: u64) -> Vec<(String, usize)> {
             match w {
                 Work::Load(id) => {
                     queue.loading(&id);
-                    queue.loaded(&id, b"hello");
+                    queue.loaded(&id, b"hello".to_vec());
                 }
                 Work::Send(id, recipient) => {
                     queue.sent(&id, recipient);
@@ -97,12 +97,47 @@ fn bodies_are_counted_also_while_they_are_on_their_way() {
     }
     assert_eq!((loads.len(), queue.held), (HELD, HELD));
     for id in loads {
-        queue.loaded(&id, b"hello");
+        queue.loaded(&id, b"hello".to_vec());
         let sends = queue.work(1);
         assert!(sends.iter().all(|w| matches!(w, Work::Send(..))), "{sends:?}");
     }
     assert_eq!(go(&mut queue, 1).len(), PARALLEL);
     assert_eq!((queue.held, queue.sent), (HELD, PARALLEL));
+}
+
+#[test]
+fn bodies_in_memory_are_bounded_in_bytes_and_the_longest_one_goes_alone() {
+    let mut queue = Queue::default();
+    let lengths = [HELD_BYTES / 2, HELD_BYTES / 4, 2 * HELD_BYTES, 1, HELD_BYTES];
+    for (n, bytes) in (1..).zip(lengths) {
+        queue.arriving(Head { bytes, ..head(n, 1, n) });
+        queue.accept(&format!("hub-{n}"));
+    }
+    let ids = |work: Vec<Work>| -> Vec<String> {
+        work.into_iter()
+            .map(|w| match w {
+                Work::Load(id) | Work::Send(id, _) => id,
+            })
+            .collect()
+    };
+    let all: [&[&str]; 4] = [&["hub-1", "hub-2"], &["hub-3"], &["hub-4"], &["hub-5"]];
+    for (at, round) in all.iter().enumerate() {
+        // What is short does not overtake what is long.
+        let loads = ids(queue.work(1));
+        assert_eq!(&loads, round, "round {at}");
+        loads.iter().for_each(|id| queue.loading(id));
+        assert!(queue.body_bytes() <= HELD_BYTES || round.len() == 1);
+        for id in &loads {
+            queue.loaded(id, b"hello".to_vec());
+        }
+        assert_eq!(&ids(queue.work(1))[..loads.len()], *round);
+        for id in loads {
+            queue.sent(&id, 0);
+            queue.done(&id, 0, 1);
+            queue.retire(&id, 1);
+        }
+    }
+    assert_eq!((queue.body_bytes(), queue.bodies()), (0, 0));
 }
 
 #[test]
@@ -127,7 +162,7 @@ fn a_body_is_in_memory_only_while_somebody_waits_for_it() {
 
 #[test]
 fn a_damaged_message_is_told_from_a_whole_one() {
-    let file = head(1, 1, 5).encode(&[b'x'; 100]);
+    let file = head(1, 1, 5).encode(vec![b'x'; 100]);
     assert_eq!(Head::message(&file), Ok(&[b'x'; 100][..]));
     for at in 0..file.len() {
         let mut bad = file.clone();
@@ -163,7 +198,7 @@ proptest! {
                         }
                     }
                 }
-                3 if queue.mail(&id).is_some_and(|m| m.loading) => queue.loaded(&id, b"hi"),
+                3 if queue.mail(&id).is_some_and(|m| m.loading) => queue.loaded(&id, b"hi".to_vec()),
                 4 if queue.mail(&id).is_some_and(|m| matches!(m.states.get(recipient), Some(State::Sent { .. }))) => {
                     queue.done(&id, recipient, epoch);
                     if queue.is_done(&id) {

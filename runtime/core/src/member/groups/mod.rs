@@ -9,9 +9,9 @@ mod status;
 use crate::cluster::snapshot::Snapshot;
 use crate::command::Command;
 use crate::ctx::Ctx;
-use crate::io::{ConnId, DiskResult, Reply, ReqId};
+use crate::io::{ConnId, DiskResult, Reply};
 use crate::links::PeerStreams;
-use crate::op::{Op, Part, Pending};
+use crate::op::{BodyRead, Op, Part, Pending};
 use crate::planted::Bug;
 use crate::replication::copy::{Copy, Role};
 use crate::replication::repair::Repair;
@@ -73,17 +73,17 @@ pub enum Use {
 pub enum Outcome {
     /// Changes in this group are durable.
     Landed(usize, Vec<Ticket>),
-    /// A body was read, or not: the group, the client, where it was read, the checksum that it must have.
-    Body(usize, ReqId, Option<Part>, u32, DiskResult),
+    /// A piece of a body was read, or not, of this group.
+    Body(usize, BodyRead, DiskResult),
 }
 
 impl Groups {
     /// Groups of which nothing was read yet.
     pub fn new(config: &Config) -> Self {
-        let bytes = config.settings.generation_bytes;
+        let (bytes, longest) = (config.settings.generation_bytes, config.settings.message_bytes);
         let names = config.settings.groups.iter().enumerate();
         let each = names.map(|(i, name)| Group {
-            store: Store::new(i, name, bytes),
+            store: Store::new(i, name, bytes, longest),
             copy: Copy::new(),
             repair: Repair::default(),
         });
@@ -201,9 +201,9 @@ impl Groups {
                 source::part_read(ctx, g, &op, result);
                 return Vec::new();
             }
-            Op::Body { req, part, crc } => {
+            Op::Body(read) => {
                 store.ended();
-                return vec![Outcome::Body(g, req, part, crc, result)];
+                return vec![Outcome::Body(g, read, result)];
             }
             op => store.on_disk(ctx, op, result),
         };

@@ -5,6 +5,7 @@ mod cluster;
 mod damage;
 mod fixture;
 mod hub;
+mod long;
 mod matrix;
 mod orderly;
 mod recovery;

@@ -9,26 +9,29 @@ use crate::rng::Rng;
 use crate::sim::disk::{Disk, How, Kind};
 use crate::store::active::Change;
 use crate::store::index::Entry;
+use crate::store::pieces::Piece;
 use crate::store::{Outcome, Store};
 use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
+use std::sync::Arc;
 
 /// Bytes of a generation: a few messages fill one.
-const SIZE: u64 = 4096;
+pub(super) const SIZE: u64 = 4096;
+const LONGEST: usize = 5 * SIZE as usize;
 const MAILBOXES: [&str; 3] = ["ann", "bob", "cid"];
 /// What a request is for, above the message's number in its transaction.
 const DELETION: u64 = 1 << 32;
 
 /// As much of the group as decides which step may come next.
 #[derive(Debug, Clone, Default)]
-struct Model {
+pub(super) struct Model {
     mounted: bool,
     /// A file was damaged: nothing is written any more, and what is lost must be told.
     hurt: bool,
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     /// A new message of so many bytes, to one of the mailboxes.
     Store(usize, usize),
     /// One of the messages once more.
@@ -70,6 +73,7 @@ impl ReferenceStateMachine for Model {
         let message = || any::<prop::sample::Index>();
         prop_oneof![
             12 => (0..MAILBOXES.len(), 0..900usize).prop_map(|(to, len)| Step::Store(to, len)),
+            3 => (0..MAILBOXES.len(), 3000..=LONGEST).prop_map(|(to, len)| Step::Store(to, len)),
             2 => message().prop_map(Step::Again),
             5 => message().prop_map(Step::Delete),
             12 => (1..9usize).prop_map(Step::Disk),
@@ -105,15 +109,15 @@ impl ReferenceStateMachine for Model {
 
 /// A message that was given to the group.
 #[derive(Debug)]
-struct Given {
+pub(super) struct Given {
     mailbox: &'static str,
-    body: Vec<u8>,
-    acked: bool,
+    body: Arc<Vec<u8>>,
+    pub(super) acked: bool,
     deletion: Deletion,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Deletion {
+pub(super) enum Deletion {
     None,
     Asked,
     Acked,
@@ -121,12 +125,12 @@ enum Deletion {
 
 /// A group, its disk, and what was given to it.
 #[derive(Debug)]
-struct Group {
-    store: Store,
-    ctx: Ctx<GroupOp>,
-    disk: Disk,
+pub(super) struct Group {
+    pub(super) store: Store,
+    pub(super) ctx: Ctx<GroupOp>,
+    pub(super) disk: Disk,
     epoch: u64,
-    given: Vec<Given>,
+    pub(super) given: Vec<Given>,
     /// What it said of damage.
     told: Vec<String>,
 }
@@ -140,9 +144,9 @@ fn ctx() -> Ctx<GroupOp> {
 }
 
 impl Group {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut this = Self {
-            store: Store::new(0, "Group0", SIZE),
+            store: Store::new(0, "Group0", SIZE, LONGEST as u64),
             ctx: ctx(),
             disk: Disk::default(),
             epoch: 0,
@@ -165,7 +169,7 @@ impl Group {
     }
 
     /// One operation of the disk; whether there was one.
-    fn disk(&mut self) -> bool {
+    pub(super) fn disk(&mut self) -> bool {
         self.submit();
         let Some((op, result)) = self.disk.complete() else {
             return false;
@@ -180,7 +184,7 @@ impl Group {
     }
 
     /// Until the disk has nothing to do, and what was there is read again where that is needed.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.store.recover_when_stale(&mut self.ctx);
         while self.disk() {}
     }
@@ -205,7 +209,22 @@ impl Group {
         }
     }
 
-    fn store_message(&mut self, n: usize) {
+    /// One more message, of so many bytes; its number.
+    pub(super) fn give(&mut self, mailbox: &'static str, len: usize) -> usize {
+        let n = self.given.len();
+        // No two pieces are the same.
+        let body: Vec<u8> = (n..).map(|n| (n % 251) as u8).take(len).collect();
+        self.given.push(Given {
+            mailbox,
+            body: Arc::new(body),
+            acked: false,
+            deletion: Deletion::None,
+        });
+        self.store_message(n);
+        n
+    }
+
+    pub(super) fn store_message(&mut self, n: usize) {
         let given = &self.given[n];
         let (hub_id, key) = (format!("hub-{n}"), format!("k{n}"));
         let change = Change::Store {
@@ -217,7 +236,7 @@ impl Group {
         self.store.change(&mut self.ctx, n as u64, 0, change);
     }
 
-    fn delete(&mut self, n: usize) {
+    pub(super) fn delete(&mut self, n: usize) {
         let Some(seq) = self.find(n).map(|e| e.label.seq) else {
             return;
         };
@@ -230,7 +249,7 @@ impl Group {
         }
     }
 
-    fn find(&self, n: usize) -> Option<&Entry> {
+    pub(super) fn find(&self, n: usize) -> Option<&Entry> {
         let key = format!("k{n}");
         let mut found = self
             .store
@@ -242,7 +261,7 @@ impl Group {
         entry
     }
 
-    fn mount(&mut self) {
+    pub(super) fn mount(&mut self) {
         self.settle();
         self.epoch += 1;
         // By this a member knows that it lacks logs, and does not serve by itself.
@@ -270,13 +289,13 @@ impl Group {
         }
     }
 
-    fn crash(&mut self, power: Option<u64>) {
+    pub(super) fn crash(&mut self, power: Option<u64>) {
         self.submit();
         match power {
             None => self.disk.process_died(),
             Some(seed) => _ = self.disk.power_lost(&mut Rng::new(seed)),
         }
-        (self.store, self.ctx) = (Store::new(0, "Group0", SIZE), ctx());
+        (self.store, self.ctx) = (Store::new(0, "Group0", SIZE, LONGEST as u64), ctx());
         self.store.recover(&mut self.ctx);
     }
 
@@ -301,18 +320,19 @@ impl Group {
     }
 
     /// The body of a message as it is on the disk.
-    fn body(&self, entry: &Entry) -> Option<&[u8]> {
-        let name = match self.store.body_part(entry.generation) {
-            Some(Part::Segment(g)) => self.store.segment_file(g),
-            Some(Part::Log(g)) => self.store.log_file(g),
-            None => self.store.file(".log"),
+    pub(super) fn body(&self, entry: &Entry) -> Option<Vec<u8>> {
+        let piece = |p: Piece| {
+            let name = match self.store.body_part(p.generation) {
+                Some(Part::Segment(g)) => self.store.segment_file(g),
+                Some(Part::Log(g)) => self.store.log_file(g),
+                None => self.store.file(".log"),
+            };
+            self.disk.file(&name)?.get(p.at as usize..(p.at + p.len) as usize)
         };
-        self.disk
-            .file(&name)?
-            .get(entry.at as usize..(entry.at + entry.len) as usize)
+        Some(entry.pieces().map(piece).collect::<Option<Vec<_>>>()?.concat())
     }
 
-    fn check(&self, hurt: bool) {
+    pub(super) fn check(&self, hurt: bool) {
         let known: usize = (0..self.given.len()).filter(|n| self.find(*n).is_some()).count();
         let listed: usize = MAILBOXES.iter().map(|m| self.store.index.list(m).count()).sum();
         assert_eq!(listed, known, "nothing is there that was not given");
@@ -332,7 +352,10 @@ impl Group {
             assert_eq!(entry.crc, crc32c::crc32c(&given.body), "message {n} is another one");
             // Operations that wait rename and move what is read behind them.
             if self.store.quiet() && !hurt {
-                assert_eq!(self.body(entry), Some(&given.body[..]), "the body of message {n}");
+                assert!(
+                    self.body(entry).as_ref() == Some(&*given.body),
+                    "the body of message {n}"
+                );
             }
         }
     }
@@ -350,14 +373,7 @@ impl StateMachineTest for Group {
         let last = group.store.last().generation;
         match step {
             Step::Store(to, len) => {
-                let body = vec![b'a' + (group.given.len() % 26) as u8; len];
-                group.given.push(Given {
-                    mailbox: MAILBOXES[to],
-                    body,
-                    acked: false,
-                    deletion: Deletion::None,
-                });
-                group.store_message(group.given.len() - 1);
+                group.give(MAILBOXES[to], len);
             }
             Step::Again(which) if !group.given.is_empty() => group.store_message(which.index(group.given.len())),
             Step::Delete(which) if !group.given.is_empty() => group.delete(which.index(group.given.len())),
@@ -413,7 +429,7 @@ impl StateMachineTest for Group {
 
 impl Group {
     /// Whether somebody who asks the group hears that something is wrong.
-    fn is_told(&self) -> bool {
+    pub(super) fn is_told(&self) -> bool {
         let store = &self.store;
         let unsound = store.damage.is_some() || store.open_damage.is_some() || store.bad.is_some();
         unsound || store.quarantined || !self.told.is_empty()
