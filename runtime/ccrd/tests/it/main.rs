@@ -2,6 +2,7 @@
 
 mod cluster;
 mod damage;
+mod everyday;
 mod failover;
 mod files;
 mod operators;

@@ -4,6 +4,8 @@ programs.py send HOST PORT COUNT    one for each line of stdin; what the server 
 programs.py read HOST PORT BOX...   what is in the boxes: box, key, digest, unique id
 """
 
+import email.message
+import email.policy
 import hashlib
 import json
 import poplib
@@ -18,6 +20,15 @@ def digest(message):
     return hashlib.sha256(message).hexdigest()
 
 
+def attachment():
+    """8 MB as a mail program attaches them."""
+    message = email.message.EmailMessage(policy=email.policy.SMTP)
+    message.set_content("see the attachment")
+    content = bytes(range(256)) * (8_000_000 // 256)
+    message.add_attachment(content, maintype="application", subtype="octet-stream", filename="a.bin")
+    return message.as_bytes()
+
+
 def bodies(largest):
     """Kinds of bodies, lines ended by CRLF as they arrive."""
     yield b"plain\r\n"
@@ -26,6 +37,15 @@ def bodies(largest):
     yield b".\r\n..\r\n.\r\n\r\n.end\r\n"
     yield b"\r\n" * 50 + b"lone\rreturn\r\n"
     yield b"A" * 70 + b"\r\n" + (b"QUJD" * 19 + b"\r\n") * (largest // 80)
+
+
+def message_of(n, key, largest):
+    """The n-th message: two have an attachment of 8 MB, one is as long as the server takes."""
+    head = f"Message-ID: <{key}>\r\nSubject: {n}\r\n".encode()
+    if n in (8, 32):
+        return head + attachment()
+    kinds = list(bodies(largest - 2_000 if n == 23 else 200_000))
+    return head + b"\r\n" + kinds[n % len(kinds)]
 
 
 def send(host, port, count):
@@ -40,9 +60,7 @@ def send(host, port, count):
                 with smtplib.SMTP(host, port, timeout=20) as smtp:
                     smtp.ehlo("client")
                     largest = largest or int(smtp.esmtp_features["size"])
-                    kinds = list(bodies(largest - 2_000))
-                    head = f"Message-ID: <{key}>\r\nSubject: {n}\r\n\r\n".encode()
-                    message = head + kinds[n % len(kinds)]
+                    message = message_of(n, key, largest)
                     refused = smtp.sendmail("bob@lab", to, message, mail_options=["BODY=8BITMIME"])
                     assert not refused, refused
                 break
