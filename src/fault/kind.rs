@@ -169,6 +169,10 @@ kinds! {
         StopUnit: "stop-unit", "a unit of systemd is stopped, as by an operator", "systemd's word", [
             ("unit", "its name, like ccrd.service"),
         ];
+        MaskUnit: "mask-unit", "a unit of systemd is stopped, and nothing can start it, not even a restart of the machine",
+            "a start that is refused", [
+            ("unit", "its name, like ccrd.service"),
+        ];
         DiskFull: "disk-full", "a file takes all the room of a disk; it is removed again", "room that is left", [
             ("disk", "name of one of the machine's disks, or root; data where absent"),
         ];

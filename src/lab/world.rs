@@ -13,6 +13,7 @@ use crate::fault::Fault;
 use crate::files::Home;
 use crate::guest::{Command, Output, Remote};
 use crate::hypervisor::DomainState;
+use crate::lock::lock;
 use crate::scenario::mail::{Dial, Endpoints, Load, OpJournal, Wire};
 use crate::scenario::{
     self, Answer, Heal, History, Observation, Order, Progress, Scenario, Workload, World, Worlds, names,
@@ -126,16 +127,25 @@ pub struct MachineWorld {
     journal: Journal,
     ops: OpJournal,
     events: Arc<Mutex<Vec<Event>>>,
-    forward: Forward,
+    /// Brings the lab's events into the journal; in a branch, whoever began it does.
+    forward: Option<Forward>,
     /// How much the supervisor had heard of the nodes at the last look.
     heard: u64,
     interrupted: Arc<AtomicBool>,
+    /// Of a branch: whether another one wants it to end.
+    stop: Option<Arc<AtomicBool>>,
     keep: bool,
+    clients: Arc<Mutex<Clients>>,
+    busy: Arc<Gauge>,
+}
+
+/// The workload.
+#[derive(Debug, Default)]
+struct Clients {
     load: Option<Load>,
     /// Of the workloads that were stopped.
     counted: Progress,
     loads: u32,
-    busy: Gauge,
 }
 
 impl MachineWorld {
@@ -160,7 +170,7 @@ impl MachineWorld {
             }
         });
         Ok(Self {
-            forward: Forward::begin(home, instance, journal.clone())?,
+            forward: Some(Forward::begin(home, instance, journal.clone())?),
             heard: 0,
             home: home.clone(),
             instance: instance.to_owned(),
@@ -170,11 +180,10 @@ impl MachineWorld {
             journal,
             events,
             interrupted,
+            stop: None,
             keep,
-            load: None,
-            counted: Progress::default(),
-            loads: 0,
-            busy: Gauge::begin().tried("measure how busy the host is", instance)?,
+            clients: Arc::default(),
+            busy: Arc::new(Gauge::begin().tried("measure how busy the host is", instance)?),
         })
     }
 
@@ -199,7 +208,7 @@ impl MachineWorld {
         let caught: CaughtUp = self.get(Verb::CatchUp)?;
         let mut missing = caught.behind;
         let deadline = Deadline::scaled(LAST_EVENTS, self.slowness());
-        if let Err(e) = self.forward.wait_for(caught.next, deadline) {
+        if let Some(Err(e)) = self.forward.as_mut().map(|f| f.wait_for(caught.next, deadline)) {
             missing.push(e.to_string());
         }
         Ok(missing)
@@ -251,9 +260,15 @@ impl MachineWorld {
         Ok(left)
     }
 
+    /// Whether the person, or another branch, wants this to end.
+    fn must_end(&self) -> bool {
+        let told = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
+        told(&self.interrupted) || self.stop.as_ref().is_some_and(told)
+    }
+
     /// How long to wait until the next look at whether the run was interrupted; `None` where the time is over.
     fn glance(&self, until: &Deadline) -> Result<Option<Duration>> {
-        if self.interrupted.load(Ordering::Relaxed) {
+        if self.must_end() {
             return Err(Error::Interrupted);
         }
         Ok((!until.passed()).then(|| until.left().min(GLANCE)))
@@ -288,6 +303,25 @@ impl World for MachineWorld {
             instance: self.instance.clone(),
             client: None,
         }))
+    }
+
+    fn branch(&self, stop: Arc<AtomicBool>) -> Result<Option<Box<dyn World + Send>>> {
+        Ok(Some(Box::new(Self {
+            home: self.home.clone(),
+            instance: self.instance.clone(),
+            record: self.record.clone(),
+            client: Client::find_or_start(&self.home, &self.instance)?,
+            journal: self.journal.clone(),
+            ops: self.ops.clone(),
+            events: self.events.clone(),
+            forward: None,
+            heard: self.heard,
+            interrupted: self.interrupted.clone(),
+            stop: Some(stop),
+            keep: self.keep,
+            clients: self.clients.clone(),
+            busy: self.busy.clone(),
+        })))
     }
 
     fn events(&self, from: usize) -> Vec<Event> {
@@ -347,7 +381,7 @@ impl World for MachineWorld {
         let deadline = Deadline::after(within);
         let supervisor = Client::find_or_start(&self.home, &self.instance)?;
         let command = Command::new(argv.iter().cloned());
-        let listen = &mut |_: Option<&str>| match self.interrupted.load(Ordering::Relaxed) {
+        let listen = &mut |_: Option<&str>| match self.must_end() {
             true => Err(Error::Interrupted),
             false => Ok(()),
         };
@@ -356,28 +390,31 @@ impl World for MachineWorld {
 
     fn load(&mut self, workload: &Workload) -> Result<()> {
         self.stop_load()?;
-        self.loads += 1;
         let dial = Arc::new(ThroughSupervisor {
             home: self.home.clone(),
             instance: self.instance.clone(),
         });
+        let endpoints = self.endpoints()?;
+        let mut clients = lock(&self.clients);
+        clients.loads += 1;
         // Messages of earlier scenarios are in the same store: keys are unique in the life of the host.
-        let run = format!("{:x}-{}", self.journal.begin_us(), self.loads);
-        self.load = Some(Load::start(workload, &self.endpoints()?, dial, self.ops.clone(), &run)?);
+        let run = format!("{:x}-{}", self.journal.begin_us(), clients.loads);
+        clients.load = Some(Load::start(workload, &endpoints, dial, self.ops.clone(), &run)?);
         Ok(())
     }
 
     fn stop_load(&mut self) -> Result<()> {
-        if let Some(load) = self.load.take() {
-            self.counted = sum(self.counted, load.stop()?);
+        let mut clients = lock(&self.clients);
+        if let Some(load) = clients.load.take() {
+            clients.counted = sum(clients.counted, load.stop()?);
         }
         Ok(())
     }
 
     fn progress(&self) -> Progress {
-        self.load
-            .as_ref()
-            .map_or(self.counted, |l| sum(self.counted, l.progress()))
+        let clients = lock(&self.clients);
+        let running = clients.load.as_ref().map(Load::progress);
+        running.map_or(clients.counted, |p| sum(clients.counted, p))
     }
 
     fn note(&mut self, draft: Draft) {

@@ -470,6 +470,7 @@ mod tests {
             pages[1].0.title = scenarios[1].title.clone();
         }
         let run = RunReport {
+            distributions: Vec::new(),
             lab: "ccr".into(),
             seed: 7,
             accel: "tcg".into(),
@@ -515,6 +516,7 @@ mod tests {
     fn a_run_without_anything_makes_a_page_too() {
         let empty = ScenarioReport::empty("F05", "x", Verdict::Unknown);
         let run = RunReport {
+            distributions: Vec::new(),
             lab: "ccr".into(),
             seed: 0,
             accel: "tcg".into(),

@@ -67,6 +67,7 @@ mod tests {
         let mut again = ScenarioReport::empty("F05", "The active node loses power", Verdict::Fail);
         again.turn = 2;
         let run = RunReport {
+            distributions: Vec::new(),
             lab: "ccr".into(),
             seed: 7,
             accel: "tcg".into(),

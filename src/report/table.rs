@@ -1,6 +1,6 @@
 //! The verdicts as a table for a terminal.
 
-use crate::verify::{HostSpeed, RunReport, ScenarioReport, Verdict};
+use crate::verify::{Distribution, HostSpeed, RunReport, ScenarioReport, Verdict};
 use std::fmt::Write;
 
 /// The word of a verdict.
@@ -70,7 +70,36 @@ pub fn table(run: &RunReport, colours: bool) -> String {
             writeln!(out, "{:ids$}  {summary}", "").expect("a string takes all");
         }
     }
+    run.distributions.iter().for_each(|d| spreads(&mut out, d));
     out
+}
+
+/// The figures of several runs of one scenario.
+fn spreads(out: &mut String, of: &Distribution) {
+    let head = format!("{}, {} runs", of.id, of.runs);
+    writeln!(out, "\n{head:28}  {:>9}  {:>9}  {:>9}  runs", "p50", "p95", "max").expect("a string takes all");
+    for s in &of.figures {
+        let (name, is_time) = name(&s.name);
+        let value = |v: u64| match is_time {
+            true => format!("{:.2} s", v as f64 / 1e3),
+            false => v.to_string(),
+        };
+        let [p50, p95, max] = [s.p50, s.p95, s.max].map(value);
+        writeln!(out, "{name:28}  {p50:>9}  {p95:>9}  {max:>9}  {:>4}", s.count).expect("a string takes all");
+    }
+}
+
+/// What a figure is called, and whether it is a time in milliseconds.
+fn name(figure: &str) -> (&str, bool) {
+    match figure {
+        "detect_ms" => ("detection", true),
+        "arbitrate_ms" => ("arbitration", true),
+        "mount_ms" => ("mount", true),
+        "first_ack_ms" => ("first answer of the store", true),
+        "outage_ms" => ("outage, as clients saw it", true),
+        "lost_logs" => ("lost logs", false),
+        other => (other, other.ends_with("_ms")),
+    }
 }
 
 #[cfg(test)]
@@ -87,12 +116,40 @@ mod tests {
         });
         bad.timings.outage_ms = Some(9_876);
         let run = RunReport {
+            distributions: Vec::new(),
             lab: "ccr".into(),
             seed: 7,
             accel: "tcg".into(),
             on: "machines".into(),
             verdict: Verdict::Unknown,
             scenarios: vec![ScenarioReport::empty("F00", "Control", Verdict::Pass), bad],
+        };
+        insta::assert_snapshot!(table(&run, false));
+    }
+
+    #[test]
+    fn a_table_has_the_figures_of_several_runs() {
+        let runs = [5_500, 6_100, 5_700].into_iter().enumerate().map(|(i, ms)| {
+            let mut r = ScenarioReport::empty("F05", "The active node loses power", Verdict::Pass);
+            r.turn = i as u32 + 1;
+            (r.timings.detect_ms, r.loss.lost_logs) = (Some(ms), i as u64);
+            r.checks = vec![crate::verify::Check {
+                id: "begin".into(),
+                text: "the lab is healthy".into(),
+                verdict: Verdict::Pass,
+                detail: "healthy".into(),
+            }];
+            r
+        });
+        let scenarios: Vec<ScenarioReport> = runs.collect();
+        let run = RunReport {
+            lab: "ccr".into(),
+            seed: 7,
+            accel: "tcg".into(),
+            on: "machines".into(),
+            verdict: Verdict::Pass,
+            distributions: crate::verify::distributions(&scenarios),
+            scenarios,
         };
         insta::assert_snapshot!(table(&run, false));
     }

@@ -20,7 +20,8 @@ use std::time::Duration;
 const HOLE: Duration = Duration::from_secs(5);
 
 impl Runner<'_> {
-    pub(super) fn step(&mut self, step: &Step) -> Result<String, Broken> {
+    /// Does a step; `place` is what the report calls it.
+    pub(super) fn step(&mut self, step: &Step, place: &str) -> Result<String, Broken> {
         match &step.action {
             Action::Load(workload) => {
                 let mut workload = workload.clone();
@@ -72,6 +73,8 @@ impl Runner<'_> {
                 Ok("no longer".to_owned())
             }
             Action::Exec(exec) => self.exec(exec),
+            Action::Sample(sample) => self.sample(sample, step.label.as_deref()),
+            Action::Parallel(branches) => self.parallel(branches, place),
             Action::Operate {
                 word,
                 on,

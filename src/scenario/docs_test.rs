@@ -49,7 +49,7 @@ fn parameters() -> Vec<String> {
 
 /// Each order of the pack, with how a scenario writes what it takes.
 fn of_the_pack() -> Vec<String> {
-    let orders = orders(&spec::example("ccr")).unwrap();
+    let orders = vocabulary(&spec::example("ccr")).unwrap().orders;
     let said = |p: &Parameter| match p.needed {
         true => format!("`{}`", p.example()),
         false => format!("[`{}`]", p.example()),
@@ -103,13 +103,21 @@ fn the_page_names_every_word() {
 #[test]
 fn every_scenario_in_the_docs_reads() {
     let lab = spec::example("ccr");
+    let text = std::fs::read_to_string(page()).unwrap();
+    // Files that are included are there as text, each with its path in its first line.
+    let dir = tempfile::tempdir().unwrap();
+    for part in text.split("```text\n# steps/").skip(1) {
+        let (name, part) = part.split_once('\n').unwrap();
+        std::fs::create_dir_all(dir.path().join("steps")).unwrap();
+        std::fs::write(dir.path().join("steps").join(name), part.split("```").next().unwrap()).unwrap();
+    }
     let rules = Rules {
         host_names: false,
         lab: &lab,
-        orders: &orders(&lab).unwrap(),
+        pack: &vocabulary(&lab).unwrap(),
         set: &BTreeMap::new(),
+        shelf: Some(&Shelf::beside(&dir.path().join("page.toml"))),
     };
-    let text = std::fs::read_to_string(page()).unwrap();
     let snippets: Vec<&str> = text
         .split("```toml\n")
         .skip(1)

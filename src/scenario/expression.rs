@@ -129,15 +129,30 @@ enum Operator {
     AtLeast,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Value {
+/// What a name stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// A number.
     Number(u64),
+    /// A word, or the name of a machine.
     Text(String),
+}
+
+/// What stands on a side of a comparison.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Side {
+    /// A name that is listed, by its place in the list.
+    Name(usize),
+    /// What was sampled, by the label of the step.
+    Sample(String),
+    /// As it is written.
+    Value(Value),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Node {
-    Compare(usize, Operator, Value),
+    Compare(Side, Operator, Side),
     Not(Box<Node>),
     And(Box<Node>, Box<Node>),
     Or(Box<Node>, Box<Node>),
@@ -175,8 +190,13 @@ pub struct View<'a> {
 }
 
 impl Expression {
-    /// Reads an expression.
+    /// Reads an expression in which nothing that was sampled is named.
     pub fn parse(text: &str) -> Result<Self, BadExpression> {
+        Self::with_samples(text, |_| false)
+    }
+
+    /// Reads an expression; `is_sample` knows the labels of what was sampled.
+    pub fn with_samples(text: &str, is_sample: impl Fn(&str) -> bool) -> Result<Self, BadExpression> {
         let bad = |span: Range<usize>, message: &str| BadExpression {
             span,
             message: message.to_owned(),
@@ -192,6 +212,7 @@ impl Expression {
             end: text.len(),
             depth: 0,
             nodes: Vec::new(),
+            is_sample: &is_sample,
         };
         let root = parser.or()?;
         match parser.tokens.get(parser.at) {
@@ -230,27 +251,48 @@ impl Node {
             // Both sides are looked at: what was seen of each is wanted.
             Node::And(a, b) => a.judge(view, seen).and(b.judge(view, seen)),
             Node::Or(a, b) => a.judge(view, seen).or(b.judge(view, seen)),
-            Node::Compare(name, operator, wanted) => {
-                let values = values(NAMES[*name].0, view);
+            Node::Compare(left, operator, right) => {
+                let values = left.values(view);
                 let shown: Vec<String> = values.iter().map(Value::to_string).collect();
                 let shown = if shown.is_empty() {
                     "unknown".to_owned()
                 } else {
                     shown.join(" ")
                 };
-                seen.push(format!("{} = {shown}", NAMES[*name].0));
-                let wanted = match (NAMES[*name].1, wanted) {
-                    (Type::Node, Value::Text(word)) => match view.roles.resolve(word, view.observation) {
-                        Ok(target) => Value::Text(target.node),
+                seen.push(format!("{} = {shown}", left.written()));
+                let is_node = matches!(left, Side::Name(name) if NAMES[*name].1 == Type::Node);
+                let wanted = match right {
+                    Side::Value(Value::Text(word)) if is_node => match view.roles.resolve(word, view.observation) {
+                        Ok(target) => vec![Value::Text(target.node)],
                         Err(_) => return Truth::Unknown,
                     },
-                    _ => wanted.clone(),
+                    Side::Value(value) => vec![value.clone()],
+                    sample => sample.values(view),
                 };
-                if values.is_empty() {
+                let Some(wanted) = wanted.first().filter(|_| !values.is_empty()) else {
                     return Truth::Unknown;
-                }
-                Truth::of(values.iter().all(|v| operator.compare(v, &wanted)))
+                };
+                Truth::of(values.iter().all(|v| operator.compare(v, wanted)))
             }
+        }
+    }
+}
+
+impl Side {
+    /// What it stands for; nothing where nobody knows.
+    fn values(&self, view: View<'_>) -> Vec<Value> {
+        match self {
+            Side::Name(name) => values(NAMES[*name].0, view),
+            Side::Sample(label) => view.roles.sampled(label).cloned().into_iter().collect(),
+            Side::Value(value) => vec![value.clone()],
+        }
+    }
+
+    fn written(&self) -> String {
+        match self {
+            Side::Name(name) => NAMES[*name].0.to_owned(),
+            Side::Sample(label) => label.clone(),
+            Side::Value(value) => value.to_string(),
         }
     }
 }
@@ -419,6 +461,7 @@ struct Parser<'a> {
     end: usize,
     depth: usize,
     nodes: Vec<(String, Range<usize>)>,
+    is_sample: &'a dyn Fn(&str) -> bool,
 }
 
 impl Parser<'_> {
@@ -465,15 +508,21 @@ impl Parser<'_> {
         let Some(Kind::Word(name)) = self.peek().cloned() else {
             return Err(self.bad("expected a name", Some(known("", every()))));
         };
-        let Some(index) = NAMES.iter().position(|(n, ..)| *n == name) else {
-            return Err(self.bad(&format!("there is no `{name}`"), Some(known(&name, every()))));
+        let left = match NAMES.iter().position(|(n, ..)| *n == name) {
+            Some(index) => Side::Name(index),
+            None if (self.is_sample)(&name) => Side::Sample(name.clone()),
+            None => return Err(self.bad(&format!("there is no `{name}`"), Some(known(&name, every())))),
         };
         self.at += 1;
         let Some(Kind::Operator(operator)) = self.peek().cloned() else {
             return Err(self.bad("expected ==, !=, <, <=, > or >=", None));
         };
-        let kind = NAMES[index].1;
-        if kind != Type::Number && !matches!(operator, Operator::Is | Operator::IsNot) {
+        let kind = match left {
+            Side::Name(index) => Some(NAMES[index].1),
+            _ => None,
+        };
+        let has_order = kind.is_none_or(|k| k == Type::Number);
+        if !has_order && !matches!(operator, Operator::Is | Operator::IsNot) {
             return Err(self.bad(
                 &format!("`{name}` has no order"),
                 Some("compare it with == or !=".to_owned()),
@@ -483,24 +532,36 @@ impl Parser<'_> {
         let Some(Kind::Word(word)) = self.peek().cloned() else {
             return Err(self.bad("expected a value", None));
         };
-        let value = match kind {
-            Type::Number => match word.parse() {
-                Ok(n) => Value::Number(n),
-                Err(_) => return Err(self.bad(&format!("`{word}` is no number"), None)),
-            },
-            Type::Word(words) if words.contains(&word.as_str()) => Value::Text(word),
-            Type::Word(words) => {
+        let right = self.right(&name, kind, word)?;
+        self.at += 1;
+        Ok(Node::Compare(left, operator, right))
+    }
+
+    /// What a name is compared with; `kind` is what its values are, where that is known.
+    fn right(&mut self, name: &str, kind: Option<Type>, word: String) -> Result<Side, BadExpression> {
+        let text = |word| Ok(Side::Value(Value::Text(word)));
+        match kind {
+            Some(Type::Word(words)) if words.contains(&word.as_str()) => text(word),
+            _ if (self.is_sample)(&word) => Ok(Side::Sample(word)),
+            Some(Type::Word(words)) => {
                 let help = known(&word, words.iter().copied());
-                return Err(self.bad(&format!("`{name}` is never `{word}`"), Some(help)));
+                Err(self.bad(&format!("`{name}` is never `{word}`"), Some(help)))
             }
-            Type::Node => {
+            Some(Type::Number) => match word.parse() {
+                Ok(n) => Ok(Side::Value(Value::Number(n))),
+                Err(_) => Err(self.bad(&format!("`{word}` is no number"), None)),
+            },
+            Some(Type::Node) => {
                 self.nodes
                     .extend(self.tokens.get(self.at).map(|t| (word.clone(), t.span.clone())));
-                Value::Text(word)
+                text(word)
             }
-        };
-        self.at += 1;
-        Ok(Node::Compare(index, operator, value))
+            // What was sampled may be either.
+            None => match word.parse() {
+                Ok(n) => Ok(Side::Value(Value::Number(n))),
+                Err(_) => text(word),
+            },
+        }
     }
 
     fn peek(&self) -> Option<&Kind> {

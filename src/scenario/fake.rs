@@ -1,6 +1,11 @@
 //! A world without machines: virtual time, a cluster that takes over after a while, clients that count.
 
 use super::*;
+
+mod together;
+
+pub(super) use together::Together;
+
 use crate::error::{Error, Problem};
 use crate::verify::sample;
 
@@ -229,7 +234,7 @@ impl World for Fake {
                 Problem::new("reach node1 over SSH").observed("no route"),
             ));
         }
-        if !self.refuses {
+        if !self.refuses && order.word == "move" {
             self.active = None;
             let to = if order.args.get("to").is_some_and(|to| to == "node1") {
                 "node1"

@@ -3,9 +3,12 @@
 use super::Workload;
 use super::exec::Exec;
 use super::expect::Expectation;
+use super::include::Shelf;
+use super::parallel::Branch;
 use super::parameters::Parameters;
 use super::raw::{RawRequire, RawScenario};
 use super::reader::Reader;
+use super::sample::Sample;
 use super::statement::Statement;
 use crate::deploy::Orders;
 use crate::diagnostic::{Finding, Invalid, known};
@@ -14,7 +17,7 @@ use crate::fault::{Kind, Words};
 use crate::spec::{Lab, decode};
 use crate::units::Span;
 use crate::verify::{InvariantId, Pattern};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A scenario, checked. What needs a lab that runs (roles) is resolved at each step.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +26,10 @@ pub struct Scenario {
     pub id: String,
     /// What a person reads.
     pub title: String,
+    /// Words by which a person chooses it among others.
+    pub tags: Vec<String>,
+    /// Settings of the runtime that are made before the first step, each with its value, in the file's order.
+    pub settings: Vec<(String, String)>,
     /// Its parameters and their values in force.
     pub parameters: BTreeMap<String, String>,
     /// The steps, in the order in which they are done: those of a `repeat` once for each round.
@@ -39,6 +46,8 @@ pub struct Scenario {
     pub invariants: Vec<InvariantId>,
     /// The file's own text, kept with the run.
     pub text: String,
+    /// The texts of the files that it includes, by their paths from its folder.
+    pub parts: BTreeMap<String, String>,
 }
 
 /// Evidence without which a run is *unknown*.
@@ -61,6 +70,8 @@ pub struct Step {
     pub action: Action,
     /// What other steps call it. That of a `repeat` has the same one in every round.
     pub label: Option<String>,
+    /// The file that has it, by its path from the scenario's folder; the scenario itself where absent.
+    pub file: Option<String>,
     /// Line of the file, from 1.
     pub line: usize,
     /// As a person reads it.
@@ -100,6 +111,10 @@ pub enum Action {
     Release(String),
     /// Runs a command in a machine.
     Exec(Exec),
+    /// Keeps what a field of a status is now.
+    Sample(Sample),
+    /// Does the steps of several branches at the same time.
+    Parallel(Vec<Branch>),
     /// Gives the runtime an order.
     Operate {
         /// Its word in the pack.
@@ -176,6 +191,15 @@ impl Expect {
     }
 }
 
+/// What the pack of a lab's runtime has words for; nothing where the lab has no runtime.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Vocabulary {
+    /// Its orders.
+    pub orders: Orders,
+    /// Its kinds of files, for `damage-file`.
+    pub files: BTreeSet<String>,
+}
+
 /// What a file is checked against.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {
@@ -183,10 +207,12 @@ pub struct Rules<'a> {
     pub host_names: bool,
     /// The lab, for names of nodes and networks.
     pub lab: &'a Lab,
-    /// The orders of its runtime's pack.
-    pub orders: &'a Orders,
+    /// What its runtime's pack has words for.
+    pub pack: &'a Vocabulary,
     /// Values of parameters that a person sets, by their names; a file need not have them.
     pub set: &'a BTreeMap<String, String>,
+    /// Where files come from that are included; none can be where absent.
+    pub shelf: Option<&'a Shelf>,
 }
 
 /// Checks the text of a scenario file; `file_name` is what a person reads in the report.
@@ -194,18 +220,17 @@ pub struct Rules<'a> {
 /// # Errors
 /// [`Error::Invalid`] with every finding.
 pub fn parse(file_name: &str, text: &str, rules: Rules<'_>) -> Result<Scenario> {
-    let invalid = |findings| Error::Invalid(Box::new(Invalid::new(file_name, text, findings)));
-    let mut raw: RawScenario = decode(text).map_err(invalid)?;
+    let invalid = |invalid| Error::Invalid(Box::new(invalid));
+    let raw = decode(text).map_err(|findings| invalid(Invalid::new(file_name, text, findings)));
+    let mut raw: RawScenario = raw?;
     let mut reader = Reader::new(rules, text);
     reader.parameters = Parameters::fill(&mut reader, &mut raw);
     // A value that is not there would be found wrong once more.
-    if reader.found() > 0 {
-        return Err(invalid(reader.into_findings()));
-    }
-    let scenario = scenario(&mut reader, raw);
-    match (scenario, reader.into_findings()) {
-        (Some(scenario), findings) if findings.is_empty() => Ok(scenario),
-        (_, findings) => Err(invalid(findings)),
+    let scenario = (reader.found() == 0).then(|| scenario(&mut reader, raw)).flatten();
+    match (scenario, reader.into_invalid(file_name)) {
+        (_, Some(wrong)) => Err(invalid(wrong)),
+        (Some(scenario), None) => Ok(scenario),
+        (None, None) => Err(invalid(Invalid::new(file_name, text, Vec::new()))),
     }
 }
 
@@ -229,6 +254,8 @@ fn scenario(reader: &mut Reader<'_>, raw: RawScenario) -> Option<Scenario> {
     if raw.steps.is_empty() {
         reader.find(Finding::new("no-steps", "the scenario does nothing").on(&raw.id, "this one"));
     }
+    let tags = reader.tags(&raw.tags);
+    let settings = reader.settings(&raw.settings);
     let steps = reader.steps(&raw.steps);
     let mut invariants = Vec::new();
     for word in &raw.invariants {
@@ -261,6 +288,8 @@ fn scenario(reader: &mut Reader<'_>, raw: RawScenario) -> Option<Scenario> {
     Some(Scenario {
         id: raw.id.value,
         title: raw.title,
+        tags,
+        settings,
         parameters: reader.parameters.said(),
         steps: steps?,
         require: Require {
@@ -274,5 +303,6 @@ fn scenario(reader: &mut Reader<'_>, raw: RawScenario) -> Option<Scenario> {
         sometimes,
         invariants,
         text: reader.text().to_owned(),
+        parts: std::mem::take(&mut reader.parts),
     })
 }

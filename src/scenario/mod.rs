@@ -9,18 +9,25 @@ pub mod expression;
 #[cfg(test)]
 mod fake;
 mod file;
+mod generate;
+mod include;
 pub mod mail;
+mod parallel;
 mod parameters;
 mod raw;
 mod reader;
-mod repeat;
 mod roles;
 mod run;
 #[cfg(test)]
 mod run_tests;
+mod sample;
+mod sequence;
+mod settings;
+mod shrink;
 mod statement;
 mod step;
 mod suite;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod truth;
@@ -30,11 +37,17 @@ pub use crate::deploy::Answer;
 pub use crate::verify::{History, NodeView, Observation};
 pub use exec::Exec;
 pub use expect::Expectation;
-pub use file::{Action, Expect, HealWords, Refused, Require, Rules, Scenario, Step, parse};
+pub use file::{Action, Expect, HealWords, Refused, Require, Rules, Scenario, Step, Vocabulary, parse};
+pub use generate::{Wish, generated};
+pub use include::Shelf;
+pub use parallel::Branch;
 pub use roles::{ROLES, Roles, is_role};
 pub use run::{Run, run};
+pub use sample::Sample;
+pub use shrink::{Shrunk, shrink_failed};
 pub use statement::Statement;
-pub use suite::{Options, Worlds, beginning, can_be_made, check, distinct, names, orders, run_all, select};
+pub use suite::{Options, Worlds, beginning, can_be_made, check, distinct, names, run_all, select, vocabulary};
+pub use tags::tagged;
 pub use truth::Truth;
 
 use crate::error::Result;
@@ -48,6 +61,8 @@ use crate::wait::Slowness;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// What a scenario acts on and looks at. Time may be virtual: the runner never sleeps by itself.
@@ -69,6 +84,12 @@ pub trait World {
     /// Somebody else who can look while something is done to the lab; none where time stands still meanwhile.
     fn looker(&self) -> Option<Box<dyn Looker>> {
         None
+    }
+    /// The same world for somebody who acts at the same time. What waits in it ends with `Interrupted` once `stop` is set. None where
+    /// one thing is done after the other.
+    fn branch(&self, stop: Arc<AtomicBool>) -> Result<Option<Box<dyn World + Send>>> {
+        let _ = stop;
+        Ok(None)
     }
     /// What came to the run's journal so far, without the first `from`.
     fn events(&self, from: usize) -> Vec<Event>;

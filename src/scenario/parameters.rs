@@ -1,7 +1,7 @@
 //! Parameters of a scenario: values with a name, which a person may set when the scenario is run. They stand in the values of a file
 //! as it was read, never in its text: no value can become a key or a step.
 
-use super::raw::{RawScenario, Table, Value};
+use super::raw::{RawPart, RawScenario, Table, Value};
 use super::reader::Reader;
 use crate::diagnostic::{At, Finding, known};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,16 +15,11 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    /// Reads the parameters of a file, puts what was set in the place of what the file says, and fills them in. Finds those that are
-    /// used and not there, and those that are there and not used.
+    /// Reads the parameters of a scenario, puts what a person set in the place of what the file says, and fills them in. Finds those
+    /// that are used and not there, and those that are there and not used.
     pub fn fill(reader: &mut Reader<'_>, raw: &mut RawScenario) -> Self {
-        let mut all = Self::default();
         let told = std::mem::take(&mut raw.parameters);
-        for (name, value) in &told.0 {
-            if let Some(value) = in_force(reader, name, value) {
-                all.values.insert(name.value.clone(), value);
-            }
-        }
+        let mut all = Self::read(reader, &told, set);
         // Its uses are not wrong as well.
         if reader.found() > 0 {
             return all;
@@ -32,11 +27,72 @@ impl Parameters {
         for step in &mut raw.steps {
             all.fill_table(reader, &mut step.value);
         }
+        all.fill_table(reader, &mut raw.settings);
         let events = raw.require.iter_mut().flat_map(|r| &mut r.events);
         for value in events.chain(&mut raw.forbid).chain(&mut raw.sometimes) {
             all.fill_value(reader, value);
         }
-        for (name, _) in told.0.iter().filter(|(name, _)| !all.used.contains(&name.value)) {
+        all.find_unused(reader, &told);
+        all
+    }
+
+    /// The same of a file that is included: `with` is what the step says that includes it, in the file of `outer`.
+    pub fn of_part(reader: &mut Reader<'_>, raw: &mut RawPart, with: &Table, outer: &mut Reader<'_>) -> Self {
+        for (name, value) in &with.0 {
+            let usual = raw.parameters.get(name);
+            let (rule, message) = match usual {
+                None => (
+                    "no-such-parameter",
+                    format!("the file has no parameter `{}`", name.value.escape_debug()),
+                ),
+                Some(usual) if usual.value.kind() != value.value.kind() => {
+                    let (wanted, given) = (usual.value.kind(), value.value.kind());
+                    (
+                        "bad-value",
+                        format!("`{}` is {wanted}, not {given}", name.value.escape_debug()),
+                    )
+                }
+                Some(_) => continue,
+            };
+            let names = raw.parameters.keys().map(|k| k.value.as_str());
+            let help = usual.is_none().then(|| known(name, names));
+            let mut finding = Finding::new(rule, message).on(name, "this one");
+            finding.help = help;
+            outer.find(finding);
+        }
+        let (told, before) = (std::mem::take(&mut raw.parameters), reader.found());
+        let given = |_: &mut Reader<'_>, name: &At<String>, usual: &At<Value>| {
+            Some(with.get(name).unwrap_or(usual).value.clone())
+        };
+        let mut all = Self::read(reader, &told, given);
+        if reader.found() > before {
+            return all;
+        }
+        for step in &mut raw.steps {
+            all.fill_table(reader, &mut step.value);
+        }
+        all.find_unused(reader, &told);
+        all
+    }
+
+    fn read(
+        reader: &mut Reader<'_>,
+        told: &Table,
+        in_force: impl Fn(&mut Reader<'_>, &At<String>, &At<Value>) -> Option<Value>,
+    ) -> Self {
+        let mut all = Self::default();
+        for (name, value) in &told.0 {
+            if is_sound(reader, name, value)
+                && let Some(value) = in_force(reader, name, value)
+            {
+                all.values.insert(name.value.clone(), value);
+            }
+        }
+        all
+    }
+
+    fn find_unused(&self, reader: &mut Reader<'_>, told: &Table) {
+        for (name, _) in told.0.iter().filter(|(name, _)| !self.used.contains(&name.value)) {
             let message = format!("the parameter `{}` is used nowhere", name.value.escape_debug());
             let help = format!("write `{{{}}}` in a value, or leave it out", name.value.escape_debug());
             reader.find(
@@ -45,7 +101,6 @@ impl Parameters {
                     .help(help),
             );
         }
-        all
     }
 
     /// Their names and values, as a command line sets them.
@@ -105,19 +160,23 @@ impl Parameters {
     }
 }
 
-/// The value of a parameter: what a person set, else what the file says; none where something is wrong, which is found.
-fn in_force(reader: &mut Reader<'_>, name: &At<String>, value: &At<Value>) -> Option<Value> {
-    if !is_name(name) {
+/// Whether it can be a parameter.
+fn is_sound(reader: &mut Reader<'_>, name: &At<String>, value: &At<Value>) -> bool {
+    let finding = if !is_name(name) {
         let message = format!("`{}` cannot be a parameter", name.value.escape_debug());
         let label = "a name has a-z, 0-9 and -, and begins with a letter";
-        reader.find(Finding::new("bad-value", message).on(name, label));
-        return None;
-    }
-    if matches!(value.value, Value::List(_) | Value::Table(_)) {
-        let finding = Finding::new("bad-value", "a parameter is a text, a number, true or false");
-        reader.find(finding.on(value, "this one"));
-        return None;
-    }
+        Finding::new("bad-value", message).on(name, label)
+    } else if matches!(value.value, Value::List(_) | Value::Table(_)) {
+        Finding::new("bad-value", "a parameter is a text, a number, true or false").on(value, "this one")
+    } else {
+        return true;
+    };
+    reader.find(finding);
+    false
+}
+
+/// The value of a parameter: what a person set, else what the file says; none where something is wrong, which is found.
+fn set(reader: &mut Reader<'_>, name: &At<String>, value: &At<Value>) -> Option<Value> {
     let Some(set) = reader.rules.set.get(&name.value) else {
         return Some(value.value.clone());
     };

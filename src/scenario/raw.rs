@@ -11,7 +11,11 @@ pub(super) struct RawScenario {
     pub id: At<String>,
     pub title: String,
     #[serde(default)]
+    pub tags: Vec<At<String>>,
+    #[serde(default)]
     pub parameters: Table,
+    #[serde(default)]
+    pub settings: Table,
     pub steps: Vec<At<Table>>,
     pub require: Option<RawRequire>,
     #[serde(default)]
@@ -29,6 +33,15 @@ pub(super) struct RawRequire {
     pub closed_generations: u64,
     pub role_changes: u64,
     pub events: Vec<At<Value>>,
+}
+
+/// A file of steps that others include.
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPart {
+    #[serde(default)]
+    pub parameters: Table,
+    pub steps: Vec<At<Table>>,
 }
 
 /// Any value of a file.

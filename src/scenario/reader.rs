@@ -7,7 +7,7 @@ use super::parameters::Parameters;
 use super::raw::{Table, Value};
 use super::roles::{has_role, role_words};
 use super::statement::{EVENT, Statement};
-use crate::diagnostic::{At, Finding, known};
+use crate::diagnostic::{At, Finding, Invalid, known};
 use crate::verify::{During, Forbidden, Pattern};
 use ccr_contract::event::EventKind;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +22,7 @@ const OF_THE_TOOL: [&str; 5] = ["fault.", "domain.", "fabric.", "supervisor.", "
 pub(super) enum Labelled {
     Fault,
     Holds,
+    Sample,
     Other,
 }
 
@@ -32,6 +33,18 @@ pub(super) struct Reader<'a> {
     pub parameters: Parameters,
     /// The labels of the steps so far.
     pub labels: BTreeMap<String, Labelled>,
+    /// Those of branches beside the one that is read: nobody can name them, nor take them.
+    pub hidden: BTreeMap<String, Labelled>,
+    /// The verbs of the steps that hold the one that is read, from outside.
+    pub within: Vec<&'static str>,
+    /// The files that include the one that is read and are included, from outside; without the scenario's own.
+    pub files: Vec<String>,
+    /// How often a file was included so far.
+    pub included: usize,
+    /// The text of each file that was included.
+    pub parts: BTreeMap<String, String>,
+    /// What is wrong with those.
+    invalid: Vec<Invalid>,
 }
 
 impl<'a> Reader<'a> {
@@ -42,7 +55,25 @@ impl<'a> Reader<'a> {
             findings: Vec::new(),
             parameters: Parameters::default(),
             labels: BTreeMap::new(),
+            hidden: BTreeMap::new(),
+            within: Vec::new(),
+            files: Vec::new(),
+            included: 0,
+            parts: BTreeMap::new(),
+            invalid: Vec::new(),
         }
+    }
+
+    /// Takes from another file's reader what goes on from file to file.
+    pub fn continues(&mut self, other: &mut Reader<'_>) {
+        use std::mem::swap;
+        swap(&mut self.labels, &mut other.labels);
+        swap(&mut self.hidden, &mut other.hidden);
+        swap(&mut self.within, &mut other.within);
+        swap(&mut self.files, &mut other.files);
+        swap(&mut self.included, &mut other.included);
+        swap(&mut self.parts, &mut other.parts);
+        self.invalid.append(&mut other.invalid);
     }
 
     pub fn text(&self) -> &'a str {
@@ -53,15 +84,30 @@ impl<'a> Reader<'a> {
         self.findings.push(finding);
     }
 
-    /// How much was found so far.
-    pub fn found(&self) -> usize {
-        self.findings.len()
+    /// What is wrong with a file that is included; once where it is included several times.
+    pub fn find_in(&mut self, invalid: Invalid) {
+        if self.invalid.iter().all(|i| i.report != invalid.report) {
+            self.invalid.push(invalid);
+        }
     }
 
-    /// Everything that was found, in the file's order.
+    /// How much was found so far.
+    pub fn found(&self) -> usize {
+        self.findings.len() + self.invalid.len()
+    }
+
+    /// Everything that was found in the file, in its order.
     pub fn into_findings(mut self) -> Vec<Finding> {
         self.findings.sort_by_key(Finding::start);
         self.findings
+    }
+
+    /// Everything that was found, in this file of this name and in those that it includes.
+    pub fn into_invalid(mut self, file_name: &str) -> Option<Invalid> {
+        let (text, others) = (self.text, std::mem::take(&mut self.invalid));
+        let own = self.into_findings();
+        let own = (!own.is_empty()).then(|| Invalid::new(file_name, text, own));
+        Invalid::together(own.into_iter().chain(others))
     }
 
     fn wrong_type<T>(&mut self, key: &str, value: &At<Value>, wanted: &str) -> Option<T> {
@@ -232,7 +278,9 @@ impl<'a> Reader<'a> {
                 text.span.clone()
             }
         };
-        match Expression::parse(text) {
+        let labels = &self.labels;
+        let is_sample = |word: &str| labels.get(word) == Some(&Labelled::Sample);
+        match Expression::with_samples(text, is_sample) {
             Ok(expression) => {
                 for (name, span) in expression.nodes() {
                     self.node(name, place(span));

@@ -1,5 +1,6 @@
 //! Who is who: roles become machines at the step that names them.
 
+use super::expression::Value;
 use crate::error::{Error, Problem, Result};
 use crate::fault::{Fault, Target};
 use crate::spec::{Lab, NodeRole, known};
@@ -68,7 +69,7 @@ pub(super) fn possible(lab: &Lab) -> Vec<BTreeMap<&'static str, String>> {
     (0..ways).map(way).collect()
 }
 
-/// What is known of who is who in one scenario.
+/// What is known of who is who in one scenario, and of what was so before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Roles {
     nodes: Vec<String>,
@@ -80,6 +81,8 @@ pub struct Roles {
     /// Members that the last fault hit.
     hit: Vec<String>,
     closed: Option<u64>,
+    /// What was sampled, by the labels of the steps.
+    samples: BTreeMap<String, Value>,
 }
 
 impl Roles {
@@ -98,6 +101,25 @@ impl Roles {
     /// The last generation that was closed when the scenario began; none where no copy answered then.
     pub(super) fn closed_at_begin(&self) -> Option<u64> {
         self.closed
+    }
+
+    /// What was sampled last by the step with this label.
+    pub fn sampled(&self, label: &str) -> Option<&Value> {
+        self.samples.get(label)
+    }
+
+    /// Remembers what was sampled.
+    pub fn keep_sample(&mut self, label: &str, value: Value) {
+        self.samples.insert(label.to_owned(), value);
+    }
+
+    /// Remembers what others have sampled.
+    pub fn keep_samples_of(&mut self, others: &Self) {
+        let samples = others
+            .samples
+            .iter()
+            .map(|(label, value)| (label.clone(), value.clone()));
+        self.samples.extend(samples);
     }
 
     /// Fixes `a` and `b`: active and passive as the scenario begins; and what was closed by then.

@@ -1,7 +1,7 @@
 //! One scenario against one world, from "is it healthy?" to the verdict.
 
 use super::expect::Expectation;
-use super::file::Expect;
+use super::file::{Expect, Step};
 use super::roles::Roles;
 use super::watch::{Sometimes, Watch};
 use super::{Heal, Scenario, World};
@@ -12,6 +12,7 @@ use crate::units::Span;
 use crate::verify::{self, Check, Context, History, HostSpeed, Mark, ScenarioReport, Verdict};
 use crate::wait::Slowness;
 use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How long a lab may take until it is healthy before the first step, and drained after the last one. Unscaled.
@@ -108,10 +109,11 @@ pub(super) struct Runner<'a> {
     pub checks: Vec<Check>,
     /// Checks that failed because an event was not seen.
     pub by_events: Vec<usize>,
-    interrupted: bool,
+    pub interrupted: bool,
 }
 
 /// A fault that was made, as the scenario says it.
+#[derive(Clone)]
 pub(super) struct Made {
     pub id: u64,
     pub label: Option<String>,
@@ -150,21 +152,38 @@ impl Runner<'_> {
                 Broken::Failed(seen) => Broken::Unclear(format!("the lab was not healthy to begin with: {seen}")),
                 other => other,
             });
-            if !self.check("begin", "the lab is healthy", ready) {
+            if !self.check("begin", "the lab is healthy", ready) || !self.set_all(&scenario.settings) {
                 return false;
             }
             if let Some(seen) = self.history.observations.last() {
                 self.roles.begin(seen);
             }
         }
-        for (i, step) in scenario.steps.iter().enumerate() {
-            let name = format!("step {}", i + 1);
-            self.note(
-                "step.begin",
-                json!({"step": i + 1, "line": step.line, "text": step.text}),
-            );
+        if !self.walk(&scenario.steps, "step", &AtomicBool::new(false)) {
+            return false;
+        }
+        let done = self.last_watches();
+        let now = self.world.now_us();
+        self.mark(None, now);
+        if let Err(broken) = done {
+            self.check("end", "what must hold was looked at to its end", Err(broken));
+        }
+        self.close_watches()
+    }
+
+    /// Does the steps until one does not go well or somebody wants to `stop`; whether all did. `place` is what the report calls them.
+    pub(super) fn walk(&mut self, steps: &[Step], place: &str, stop: &AtomicBool) -> bool {
+        for (i, step) in steps.iter().enumerate() {
+            if stop.load(Ordering::Relaxed) {
+                self.interrupted = true;
+                return false;
+            }
+            let name = format!("{place} {}", i + 1);
+            let (file, line) = (&step.file, step.line);
+            let data = json!({"step": i + 1, "place": name, "file": file, "line": line, "text": step.text});
+            self.note("step.begin", data);
             let begin_us = self.world.now_us();
-            let done = self.step(step).and_then(|seen| {
+            let done = self.step(step, &name).and_then(|seen| {
                 // What an act brought with it is seen behind it; the other steps have looked themselves.
                 if step.action.acts() && self.world.lab().runtime.is_some() {
                     self.look(None)?;
@@ -174,20 +193,15 @@ impl Runner<'_> {
             self.mark(step.label.clone(), begin_us);
             let well = self.check(&name, &step.text, done);
             let last = self.checks.last();
-            let data = json!({"step": i + 1, "verdict": last.map(|c| c.verdict), "seen": last.map(|c| &c.detail)});
+            let (verdict, seen) = (last.map(|c| c.verdict), last.map(|c| &c.detail));
+            let data = json!({"step": i + 1, "place": name, "verdict": verdict, "seen": seen});
             self.note("step.end", data);
             if !well || self.watches.iter().any(Watch::is_broken) {
                 self.close_watches();
                 return false;
             }
         }
-        let done = self.last_watches();
-        let now = self.world.now_us();
-        self.mark(None, now);
-        if let Err(broken) = done {
-            self.check("end", "what must hold was looked at to its end", Err(broken));
-        }
-        self.close_watches()
+        true
     }
 
     /// Remembers a step that has a label, and who is who behind it; without one, the end of the steps.
@@ -207,7 +221,7 @@ impl Runner<'_> {
     }
 
     /// Keeps how a step went; false where the rest makes no sense.
-    fn check(&mut self, id: &str, text: &str, done: Result<String, Broken>) -> bool {
+    pub(super) fn check(&mut self, id: &str, text: &str, done: Result<String, Broken>) -> bool {
         let (verdict, detail) = match done {
             Ok(seen) => (Verdict::Pass, seen),
             Err(Broken::Failed(seen)) => (Verdict::Fail, seen),
@@ -230,7 +244,7 @@ impl Runner<'_> {
         verdict == Verdict::Pass
     }
 
-    fn settle(&mut self, word: &Expectation) -> Result<String, Broken> {
+    pub(super) fn settle(&mut self, word: &Expectation) -> Result<String, Broken> {
         self.expect(&Expect::of(word.clone(), SETTLE))
     }
 

@@ -11,8 +11,11 @@ use std::path::Path;
 use std::sync::Mutex;
 
 mod exec;
+mod kept;
 mod language;
+mod parallel;
 mod repeat;
+mod settings;
 
 fn scenario(steps: &str, rest: &str) -> Scenario {
     let lab = spec::example("ccr");
@@ -20,8 +23,9 @@ fn scenario(steps: &str, rest: &str) -> Scenario {
     let rules = Rules {
         host_names: false,
         lab: &lab,
-        orders: &orders(&lab).unwrap(),
+        pack: &vocabulary(&lab).unwrap(),
         set: &BTreeMap::new(),
+        shelf: None,
     };
     parse("x.toml", &text, rules).unwrap_or_else(|e| panic!("{e}"))
 }

@@ -1,10 +1,13 @@
 //! Reading one step: its verb, and the keys that belong to it.
 
 use super::file::{Action, Expect, HealWords, Refused, Step};
+use super::include::INCLUDE;
+use super::parallel::PARALLEL;
 use super::raw::{Table, Value};
 use super::reader::{Labelled, Reader};
-use super::repeat::REPEAT;
 use super::roles::possible;
+use super::sample::SAMPLE;
+use super::sequence::REPEAT;
 use super::statement::Statement;
 use super::{Mix, Workload, WorkloadKind};
 use crate::deploy::Takes;
@@ -16,15 +19,16 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// The verbs of a step.
-pub(super) const VERBS: [&str; 12] = [
+pub(super) const VERBS: [&str; 15] = [
     "workload", "wait", "until", "fault", "heal", "expect", "holds", "release", "move", "operate", "exec", REPEAT,
+    INCLUDE, PARALLEL, SAMPLE,
 ];
 
 /// Words of the file that mean something else where a label could stand.
-const TAKEN: [&str; 1] = ["all"];
+const TAKEN: [&str; 4] = ["all", "and", "or", "not"];
 
 impl Reader<'_> {
-    /// Reads a step whose verb is no `repeat`.
+    /// Reads a step that holds no others.
     pub fn step(&mut self, verb: &'static str, at: &At<Table>) -> Option<Step> {
         let table = &at.value;
         let before = self.found();
@@ -39,16 +43,25 @@ impl Reader<'_> {
         }
         let text = self.text();
         let line = text[..at.span.start.min(text.len())].matches('\n').count() + 1;
+        let action = action?;
         Some(Step {
-            action: action?,
+            text: match &action {
+                Action::Parallel(branches) => {
+                    let names: Vec<&str> = branches.iter().map(|b| b.name.as_str()).collect();
+                    format!("{PARALLEL}: {}", names.join(", "))
+                }
+                _ => self.shown(at),
+            },
+            action,
             label: label.map(|l| l.value),
+            file: None,
             line,
-            text: self.shown(at),
         })
     }
 
     pub fn verb(&mut self, at: &At<Table>) -> Option<&'static str> {
-        let verbs: Vec<&'static str> = VERBS.into_iter().filter(|v| at.value.get(v).is_some()).collect();
+        let there = |v: &&str| at.value.get(v).is_some() && !self.belongs_to_order(&at.value, v);
+        let verbs: Vec<&'static str> = VERBS.into_iter().filter(there).collect();
         match verbs.as_slice() {
             [one] => return Some(one),
             [] => {
@@ -72,6 +85,15 @@ impl Reader<'_> {
         None
     }
 
+    /// Whether a key is what the order of this step takes: `wait` of `reseed` is no verb.
+    fn belongs_to_order(&self, table: &Table, key: &str) -> bool {
+        let order = match table.get("operate").map(|o| &o.value) {
+            Some(Value::Text(word)) => self.rules.pack.orders.get(word),
+            _ => None,
+        };
+        order.is_some_and(|o| o.takes.iter().any(|p| p.name == key))
+    }
+
     /// The step as written, on one line.
     fn shown(&self, at: &At<Table>) -> String {
         let text = self.text().get(at.span.clone()).unwrap_or_default();
@@ -82,12 +104,13 @@ impl Reader<'_> {
 
     fn take_label(&mut self, label: &At<String>, verb: &str) {
         let sound = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && (1..=32).contains(&label.len());
-        let word = TAKEN.contains(&label.as_str()) || label.parse::<Kind>().is_ok();
+        let number = verb == SAMPLE && label.parse::<u64>().is_ok();
+        let word = TAKEN.contains(&label.as_str()) || label.parse::<Kind>().is_ok() || number;
         let wrong = if !sound {
             Some("a label has letters, digits and -, at most 32")
         } else if word {
-            Some("it means something else behind `heal`")
-        } else if self.labels.contains_key(&label.value) {
+            Some("it means something else behind `heal` or in a condition")
+        } else if self.labels.contains_key(&label.value) || self.hidden.contains_key(&label.value) {
             Some("another step has it already")
         } else {
             None
@@ -100,6 +123,7 @@ impl Reader<'_> {
         let what = match verb {
             "fault" => Labelled::Fault,
             "holds" => Labelled::Holds,
+            SAMPLE => Labelled::Sample,
             _ => Labelled::Other,
         };
         self.labels.insert(label.value.clone(), what);
@@ -113,8 +137,9 @@ impl Reader<'_> {
             "expect" => &["on", "within", "for", "since"],
             "holds" => &["on", "for"],
             "exec" => &["on", "within", "status", "output"],
+            SAMPLE => &["on"],
             // Their other keys are those of the fault and of the order.
-            "fault" | "heal" | "operate" | "move" => return self.worded(verb, table),
+            "fault" | "heal" | "operate" | "move" | PARALLEL => return self.worded(verb, table),
             _ => &[],
         });
         self.only(table, &format!("`{verb}`"), &keys);
@@ -127,6 +152,7 @@ impl Reader<'_> {
             }
             "expect" => self.expect(table),
             "exec" => self.exec(table),
+            SAMPLE => self.sample(table),
             "holds" => {
                 let what = self.stated(verb, table)?;
                 if let (Statement::Event(..), Some(text)) = (&what, self.text_of(table, verb)) {
@@ -153,6 +179,7 @@ impl Reader<'_> {
         match verb {
             "fault" => self.fault(table),
             "heal" => self.heal(table).map(Action::Heal),
+            PARALLEL => self.parallel(table),
             _ => self.operate(verb, table),
         }
     }
@@ -211,6 +238,7 @@ impl Reader<'_> {
 
     fn workload(&mut self, table: &Table) -> Option<Action> {
         let text = self.text_of(table, "workload")?;
+        self.alone("workload", &text);
         match text.as_str() {
             "stop" => {
                 self.only(table, "`workload = \"stop\"`", &["workload", "as"]);
@@ -295,6 +323,9 @@ impl Reader<'_> {
                 return None;
             }
         };
+        if kind.value == "damage-file" {
+            self.kind_of_file(table);
+        }
         // `on` was looked at already.
         for name in words.names().into_iter().filter(|n| Some(*n) != on.as_deref()) {
             let naming = table.0.iter().find(|(key, value)| {
@@ -318,6 +349,21 @@ impl Reader<'_> {
             return None;
         }
         Some(Action::Fault { words, lasts })
+    }
+
+    /// Finds a kind of file that the pack does not have.
+    fn kind_of_file(&mut self, table: &Table) {
+        let files = &self.rules.pack.files;
+        let Some(file) = self.text_of(table, "file").filter(|f| !files.contains(&f.value)) else {
+            return;
+        };
+        let message = format!("the runtime has no file `{}`", file.value.escape_debug());
+        let help = known(&file, files.iter().map(String::as_str));
+        self.find(
+            Finding::new("bad-fault", message)
+                .on(&file, "no such kind of file")
+                .help(help),
+        );
     }
 
     /// Finds keys that are no parameters of this kind of fault.
@@ -396,7 +442,7 @@ impl Reader<'_> {
         } else {
             said.value.clone()
         };
-        let orders = self.rules.orders;
+        let orders = &self.rules.pack.orders;
         let Some(order) = orders.get(&word) else {
             let message = format!("the runtime takes no order `{}`", word.escape_debug());
             let finding = Finding::new("bad-value", message).on(&said, "no such order");

@@ -1,16 +1,16 @@
 //! Several scenarios, one after the other, and the folder that a run leaves.
 
-use super::file::{ID_HELP, is_sound};
+use super::file::{ID_HELP, Vocabulary, is_sound};
 use super::run::{not_run, run};
-use super::{History, Rules, Scenario, World, parse};
-use crate::deploy::{Orders, Pack};
+use super::{History, Rules, Scenario, Shelf, World, parse};
+use crate::deploy::Pack;
 use crate::diagnostic::Invalid;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::files::Home;
 use crate::private;
 use crate::report;
 use crate::spec::{Lab, Source, known};
-use crate::verify::{RunReport, ScenarioReport, Verdict, turn_name};
+use crate::verify::{RunReport, ScenarioReport, Verdict, distributions, turn_name};
 use fs_err as fs;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -150,17 +150,26 @@ pub mod names {
     pub const JUNIT: &str = "junit.xml";
     /// The run for people.
     pub const REPORT: &str = "report.html";
+    /// The folder of candidates for a smaller scenario that fails.
+    pub const SHRINK: &str = "shrink";
+    /// What is in the folder of a scenario, beside the files that it includes.
+    pub(in crate::scenario) const OF_A_SCENARIO: [&str; 7] =
+        [EVENTS, OPS, OBSERVATIONS, DUMPS, NETWORKS, SCENARIO, VERDICT];
     /// What is in the run's folder beside its scenarios.
-    pub(super) const OF_THE_RUN: [&str; 3] = [VERDICT, JUNIT, REPORT];
+    pub(super) const OF_THE_RUN: [&str; 4] = [VERDICT, JUNIT, REPORT, SHRINK];
 }
 
-/// The orders that the runtime of a lab takes; none where it has no runtime.
+/// What the runtime of a lab has words for.
 ///
 /// # Errors
 /// Where its pack cannot be read.
-pub fn orders(lab: &Lab) -> Result<Orders> {
+pub fn vocabulary(lab: &Lab) -> Result<Vocabulary> {
     let pack = lab.runtime.as_ref().map(|r| Pack::load(&r.kind)).transpose()?;
-    Ok(pack.map(|p| p.runtime.contract.orders).unwrap_or_default())
+    let words = |pack: Pack| Vocabulary {
+        orders: pack.runtime.contract.orders,
+        files: pack.runtime.places.files.into_keys().collect(),
+    };
+    Ok(pack.map(words).unwrap_or_default())
 }
 
 /// The scenarios of a lab: those named, in that order, else all, in the order of their files.
@@ -169,18 +178,20 @@ pub fn orders(lab: &Lab) -> Result<Orders> {
 /// [`Error::Invalid`] with all that is wrong with all files; [`Error::Usage`] where a name is unknown, also one that is `set`, or two
 /// files have one id.
 pub fn select(source: &Source, lab: &Lab, ids: &[String], set: &BTreeMap<String, String>) -> Result<Vec<Scenario>> {
-    let orders = orders(lab)?;
-    let rules = |host_names| Rules {
-        host_names,
+    let pack = vocabulary(lab)?;
+    let shelf = Shelf::of_lab(source);
+    let rules = Rules {
+        host_names: false,
         lab,
-        orders: &orders,
+        pack: &pack,
         set,
+        shelf: Some(&shelf),
     };
     let files = source.toml_files("scenarios")?;
     let of_the_lab = files
         .iter()
-        .map(|(path, text)| parse(&path.display().to_string(), text, rules(false)));
-    let own = ids.iter().filter(|id| is_path(id)).map(|path| read(path, rules(true)));
+        .map(|(path, text)| parse(&path.display().to_string(), text, rules));
+    let own = ids.iter().filter(|id| is_path(id)).map(|path| read(path, rules));
     let mut all = together(of_the_lab.chain(own))?;
     let own = all.split_off(files.len());
     for (i, s) in all.iter().enumerate() {
@@ -227,9 +238,16 @@ fn is_path(id: &str) -> bool {
     id.ends_with(".toml") || id.contains('/')
 }
 
+/// A person's own file, which may name machines and includes what is beside it.
 fn read(path: &str, rules: Rules<'_>) -> Result<Scenario> {
     let text =
         fs::read_to_string(path).map_err(|e| Error::Usage(Problem::new("read the scenario").on(path).observed(e)))?;
+    let shelf = Shelf::beside(Path::new(path));
+    let rules = Rules {
+        host_names: true,
+        shelf: Some(&shelf),
+        ..rules
+    };
     parse(path, &text, rules)
 }
 
@@ -238,12 +256,13 @@ fn read(path: &str, rules: Rules<'_>) -> Result<Scenario> {
 /// # Errors
 /// As of [`select`].
 pub fn check(paths: &[String], lab: &Lab, set: &BTreeMap<String, String>) -> Result<Vec<Scenario>> {
-    let orders = orders(lab)?;
+    let pack = vocabulary(lab)?;
     let rules = Rules {
         host_names: true,
         lab,
-        orders: &orders,
+        pack: &pack,
         set,
+        shelf: None,
     };
     all_have(together(paths.iter().map(|path| read(path, rules)))?, set)
 }
@@ -321,6 +340,7 @@ pub fn run_all(worlds: &dyn Worlds, lab: &Lab, scenarios: &[Scenario], options: 
         Ok((report, history, turn.scenario))
     });
     let pages = ended.into_iter().collect::<Result<Vec<_>>>()?;
+    let scenarios: Vec<ScenarioReport> = pages.iter().map(|(r, ..)| r.clone()).collect();
     let report = RunReport {
         lab: lab.name.to_string(),
         seed: options.seed,
@@ -330,7 +350,8 @@ pub fn run_all(worlds: &dyn Worlds, lab: &Lab, scenarios: &[Scenario], options: 
             .iter()
             .map(|(r, ..)| r.verdict)
             .fold(Verdict::Skipped, Verdict::and),
-        scenarios: pages.iter().map(|(r, ..)| r.clone()).collect(),
+        distributions: distributions(&scenarios),
+        scenarios,
     };
     write_json(&options.folder.join(names::VERDICT), &report)?;
     write(&options.folder.join(names::JUNIT), report::junit(&report)?.as_bytes())?;
@@ -425,6 +446,13 @@ fn write_scenario(folder: &Path, scenario: &Scenario, report: &ScenarioReport, h
     write_lines(&folder.join(names::OBSERVATIONS), &history.observations)?;
     write_json(&folder.join(names::DUMPS), &history.dumps)?;
     write(&folder.join(names::SCENARIO), scenario.text.as_bytes())?;
+    for (path, text) in &scenario.parts {
+        let path = folder.join(path);
+        if let Some(above) = path.parent() {
+            Home::private_dir(above)?;
+        }
+        write(&path, text.as_bytes())?;
+    }
     write_json(&folder.join(names::VERDICT), report)
 }
 

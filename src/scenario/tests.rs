@@ -5,6 +5,8 @@ use super::*;
 use crate::spec::{self, Source};
 use proptest::prelude::*;
 
+mod head;
+mod include;
 mod parameters;
 mod steps;
 
@@ -20,8 +22,9 @@ fn read(text: &str) -> Result<Scenario> {
         Rules {
             host_names: false,
             lab: &lab,
-            orders: &orders(&lab).unwrap(),
+            pack: &vocabulary(&lab).unwrap(),
             set: &BTreeMap::new(),
+            shelf: None,
         },
     )
 }
@@ -185,8 +188,9 @@ fn roles_that_the_lab_does_not_have_are_named() {
     let rules = Rules {
         host_names: true,
         lab: &bare,
-        orders: &orders(&bare).unwrap(),
+        pack: &vocabulary(&bare).unwrap(),
         set: &BTreeMap::new(),
+        shelf: None,
     };
     for (step, why) in [
         (
@@ -330,8 +334,9 @@ fn host_names_are_for_a_persons_own_file() {
     let own = Rules {
         host_names: true,
         lab: &lab,
-        orders: &orders(&lab).unwrap(),
+        pack: &vocabulary(&lab).unwrap(),
         set: &BTreeMap::new(),
+        shelf: None,
     };
     assert!(parse("own.toml", &text, own).is_ok());
     let both = with_steps("{ fault = \"cut\", between = [\"node1\", \"hub\"] }");

@@ -38,6 +38,24 @@ pub struct History {
     /// Steps with a label, in order, and behind them the end of the steps, which has none.
     #[serde(default)]
     pub marks: Vec<Mark>,
+    /// What the scenario kept of a status, in order.
+    #[serde(default)]
+    pub samples: Vec<Sample>,
+}
+
+/// A field of a node's status at a moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// What the scenario calls it.
+    pub label: Option<String>,
+    /// The node that said it.
+    pub node: String,
+    /// The field: `service.epoch`.
+    pub path: String,
+    /// When it was looked at, microseconds since the journal began.
+    pub t_us: u64,
+    /// What it was.
+    pub value: serde_json::Value,
 }
 
 /// When a step ran, and who was who behind it.

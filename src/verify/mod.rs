@@ -8,6 +8,7 @@ mod bounds;
 mod chain;
 mod claims;
 mod converge;
+mod distribution;
 mod durability;
 mod evidence;
 mod finding;
@@ -31,6 +32,7 @@ mod verdict;
 mod words;
 
 use bounds::SLACK;
+pub use distribution::{Distribution, Spread, distributions};
 pub use evidence::{Context, Evidence};
 pub use health::unhealthy;
 pub use history::*;

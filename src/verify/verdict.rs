@@ -1,6 +1,6 @@
 //! Verdicts and the document of `verify --json` (CONTRACTS "Verify's JSON").
 
-use super::{Moment, Observation};
+use super::{Distribution, Moment, Observation};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -56,6 +56,9 @@ pub struct RunReport {
     pub verdict: Verdict,
     /// Each scenario.
     pub scenarios: Vec<ScenarioReport>,
+    /// The figures of those that were run more than once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub distributions: Vec<Distribution>,
 }
 
 /// One scenario's result.

@@ -102,6 +102,7 @@ injuries! {
     Panic(crash::Panic)
     Clock(clock::Clock)
     StopUnit(unit::StopUnit)
+    MaskUnit(unit::MaskUnit)
     DiskFull(disk::DiskFull)
     DiskReadOnly(disk::DiskReadOnly)
     DiskGone(disk::DiskGone)

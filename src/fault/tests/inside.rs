@@ -29,6 +29,11 @@ pub(super) struct System {
     broken: Option<&'static str>,
 }
 
+/// What keeps a unit from starting.
+fn mask(unit: &str) -> String {
+    format!("/etc/systemd/system/{unit}.d/failoverlab-mask.conf")
+}
+
 /// Room that no file can have.
 const OWN: u64 = 3 << 20;
 const FOLDER: &str = "/data/ccrd/E00";
@@ -130,6 +135,10 @@ impl System {
                     self.units.insert((*unit).to_owned(), "inactive");
                 }
             }
+            ["systemctl", "start", "--", unit] if self.files.contains_key(&mask(unit)) => {
+                return Some(ended(1, "Assertion failed on job"));
+            }
+            ["systemctl", "daemon-reload"] => {}
             ["systemctl", "start", "--", unit] => drop(self.units.insert((*unit).to_owned(), "active")),
             ["systemd-run", .., "echo c >/proc/sysrq-trigger"] if !self.deaf => {
                 let mut console = std::fs::File::options()
@@ -216,6 +225,9 @@ impl System {
                 self.files.insert((*to).to_owned(), content);
             }
             ["rm", "--", path] if !deaf => drop(self.files.remove(*path)),
+            ["tee", "--", path] if !deaf => drop(self.files.insert((*path).to_owned(), stdin.to_vec())),
+            ["tee", "--", _] => {}
+            ["rm", "-f", "--", path] if path.starts_with("/etc") => drop(self.files.remove(*path)),
             ["rm", "-f", "--", path] => {
                 if let Some(filled) = self.files.remove(*path) {
                     self.free += if path.ends_with(".fill") || !path.starts_with("/var") {
@@ -306,10 +318,11 @@ fn printed(text: &str) -> Output {
 }
 
 /// Every kind, where it can hit, with the program that undoes it.
-const ALL: [(&str, &str, &[&str], &str); 19] = [
+const ALL: [(&str, &str, &[&str], &str); 20] = [
     ("clock", "node1", &["step=1 h"], "date"),
     ("clock", "node1", &["step=-20 min", "strobe=200 ms"], "systemctl"),
     ("stop-unit", "node1", &["unit=ccrd.service"], "systemctl"),
+    ("mask-unit", "node1", &["unit=ccrd.service"], "rm"),
     ("disk-full", "node1", &[], "rm"),
     ("disk-full", "hub", &["disk=root"], "rm"),
     ("disk-read-only", "node1", &["disk=data"], ""),
@@ -486,6 +499,8 @@ fn nothing_is_done_where_it_makes_no_sense() {
         ("stop-unit", "node1", &["unit=--now.service"], "no name of a unit"),
         ("stop-unit", "node1", &["unit=a b.service"], "no name of a unit"),
         ("stop-unit", "node1", &[], "`unit` is missing"),
+        ("mask-unit", "node1", &["unit=off.service"], "it is inactive"),
+        ("mask-unit", "node1", &["unit=../x.service"], "no name of a unit"),
         ("clock", "node1", &[], "`step` is missing"),
         ("clock", "node1", &["step=soon"], "no time"),
         ("clock", "node1", &["step=--1 h"], "no time"),

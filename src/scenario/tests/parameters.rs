@@ -8,8 +8,9 @@ fn read_with(text: &str, set: &[(&str, &str)]) -> Result<Scenario> {
     let rules = Rules {
         host_names: false,
         lab: &lab,
-        orders: &orders(&lab).unwrap(),
+        pack: &vocabulary(&lab).unwrap(),
         set: &set,
+        shelf: None,
     };
     parse("s.toml", text, rules)
 }

@@ -148,3 +148,112 @@ fn a_fault_to_heal_is_a_kind_or_a_label_before_it() {
         assert!(report(&with_steps(steps)).contains(why), "{steps}");
     }
 }
+
+#[test]
+fn branches_have_names_and_steps_and_labels_of_their_own() {
+    let steps = r#"{ fault = "freeze", on = "a", as = "before" }, { parallel = [
+        { name = "x", steps = [{ heal = "before" }, { fault = "freeze", on = "b", as = "mine" }, { heal = "mine" }] },
+        { name = "y", steps = [{ repeat = 2, steps = [{ wait = "1s" }] }] },
+      ], as = "both" }, { heal = "mine" }"#;
+    let read = read(&with_steps(steps)).unwrap_or_else(|e| panic!("{e}"));
+    let Action::Parallel(branches) = &read.steps[1].action else {
+        panic!("{:?}", read.steps[1]);
+    };
+    let shapes: Vec<_> = branches.iter().map(|b| (b.name.as_str(), b.steps.len())).collect();
+    assert_eq!(shapes, [("x", 3), ("y", 2)]);
+    assert_eq!(read.steps[1].text, "parallel: x, y");
+    let y = r#"{ name = "y", steps = [{ wait = "1s" }] }"#;
+    let labelled = r#"{ name = "x", steps = [{ fault = "freeze", on = "a", as = "l" }] }"#;
+    for (branches, why) in [
+        (y.to_owned(), "2 to 8 branches"),
+        (format!("{y}, {y}"), "cannot be the name"),
+        (format!("{y}, {{ steps = [{{ wait = \"1s\" }}] }}"), "no name"),
+        (format!("{y}, {{ name = \"x\" }}"), "does not say what"),
+        (format!("{y}, {{ name = \"x\", steps = [] }}"), "a list"),
+        (
+            format!("{y}, {{ name = \"../x\", steps = [{{ wait = \"1s\" }}] }}"),
+            "cannot be the name",
+        ),
+        (
+            format!("{y}, {{ name = \"x\", steps = [{{ workload = \"mail\" }}] }}"),
+            "stands in no branch",
+        ),
+        (
+            format!("{labelled}, {{ name = \"z\", steps = [{{ heal = \"l\" }}] }}"),
+            "unknown fault to heal `l`",
+        ),
+        (
+            format!("{labelled}, {{ name = \"z\", steps = [{{ wait = \"1s\", as = \"l\" }}] }}"),
+            "another step has it already",
+        ),
+        (
+            format!("{y}, {{ name = \"x\", steps = [{{ parallel = [{y}, {labelled}] }}] }}"),
+            "holds no other one",
+        ),
+    ] {
+        let report = report(&with_steps(&format!("{{ parallel = [{branches}] }}")));
+        assert!(report.contains(why), "{branches}: {report}");
+    }
+}
+
+/// An order may take what elsewhere is a verb.
+#[test]
+fn what_an_order_takes_is_no_verb() {
+    let step = r#"{ operate = "reseed", on = "passive", wait = true }"#;
+    let read = read(&with_steps(step)).unwrap_or_else(|e| panic!("{e}"));
+    let Action::Operate { args, .. } = &read.steps[0].action else {
+        panic!("{:?}", read.steps[0]);
+    };
+    assert_eq!(args["wait"], "true");
+    let two = report(&with_steps(r#"{ operate = "mount", wait = "5s" }"#));
+    assert!(two.contains("the step has both `wait` and `operate`"), "{two}");
+}
+
+#[test]
+fn what_is_wrong_with_a_sample_is_found() {
+    let with = |step: &str| with_steps(&format!("{{ {step} }}"));
+    for (step, why) in [
+        (r#"sample = "epoch""#, "of which machine"),
+        (r#"sample = "epoc", on = "a""#, "did you mean `epoch`"),
+        (r#"sample = "service.stat", on = "a""#, "`state`"),
+        (r#"sample = "epoch", on = "z""#, "`z` is no role"),
+        (r#"sample = "epoch", on = "a", within = "5s""#, "does not belong"),
+        (r#"sample = "epoch", on = "a", as = "or""#, "cannot be a label"),
+        (r#"sample = "epoch", on = "a", as = "7""#, "cannot be a label"),
+    ] {
+        let report = report(&with(step));
+        assert!(report.contains(why), "{step}: {report}");
+    }
+    let labels = r#"{ wait = "1s", as = "w" }, { sample = "epoch", on = "a", as = "e" }, { expect = "CONDITION", within = "1s" }"#;
+    for (condition, well) in [
+        ("cluster.epoch > e", true),
+        ("e > 3", true),
+        ("e == e", true),
+        ("service.state == e", true),
+        ("cluster.epoch > w", false),
+        ("w > 3", false),
+        ("e >", false),
+    ] {
+        let text = with_steps(&labels.replace("CONDITION", condition));
+        assert_eq!(read(&text).is_ok(), well, "{condition}");
+    }
+}
+
+/// What the pack has no word for is known before any machine runs.
+#[test]
+fn a_kind_of_file_is_one_of_the_pack() {
+    let step = |file: &str| {
+        with_steps(&format!(
+            r#"{{ fault = "damage-file", on = "a", file = "{file}", how = "flip" }}"#
+        ))
+    };
+    for file in vocabulary(&lab()).unwrap().files {
+        read(&step(&file)).unwrap_or_else(|e| panic!("{e}"));
+    }
+    let report = report(&step("segmnt"));
+    assert!(
+        report.contains("no file `segmnt`") && report.contains("did you mean `segment`"),
+        "{report}"
+    );
+    assert!(report.contains("[s.toml:4:"), "{report}");
+}
