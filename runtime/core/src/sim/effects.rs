@@ -67,7 +67,12 @@ impl World {
             }
             Effect::Reply { req, reply } => self.replied(i, req, reply),
             Effect::CloseClients => self.drop_client_waiters(i),
-            Effect::Event(event) => self.event(i, &event),
+            Effect::Event(event) => {
+                if let Some(outside) = &mut self.outside {
+                    outside.told.push((self.now, i, event.clone()));
+                }
+                self.event(i, &event);
+            }
             Effect::Halt { why } => {
                 self.note(|| format!("machine {i} halts: {why}"));
                 self.checks.counters.halts += 1;
@@ -251,11 +256,12 @@ impl World {
         let Some(waiter) = self.waiters.remove(&(i, req)) else {
             return;
         };
-        if i < 2 && !matches!(waiter, Waiter::Operator(_)) {
+        if i < 2 && self.is_client(waiter) {
             self.checks.answered(self.now, i, &reply);
         }
         match waiter {
             Waiter::Operator(step) => self.operator_replied(i, req, step, reply),
+            Waiter::Outside(question) => self.answer_outside(question, Some(reply)),
             Waiter::Client(op) => {
                 if self.passes(PUBLIC, i, CLIENTS) {
                     self.client_replied(op, i, reply);
@@ -288,7 +294,7 @@ impl World {
         let gone: Vec<_> = self
             .waiters
             .iter()
-            .filter(|((n, _), w)| *n == i && !matches!(w, Waiter::Operator(_)))
+            .filter(|((n, _), w)| *n == i && self.is_client(**w))
             .map(|(k, w)| (*k, *w))
             .collect();
         for (key, waiter) in gone {
@@ -299,6 +305,15 @@ impl World {
     /// The node died.
     pub(super) fn drop_waiters(&mut self, i: usize) {
         self.drop_client_waiters(i);
+        let gone: Vec<Waiter> = self
+            .waiters
+            .iter()
+            .filter(|((n, _), _)| *n == i)
+            .map(|(_, w)| *w)
+            .collect();
+        for waiter in gone {
+            self.conversation_ended(waiter);
+        }
         self.waiters.retain(|(n, _), _| *n != i);
     }
 
@@ -311,6 +326,7 @@ impl World {
                 self.at(us, SimEvent::Input(hub, life, Input::LmtpDone { op, result }));
             }
             Waiter::Operator(_) => {}
+            Waiter::Outside(question) => self.answer_outside(question, None),
         }
     }
 }

@@ -9,6 +9,7 @@ mod counters;
 mod damage;
 mod disk;
 pub mod draw;
+pub mod driven;
 mod effects;
 mod machine;
 pub mod plan;
@@ -27,6 +28,7 @@ use ccr_contract::config::{Config, DatabaseFailure, Network, Peer, Role, Setting
 use ccr_contract::status::{ClusterState, CopyStatus, NetworkRole, ServiceState};
 pub use check::CHECKS;
 pub use counters::Counters;
+pub use machine::Pause;
 use plan::{Plan, WINDOW_US};
 use reads::NotWell;
 use serde::{Deserialize, Serialize};
@@ -223,24 +225,6 @@ pub fn shrink(failed: &Outcome) -> Outcome {
 pub const MEMBERS: [&str; 2] = ["node1", "node2"];
 
 fn configs(plan: &Plan) -> Vec<Config> {
-    let address = |network: u8, last: u8| Ipv4Addr::new(10, 0, network, last);
-    let member = |i: usize| Peer {
-        name: MEMBERS[i].into(),
-        addresses: BTreeMap::from([
-            ("public".to_owned(), address(1, 11 + i as u8)),
-            ("private".to_owned(), address(2, 11 + i as u8)),
-        ]),
-    };
-    let hub = |h: usize| Peer {
-        name: format!("hub{h}"),
-        addresses: BTreeMap::from([("public".to_owned(), address(1, 100 + h as u8))]),
-    };
-    let network = |name: &str, role| Network {
-        name: name.into(),
-        role,
-        prefix: 24,
-        interface: Some("eth1".into()),
-    };
     let settings = Settings {
         generation_bytes: GENERATION_BYTES,
         message_bytes: MESSAGE_BYTES,
@@ -261,6 +245,30 @@ fn configs(plan: &Plan) -> Vec<Config> {
         ..Settings::default()
     };
     let settings = plan.times.clone().into_settings(settings);
+    let hubs: Vec<String> = (0..plan.hubs).map(|h| format!("hub{h}")).collect();
+    configs_of(&MEMBERS.map(str::to_owned), &hubs, &settings)
+}
+
+/// The configurations of two members and some hubs, the first of which has the share.
+fn configs_of(members: &[String; 2], hubs: &[String], settings: &Settings) -> Vec<Config> {
+    let address = |network: u8, last: u8| Ipv4Addr::new(10, 0, network, last);
+    let member = |i: usize| Peer {
+        name: members[i].clone(),
+        addresses: BTreeMap::from([
+            ("public".to_owned(), address(1, 11 + i as u8)),
+            ("private".to_owned(), address(2, 11 + i as u8)),
+        ]),
+    };
+    let hub = |h: usize| Peer {
+        name: hubs[h].clone(),
+        addresses: BTreeMap::from([("public".to_owned(), address(1, 100 + h as u8))]),
+    };
+    let network = |name: &str, role| Network {
+        name: name.into(),
+        role,
+        prefix: 24,
+        interface: Some("eth1".into()),
+    };
     let config = |name: String, role| Config {
         schema: 1,
         node: name,
@@ -276,20 +284,19 @@ fn configs(plan: &Plan) -> Vec<Config> {
             network("private", NetworkRole::Internal),
         ],
         members: vec![member(0), member(1)],
-        hubs: (0..plan.hubs).map(hub).collect(),
+        hubs: (0..hubs.len()).map(hub).collect(),
         witness: Some(Witness {
             address: address(1, 100),
             port: 445,
             share: "witness".into(),
-            path: r"\\hub0\witness".into(),
+            path: format!(r"\\{}\witness", hubs[0]),
             user: "witness".into(),
             password_file: "/etc/ccrd/witness".into(),
         }),
         settings: settings.clone(),
     };
-    let members = MEMBERS.iter().map(|m| config((*m).to_owned(), Role::Member));
-    let hubs = (0..plan.hubs).map(|h| config(format!("hub{h}"), Role::Hub));
-    members.chain(hubs).collect()
+    let all = members.iter().map(|m| config(m.clone(), Role::Member));
+    all.chain(hubs.iter().map(|h| config(h.clone(), Role::Hub))).collect()
 }
 
 impl World {

@@ -209,7 +209,13 @@ pub struct Times {
 
 impl Default for Times {
     fn default() -> Self {
-        let s = Settings::default();
+        Self::of(&Settings::default())
+    }
+}
+
+impl Times {
+    /// Those of a configuration.
+    pub(super) fn of(s: &Settings) -> Self {
         Self {
             heartbeat: s.heartbeat_ms,
             node_tolerance: s.node_tolerance,
@@ -224,9 +230,7 @@ impl Default for Times {
             status_probe: s.status_probe_ms,
         }
     }
-}
 
-impl Times {
     /// The configuration with these times.
     pub(super) fn into_settings(self, rest: Settings) -> Settings {
         Settings {

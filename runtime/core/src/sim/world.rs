@@ -87,8 +87,14 @@ impl Ord for At {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waiter {
     Client(u64),
-    Lmtp { hub: usize, life: u64, op: OpId },
+    Lmtp {
+        hub: usize,
+        life: u64,
+        op: OpId,
+    },
     Operator(u64),
+    /// Whoever drives the run from outside, by the number of the question.
+    Outside(u64),
 }
 
 /// An operator's order: what was served when it was given, by whom and in which epochs, and when that was.
@@ -143,6 +149,8 @@ pub struct World {
     pub(super) done: Vec<super::act::Done>,
     /// Told when something of interest happens.
     pub trace: Option<Vec<String>>,
+    /// What whoever drives the run from outside has not heard yet, where somebody does.
+    pub(super) outside: Option<super::driven::Outside>,
     /// The digest of what all nodes have done, where one was asked for.
     pub digest: Option<u64>,
     /// The last datagram that each member got.
@@ -201,6 +209,7 @@ impl World {
             done: plan.steps.iter().map(|_| Default::default()).collect(),
             plan,
             trace: trace.then(Vec::new),
+            outside: None,
             digest: None,
             last: [None, None],
             more,
