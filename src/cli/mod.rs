@@ -21,6 +21,8 @@ mod output;
 mod pause;
 mod progress;
 mod prune;
+mod replay;
+mod report;
 mod restore;
 mod scenario;
 mod status;
@@ -104,6 +106,10 @@ enum Verb {
     Forward(forward::Args),
     /// Run scenarios against a lab and judge them
     Verify(verify::Args),
+    /// Run once more what the folder of a run says
+    Replay(replay::Args),
+    /// Read, compare and put together runs of `verify`
+    Report(report::Args),
     /// Check scenario files, or begin a new one
     Scenario(scenario::Args),
     /// Keep one lab (started by the other verbs)
@@ -170,6 +176,8 @@ fn run(verb: Verb) -> Ended {
         Verb::Capture(a) => capture::run(&home()?, a),
         Verb::Forward(a) => forward::run(&home()?, a),
         Verb::Verify(a) => verify::run(&home()?, a),
+        Verb::Replay(a) => replay::run(&home()?, a),
+        Verb::Report(a) => report::run(&home()?, a),
         Verb::Scenario(a) => scenario::run(&home()?, a),
         Verb::Supervise(a) => supervise::run(&home()?, a),
         // It says itself what is wrong with the folders.

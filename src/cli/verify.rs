@@ -9,13 +9,14 @@ use crate::files::Home;
 use crate::hypervisor::Accel;
 use crate::lab::admission;
 use crate::lab::lifecycle::{self, Caller};
-use crate::lab::protocol::RestoreArgs;
 use crate::lab::world::MachineWorlds;
 use crate::private;
 use crate::report;
 use crate::scenario::{self, Scenario};
-use crate::spec::Lab;
+use crate::simulated::SimWorlds;
+use crate::spec::{Lab, Source};
 use crate::verify::{RunReport, Verdict};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -46,9 +47,15 @@ pub struct Args {
     /// Folder for the results; must not be there yet
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Append the verdicts as Markdown to this file, like $GITHUB_STEP_SUMMARY
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
     /// Hardware virtualisation or emulation, where the lab is not up yet
     #[arg(long, value_enum)]
     accel: Option<Accel>,
+    /// Where the scenarios run: on machines, or in the runtime's simulator, which takes seconds and proves less
+    #[arg(long, value_enum, default_value_t = Place::Machines)]
+    on: Place,
     /// Leave the forks of scenarios that did not pass, for a look
     #[arg(long)]
     keep: bool,
@@ -66,6 +73,59 @@ pub struct Args {
     json: bool,
 }
 
+/// A run that was there before.
+#[derive(Debug)]
+pub struct Again {
+    /// Its lab.
+    pub lab: LabArg,
+    /// Its scenarios, by the paths of their files.
+    pub scenario: Vec<String>,
+    /// Parameters that were set.
+    pub set: BTreeMap<String, String>,
+    /// Its seed.
+    pub seed: u64,
+    /// How often each scenario was run.
+    pub repeat: u32,
+    /// Whether it ran in the simulator.
+    pub on_sim: bool,
+    /// Folder for the results.
+    pub out: Option<PathBuf>,
+    /// Whether the verdicts are printed as JSON.
+    pub json: bool,
+}
+
+/// The same run once more.
+pub fn again(home: &Home, of: Again) -> Ended {
+    let args = Args {
+        lab: of.lab,
+        scenario: of.scenario,
+        tag: Vec::new(),
+        set: of.set.into_iter().collect(),
+        seed: of.seed,
+        repeat: of.repeat.max(1),
+        shard: None,
+        out: of.out,
+        summary: None,
+        accel: None,
+        on: if of.on_sim { Place::Sim } else { Place::Machines },
+        keep: false,
+        fail_fast: false,
+        shrink: 0,
+        jobs: None,
+        json: of.json,
+    };
+    run(home, args)
+}
+
+/// Where scenarios run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Place {
+    /// A fork of the real lab for each
+    Machines,
+    /// The runtime's core in virtual time; scenarios that need more are skipped, with the step
+    Sim,
+}
+
 fn shard(text: &str) -> Result<(usize, usize), String> {
     let parsed = text
         .split_once('/')
@@ -78,8 +138,9 @@ fn shard(text: &str) -> Result<(usize, usize), String> {
 pub fn run(home: &Home, args: Args) -> Ended {
     let source = super::target::source(home, &args.lab)?;
     let lab = lifecycle::read(home, &source)?.lab;
-    let set = args.set.iter().cloned().collect();
+    let set: BTreeMap<String, String> = args.set.iter().cloned().collect();
     let mut scenarios = scenario::tagged(scenario::select(&source, &lab, &args.scenario, &set)?, &args.tag)?;
+    let selected = scenarios.iter().map(|s| s.id.clone()).collect();
     if let Some((i, n)) = args.shard {
         scenarios = scenarios.into_iter().skip(i - 1).step_by(n).collect();
     }
@@ -91,19 +152,48 @@ pub fn run(home: &Home, args: Args) -> Ended {
         ));
     }
     scenario::distinct(&scenarios, args.repeat)?;
+    let about = scenario::About {
+        shard: args.shard,
+        selected,
+        set,
+        lab_file: source.lab_file()?,
+    };
     let folder = args
         .out
         .clone()
         .unwrap_or_else(|| home.runs().join(folder_name(&lab.name)));
     scenario::can_be_made(&folder)?;
-    let jobs = admission::jobs(&lab, args.jobs.map(NonZeroUsize::get));
     let terminal = Arc::new(Mutex::new(Terminal::new()));
     let caller = up::caller(&terminal, interruptible()?);
-    let from = lifecycle::healthy(home, &source, lab, args.accel, &caller);
-    terminal.lock().expect("no bar panics").clear();
-    let report = judge(home, from?, &scenarios, &args, jobs, &folder, &caller);
+    let report = match args.on {
+        Place::Machines => on_machines(
+            home,
+            &source,
+            lab,
+            &scenarios,
+            &args,
+            about,
+            &folder,
+            (&terminal, &caller),
+        ),
+        Place::Sim => {
+            let worlds = SimWorlds::new(&lab, caller.interrupted.clone())?;
+            let jobs = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            let jobs = args.jobs.map_or(jobs, NonZeroUsize::get);
+            let options = options(&args, about, jobs, &folder, "none");
+            judge(&worlds, &lab, &scenarios, &options, args.shrink)
+        }
+    };
     terminal.lock().expect("no bar panics").clear();
     let (report, shrunk) = report?;
+    if let Some(path) = &args.summary {
+        let appended = fs_err::OpenOptions::new().create(true).append(true).open(path);
+        let written = appended.and_then(|mut f| f.write_all(report::summary(&report).as_bytes()));
+        written.tried("write the summary", path.display())?;
+    }
+    if args.out.is_none() {
+        super::report::write_index(&home.runs())?;
+    }
     if args.json {
         output::json(&report)?;
     } else {
@@ -117,41 +207,76 @@ pub fn run(home: &Home, args: Args) -> Ended {
     Ok(report.verdict.exit_code())
 }
 
-fn judge(
-    home: &Home,
-    from: RestoreArgs,
-    scenarios: &[Scenario],
+fn options(
     args: &Args,
+    about: scenario::About,
     jobs: usize,
     folder: &std::path::Path,
-    caller: &Caller,
-) -> Result<(RunReport, Option<String>)> {
+    accel: &str,
+) -> scenario::Options {
+    let on = match args.on {
+        Place::Machines => "machines",
+        Place::Sim => "sim",
+    };
+    scenario::Options {
+        seed: args.seed,
+        accel: accel.to_owned(),
+        on: on.to_owned(),
+        repeat: args.repeat,
+        folder: folder.to_owned(),
+        jobs,
+        fail_fast: args.fail_fast,
+        about,
+    }
+}
+
+/// The verdicts, and what was made of a scenario that failed, in words.
+type Judged = (RunReport, Option<String>);
+
+/// Each scenario on a fork of the healthy lab.
+#[expect(clippy::too_many_arguments, reason = "what `run` has at hand")]
+fn on_machines(
+    home: &Home,
+    source: &Source,
+    lab: Lab,
+    scenarios: &[Scenario],
+    args: &Args,
+    about: scenario::About,
+    folder: &std::path::Path,
+    (terminal, caller): (&Mutex<Terminal>, &Caller),
+) -> Result<Judged> {
+    let jobs = admission::jobs(&lab, args.jobs.map(NonZeroUsize::get));
+    let from = lifecycle::healthy(home, source, lab, args.accel, caller);
+    terminal.lock().expect("no bar panics").clear();
     let journal = Journal::in_memory();
     let on_event = caller.on_event.clone();
     journal.listen(move |e| {
         on_event(e);
         true
     });
-    let worlds = MachineWorlds::new(home, from, caller.interrupted.clone(), journal, args.keep)?;
+    let worlds = MachineWorlds::new(home, from?, caller.interrupted.clone(), journal, args.keep)?;
     let record = worlds.record();
-    let options = scenario::Options {
-        seed: args.seed,
-        accel: format!("{:?}", record.desired.accel).to_lowercase(),
-        on: "machines".into(),
-        repeat: args.repeat,
-        folder: folder.to_owned(),
-        jobs,
-        fail_fast: args.fail_fast,
-    };
-    let lab = &record.desired.lab;
-    let report = scenario::run_all(&worlds, lab, scenarios, &options)?;
-    let shrunk = shrink(&worlds, lab, scenarios, &report, &options, args.shrink)?;
+    let accel = format!("{:?}", record.desired.accel).to_lowercase();
+    let options = options(args, about, jobs, folder, &accel);
+    judge(&worlds, &record.desired.lab, scenarios, &options, args.shrink)
+}
+
+/// Runs them; makes the first one that fails smaller, by at most `tries` further runs.
+fn judge(
+    worlds: &dyn scenario::Worlds,
+    lab: &Lab,
+    scenarios: &[Scenario],
+    options: &scenario::Options,
+    tries: usize,
+) -> Result<Judged> {
+    let report = scenario::run_all(worlds, lab, scenarios, options)?;
+    let shrunk = shrink(worlds, lab, scenarios, &report, options, tries)?;
     Ok((report, shrunk))
 }
 
 /// The first scenario that failed, with fewer steps: where it is written, in words.
 fn shrink(
-    worlds: &MachineWorlds,
+    worlds: &dyn scenario::Worlds,
     lab: &Lab,
     scenarios: &[Scenario],
     report: &RunReport,

@@ -14,6 +14,7 @@ use crate::files::Home;
 use crate::guest::{Command, Output, Remote};
 use crate::hypervisor::DomainState;
 use crate::lock::lock;
+use crate::runs;
 use crate::scenario::mail::{Dial, Endpoints, Load, OpJournal, Wire};
 use crate::scenario::{
     self, Answer, Heal, History, Observation, Order, Progress, Scenario, Workload, World, Worlds, names,
@@ -34,6 +35,16 @@ const GLANCE: Duration = Duration::from_millis(100);
 
 /// How long the end of a scenario waits for the last events to come over the supervisor's socket, on a fast host.
 const LAST_EVENTS: Duration = Duration::from_secs(10);
+
+/// How long a machine may take to say what its system logged, on a fast host.
+const LOGS_WITHIN: Duration = Duration::from_secs(3);
+
+/// Bytes that are kept of a machine's console and log each: the last ones.
+const LOG_MAX: usize = 1 << 20;
+
+fn end_of(text: &[u8]) -> &[u8] {
+    &text[text.len().saturating_sub(LOG_MAX)..]
+}
 
 /// A fork for each scenario, from one checkpoint of a healthy lab.
 pub struct MachineWorlds {
@@ -81,7 +92,7 @@ impl MachineWorlds {
 }
 
 impl Worlds for MachineWorlds {
-    fn open(&self, scenario: &Scenario, folder: &Path) -> Result<Box<dyn World>> {
+    fn open(&self, scenario: &Scenario, _: u64, folder: &Path) -> Result<Box<dyn World>> {
         if self.interrupted.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
@@ -429,6 +440,28 @@ impl World for MachineWorld {
             return Ok(());
         }
         lifecycle::take_down(&self.home, &self.instance, |_| {}).map(drop)
+    }
+
+    fn keep_logs(&mut self, folder: &Path) -> Result<()> {
+        let files = self.home.lab(&self.instance);
+        for part in [names::CONSOLES, names::LOGS] {
+            Home::private_dir(&folder.join(part))?;
+        }
+        let nodes: Vec<String> = self.lab().nodes.iter().map(|n| n.name.to_string()).collect();
+        for node in nodes {
+            let file = format!("{node}.log");
+            let console = std::fs::read(files.node(&node).console_log());
+            let console = console.unwrap_or_else(|e| format!("it could not be read: {e}\n").into_bytes());
+            runs::write(&folder.join(names::CONSOLES).join(&file), end_of(&console))?;
+            let argv = ["journalctl", "--no-pager", "--output=short-monotonic", "--lines=4000"].map(str::to_owned);
+            let text = match self.exec(&node, &argv, self.slowness().scale(LOGS_WITHIN)) {
+                Ok(output) => output.stdout,
+                // A machine that is off has no word of its own.
+                Err(e) => format!("it could not be asked: {e}\n").into_bytes(),
+            };
+            runs::write(&folder.join(names::LOGS).join(&file), end_of(&text))?;
+        }
+        Ok(())
     }
 
     fn keep_networks(&mut self, to: &Path) -> Result<()> {

@@ -1,5 +1,6 @@
 //! JUnit XML for CI systems: a suite for the run, a case for each scenario.
 
+use super::text::{short, visible};
 use crate::error::{IoContext, Result};
 use crate::verify::{RunReport, ScenarioReport, Verdict};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite, XmlString};
@@ -20,7 +21,7 @@ pub fn junit(run: &RunReport) -> Result<String> {
 }
 
 fn case(lab: &str, s: &ScenarioReport) -> TestCase {
-    let why = s.why.clone().unwrap_or_default();
+    let why = visible(&short(s.why.as_deref().unwrap_or_default()));
     let status = match s.verdict {
         Verdict::Pass => TestCaseStatus::success(),
         Verdict::Skipped => {
@@ -38,7 +39,7 @@ fn case(lab: &str, s: &ScenarioReport) -> TestCase {
             status
         }
     };
-    let mut case = TestCase::new(format!("{} {}", s.name(), s.title), status);
+    let mut case = TestCase::new(visible(&format!("{} {}", s.name(), s.title)), status);
     case.set_classname(lab.to_owned());
     if s.seconds.is_finite() && s.seconds >= 0.0 {
         case.set_time(Duration::from_secs_f64(s.seconds));
@@ -53,7 +54,13 @@ fn details(s: &ScenarioReport) -> String {
     let checks = s.checks.iter().map(|c| (&c.id, c.verdict, &c.detail));
     let invariants = s.invariants.iter().map(|i| (&i.id, i.verdict, &i.detail));
     for (id, verdict, detail) in checks.chain(invariants) {
-        writeln!(out, "{:8} {id}: {detail}", super::table::word(verdict)).expect("a string takes all");
+        writeln!(
+            out,
+            "{:8} {id}: {}",
+            super::table::word(verdict),
+            visible(&short(detail))
+        )
+        .expect("a string takes all");
     }
     out
 }

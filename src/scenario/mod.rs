@@ -34,6 +34,7 @@ mod truth;
 mod watch;
 
 pub use crate::deploy::Answer;
+pub use crate::runs::names;
 pub use crate::verify::{History, NodeView, Observation};
 pub use exec::Exec;
 pub use expect::Expectation;
@@ -46,7 +47,7 @@ pub use run::{Run, run};
 pub use sample::Sample;
 pub use shrink::{Shrunk, shrink_failed};
 pub use statement::Statement;
-pub use suite::{Options, Worlds, beginning, can_be_made, check, distinct, names, run_all, select, vocabulary};
+pub use suite::{About, Options, Worlds, beginning, can_be_made, check, distinct, run_all, select, show, vocabulary};
 pub use tags::tagged;
 pub use truth::Truth;
 
@@ -122,6 +123,11 @@ pub trait World {
     fn finish(&mut self, history: &mut History) -> Result<()>;
     /// The scenario is over: what was made for it is removed. `passed`: no person will want to look at it.
     fn end(self: Box<Self>, passed: bool) -> Result<()>;
+    /// Copies what the machines printed and logged into the scenario's folder, as far as a world has that.
+    fn keep_logs(&mut self, folder: &Path) -> Result<()> {
+        let _ = folder;
+        Ok(())
+    }
     /// Copies what passed the networks in the last minutes into the file `to`, where a world keeps that.
     fn keep_networks(&mut self, to: &Path) -> Result<()> {
         let _ = to;

@@ -285,7 +285,7 @@ impl Fakes {
 }
 
 impl Worlds for Fakes {
-    fn open(&self, _: &Scenario, folder: &Path) -> Result<Box<dyn World>> {
+    fn open(&self, _: &Scenario, _: u64, folder: &Path) -> Result<Box<dyn World>> {
         assert!(folder.is_dir());
         let mut worlds = self.0.lock().unwrap();
         if worlds.is_empty() {
@@ -306,6 +306,7 @@ fn options(folder: &Path) -> Options {
         folder: folder.join("run"),
         jobs: 1,
         fail_fast: false,
+        about: About::default(),
     }
 }
 
@@ -332,6 +333,8 @@ fn a_run_leaves_a_folder_with_everything() {
         names::OPS,
         names::OBSERVATIONS,
         names::DUMPS,
+        names::HISTORY,
+        names::REPORT,
         names::SCENARIO,
         names::VERDICT,
     ] {

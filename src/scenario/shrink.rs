@@ -4,8 +4,8 @@
 //! together: a step with a label, and all that name it.
 
 use super::include::Shelf;
+use super::names::{SCENARIO, SHRINK};
 use super::raw::{RawScenario, Table, Value};
-use super::suite::names::{SCENARIO, SHRINK};
 use super::suite::{Options, Worlds, run_all, vocabulary};
 use super::{Rules, Scenario, parse};
 use crate::error::Result;

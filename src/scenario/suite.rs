@@ -5,23 +5,27 @@ use super::run::{not_run, run};
 use super::{History, Rules, Scenario, Shelf, World, parse};
 use crate::deploy::Pack;
 use crate::diagnostic::Invalid;
-use crate::error::{Error, IoContext, Problem, Result};
+use crate::error::{Error, Problem, Result};
 use crate::files::Home;
-use crate::private;
 use crate::report;
+use crate::runs::{self, Manifest, names};
 use crate::spec::{Lab, Source, known};
 use crate::verify::{RunReport, ScenarioReport, Verdict, distributions, turn_name};
 use fs_err as fs;
-use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Where worlds come from: a fork of a lab for each scenario, or a simulator.
 pub trait Worlds: Sync {
-    /// A world for this scenario. `folder` is its own; the client's journal is written there as it happens.
-    fn open(&self, scenario: &Scenario, folder: &Path) -> Result<Box<dyn World>>;
+    /// A world for this scenario. `folder` is its own; the client's journal is written there as it happens. `seed` is of the choices
+    /// that the world makes itself.
+    fn open(&self, scenario: &Scenario, seed: u64, folder: &Path) -> Result<Box<dyn World>>;
+    /// The first step that these worlds cannot do, in words: such a scenario is not run. None where they can do all of them.
+    fn lacks(&self, scenario: &Scenario) -> Option<String> {
+        let _ = scenario;
+        None
+    }
     /// Hears what became of each scenario, for progress.
     fn ended(&self, report: &ScenarioReport) {
         let _ = report;
@@ -45,6 +49,21 @@ pub struct Options {
     pub jobs: usize,
     /// Whether no more begin when one has failed.
     pub fail_fast: bool,
+    /// What else is written down, so that the run can be repeated and put together with others.
+    pub about: About,
+}
+
+/// Of what a run is a part, and what it was made from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct About {
+    /// Which part of the scenarios is run, of how many; none is all of them.
+    pub shard: Option<(usize, usize)>,
+    /// The ids of all scenarios, whichever part of them is run.
+    pub selected: Vec<String>,
+    /// Parameters that a person set.
+    pub set: BTreeMap<String, String>,
+    /// Text of the lab file.
+    pub lab_file: String,
 }
 
 /// One scenario of a run, on its way.
@@ -128,35 +147,6 @@ pub fn can_be_made(folder: &Path) -> Result<()> {
         Ok(fs) if fs.f_flag.contains(StatVfsMountFlags::RDONLY) => refuse(format!("{} is read-only", above.display())),
         _ => Ok(()),
     }
-}
-
-/// Names in a run's folder; documented in `docs/files.md`.
-pub mod names {
-    /// The event journal of a scenario.
-    pub const EVENTS: &str = "events.jsonl";
-    /// The client's journal of a scenario.
-    pub const OPS: &str = "ops.jsonl";
-    /// Every look at the lab, one a line.
-    pub const OBSERVATIONS: &str = "observations.jsonl";
-    /// The final reads.
-    pub const DUMPS: &str = "dumps.json";
-    /// What passed the networks before and during a scenario that did not pass, as pcapng.
-    pub const NETWORKS: &str = "networks.pcapng";
-    /// The scenario as it was written.
-    pub const SCENARIO: &str = "scenario.toml";
-    /// The verdict: of a scenario in its folder, of the run in the run's.
-    pub const VERDICT: &str = "verdict.json";
-    /// The run for CI systems.
-    pub const JUNIT: &str = "junit.xml";
-    /// The run for people.
-    pub const REPORT: &str = "report.html";
-    /// The folder of candidates for a smaller scenario that fails.
-    pub const SHRINK: &str = "shrink";
-    /// What is in the folder of a scenario, beside the files that it includes.
-    pub(in crate::scenario) const OF_A_SCENARIO: [&str; 7] =
-        [EVENTS, OPS, OBSERVATIONS, DUMPS, NETWORKS, SCENARIO, VERDICT];
-    /// What is in the run's folder beside its scenarios.
-    pub(super) const OF_THE_RUN: [&str; 4] = [VERDICT, JUNIT, REPORT, SHRINK];
 }
 
 /// What the runtime of a lab has words for.
@@ -323,20 +313,40 @@ fn named(id: &str, all: &[Scenario]) -> Result<Scenario> {
 pub fn run_all(worlds: &dyn Worlds, lab: &Lab, scenarios: &[Scenario], options: &Options) -> Result<RunReport> {
     can_be_made(&options.folder)?;
     distinct(scenarios, options.repeat)?;
-    Home::private_dir(&options.folder)?;
+    let about = &options.about;
+    let manifest = Manifest {
+        tool: crate::TOOL.to_owned(),
+        wall: crate::event::wall_seconds(),
+        lab: lab.name.to_string(),
+        lab_digest: lab.digest.clone(),
+        seed: options.seed,
+        accel: options.accel.clone(),
+        on: options.on.clone(),
+        repeat: options.repeat,
+        shard: about.shard,
+        selected: about.selected.clone(),
+        set: about.set.clone(),
+    };
+    runs::begin(&options.folder, &manifest, lab, &about.lab_file)?;
     let turns = options.turns(scenarios);
     let broken = AtomicBool::new(false);
     let ended = side_by_side(options.jobs, &turns, |turn| {
         Home::private_dir(&turn.folder)?;
-        let (mut report, history) = if broken.load(Ordering::Relaxed) {
-            (left_out(turn.scenario), History::default())
-        } else {
-            one(worlds, turn)?
+        let why = match broken.load(Ordering::Relaxed) {
+            true => Some("not run: one before it failed".to_owned()),
+            false => worlds
+                .lacks(turn.scenario)
+                .map(|what| format!("not on {}: {what}", options.on)),
+        };
+        let (mut report, history) = match why {
+            Some(why) => (left_out(turn.scenario, why), History::default()),
+            None => one(worlds, turn)?,
         };
         broken.fetch_or(options.fail_fast && report.verdict == Verdict::Fail, Ordering::Relaxed);
         report.turn = turn.number;
         worlds.ended(&report);
-        write_scenario(&turn.folder, turn.scenario, &report, &history)?;
+        let written = turn.scenario;
+        runs::scenario(&turn.folder, (&written.text, &written.parts), &report, &history)?;
         Ok((report, history, turn.scenario))
     });
     let pages = ended.into_iter().collect::<Result<Vec<_>>>()?;
@@ -353,8 +363,7 @@ pub fn run_all(worlds: &dyn Worlds, lab: &Lab, scenarios: &[Scenario], options: 
         distributions: distributions(&scenarios),
         scenarios,
     };
-    write_json(&options.folder.join(names::VERDICT), &report)?;
-    write(&options.folder.join(names::JUNIT), report::junit(&report)?.as_bytes())?;
+    runs::end(&options.folder, &report)?;
     let pages: Vec<report::Page<'_>> = pages
         .iter()
         .map(|(report, history, scenario)| report::Page {
@@ -363,11 +372,23 @@ pub fn run_all(worlds: &dyn Worlds, lab: &Lab, scenarios: &[Scenario], options: 
             scenario: &scenario.text,
         })
         .collect();
-    write(
-        &options.folder.join(names::REPORT),
-        report::html(lab, &report, &pages)?.as_bytes(),
-    )?;
+    show(&options.folder, lab, &report, &pages, &[])?;
     Ok(report)
+}
+
+/// Writes what people and CI systems read of a run. `missing` is what could not be read of it.
+///
+/// # Errors
+/// Where a file cannot be written.
+pub fn show(folder: &Path, lab: &Lab, run: &RunReport, pages: &[report::Page<'_>], missing: &[String]) -> Result<()> {
+    runs::write(&folder.join(names::JUNIT), report::junit(run)?.as_bytes())?;
+    runs::write(&folder.join(names::SUMMARY), report::summary(run).as_bytes())?;
+    for page in pages {
+        let path = folder.join(page.report.name()).join(names::REPORT);
+        runs::write(&path, report::scenario_page(lab, run, page, names::REPORT)?.as_bytes())?;
+    }
+    let page = report::run_page(lab, run, names::REPORT, missing)?;
+    runs::write(&folder.join(names::REPORT), page.as_bytes())
 }
 
 /// Does `work` for each item, in their order, on so many threads; the results are in the items' order. The first failure lets what has
@@ -400,9 +421,9 @@ fn side_by_side<T: Sync, R: Send>(jobs: usize, items: &[T], work: impl Fn(&T) ->
 }
 
 /// What is said of a scenario that was not begun.
-fn left_out(scenario: &Scenario) -> ScenarioReport {
+fn left_out(scenario: &Scenario, why: String) -> ScenarioReport {
     ScenarioReport {
-        why: Some("not run: one before it failed".to_owned()),
+        why: Some(why),
         ..ScenarioReport::empty(&scenario.id, &scenario.title, Verdict::Skipped)
     }
 }
@@ -412,7 +433,7 @@ fn one(worlds: &dyn Worlds, turn: &Turn<'_>) -> Result<(ScenarioReport, History)
         Error::Interrupted => Err(e),
         e => Ok((not_run(turn.scenario, &e), History::default())),
     };
-    let mut world = match worlds.open(turn.scenario, &turn.folder) {
+    let mut world = match worlds.open(turn.scenario, turn.seed, &turn.folder) {
         Ok(world) => world,
         Err(e) => return unknown(e),
     };
@@ -422,6 +443,8 @@ fn one(worlds: &dyn Worlds, turn: &Turn<'_>) -> Result<(ScenarioReport, History)
         // The verdict stands without it.
         let _ = world.keep_networks(&turn.folder.join(names::NETWORKS));
     }
+    // Nor does it rest on these.
+    let _ = world.keep_logs(&turn.folder);
     let closed = world.end(passed);
     match (ended, closed) {
         (Ok(run), Ok(())) => Ok((run.report, run.history)),
@@ -434,47 +457,6 @@ fn one(worlds: &dyn Worlds, turn: &Turn<'_>) -> Result<(ScenarioReport, History)
         (Err(e), Ok(())) => unknown(e),
         (Err(e), Err(also)) => unknown(e.with_rollback([also.to_string()])),
     }
-}
-
-fn write_scenario(folder: &Path, scenario: &Scenario, report: &ScenarioReport, history: &History) -> Result<()> {
-    write_lines(&folder.join(names::EVENTS), &history.events)?;
-    let ops = folder.join(names::OPS);
-    // The clients wrote it as it happened; a simulator has none.
-    if !ops.exists() {
-        write_lines(&ops, &history.ops)?;
-    }
-    write_lines(&folder.join(names::OBSERVATIONS), &history.observations)?;
-    write_json(&folder.join(names::DUMPS), &history.dumps)?;
-    write(&folder.join(names::SCENARIO), scenario.text.as_bytes())?;
-    for (path, text) in &scenario.parts {
-        let path = folder.join(path);
-        if let Some(above) = path.parent() {
-            Home::private_dir(above)?;
-        }
-        write(&path, text.as_bytes())?;
-    }
-    write_json(&folder.join(names::VERDICT), report)
-}
-
-fn write_lines<T: Serialize>(path: &Path, lines: &[T]) -> Result<()> {
-    let mut text = Vec::new();
-    for line in lines {
-        serde_json::to_writer(&mut text, line).expect("a line is plain data");
-        text.push(b'\n');
-    }
-    write(path, &text)
-}
-
-fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let mut text = serde_json::to_vec_pretty(value).expect("it is plain data");
-    text.push(b'\n');
-    write(path, &text)
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    private::create(path)
-        .and_then(|mut f| f.write_all(bytes))
-        .tried("write the file", path.display())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::error::{IoContext, Result};
 use crate::event::Journal;
 use crate::lock::lock;
 use crate::private;
+use crate::runs;
 use crate::verify::{OpKind, OpLine};
 use std::io::Write;
 use std::path::Path;
@@ -30,7 +31,8 @@ struct State {
 impl OpJournal {
     /// Begins the file, readable by its owner only. Its times are those of `clock`.
     pub fn create(path: &Path, clock: Journal) -> Result<Self> {
-        let file = private::create_new(path).tried("begin the client's journal", path.display())?;
+        let mut file = private::create_new(path).tried("begin the client's journal", path.display())?;
+        writeln!(file, "{}", runs::head("ops")).tried("begin the client's journal", path.display())?;
         Ok(Self(Arc::new(Inner {
             clock,
             state: Mutex::new(State {
@@ -118,7 +120,8 @@ mod tests {
         assert_eq!(key, "0.m1.r@fl.test");
         journal.complete(op, &Ended::plain(Outcome::Ok, "250 queued")).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        let lines: Vec<OpLine> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let lines: Vec<OpLine> = text.lines().skip(1).map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(text.lines().next(), Some(runs::head("ops").to_string().as_str()));
         assert_eq!(lines, journal.lines());
         assert_eq!(lines.len(), 2);
         assert!(

@@ -385,6 +385,7 @@ fn a_load_keeps_its_rate_and_writes_everything_down() {
     assert_eq!(keys.len(), acked.len(), "every key once");
     assert_eq!(
         std::fs::read_to_string(&path).unwrap().lines().count(),
-        journal.lines().len()
+        journal.lines().len() + 1,
+        "a head, and a line for each"
     );
 }

@@ -1,0 +1,254 @@
+//! A history as tracks: what was so from when until when, each on the one clock. Made by the one fold.
+
+use super::{ClientsState, Input, Picture, Role};
+use crate::spec::{Lab, NodeRole};
+use crate::verify::{History, OpLine};
+use ccr_contract::status::{ServiceState, Votes, WitnessHealth};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// From when until when something is shown, in microseconds since the journal began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Extent {
+    /// The first that happened.
+    pub from_us: u64,
+    /// The last, at least a second later.
+    pub to_us: u64,
+}
+
+impl Extent {
+    /// Of looks, faults and operations; none where nothing happened.
+    pub fn of(history: &History) -> Option<Self> {
+        let lines = history.ops.iter().map(|l| Input::Op(l).t_us());
+        let looks = history.observations.iter().map(|o| o.t_us);
+        let faults = history
+            .faults
+            .iter()
+            .flat_map(|f| [Some(f.begin_us), f.end_us])
+            .flatten();
+        let (from_us, to_us) = lines.chain(looks).chain(faults).fold(None, |all, t| match all {
+            None => Some((t, t)),
+            Some((from, to)) => Some((t.min(from), t.max(to))),
+        })?;
+        Some(Self {
+            from_us,
+            to_us: to_us.max(from_us + 1_000_000),
+        })
+    }
+}
+
+/// What was so for some time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stretch<T> {
+    /// From, in microseconds since the journal began.
+    pub from_us: u64,
+    /// Until.
+    pub to_us: u64,
+    /// What.
+    pub what: T,
+}
+
+/// Stretches without gaps, in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Track<T>(pub Vec<Stretch<T>>);
+
+impl<T> Default for Track<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: PartialEq> Track<T> {
+    /// From `t_us` on it is `what`; the first stretch begins where the track does.
+    fn set(&mut self, extent: Extent, t_us: u64, what: T) {
+        let t_us = t_us.clamp(extent.from_us, extent.to_us);
+        let from_us = match self.0.last_mut() {
+            Some(last) if last.what == what => return,
+            Some(last) => {
+                last.to_us = t_us.max(last.from_us);
+                last.to_us
+            }
+            None => extent.from_us,
+        };
+        let to_us = extent.to_us;
+        self.0.retain(|s| s.to_us > s.from_us);
+        self.0.push(Stretch { from_us, to_us, what });
+        // What came back at once was never away.
+        if let [.., before, last] = &mut self.0[..]
+            && before.what == last.what
+        {
+            before.to_us = to_us;
+            self.0.pop();
+        }
+    }
+
+    fn end(&mut self) {
+        self.0.retain(|s| s.to_us > s.from_us);
+    }
+}
+
+/// The votes, as one member counts them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VotesSeen {
+    /// The votes; null where it says nothing.
+    pub votes: Option<Votes>,
+}
+
+impl VotesSeen {
+    /// `2 of 3`; `–` where it says nothing.
+    pub fn text(&self) -> String {
+        match &self.votes {
+            Some(v) => format!("{} of {}", v.have.len(), v.total),
+            None => "–".to_owned(),
+        }
+    }
+
+    /// Whether they are a majority; none where it says nothing.
+    pub fn enough(&self) -> Option<bool> {
+        self.votes.as_ref().map(|v| v.have.len() >= v.needed as usize)
+    }
+}
+
+/// The service: its state, and who serves.
+pub type ServiceSeen = (Option<ServiceState>, Option<String>);
+/// The witness: its health, and who holds it.
+pub type WitnessSeen = (Option<WitnessHealth>, Option<String>);
+
+/// All tracks of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Tracks {
+    /// From when until when.
+    pub extent: Extent,
+    /// What each node was, in the order of the lab file; hubs behind the others.
+    pub roles: Vec<(String, Track<Role>)>,
+    /// The votes, as each member counted them.
+    pub votes: Vec<(String, Track<VotesSeen>)>,
+    /// The service.
+    pub service: Track<ServiceSeen>,
+    /// The witness.
+    pub witness: Track<WitnessSeen>,
+    /// The clients.
+    pub clients: Track<ClientsState>,
+    /// From when until when the networks were dark.
+    pub dark: Vec<(u64, u64)>,
+    /// From when until when clients waited longest for an answer of the store; none where they did not.
+    pub outage: Option<(u64, u64)>,
+}
+
+/// All of a history, in time. Of what is of one time, looks come first, then faults, operations, events.
+pub fn inputs(history: &History) -> Vec<Input<'_>> {
+    let healed = history.faults.iter().filter(|f| f.end_us.is_some()).map(Input::Healed);
+    let all = history.observations.iter().map(Input::Look);
+    let all = all.chain(history.faults.iter().map(Input::Injected)).chain(healed);
+    let all = all.chain(history.ops.iter().map(Input::Op));
+    let mut all: Vec<Input<'_>> = all.chain(history.events.iter().map(Input::Event)).collect();
+    all.sort_by_key(Input::t_us);
+    all
+}
+
+impl Tracks {
+    /// Of a run; none where nothing happened. Also the picture at its end.
+    pub fn of(lab: &Lab, history: &History) -> Option<(Self, Picture)> {
+        let extent = Extent::of(history)?;
+        let mut picture = Picture::new(Arc::new(lab.clone()));
+        let mut fold = Fold {
+            extent,
+            roles: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            service: Track::default(),
+            witness: Track::default(),
+            clients: Track::default(),
+        };
+        for input in inputs(history) {
+            picture.apply(input);
+            // A message changes nothing but the clients.
+            let all = !matches!(input, Input::Op(OpLine::Invoke { .. }));
+            fold.record(&picture, input.t_us(), all);
+        }
+        picture.clients.now(extent.to_us);
+        fold.record(&picture, extent.to_us, true);
+        picture.clients.end();
+        let Fold {
+            mut roles,
+            mut votes,
+            mut service,
+            mut witness,
+            mut clients,
+            ..
+        } = fold;
+        service.end();
+        witness.end();
+        clients.end();
+        let of_lab = |hubs: bool| {
+            let nodes = lab.nodes.iter();
+            nodes.filter(move |n| (n.role == Some(NodeRole::Hub)) == hubs)
+        };
+        let names = of_lab(false).chain(of_lab(true)).map(|n| n.name.to_string());
+        let end = |(name, mut track): (String, Track<_>)| {
+            track.end();
+            (name, track)
+        };
+        let tracks = Self {
+            extent,
+            roles: names
+                .clone()
+                .filter_map(|n| roles.remove_entry(&n))
+                .map(end)
+                .filter(|(_, t)| t.0.iter().any(|s| s.what != Role::Unknown))
+                .collect(),
+            votes: names
+                .filter_map(|n| votes.remove_entry(&n))
+                .filter(|(_, t)| t.0.iter().any(|s| s.what.votes.is_some()))
+                .map(|(name, mut track)| {
+                    track.end();
+                    (name, track)
+                })
+                .collect(),
+            service,
+            witness,
+            clients,
+            dark: picture.dark.clone(),
+            outage: (picture.clients.longest_us > 0).then(|| {
+                let end = picture.clients.longest_end_us;
+                (end - picture.clients.longest_us, end)
+            }),
+        };
+        Some((tracks, picture))
+    }
+}
+
+struct Fold {
+    extent: Extent,
+    roles: BTreeMap<String, Track<Role>>,
+    votes: BTreeMap<String, Track<VotesSeen>>,
+    service: Track<ServiceSeen>,
+    witness: Track<WitnessSeen>,
+    clients: Track<ClientsState>,
+}
+
+impl Fold {
+    fn record(&mut self, picture: &Picture, t_us: u64, all: bool) {
+        let extent = self.extent;
+        let clients = &picture.clients;
+        self.clients.set(extent, clients.since_us, clients.state);
+        if !all {
+            return;
+        }
+        for (name, node) in &picture.nodes {
+            track(&mut self.roles, name).set(extent, t_us, node.role);
+            if node.kind == Some(NodeRole::Member) {
+                let votes = node.votes.clone();
+                track(&mut self.votes, name).set(extent, t_us, VotesSeen { votes });
+            }
+        }
+        let service = &picture.service;
+        self.service.set(extent, t_us, (service.state, service.active.clone()));
+        let health = picture.witness.as_ref().map(|w| w.health);
+        self.witness.set(extent, t_us, (health, picture.held_by.clone()));
+    }
+}
+
+fn track<'a, T>(of: &'a mut BTreeMap<String, Track<T>>, name: &str) -> &'a mut Track<T> {
+    of.entry(name.to_owned()).or_default()
+}
