@@ -1,5 +1,6 @@
 //! failoverlab: a virtual lab for failover clusters. See `docs/architecture.md` for the map of these modules.
 
+pub mod bundle;
 pub mod busy;
 pub mod capacity;
 pub mod cli;
@@ -15,6 +16,7 @@ pub mod hypervisor;
 pub mod image;
 pub mod lab;
 pub mod lock;
+pub mod mutation;
 pub mod picture;
 pub mod plan;
 pub mod preflight;

@@ -4,12 +4,13 @@ use super::target::{self, LabArg};
 use super::{Ended, output};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::files::Home;
+use crate::mutation;
 use crate::spec::{self, LAB_FILE, Source};
 use crate::units::Name;
 use std::path::{Path, PathBuf};
 
 /// Folders of a lab that belong to it beside its file.
-const FOLDERS: [&str; 1] = ["scenarios"];
+const FOLDERS: [&str; 2] = ["scenarios", mutation::FOLDER];
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -18,10 +19,13 @@ pub struct Args {
     /// The lab to begin with: a folder, or one that is built in
     #[arg(long, value_name = "LAB", default_value = "ccr")]
     from: String,
+    /// With this misconfiguration in its lab file (`failoverlab mutations ls`); several with commas
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    from_mutation: Vec<String>,
 }
 
 pub fn run(home: &Home, args: Args) -> Ended {
-    let source = target::source(home, &LabArg::of(&args.from))?;
+    let source = mutation::applied(target::source(home, &LabArg::of(&args.from))?, &args.from_mutation)?;
     let files = files(&source, &args.name)?;
     let dir = Path::new(args.name.as_str());
     write(dir, &files)?;

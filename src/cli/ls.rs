@@ -26,6 +26,8 @@ struct Row {
     /// Why its record cannot be read: `down` removes the lab, nothing else can use it.
     #[serde(skip_serializing_if = "Option::is_none")]
     damaged: Option<String>,
+    /// Misconfigurations that are in it on purpose; its source names them for people.
+    mutations: Vec<String>,
 }
 
 impl Row {
@@ -75,6 +77,7 @@ fn row(home: &Home, name: &str) -> Option<Row> {
         supervisor,
         source: String::new(),
         damaged: None,
+        mutations: Vec::new(),
     };
     match LabRecord::load(&files.record()) {
         Ok(record) => {
@@ -83,6 +86,7 @@ fn row(home: &Home, name: &str) -> Option<Row> {
             row.machines = record.machines.len();
             row.complete = record.complete;
             row.source = record.desired.source;
+            row.mutations = record.desired.lab.mutations.into_iter().map(|m| m.id).collect();
         }
         Err(e) => row.damaged = Some(e.to_string()),
     }

@@ -1,6 +1,7 @@
 //! One file for each verb; no logic: parse, ask the rooms below, print.
 
 mod advice;
+mod bundle;
 mod capture;
 mod checkpoint;
 mod completions;
@@ -17,8 +18,10 @@ mod init;
 mod logs;
 mod ls;
 mod man;
+mod mutations;
 mod output;
 mod pause;
+mod preflight;
 mod progress;
 mod prune;
 mod replay;
@@ -110,6 +113,12 @@ enum Verb {
     Replay(replay::Args),
     /// Read, compare and put together runs of `verify`
     Report(report::Args),
+    /// List and show the misconfigurations that a lab can be brought up with
+    Mutations(mutations::Args),
+    /// Find what is wrong with a running lab before the next failure shows it
+    Preflight(preflight::Args),
+    /// Pack a run's folder into one file for somebody else, without secrets, or unpack one
+    Bundle(bundle::Args),
     /// Check scenario files, or begin a new one
     Scenario(scenario::Args),
     /// Keep one lab (started by the other verbs)
@@ -155,6 +164,9 @@ fn run(verb: Verb) -> Ended {
     };
     match verb {
         Verb::Init(a) => init::run(&home()?, a),
+        Verb::Mutations(a) => mutations::run(&home()?, a),
+        Verb::Preflight(a) => preflight::run(&home()?, a),
+        Verb::Bundle(a) => bundle::run(&home()?, a),
         Verb::Up(a) => up::run(&home()?, a),
         Verb::Down(a) => down::run(&home()?, a),
         Verb::Ls(a) => ls::run(&home()?, a),

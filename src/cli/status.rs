@@ -54,6 +54,9 @@ fn render(s: &LabStatus) -> String {
         format!("{:?}", s.accel).to_lowercase(),
         s.slowness
     );
+    for mutation in &s.mutations {
+        let _ = writeln!(out, "misconfigured on purpose: {mutation}");
+    }
     out += "\nMACHINE    ROLE    STATE    RUNTIME                       AGE  ADDRESSES\n";
     for m in &s.machines {
         let role = m.role.map_or("-".to_owned(), |r| format!("{r:?}").to_lowercase());
@@ -212,6 +215,7 @@ mod tests {
             t_us: 0,
             heard: 0,
             machines,
+            mutations: Vec::new(),
             faults: Vec::new(),
             network_outages: Vec::new(),
             unhealthy: None,

@@ -7,6 +7,7 @@ use crate::files::Home;
 use crate::hypervisor::Accel;
 use crate::lab::lifecycle::{self, Caller, SEED, UpOptions};
 use crate::lab::observe;
+use crate::mutation;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +15,9 @@ use std::sync::{Arc, Mutex};
 pub struct Args {
     #[command(flatten)]
     lab: LabArg,
+    /// Misconfigure the lab on purpose (`failoverlab mutations ls`); several with commas
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    mutation: Vec<String>,
     /// Print the steps and why each is needed; do nothing
     #[arg(long)]
     dry_run: bool,
@@ -35,7 +39,7 @@ pub struct Args {
 }
 
 pub fn run(home: &Home, args: Args) -> Ended {
-    let source = super::target::source(home, &args.lab)?;
+    let source = mutation::applied(super::target::source(home, &args.lab)?, &args.mutation)?;
     let loaded = lifecycle::read(home, &source)?;
     let name = loaded.lab.name.clone();
     for warning in &loaded.warnings {

@@ -10,6 +10,7 @@ use crate::hypervisor::Accel;
 use crate::lab::admission;
 use crate::lab::lifecycle::{self, Caller};
 use crate::lab::world::MachineWorlds;
+use crate::mutation;
 use crate::private;
 use crate::report;
 use crate::scenario::{self, Scenario};
@@ -26,6 +27,9 @@ use std::sync::{Arc, Mutex};
 pub struct Args {
     #[command(flatten)]
     lab: LabArg,
+    /// Misconfigure the lab on purpose (`failoverlab mutations ls`); several with commas
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    mutation: Vec<String>,
     /// Only this scenario: its id, or the path of a file of your own; may be given several times
     #[arg(long, value_name = "ID")]
     scenario: Vec<String>,
@@ -136,7 +140,7 @@ fn shard(text: &str) -> Result<(usize, usize), String> {
 }
 
 pub fn run(home: &Home, args: Args) -> Ended {
-    let source = super::target::source(home, &args.lab)?;
+    let source = mutation::applied(super::target::source(home, &args.lab)?, &args.mutation)?;
     let lab = lifecycle::read(home, &source)?.lab;
     let set: BTreeMap<String, String> = args.set.iter().cloned().collect();
     let mut scenarios = scenario::tagged(scenario::select(&source, &lab, &args.scenario, &set)?, &args.tag)?;

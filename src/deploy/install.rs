@@ -131,7 +131,19 @@ pub fn early_digest(lab: &Lab, node: &Node, pack: &Pack) -> Result<Option<String
     Ok((!early.is_empty()).then(|| early.digest()))
 }
 
-/// Brings `pack` (none in a lab of bare machines) and the node's own `run` commands into its machine.
+/// The files of `pack` that are on `node` once it is deployed, and that anybody in the machine may read: no secrets.
+///
+/// # Errors
+/// `Operation` for a pack that does not hold, or secrets that cannot be read.
+pub fn open_files(lab: &Lab, node: &Node, pack: &Pack, artifacts: &Artifacts) -> Result<Vec<RenderedFile>> {
+    let secrets = Secrets::ensure(pack, &artifacts.secrets)?;
+    let mut files = pack.files(Part::Early, lab, node, &secrets)?;
+    files.extend(pack.files(Part::Late, lab, node, &secrets)?);
+    files.retain(|f| f.mode & 0o004 != 0);
+    Ok(files)
+}
+
+/// Brings `pack` (none in a lab of bare machines) and the node's own `run-before` and `run` commands into its machine.
 ///
 /// The same payload again changes nothing. `say` hears what is being done and may refuse to go on.
 ///
@@ -153,7 +165,9 @@ pub fn deploy(
         late = Payload::of(Part::Late, lab, node, pack, &secrets)?;
         late.programs = programs(pack, artifacts)?;
     }
-    late.steps.extend(node.run.iter().map(|run| RenderedStep::once(run)));
+    let once = |commands: &[Vec<String>]| commands.iter().map(|run| RenderedStep::once(run)).collect::<Vec<_>>();
+    late.steps.splice(0..0, once(&node.run_before));
+    late.steps.extend(once(&node.run));
     let prepared = early.digest();
     let all = blake3::hash(format!("{prepared} {}", late.digest()).as_bytes());
     let mut report = DeployReport::of(all.to_hex().to_string());

@@ -13,7 +13,7 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 
-pub use install::{Artifacts, DeployReport, deploy, early, early_digest};
+pub use install::{Artifacts, DeployReport, deploy, early, early_digest, open_files};
 pub use operate::{Answer, Watched, dump, follow_events, operate, status, watch};
 pub use orders::{BadArgument, OrderSpec, Orders, Parameter, Takes};
 pub use pack::{

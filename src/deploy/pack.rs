@@ -72,6 +72,9 @@ pub struct PlacesSpec {
     /// The lab's shares.
     #[serde(default)]
     pub shares: BTreeMap<String, SharePlace>,
+    /// The units that run it on every node.
+    #[serde(default)]
+    pub units: Vec<String>,
 }
 
 /// Where a runtime has what in a machine.
@@ -83,6 +86,8 @@ pub struct Places {
     pub files: BTreeMap<String, String>,
     /// The lab's shares.
     pub shares: BTreeMap<String, SharePlace>,
+    /// The units that run it.
+    pub units: Vec<String>,
 }
 
 /// A share, on the machine that serves it.

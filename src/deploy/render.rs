@@ -185,6 +185,7 @@ impl Pack {
         Ok(Places {
             files: spec.files.iter().map(under).collect(),
             shares: spec.shares.clone(),
+            units: spec.units.clone(),
             folder,
         })
     }

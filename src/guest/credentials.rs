@@ -11,8 +11,10 @@ use crate::spec::{Lab, Node};
 use crate::units::Size;
 use base64ct::{Base64, Encoding};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 
 /// fw_cfg name under which systemd 252 looks for further tmpfiles.d lines.
 const TMPFILES: &str = "opt/io.systemd.credentials/tmpfiles.extra";
@@ -122,7 +124,7 @@ struct Hosts {
 
 #[derive(Serialize)]
 struct Host {
-    address: String,
+    address: Ipv4Addr,
     names: Vec<String>,
 }
 
@@ -156,7 +158,7 @@ fn hosts(lab: &Lab) -> Vec<Host> {
             }
             if !names.is_empty() {
                 all.push(Host {
-                    address: nic.address.to_string(),
+                    address: nic.address,
                     names,
                 });
             }
@@ -165,12 +167,20 @@ fn hosts(lab: &Lab) -> Vec<Host> {
     if let Some(runtime) = &lab.runtime {
         for end in [&runtime.cluster, &runtime.service] {
             all.push(Host {
-                address: end.address.to_string(),
+                address: end.address,
                 names: vec![end.name.to_string()],
             });
         }
     }
     all
+}
+
+/// What each name leads to in every machine; of several of one address the first.
+pub fn names(lab: &Lab) -> BTreeMap<String, Ipv4Addr> {
+    let hosts = hosts(lab).into_iter();
+    hosts
+        .filter_map(|h| Some((h.names.into_iter().next()?, h.address)))
+        .collect()
 }
 
 /// The files as tmpfiles.d lines. Contents are Base64 (`~`): no specifier, quote or end of line of theirs can mean anything.

@@ -24,6 +24,7 @@ pub fn context() -> Result<Context> {
             .map(|kind| Pack::load(kind).map(|p| p.settings))
             .collect::<Result<_>>()?,
         host_memory: crate::capacity::memory().map(|m| m.free),
+        checks: crate::preflight::ids(),
     })
 }
 

@@ -5,6 +5,7 @@ mod boot;
 mod down;
 mod faults;
 mod pause;
+mod preflight;
 mod restore;
 #[cfg(test)]
 mod tests;
@@ -172,7 +173,7 @@ impl Engine {
                     let record = self.record()?;
                     // A lab with a machine that was suspended or off comes back like that: there is no health to wait for.
                     if restored.nodes.len() == record.desired.lab.nodes.len() {
-                        self.wait_healthy(&record, cancel)?;
+                        self.settle(&record, cancel)?;
                     } else if record.complete {
                         self.channels.follow(&record);
                     }
@@ -193,6 +194,7 @@ impl Engine {
             Verb::Dump => self.dump().map(plain),
             Verb::Rules { rules } => self.changing(cancel, || self.rules(rules)).map(plain),
             Verb::Counters => self.counters().map(plain),
+            Verb::Preflight => self.preflight().map(plain),
             Verb::KeepRing { to } => self.fabric()?.keep_ring(&to).map(|()| Value::Null),
             Verb::CatchUp => self.catch_up().map(plain),
             Verb::Dial { .. } | Verb::Capture(_) | Verb::Agent { .. } | Verb::Events(_) => Err(Error::Bug(
@@ -380,6 +382,7 @@ impl Engine {
                 None => verify::unhealthy(lab, &looks(&machines)).into_iter().next(),
             },
             machines,
+            mutations: lab.mutations.iter().map(ToString::to_string).collect(),
             faults: state.active_faults.faults.clone(),
             network_outages: state.network_outages.clone(),
         })

@@ -116,6 +116,8 @@ pub enum Verb {
     },
     /// The fabric's counters and rules: [`Networks`].
     Counters,
+    /// What is wrong with the lab before the next failure shows it: a [`crate::preflight::lab::Report`].
+    Preflight,
     /// What passes the networks' ports from now on: after `ok` the connection carries pcapng until either side hangs up.
     Capture(CaptureFilter),
     /// Copies the ring, all that passed until now, into a file of the same host.
@@ -154,6 +156,7 @@ impl Verb {
             Verb::Dial { .. } => "dial",
             Verb::Rules { .. } => "rules",
             Verb::Counters => "counters",
+            Verb::Preflight => "preflight",
             Verb::Capture(_) => "capture",
             Verb::KeepRing { .. } => "keep-ring",
             Verb::Agent { .. } => "agent",
@@ -309,6 +312,9 @@ pub struct LabStatus {
     pub heard: u64,
     /// The machines.
     pub machines: Vec<MachineStatus>,
+    /// Misconfigurations that are in it on purpose, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mutations: Vec<String>,
     /// Faults in force.
     pub faults: Vec<crate::verify::FaultRecord>,
     /// Since when the networks were dark, and until when, in microseconds since the journal began: the supervisor had died.
@@ -482,6 +488,7 @@ mod tests {
             t_us: 7,
             heard: 0,
             machines: all.clone(),
+            mutations: Vec::new(),
             faults: Vec::new(),
             network_outages: Vec::new(),
             unhealthy: None,

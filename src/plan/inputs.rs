@@ -18,12 +18,16 @@ pub struct Inputs {
 }
 
 /// What of a lab file no machine knows when it has booted: `*` is one name. Whatever is not here counts as known.
-const AFTER_BOOT: [&str; 9] = [
+const AFTER_BOOT: [&str; 13] = [
     "title",
+    "on_purpose",
+    "mutations",
     "limits",
     "shares",
     "nodes.*.role",
     "nodes.*.run",
+    "nodes.*.run_before",
+    "nodes.*.run_after",
     "runtime",
     "runtime.kind",
     "runtime.settings",

@@ -159,7 +159,7 @@ fn value(value: Option<&str>) -> &str {
 
 /// The layers that `lab` has: where nothing is deployed, one that has booted is healthy.
 pub(super) fn layers(lab: &Lab) -> &'static [Layer] {
-    if lab.runtime.is_some() || lab.nodes.iter().any(|n| !n.run.is_empty()) {
+    if lab.runtime.is_some() || lab.nodes.iter().any(|n| n.has_commands() || !n.run_after.is_empty()) {
         &[Layer::Booted, Layer::Healthy]
     } else {
         &[Layer::Healthy]

@@ -37,6 +37,8 @@ fn apply(seen: &mut Observed, lab: &Lab, how: &How, step: &Step) {
             );
             assert!(seen.running.insert(on()), "started twice");
         }
+        Action::RunAfter => assert!(seen.healthy || lab.runtime.is_none()),
+        Action::Settle => {}
         Action::ResumeMachine => {
             assert!(seen.paused.remove(&on()));
             seen.running.insert(on());
@@ -340,4 +342,55 @@ proptest! {
             prop_assert!(!boots(&lab));
         }
     }
+}
+
+#[test]
+fn a_misconfigured_lab_is_changed_when_it_is_healthy_and_then_settles() {
+    let words = |lab: &Lab, seen: &Observed| -> Vec<(&str, Option<String>)> {
+        let plan = up(lab, &How::default(), seen);
+        let last = plan.steps.into_iter().skip_while(|s| s.action != Action::Deploy);
+        let late = last.filter(|s| s.action != Action::Deploy);
+        late.map(|s| (s.action.word(), s.on)).collect()
+    };
+    let mut lab = example("ccr");
+    let on = |node: &str| Some(node.to_owned());
+    lab.nodes[1].run_after = vec![vec!["true".into()]];
+    lab.nodes[2].run_after = vec![vec!["true".into()]];
+    let changed = [
+        ("wait-healthy", None),
+        ("run-after", on("node2")),
+        ("run-after", on("hub")),
+        ("settle", None),
+    ];
+    assert_eq!(words(&lab, &Observed::default()), changed);
+    // One that never becomes healthy is not waited for.
+    let unwell = crate::spec::Mutation {
+        id: "X".into(),
+        title: "x".into(),
+        healthy: false,
+    };
+    lab.mutations = vec![unwell];
+    assert_eq!(words(&lab, &Observed::default()), changed);
+    lab.nodes.iter_mut().for_each(|n| n.run_after.clear());
+    assert_eq!(words(&lab, &Observed::default()), [("settle", None)]);
+    // Once it is up there is nothing to do, healthy or not.
+    let mut seen = Observed {
+        complete: true,
+        files: true,
+        ..Observed::nothing_but_image()
+    };
+    for node in &lab.nodes {
+        for set in [
+            &mut seen.disks,
+            &mut seen.credentials,
+            &mut seen.running,
+            &mut seen.deployed,
+        ] {
+            set.insert(node.name.clone());
+        }
+    }
+    seen.networks.extend(lab.networks.iter().map(|n| n.name.clone()));
+    assert!(up(&lab, &How::default(), &seen).is_empty());
+    lab.mutations.clear();
+    assert_eq!(up(&lab, &How::default(), &seen).steps.len(), 1);
 }

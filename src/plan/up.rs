@@ -32,6 +32,10 @@ pub enum Action {
     Deploy,
     /// Waits until the runtime says that all is well.
     WaitHealthy,
+    /// Runs what a machine has to do once the lab is healthy.
+    RunAfter,
+    /// Waits until a lab that is misconfigured on purpose is as that makes it.
+    Settle,
     /// Brings the whole lab back from a checkpoint.
     Restore,
     /// Keeps the lab as a checkpoint.
@@ -53,6 +57,8 @@ impl Action {
             Action::WaitReady => "wait-ready",
             Action::Deploy => "deploy",
             Action::WaitHealthy => "wait-healthy",
+            Action::RunAfter => "run-after",
+            Action::Settle => "settle",
             Action::Restore => "restore",
             Action::Checkpoint => "checkpoint",
         }
@@ -81,7 +87,12 @@ pub fn up(lab: &Lab, how: &How, seen: &Observed) -> Plan {
             if layer != Some(Layer::Booted) {
                 if let Some(runtime) = &lab.runtime {
                     let reason = format!("{} has to find itself as it was", runtime.cluster.name);
-                    plan.add(Action::WaitHealthy, None, reason, vec![restored]);
+                    let wait = if lab.is_unwell() {
+                        Action::Settle
+                    } else {
+                        Action::WaitHealthy
+                    };
+                    plan.add(wait, None, reason, vec![restored]);
                 }
                 return plan;
             }
@@ -138,15 +149,30 @@ fn boot(plan: &mut Plan, lab: &Lab, how: &How, seen: &Observed) -> Vec<String> {
 
 /// Waits until all is well, and keeps it.
 fn form(plan: &mut Plan, lab: &Lab, how: &How, seen: &Observed, mut last: Vec<String>) {
-    if let Some(runtime) = &lab.runtime
-        && !(plan.is_empty() && seen.healthy)
-    {
+    let unwell = lab.is_unwell();
+    let nothing_to_do = plan.is_empty() && (seen.healthy || seen.complete && unwell);
+    // What is done to a healthy lab needs one.
+    let first = !seen.complete && lab.with_run_after().next().is_some();
+    if let Some(runtime) = lab.runtime.as_ref().filter(|_| !nothing_to_do && (first || !unwell)) {
         let reason = if seen.complete {
             format!("{} is not known to be healthy", runtime.service.name)
         } else {
             format!("{} has to form", runtime.cluster.name)
         };
         last = vec![plan.add(Action::WaitHealthy, None, reason, last)];
+    }
+    // One after the other: what is done on one machine may rest on what was done on another.
+    for node in lab.with_run_after().filter(|_| first) {
+        let reason = "its commands for a healthy lab: not run yet";
+        last = vec![plan.add(Action::RunAfter, Some(&node.name), reason, last)];
+    }
+    if lab.runtime.is_some() && !nothing_to_do && (first || unwell) {
+        let reason = if unwell {
+            "it is misconfigured on purpose"
+        } else {
+            "it was changed"
+        };
+        last = vec![plan.add(Action::Settle, None, reason, last)];
     }
     if let Some(name) = layers::to_keep(how, Layer::Healthy, &seen.kept).filter(|_| !seen.complete) {
         let reason = "so that the next `up` comes back from here";
@@ -249,7 +275,7 @@ fn start(
 /// The step after which all that the machine runs is there; `None` where it runs nothing.
 fn deploy(plan: &mut Plan, lab: &Lab, node: &Node, after: Vec<String>) -> Option<String> {
     let pack = lab.runtime.as_ref().filter(|_| node.role.is_some());
-    let what = match (pack, node.run.is_empty()) {
+    let what = match (pack, !node.has_commands()) {
         (Some(runtime), true) => format!("the runtime {}", runtime.kind),
         (Some(runtime), false) => format!("the runtime {} and its own commands", runtime.kind),
         (None, false) => "its own commands".to_owned(),

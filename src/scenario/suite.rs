@@ -177,7 +177,18 @@ pub fn select(source: &Source, lab: &Lab, ids: &[String], set: &BTreeMap<String,
         set,
         shelf: Some(&shelf),
     };
-    let files = source.toml_files("scenarios")?;
+    let mut files = source.toml_files("scenarios")?;
+    // Files are called by their ids. In a lab that lacks something some cannot be read: where others are named, that does not matter.
+    let is_file = |path: &Path, id: &str| path.file_stem().is_some_and(|stem| stem.eq_ignore_ascii_case(id));
+    let own = |id: &&String| !is_path(id);
+    if ids
+        .iter()
+        .filter(own)
+        .all(|id| files.iter().any(|(path, _)| is_file(path, id)))
+        && !ids.is_empty()
+    {
+        files.retain(|(path, _)| ids.iter().any(|id| is_file(path, id)));
+    }
     let of_the_lab = files
         .iter()
         .map(|(path, text)| parse(&path.display().to_string(), text, rules));

@@ -249,10 +249,11 @@ pub(super) fn unknown_rule(v: &View<'_>) -> Vec<Finding> {
         let label = match rule(id) {
             Some(rule) if rule.waivable => continue,
             Some(_) => "a lab cannot do without it",
-            None => "no such rule",
+            None if v.context.checks.contains(&id.as_str()) => continue,
+            None => "no such rule, and no such check of preflight",
         };
         let finding = wrong(format!("`{}` cannot be broken on purpose", id.value));
-        findings.push(finding.on(id, label).help(waivable(id)));
+        findings.push(finding.on(id, label).help(waivable(id, &v.context.checks)));
     }
     findings
 }

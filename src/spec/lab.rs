@@ -27,6 +27,29 @@ pub struct Lab {
     pub limits: Limits,
     /// blake3 of the lab file's text, hexadecimal.
     pub digest: String,
+    /// Rules and checks of preflight that it breaks on purpose.
+    #[serde(default)]
+    pub on_purpose: Vec<String>,
+    /// Misconfigurations that are in it on purpose.
+    #[serde(default)]
+    pub mutations: Vec<Mutation>,
+}
+
+/// A misconfiguration that is in a lab on purpose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mutation {
+    /// Its id in the catalogue.
+    pub id: String,
+    /// What a person reads.
+    pub title: String,
+    /// Whether the lab becomes healthy with it.
+    pub healthy: bool,
+}
+
+impl std::fmt::Display for Mutation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.id, self.title)
+    }
 }
 
 /// What a machine takes of the host beside its own memory: QEMU, and the code that it translates under emulation
@@ -43,6 +66,14 @@ impl Lab {
                 .saturating_add(BESIDE_MACHINE.bytes())
         });
         Size(machines.saturating_add(SUPERVISOR.bytes()))
+    }
+    /// Whether it is misconfigured so that it never becomes, or does not stay, healthy.
+    pub fn is_unwell(&self) -> bool {
+        self.mutations.iter().any(|m| !m.healthy)
+    }
+    /// The nodes that have something to do once the lab is healthy.
+    pub fn with_run_after(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|n| !n.run_after.is_empty())
     }
     /// The node of this name.
     pub fn node(&self, name: &str) -> Option<&Node> {
@@ -124,9 +155,19 @@ pub struct Node {
     pub files: BTreeMap<String, String>,
     /// Commands to run once, in order, after the first boot; each an argument vector.
     pub run: Vec<Vec<String>>,
+    /// The same, when the runtime's files are there, before its own commands.
+    #[serde(default)]
+    pub run_before: Vec<Vec<String>>,
+    /// The same, when the lab is healthy for the first time.
+    #[serde(default)]
+    pub run_after: Vec<Vec<String>>,
 }
 
 impl Node {
+    /// Whether the lab file has commands for it that belong to what is deployed.
+    pub fn has_commands(&self) -> bool {
+        !self.run.is_empty() || !self.run_before.is_empty()
+    }
     /// Its address on `network`.
     pub fn address(&self, network: &str) -> Option<Ipv4Addr> {
         self.nics

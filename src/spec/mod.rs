@@ -37,6 +37,8 @@ pub struct Context {
     pub packs: Vec<PackSettings>,
     /// Memory of this host that machines may use; unknown is not checked.
     pub host_memory: Option<Size>,
+    /// Ids of preflight's checks, which a lab can break on purpose like rules.
+    pub checks: Vec<&'static str>,
 }
 
 impl Context {

@@ -52,9 +52,24 @@ pub struct LabFile {
     /// What a failover is held against.
     #[serde(default)]
     pub limits: Limits,
-    /// Rules that this lab breaks on purpose: they warn only.
+    /// Rules and checks of preflight that this lab breaks on purpose: they warn only.
     #[serde(default)]
     pub on_purpose: Vec<At<String>>,
+    /// Misconfigurations that are in this file on purpose; the tool writes them.
+    #[serde(default)]
+    pub mutations: Vec<Mutation>,
+}
+
+/// A misconfiguration that is in a lab file on purpose.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Mutation {
+    /// Its id in the catalogue.
+    pub id: At<String>,
+    /// What a person reads.
+    pub title: String,
+    /// Whether the lab becomes healthy with it; true where absent.
+    pub healthy: Option<bool>,
 }
 
 /// What every node gets that says nothing else.
@@ -123,6 +138,12 @@ pub struct Node {
     /// Commands to run once after the first boot, behind those of the defaults.
     #[serde(default)]
     pub run: Vec<Argv>,
+    /// Commands to run once when the runtime's files are there, before its own commands.
+    #[serde(default)]
+    pub run_before: Vec<Argv>,
+    /// Commands to run once when the lab is healthy for the first time.
+    #[serde(default)]
+    pub run_after: Vec<Argv>,
 }
 
 /// A disk of one machine.

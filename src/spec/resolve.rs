@@ -3,7 +3,8 @@
 
 use super::raw::{self, in_file_order};
 use super::{
-    Context, Lab, Limits, LocalDisk, Mac, Network, NetworkRole, Nic, Node, NodeRole, Runtime, Share, SharedDisk,
+    Context, Lab, Limits, LocalDisk, Mac, Mutation, Network, NetworkRole, Nic, Node, NodeRole, Runtime, Share,
+    SharedDisk,
 };
 use crate::units::{Name, Size, Span};
 use std::collections::BTreeSet;
@@ -34,6 +35,16 @@ pub(super) fn resolve(file: &raw::LabFile, text: &str, context: &Context) -> Lab
             mount: file.limits.mount.unwrap_or(Span::secs(3)),
         },
         digest: blake3::hash(text.as_bytes()).to_hex().to_string(),
+        on_purpose: file.on_purpose.iter().map(|id| id.value.clone()).collect(),
+        mutations: file.mutations.iter().map(mutation).collect(),
+    }
+}
+
+fn mutation(m: &raw::Mutation) -> Mutation {
+    Mutation {
+        id: m.id.value.clone(),
+        title: m.title.clone(),
+        healthy: m.healthy.unwrap_or(true),
     }
 }
 
@@ -75,6 +86,8 @@ fn nodes(file: &raw::LabFile, networks: &[Network]) -> Vec<Node> {
                 .map(|(path, t)| (path.as_str().to_owned(), t))
                 .collect(),
             run: defaults.run.iter().chain(&n.run).map(|argv| argv.0.clone()).collect(),
+            run_before: n.run_before.iter().map(|argv| argv.0.clone()).collect(),
+            run_after: n.run_after.iter().map(|argv| argv.0.clone()).collect(),
         });
     }
     nodes

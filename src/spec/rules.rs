@@ -152,7 +152,7 @@ pub const RULES: &[Rule] = &[
     must(
         "unknown-rule",
         checks::unknown_rule,
-        "an id in `on-purpose` that no rule has, or of a rule that cannot be broken on purpose",
+        "an id in `on-purpose` that no rule and no check of preflight has, or of a rule that cannot be broken on purpose",
         "it would turn nothing into a warning",
     ),
     must(
@@ -282,6 +282,42 @@ pub const RULES: &[Rule] = &[
         "each node has storage of its own there; a shared disk is one point of failure and belongs to another kind of cluster",
     ),
     should(
+        "one-heartbeat-network",
+        checks::one_heartbeat_network,
+        "members of `ccr` with fewer than two networks in common that may carry heartbeats",
+        "the loss of one cable looks like the loss of a member",
+    ),
+    should(
+        "internal-network-first",
+        checks::internal_network_first,
+        "a member of `ccr` whose first network is internal, though it is on another one",
+        "its name leads to an address that clients cannot reach",
+    ),
+    should(
+        "no-data-disk",
+        checks::no_data_disk,
+        "a member of `ccr` without a disk named `data`",
+        "its data fills the disk of the system, and a full one stops both",
+    ),
+    should(
+        "dumpster-too-small",
+        checks::dumpster_too_small,
+        "a dumpster that holds less than the logs that the dial tolerates to lose, or nothing at all",
+        "what a lossy failover loses cannot be delivered again",
+    ),
+    should(
+        "automatic-failback",
+        checks::automatic_failback,
+        "`failback`: the service moves back by itself",
+        "each failure has a second outage, at a moment that nobody chose",
+    ),
+    should(
+        "one-shipping-network",
+        checks::one_shipping_network,
+        "logs that travel over the service's network only",
+        "what the clients send delays the copy just when much is written",
+    ),
+    should(
         NOT_ENOUGH_MEMORY,
         checks::not_enough_memory,
         "machines with more memory than this host can give",
@@ -315,6 +351,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
 }
 
 /// Ids that `on-purpose` takes.
-pub(super) fn waivable(written: &str) -> String {
-    known(written, RULES.iter().filter(|r| r.waivable).map(|r| r.id))
+pub(super) fn waivable(written: &str, checks: &[&'static str]) -> String {
+    let rules = RULES.iter().filter(|r| r.waivable).map(|r| r.id);
+    known(written, rules.chain(checks.iter().copied()))
 }

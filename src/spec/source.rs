@@ -22,6 +22,15 @@ pub enum Source {
     Folder(PathBuf),
     /// Compiled into the tool.
     Embedded(Name),
+    /// Another one, but for its lab file.
+    Changed {
+        /// Whose other files these are.
+        of: Box<Source>,
+        /// The text of the lab file.
+        text: String,
+        /// What was changed, for people.
+        by: String,
+    },
 }
 
 /// The labs that are compiled into the tool, by name.
@@ -131,6 +140,7 @@ impl Source {
         match self {
             Source::Folder(dir) => dir.join(LAB_FILE).display().to_string(),
             Source::Embedded(name) => format!("(built in) labs/{name}/{LAB_FILE}"),
+            Source::Changed { of, by, .. } => format!("{} with {by}", of.file_name()),
         }
     }
 
@@ -149,6 +159,8 @@ impl Source {
             Error::Usage(Problem::new("read the file").on(file).observed(seen))
         };
         let bytes = match self {
+            Source::Changed { text, .. } if path == Path::new(LAB_FILE) => return Ok(text.clone()),
+            Source::Changed { of, .. } => return of.read(path),
             Source::Embedded(name) => {
                 let file = EMBEDDED.get_file(Path::new(name.as_str()).join(path));
                 file.ok_or_else(|| refuse("there is no such file"))?.contents().to_vec()
@@ -161,6 +173,7 @@ impl Source {
     /// Files of a folder of the lab that end in `.toml`: path in the lab's folder and text, by name. None where there is no such folder.
     pub fn toml_files(&self, folder: &str) -> Result<Vec<(PathBuf, String)>> {
         let mut paths: Vec<PathBuf> = match self {
+            Source::Changed { of, .. } => return of.toml_files(folder),
             Source::Embedded(name) => {
                 let root = Path::new(name.as_str());
                 let files = EMBEDDED.get_dir(root.join(folder)).into_iter().flat_map(Dir::files);

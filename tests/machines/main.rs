@@ -9,6 +9,7 @@ mod another;
 mod bare;
 mod ccr;
 mod full_disk;
+mod mutations;
 mod soak;
 mod tool;
 
@@ -21,7 +22,8 @@ fn main() {
     // Each test looks for leaks of everything.
     args.test_threads = Some(1);
     let tool = Arc::new(Tool::find());
-    let soak = std::env::var_os("FAILOVERLAB_SOAK").map_or(&[][..], |_| soak::TRIALS);
+    let soak = std::env::var_os("FAILOVERLAB_SOAK");
+    let soak = soak.map_or(Vec::new(), |_| [soak::TRIALS, mutations::SOAK].concat());
     let trial = |(name, test): (&'static str, Test)| {
         let tool = tool.clone();
         Trial::test(name, move || test.run(&tool).map_err(Failed::from))
@@ -31,7 +33,7 @@ fn main() {
         Trial::ignorable_test(full_disk::NAME, move || full_disk::test(&tool).map_err(Failed::from))
     };
     let bare = bare::TRIALS.iter().copied().map(trial).chain([full_disk]);
-    let rest = [ccr::TRIALS, soak].concat().into_iter().map(trial);
+    let rest = [ccr::TRIALS, &soak].concat().into_iter().map(trial);
     let trials = bare.chain(rest).collect();
     if !args.list {
         // The home stays: a run that was cut off has left its labs there, and every look for leaks would find them.

@@ -5,6 +5,7 @@ use crate::deploy;
 use crate::error::{Cause, Error, IoContext, Problem, Result};
 use crate::event::{Draft, Severity, Source, Step};
 use crate::fabric::RuleSets;
+use crate::guest::Command;
 use crate::hypervisor::DiskFormat;
 use crate::lab::cancel::Cancel;
 use crate::lab::checkpoint::Store;
@@ -14,16 +15,18 @@ use crate::lab::{channel, machines, observe};
 use crate::plan::{self, Action, How, Observed, Plan};
 use crate::spec::{Lab, Node};
 use crate::units::Name;
-use crate::wait::{Deadline, Probe, wait_led};
+use crate::wait::{Deadline, Probe, wait_led, wait_until};
 use serde_json::{Value, json};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The longest that installing the runtime on one machine may take, on a fast host.
 const DEPLOY: Duration = Duration::from_secs(90);
 /// The longest that the cluster may take from the last deployed node until it is healthy, on a fast host.
 const FORM: Duration = Duration::from_secs(90);
+/// How long the same must be wrong with a misconfigured lab until that is how it is, on a fast host: longer than any probe's period.
+const STEADY: Duration = Duration::from_secs(8);
 /// How long the cluster is waited for before its events are followed, on a fast host.
 const LISTEN: Duration = Duration::from_secs(8);
 
@@ -257,6 +260,8 @@ impl Engine {
             Action::WaitReady => self.wait_ready(&record, node()?, cancel),
             Action::Deploy => self.deploy(&record, node()?, cancel),
             Action::WaitHealthy => self.wait_healthy(&record, cancel),
+            Action::RunAfter => self.run_after(&record, node()?, cancel),
+            Action::Settle => self.settle(&record, cancel),
             Action::Checkpoint => {
                 self.keep_layer(&record, &name()?);
                 Ok(())
@@ -343,6 +348,63 @@ impl Engine {
         } else {
             "is installed already"
         });
+        Ok(())
+    }
+
+    /// Runs what a machine has to do once the lab is healthy.
+    fn run_after(&self, record: &LabRecord, node: &Node, cancel: &Cancel) -> Result<()> {
+        let step = Step::begin(self.journal(), "change", Some(&node.name), "running its commands");
+        let deadline = Deadline::scaled(DEPLOY, record.desired.slowness);
+        let mut remote = self.channels.take(record, &node.name, deadline)?;
+        for argv in &node.run_after {
+            cancel.check()?;
+            let line = argv.join(" ");
+            step.say(&line);
+            remote
+                .exec(&Command::new(argv.iter().cloned()), deadline)?
+                .check_ok(&format!("run its command on {}", node.name), line)?;
+        }
+        self.channels.keep(&node.name, remote);
+        step.done(&format!("{} commands run", node.run_after.len()));
+        Ok(())
+    }
+
+    /// Waits until the lab is healthy; one that is misconfigured so that it is not, until what is wrong stays the same for a while.
+    pub(super) fn settle(&self, record: &LabRecord, cancel: &Cancel) -> Result<()> {
+        if record.desired.lab.runtime.is_none() {
+            return Ok(());
+        }
+        if !record.desired.lab.is_unwell() {
+            return self.wait_healthy(record, cancel);
+        }
+        let record = self.record()?;
+        let step = Step::begin(self.journal(), "settle", None, "waiting for what is wrong to show");
+        self.channels.watch(&record);
+        self.channels.follow(&record);
+        let slowness = record.desired.slowness;
+        let last: RefCell<(Option<String>, Instant)> = RefCell::new((None, Instant::now()));
+        wait_until(
+            "see what is wrong with the lab",
+            Deadline::scaled(FORM, slowness),
+            || {
+                cancel.check()?;
+                let why = self.status(Look::default())?.unhealthy;
+                let mut last = last.borrow_mut();
+                if last.0 != why {
+                    *last = (why.clone(), Instant::now());
+                }
+                let stays = last.1.elapsed() >= slowness.scale(STEADY);
+                Ok(match why {
+                    Some(why) if stays => {
+                        step.say(&why);
+                        Probe::Ready(())
+                    }
+                    Some(why) => Probe::NotYet(format!("it is new that {why}")),
+                    None => Probe::NotYet("it is healthy, though it is misconfigured so that it should not be".into()),
+                })
+            },
+        )?;
+        step.done("as its misconfiguration makes it");
         Ok(())
     }
 

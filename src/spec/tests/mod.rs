@@ -16,6 +16,7 @@ pub fn example_context() -> Context {
         images: vec!["debian-12".parse().unwrap()],
         packs: vec![PackSettings::parse("ccr".parse().unwrap(), ccr).unwrap()],
         host_memory: None,
+        checks: crate::preflight::ids(),
     }
 }
 

@@ -27,6 +27,7 @@ disks = [{ name = "data", size = "1 GiB" }]
 [nodes.node2]
 role = "member"
 networks = ["public", "private"]
+disks = [{ name = "data", size = "8 MiB" }]
 [nodes.hub]
 role = "hub"
 networks = ["public"]
@@ -106,8 +107,14 @@ const CASES: &[Case] = &[
     },
     Case {
         rule: "boot-disk-name",
-        fires: &[("name = \"data\"", "name = \"root\"")],
-        quiet: &[("name = \"data\"", "name = \"root2\"")],
+        fires: &[(
+            "size = \"1 GiB\" }",
+            "size = \"1 GiB\" }, { name = \"root\", size = \"8 MiB\" }",
+        )],
+        quiet: &[(
+            "size = \"1 GiB\" }",
+            "size = \"1 GiB\" }, { name = \"root2\", size = \"8 MiB\" }",
+        )],
     },
     Case {
         rule: "listed-twice",
@@ -273,7 +280,7 @@ const CASES: &[Case] = &[
         rule: "ccr-needs-two-members",
         fires: &[(
             "[nodes.hub]",
-            "[nodes.node3]\nrole = \"member\"\nnetworks = [\"public\"]\n[nodes.hub]",
+            "[nodes.node3]\nrole = \"member\"\nnetworks = [\"public\"]\ndisks = [{ name = \"data\", size = \"8 MiB\" }]\n[nodes.hub]",
         )],
         quiet: &[("[nodes.hub]", "[nodes.node3]\nnetworks = [\"public\"]\n[nodes.hub]")],
     },
@@ -302,6 +309,47 @@ const CASES: &[Case] = &[
         rule: "shared-disk-under-ccr",
         fires: &[HUB_DISK, ("\"hub\", \"x\"", "\"node1\", \"node2\"")],
         quiet: &[HUB_DISK],
+    },
+    Case {
+        rule: "one-heartbeat-network",
+        fires: &[("role = \"mixed\"", "role = \"client\"")],
+        quiet: &[("role = \"mixed\"", "role = \"internal\"")],
+    },
+    Case {
+        rule: "internal-network-first",
+        fires: &[("[\"public\", \"private\"]", "[\"private\", \"public\"]")],
+        quiet: &[
+            ("[\"public\", \"private\"]", "[\"private\", \"public\"]"),
+            ("\"internal\"", "\"mixed\""),
+        ],
+    },
+    Case {
+        rule: "no-data-disk",
+        fires: &[("name = \"data\"", "name = \"date\"")],
+        quiet: &[("[nodes.hub]", "[nodes.x]\n[nodes.hub]")],
+    },
+    Case {
+        rule: "dumpster-too-small",
+        fires: &[("heartbeat = \"1 s\"", "dumpster = \"6 MB\"")],
+        quiet: &[("heartbeat = \"1 s\"", "dumpster = \"6 MiB\"")],
+    },
+    Case {
+        rule: "dumpster-too-small",
+        fires: &[("heartbeat = \"1 s\"", "dumpster-age = \"0 s\"")],
+        quiet: &[(
+            "heartbeat = \"1 s\"",
+            "dumpster = \"3 MiB\"\ndial = \"good-availability\"",
+        )],
+    },
+    Case {
+        rule: "automatic-failback",
+        fires: &[("heartbeat = \"1 s\"", "failback = true")],
+        quiet: &[("heartbeat = \"1 s\"", "failback = false")],
+    },
+    Case {
+        rule: "one-shipping-network",
+        fires: &[("heartbeat = \"1 s\"", "shipping = \"service\"")],
+        quiet: &[("heartbeat = \"1 s\"", "shipping = \"any\"")],
     },
     Case {
         rule: "not-enough-memory",

@@ -60,6 +60,7 @@ fn networks_that_were_dark_leave_it_open() {
         t_us: 5,
         heard: 0,
         machines: sample::lab().nodes.iter().map(machine).collect(),
+        mutations: Vec::new(),
         faults: Vec::new(),
         network_outages: vec![(1, 2)],
         unhealthy: None,
