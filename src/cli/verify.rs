@@ -104,6 +104,8 @@ pub fn again(home: &Home, of: Again) -> Ended {
         lab: of.lab,
         scenario: of.scenario,
         tag: Vec::new(),
+        // The lab file of a run has them in it.
+        mutation: Vec::new(),
         set: of.set.into_iter().collect(),
         seed: of.seed,
         repeat: of.repeat.max(1),

@@ -34,7 +34,7 @@ fn write_run(folder: &Path, manifest: &Manifest, scenarios: &[ScenarioReport], h
         scenario(&own, ("id = \"F05\"\n", &parts), s, h).unwrap();
     }
     let report = RunReport {
-        distributions: Vec::new(),
+        distributions: crate::verify::distributions(scenarios),
         lab: manifest.lab.clone(),
         seed: manifest.seed,
         accel: manifest.accel.clone(),

@@ -11,7 +11,6 @@ mod tests;
 mod words;
 mod world;
 
-pub use ccr_core::planted::Bug;
 pub use words::lacks;
 
 use crate::error::{Error, Problem, Result};
@@ -34,7 +33,6 @@ pub struct SimWorlds {
     settings: Settings,
     names: Names,
     interrupted: Arc<AtomicBool>,
-    planted: Option<Bug>,
 }
 
 /// The machines of a lab at their places in the simulator.
@@ -91,15 +89,7 @@ impl SimWorlds {
             settings: settings.map_err(|e| refuse(format!("its settings are not understood: {e}")))?,
             names: Names { members, hubs },
             interrupted,
-            planted: None,
         })
-    }
-
-    /// The same where every node plays a planted bug.
-    #[must_use]
-    pub fn with_bug(mut self, bug: Bug) -> Self {
-        self.planted = Some(bug);
-        self
     }
 }
 
@@ -109,7 +99,7 @@ impl Worlds for SimWorlds {
             return Err(Error::Interrupted);
         }
         let Names { members, hubs } = &self.names;
-        let mut cluster = Cluster::new(seed, members, hubs, &self.settings, self.planted);
+        let mut cluster = Cluster::new(seed, members, hubs, &self.settings, None);
         cluster.run_until(FORMED_US);
         let world = SimWorld::new(
             self.lab.clone(),

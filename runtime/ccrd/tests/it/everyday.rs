@@ -4,7 +4,7 @@
 
 use crate::cluster::Cluster;
 use crate::failover::{SETTINGS, SOON, healthy, other};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -62,8 +62,11 @@ fn without_end(bytes: &[u8]) -> &[u8] {
     bytes.trim_ascii_end()
 }
 
-/// What curl reads of the mailbox: the messages by their keys, and the unique ids.
-fn read(cluster: &Cluster) -> Option<(BTreeMap<String, Vec<u8>>, Vec<u8>)> {
+/// Messages by their keys, and the unique ids.
+type Read = (BTreeMap<String, Vec<u8>>, BTreeSet<String>);
+
+/// What curl reads of the mailbox.
+fn read(cluster: &Cluster) -> Option<Read> {
     let curl = |request: &str, words: &[&str]| {
         let mut curl = Command::new("curl");
         let from = format!("pop3://{}/{request}", cluster.reading());
@@ -76,9 +79,16 @@ fn read(cluster: &Cluster) -> Option<(BTreeMap<String, Vec<u8>>, Vec<u8>)> {
             .expect("curl");
         out.status.success().then_some(out.stdout)
     };
-    let ids = curl("", &["--request", "UIDL"])?;
+    let listing = curl("", &["--request", "UIDL"])?;
+    let listing = String::from_utf8_lossy(&listing).into_owned();
+    // What is delivered again comes last: its number is another one, its id is not.
+    let ids = listing
+        .lines()
+        .filter_map(|l| l.split_whitespace().nth(1))
+        .map(str::to_owned)
+        .collect();
     let mut found = BTreeMap::new();
-    for n in 1..=String::from_utf8_lossy(&ids).lines().count() {
+    for n in 1..=listing.lines().count() {
         let bytes = curl(&n.to_string(), &[])?;
         let head = String::from_utf8_lossy(&bytes[..bytes.len().min(500)]).into_owned();
         let key = head.split_once("Message-ID: <")?.1.split_once('>')?.0.to_owned();
