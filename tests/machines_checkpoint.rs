@@ -35,6 +35,7 @@ fn lab() -> Lab {
     let context = Context {
         images: vec!["debian-12".parse().unwrap()],
         packs: vec![],
+        checks: vec![],
         host_memory: None,
     };
     load(&Source::Embedded("bare".parse().unwrap()), &context).unwrap().lab
