@@ -4,6 +4,7 @@
 
 use crate::cluster::Cluster;
 use crate::failover::{SETTINGS, SOON, healthy, other};
+use ccr_contract::status::{Copy, CopyStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -193,7 +194,10 @@ fn curl_swaks_and_fetchmail_find_everything_once() {
     assert!(count(&fetched).iter().all(|n| *n == 1), "{:?}", count(&fetched));
     // The dead one comes back and serves: nobody fetches anything again.
     cluster.power_on(second);
-    cluster.until("the copy is healthy once more", SOON, |c| healthy(c, second));
+    cluster.until("the copy has every closed log", SOON, |c| {
+        let whole = |c: &Copy| c.node == second && c.status == CopyStatus::Healthy && c.copy_queue == 0;
+        c.status(second)?.copies.iter().any(whole).then_some(())
+    });
     cluster.kill(first);
     cluster.until("the same by the same ids", SOON, |c| {
         let (again, same) = read(c)?;
