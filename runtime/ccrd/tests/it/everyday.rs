@@ -6,6 +6,7 @@ use crate::cluster::Cluster;
 use crate::failover::{SETTINGS, SOON, healthy, other};
 use ccr_contract::status::{Copy, CopyStatus};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -106,7 +107,12 @@ fn fetch(cluster: &Cluster, folder: &Path) -> Option<String> {
         at.ip(),
         at.port()
     );
-    let _ = std::fs::remove_file(&rc);
+    for old in [&rc, &out] {
+        match std::fs::remove_file(old) {
+            Err(e) if e.kind() != ErrorKind::NotFound => panic!("{}: {e}", old.display()),
+            _ => {}
+        }
+    }
     let mut options = std::fs::OpenOptions::new();
     let mut file = options
         .write(true)
@@ -116,7 +122,6 @@ fn fetch(cluster: &Cluster, folder: &Path) -> Option<String> {
         .open(&rc)
         .expect("a file");
     std::io::Write::write_all(&mut file, text.as_bytes()).expect("it is written");
-    let _ = std::fs::remove_file(&out);
     let mut fetchmail = Command::new("fetchmail");
     fetchmail
         .env("FETCHMAILHOME", folder)
@@ -132,10 +137,10 @@ fn fetch(cluster: &Cluster, folder: &Path) -> Option<String> {
     if !done {
         eprintln!("fetchmail: {}", String::from_utf8_lossy(&ended.stderr));
     }
-    done.then(|| {
-        std::fs::read(&out)
-            .map(|b| String::from_utf8_lossy(&b).into_owned())
-            .unwrap_or_default()
+    // Where there was no mail it writes no file.
+    done.then(|| match std::fs::read(&out) {
+        Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
+        read => String::from_utf8_lossy(&read.expect("what was fetched")).into_owned(),
     })
 }
 
