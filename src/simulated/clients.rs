@@ -34,6 +34,8 @@ struct Conversation {
     uid: u64,
     /// What was read of the message so far, and in how many pieces.
     read: (Vec<u8>, usize),
+    /// Key of the message that was read.
+    found: Option<String>,
     damaged: Vec<String>,
 }
 
@@ -154,6 +156,7 @@ impl Clients {
             until_us: now + load.workload.deadline.duration().as_micros() as u64,
             uid: 0,
             read: Default::default(),
+            found: None,
             damaged: Vec::new(),
         };
         self.lines.push(OpLine::Invoke {
@@ -273,14 +276,16 @@ impl Clients {
                     mailbox: mailbox.clone(),
                     uids: Vec::new(),
                 };
-                match found.filter(|_| c.deletes) {
-                    Some(key) => self.delete(cluster, client, &c, key, mailbox, t_us),
-                    None => self.ask(cluster, client, c, Asked::Service, request),
-                }
+                c.found = found;
+                // The end of the session: its answer says who it was.
+                self.ask(cluster, client, c, Asked::Service, request);
             }
             Some(Reply::Deleted(by)) => {
                 let seen = format!("+OK {by}");
                 self.complete(&c, Outcome::Ok, Some(by), &seen, t_us);
+                if let Some(key) = c.found.take().filter(|_| c.deletes) {
+                    self.delete(cluster, client, &c, key, mailbox);
+                }
             }
             Some(Reply::Refused { why, .. }) => self.complete(&c, Outcome::Fail, None, &why, t_us),
             Some(other) => self.complete(&c, Outcome::Unknown, None, &format!("{other:?}"), t_us),
@@ -288,16 +293,7 @@ impl Clients {
     }
 
     /// What was read is deleted: an operation of its own.
-    fn delete(
-        &mut self,
-        cluster: &mut Cluster,
-        client: usize,
-        read: &Conversation,
-        key: String,
-        mailbox: String,
-        t_us: u64,
-    ) {
-        self.complete(read, Outcome::Ok, None, "+OK read", t_us);
+    fn delete(&mut self, cluster: &mut Cluster, client: usize, read: &Conversation, key: String, mailbox: String) {
         let op = self.ops;
         self.ops += 1;
         self.counted.begun += 1;
@@ -318,6 +314,7 @@ impl Clients {
             until_us: read.until_us,
             uid: read.uid,
             read: Default::default(),
+            found: None,
             damaged: Vec::new(),
         };
         self.ask(

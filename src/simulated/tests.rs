@@ -1,7 +1,7 @@
 use super::*;
 use crate::scenario::{self, About, Options};
 use crate::spec::{self, Source};
-use crate::verify::RunReport;
+use crate::verify::{RunReport, Verdict};
 use std::collections::BTreeMap;
 
 fn gate() -> (Lab, Vec<Scenario>) {
@@ -34,6 +34,29 @@ fn a_seed_gives_the_same_run_again() {
     let (a, b) = (run(&worlds, &lab, &one, 5), run(&worlds, &lab, &one, 5));
     assert_eq!(a, b);
     assert_ne!(run(&worlds, &lab, &one, 6).scenarios[0].timings, a.scenarios[0].timings);
+}
+
+#[test]
+fn a_control_a_move_and_a_power_loss_pass_and_what_it_does_not_have_is_skipped_with_the_step() {
+    let (lab, all) = gate();
+    let wanted = ["F00", "F01", "F05", "F26"];
+    let some: Vec<Scenario> = all.into_iter().filter(|s| wanted.contains(&s.id.as_str())).collect();
+    let report = run(&SimWorlds::new(&lab, Arc::default()).unwrap(), &lab, &some, 1);
+    let said: Vec<_> = report
+        .scenarios
+        .iter()
+        .map(|s| (s.id.as_str(), s.verdict, s.why.as_deref()))
+        .collect();
+    let pass = Verdict::Pass;
+    assert_eq!(
+        said[..3],
+        [("F00", pass, None), ("F01", pass, None), ("F05", pass, None)]
+    );
+    let (_, verdict, why) = said[3];
+    assert!(
+        verdict == Verdict::Skipped && why.unwrap().contains("`disk-full`"),
+        "{why:?}"
+    );
 }
 
 #[test]
