@@ -1,6 +1,6 @@
 //! What is wrong with a lab that looks well, before the second failure shows it: `failoverlab preflight` (docs/mutations.md).
 //!
-//! [`gather`] looks into the machines and changes nothing there, [`judge`] is pure: facts in, findings out. `facts` is what lies between.
+//! [`gather()`] looks into the machines and changes nothing there, [`judge`] is pure: facts in, findings out. `facts` is what lies between.
 
 mod checks;
 mod facts;
