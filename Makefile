@@ -6,7 +6,7 @@ PREFIX ?= /usr/local
 # Test programs that run when they are named (Cargo.toml): --all-targets leaves them out.
 ALONE = machines deploy guest image machines_checkpoint machines_hypervisor
 
-.PHONY: help bootstrap bootstrap-tests build demo test test-units test-machines soak bench lint lint-code lint-deny sim fuzz install deb clean-labs
+.PHONY: help bootstrap bootstrap-tests build demo test test-units test-machines look soak bench lint lint-code lint-deny sim fuzz install deb clean-labs
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -32,6 +32,9 @@ test-units: bootstrap-tests ## the tests that need no machine
 
 test-machines: bootstrap-tests ## the tests that need machines
 	scripts/test machines
+
+look: ## the pages of a run in Chromium, if there is one; RUN=FOLDER, else a run in the simulator is made
+	scripts/check-report $(RUN)
 
 soak: bootstrap-tests build ## everything that is too long for CI
 	scripts/test soak

@@ -33,7 +33,8 @@ struct RunPage<'a> {
     run: &'a RunReport,
     verdict: &'static str,
     counts: [(&'static str, usize); 4],
-    sections: Vec<Row<'a>>,
+    ran: Vec<Row<'a>>,
+    skipped: Vec<Row<'a>>,
     /// Name of a scenario's page in its folder.
     file: &'a str,
     missing: &'a [String],
@@ -108,20 +109,23 @@ pub(super) fn render(name: &str, with: &impl Serialize) -> Result<String> {
 /// Only where a template is wrong.
 pub fn run_page(lab: &Lab, run: &RunReport, file: &str, missing: &[String]) -> Result<String> {
     let count = |v: Verdict| run.scenarios.iter().filter(|s| s.verdict == v).count();
-    let row = |report| {
-        let name = ScenarioReport::name(report);
-        Row {
-            report,
-            name,
-            verdict: word(report.verdict),
-        }
+    let row = |report| Row {
+        report,
+        name: ScenarioReport::name(report),
+        verdict: word(report.verdict),
     };
+    let (skipped, ran) = run
+        .scenarios
+        .iter()
+        .map(row)
+        .partition(|r| r.report.verdict == Verdict::Skipped);
     let page = RunPage {
         lab,
         run,
         verdict: word(run.verdict),
         counts: [Verdict::Pass, Verdict::Fail, Verdict::Unknown, Verdict::Skipped].map(|v| (word(v), count(v))),
-        sections: run.scenarios.iter().map(row).collect(),
+        ran,
+        skipped,
         file,
         missing,
         version: env!("CARGO_PKG_VERSION"),

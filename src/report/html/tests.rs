@@ -205,3 +205,38 @@ fn a_run_without_anything_makes_pages_too() {
     let text = scenario_page(&sample::lab(), &run, &page, "report.html").unwrap();
     assert!(text.contains("unknown") && !text.contains("<svg"));
 }
+
+/// Whoever goes from region to region hears where it is.
+#[test]
+fn every_region_of_a_page_has_its_own_name() {
+    let lab = sample::lab();
+    for (report, history) in &pages() {
+        let run = run_of(vec![report.clone()]);
+        let page = Page {
+            report,
+            history,
+            scenario: "",
+        };
+        let text = scenario_page(&lab, &run, &page, "report.html").unwrap();
+        let mut names: Vec<&str> = text
+            .split("role=\"region\" aria-label=\"")
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next())
+            .collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert!(all > 5 && names.len() == all, "{}: {all} regions, {names:?}", report.id);
+    }
+}
+
+#[test]
+fn what_was_not_run_stands_apart() {
+    let run = run_of(vec![
+        ScenarioReport::empty("F00", "ran", Verdict::Pass),
+        ScenarioReport::empty("F06", "did not", Verdict::Skipped),
+    ]);
+    let text = run_page(&sample::lab(), &run, "report.html", &[]).unwrap();
+    let apart = text.find("Not run (1)").expect("a list of those");
+    assert!(text.find("F00/report.html").unwrap() < apart && text.find("F06/report.html").unwrap() > apart);
+}
