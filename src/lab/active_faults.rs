@@ -15,6 +15,7 @@ const REMEDY: &str = "take the lab down: `failoverlab down` removes what it can 
 
 /// `standing.json`.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Stored")]
 pub struct ActiveFaults {
     /// Number of the last fault.
     pub next: u64,
@@ -24,45 +25,48 @@ pub struct ActiveFaults {
     pub rules: Vec<Rule>,
 }
 
+/// [`ActiveFaults`] as this or an older build wrote it.
+#[derive(Deserialize)]
+struct Stored {
+    next: u64,
+    faults: Vec<FaultRecord>,
+    rules: Vec<Rule>,
+}
+
+impl From<Stored> for ActiveFaults {
+    fn from(
+        Stored {
+            next,
+            faults,
+            mut rules,
+        }: Stored,
+    ) -> Self {
+        // Older builds wrote the rules of faults among the person's. A record that cannot be understood takes none away, and is
+        // an error in `rule_sets`, before any network forwards.
+        let owned: Vec<Rule> = faults.iter().filter_map(|f| fault::rules(f).ok()).flatten().collect();
+        rules.retain(|rule| !owned.contains(rule));
+        Self { next, faults, rules }
+    }
+}
+
 impl ActiveFaults {
     /// What is on disk; nothing where there is no file.
     pub fn load(files: &LabFiles) -> Result<Self> {
         let path = files.active_faults();
         match fs_err::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|e| e.to_string())
-                .and_then(|value| Self::read(value).map_err(|e| e.to_string()))
-                .map_err(|e| {
-                    Error::Operation(
-                        Problem::new("read the faults in force")
-                            .on(path.display())
-                            .observed(e)
-                            .remedy(REMEDY),
-                    )
-                }),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
+                Error::Operation(
+                    Problem::new("read the faults in force")
+                        .on(path.display())
+                        .observed(e)
+                        .remedy(REMEDY),
+                )
+            }),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(e) => Err(e)
                 .tried("read the faults in force", path.display())
                 .map_err(|e| e.with_remedy(REMEDY)),
         }
-    }
-
-    /// What a checkpoint or a file has of them.
-    ///
-    /// # Errors
-    /// It is something else.
-    pub fn read(value: serde_json::Value) -> serde_json::Result<Self> {
-        let mut read: Self = serde_json::from_value(value)?;
-        // Older builds wrote the rules of faults among the person's. A record that cannot be understood takes none away, and is
-        // an error in `rule_sets`, before any network forwards.
-        let owned: Vec<Rule> = read
-            .faults
-            .iter()
-            .filter_map(|f| fault::rules(f).ok())
-            .flatten()
-            .collect();
-        read.rules.retain(|rule| !owned.contains(rule));
-        Ok(read)
     }
 
     /// The rules that the fabric must have, each with its owner.
@@ -179,7 +183,7 @@ mod tests {
             faults: vec![fault(2, false)],
             rules: [vec![mine()], fault::rules(&fault(2, false)).unwrap()].concat(),
         };
-        let read = ActiveFaults::read(serde_json::to_value(&older).unwrap()).unwrap();
+        let read: ActiveFaults = serde_json::from_value(serde_json::to_value(&older).unwrap()).unwrap();
         assert_eq!(read.rules, [mine()]);
         assert_eq!(read.rule_sets().unwrap().all(), older.rules);
     }

@@ -9,8 +9,7 @@ use crate::units::Size;
 
 /// Refuses forks that do not fit beside what runs.
 pub fn forks(home: &Home, checkpoint: &Checkpoint, count: u16) -> Result<()> {
-    let record = super::saved::record(checkpoint)?;
-    let lab = &record.desired.lab;
+    let lab = &checkpoint.meta.record.desired.lab;
     let what = || format!("{count} forks of {}", lab.name);
     if let Some(memory) = capacity::memory() {
         let wanted = Size(lab.host_memory().bytes() * u64::from(count));

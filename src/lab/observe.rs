@@ -41,21 +41,17 @@ pub fn plan(home: &Home, lab: &Lab, seed: u64, cold: bool) -> Result<Plan> {
 
 /// What `up` kept in `store`, the newest first; and why some of it cannot be read.
 pub(super) fn kept(store: &Store) -> Result<(Vec<Kept>, Vec<Error>)> {
-    let (found, mut unreadable) = store.list()?;
-    let mut kept = Vec::new();
-    for checkpoint in found.iter().rev() {
-        let Some(layer) = checkpoint.meta.layer else { continue };
-        match super::saved::record(checkpoint) {
-            Ok(record) => kept.push(Kept {
-                name: checkpoint.meta.name.clone(),
-                layer,
-                inputs: record.desired.inputs,
-                unfit: None,
-            }),
-            Err(e) => unreadable.push(e),
-        }
-    }
-    Ok((kept, unreadable))
+    let (found, unreadable) = store.list()?;
+    let kept = found.into_iter().rev().filter_map(|checkpoint| {
+        let meta = checkpoint.meta;
+        Some(Kept {
+            name: meta.name,
+            layer: meta.layer?,
+            inputs: meta.record.desired.inputs,
+            unfit: None,
+        })
+    });
+    Ok((kept.collect(), unreadable))
 }
 
 /// What the checkpoint of this name has behind it, where `up` kept it.

@@ -132,3 +132,49 @@ impl LabRecord {
         self.machines.iter().find(|m| m.node == node)
     }
 }
+
+#[cfg(test)]
+impl LabRecord {
+    /// Of the lab `name`, which is up.
+    pub(crate) fn sample(name: &str) -> Self {
+        Self {
+            schema: 1,
+            instance: name.into(),
+            machines: Vec::new(),
+            ports: Vec::new(),
+            complete: true,
+            restored_from: None,
+            restoring: None,
+            desired: DesiredState {
+                lab: crate::spec::example(name),
+                source: format!("labs/{name}/lab.toml"),
+                accel: Accel::Tcg,
+                cables: CableKind::Unix,
+                slowness: Slowness::NONE,
+                image: ImageRef {
+                    digest: "d".into(),
+                    disk: "/d".into(),
+                    format: DiskFormat::Qcow2,
+                    kernel: "/k".into(),
+                    initrd: "/i".into(),
+                    cmdline: String::new(),
+                },
+                seed: 7,
+                programs: Default::default(),
+                inputs: Default::default(),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Labs that are up are read by every later build.
+    #[test]
+    fn names_in_the_file_are_those_of_schema_1() {
+        let json = serde_json::to_value(LabRecord::sample("ccr")).unwrap();
+        assert!(json["wish"]["lab"].is_object(), "{json}");
+    }
+}

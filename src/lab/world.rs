@@ -77,7 +77,7 @@ impl MachineWorlds {
         let checkpoint = Store::of(home, &from.lab).get(&from.checkpoint)?;
         Ok(Self {
             home: home.clone(),
-            record: super::saved::record(&checkpoint)?,
+            record: checkpoint.meta.record.clone(),
             from,
             interrupted,
             journal,

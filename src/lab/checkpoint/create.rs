@@ -13,11 +13,12 @@ use crate::files::{Home, LabFiles};
 use crate::guest::agent::Agents;
 use crate::hypervisor::{Described, DomainState, Hypervisor};
 use crate::image::qemu_img::QemuImg;
+use crate::lab::active_faults::ActiveFaults;
+use crate::lab::record::LabRecord;
 use crate::plan::Layer;
 use crate::spec::{Lab, Node};
 use crate::units::{Name, Size};
 use crate::wait::{Deadline, Slowness};
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,15 +65,9 @@ pub struct About {
     /// See [`Meta`].
     pub tool: String,
     /// See [`Meta`].
-    pub ccrd: Option<String>,
+    pub record: LabRecord,
     /// See [`Meta`].
-    pub seed: u64,
-    /// See [`Meta`].
-    pub parent: Option<String>,
-    /// See [`Meta`].
-    pub record: Value,
-    /// See [`Meta`].
-    pub active_faults: Value,
+    pub active_faults: ActiveFaults,
 }
 
 /// One machine on its way.
@@ -110,10 +105,10 @@ pub fn create(live: &Live<'_>, store: &Store, about: About) -> Result<Checkpoint
         lab_digest: live.lab.digest.clone(),
         layer: about.layer,
         tool: about.tool,
-        ccrd: about.ccrd,
-        seed: about.seed,
+        ccrd: about.record.desired.programs.get("ccrd").cloned(),
+        seed: about.record.desired.seed,
         taken: wall_seconds(),
-        parent: about.parent,
+        parent: about.record.restored_from.as_ref().map(ToString::to_string),
         skew_us,
         pause_us,
         rules,

@@ -3,6 +3,8 @@
 use super::layers::MAX_LAYERS;
 use crate::error::{Error, Problem, Result};
 use crate::fabric::{Counters, Rule};
+use crate::lab::active_faults::ActiveFaults;
+use crate::lab::record::LabRecord;
 use crate::plan::Layer;
 use crate::units::Name;
 use serde::{Deserialize, Serialize};
@@ -48,11 +50,17 @@ pub struct Meta {
     pub nodes: Vec<NodeMeta>,
     /// The files.
     pub parts: Vec<Part>,
-    /// The lab's record, for whoever brings the lab back after it was taken down.
-    pub record: serde_json::Value,
+    /// The lab's record at the cut, for whoever brings the lab back after it was taken down.
+    pub record: LabRecord,
     /// Faults in force.
     #[serde(rename = "standing")]
-    pub active_faults: serde_json::Value,
+    pub active_faults: ActiveFaults,
+}
+
+/// What every version of the shape has.
+#[derive(Deserialize)]
+struct Version {
+    schema: u32,
 }
 
 /// What a machine was doing.
@@ -127,10 +135,14 @@ impl Meta {
                     .remedy("remove it: `failoverlab checkpoint rm`"),
             )
         };
-        let meta: Meta = serde_json::from_slice(text).map_err(|e| damaged(e.to_string()))?;
-        if meta.schema != SCHEMA {
-            return Err(damaged(format!("shape {}, this tool knows {SCHEMA}", meta.schema)));
+        // Of another shape, no more than its number can be understood.
+        let Version { schema } = serde_json::from_slice(text).map_err(|e| damaged(e.to_string()))?;
+        if schema != SCHEMA {
+            return Err(damaged(format!("shape {schema}, this tool knows {SCHEMA}")));
         }
+        let mut meta: Meta = serde_json::from_slice(text).map_err(|e| damaged(e.to_string()))?;
+        // Older builds kept a healthy lab before its `up` had reached its own end.
+        meta.record.complete |= meta.layer == Some(Layer::Healthy);
         if let Some(part) = meta.parts.iter().find(|p| !stays_inside(&p.path)) {
             return Err(damaged(format!("a part at `{}`", part.path.escape_debug())));
         }

@@ -8,6 +8,7 @@ use crate::files::Home;
 use crate::guest::agent::tests::serve_stream;
 use crate::hypervisor::{DomainState, Hypervisor, Kind};
 use crate::image::qemu_img::QemuImg;
+use crate::plan::Layer;
 use crate::units::{Name, Size};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -309,6 +310,8 @@ fn a_damaged_checkpoint_is_found_before_anything_is_touched() {
         good.replace("memory/a", "/etc/passwd"),
         good.replace("\"schema\": 2", "\"schema\": 1"),
         good.replace("\"root\"", "\"../root\""),
+        good.replace("\"wish\"", "\"desired\""),
+        good.replace("\"standing\"", "\"faults\""),
     ] {
         std::fs::write(&meta, bad).unwrap();
         assert_eq!(w.store().get(&name("c")).unwrap_err().exit_code(), 5);
@@ -316,6 +319,24 @@ fn a_damaged_checkpoint_is_found_before_anything_is_touched() {
         assert_eq!((good.len(), bad.len()), (0, 1));
     }
     w.store().rm(&name("c"), unused).unwrap();
+}
+
+/// Older builds kept a healthy lab before its `up` had reached its own end. A fork of it that is adopted must be followed again.
+#[test]
+fn a_lab_that_was_kept_healthy_is_whole() {
+    let w = World::new();
+    let c = w.checkpoint("c").unwrap();
+    let complete = |complete, layer| {
+        let mut meta = c.meta.clone();
+        (meta.record.complete, meta.layer) = (complete, layer);
+        let text = serde_json::to_vec(&meta).unwrap();
+        Meta::parse(&text, &c.files.meta()).unwrap().record.complete
+    };
+    assert!(complete(false, Some(Layer::Healthy)));
+    // One whose machines have only booted is not, nor one that a person kept of a lab whose `up` had failed.
+    assert!(!complete(false, Some(Layer::Booted)));
+    assert!(!complete(false, None));
+    assert!(complete(true, None));
 }
 
 #[test]

@@ -4,12 +4,11 @@ use super::Engine;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Severity, Source, Step};
 use crate::fabric::Control;
-use crate::lab::active_faults::ActiveFaults;
 use crate::lab::cancel::Cancel;
 use crate::lab::checkpoint::{self, About, Checkpoint, Live, RestoreRequest, Restored, Store};
 use crate::lab::protocol::{RestoreArgs, build};
 use crate::lab::record::{DesiredState, LabRecord};
-use crate::lab::saved::{half_restored, record, users};
+use crate::lab::saved::{half_restored, users};
 use crate::lab::{admission, desired, machines};
 use crate::plan::{Layer, is_layer};
 use crate::units::{Name, Size};
@@ -44,11 +43,8 @@ impl Engine {
             name: name.clone(),
             layer,
             tool: format!("{} {}", build(), record.desired.programs[desired::TOOL]),
-            ccrd: record.desired.programs.get("ccrd").cloned(),
-            seed: record.desired.seed,
-            parent: record.restored_from.as_ref().map(ToString::to_string),
-            record: serde_json::to_value(&*record).expect("a record is plain data"),
-            active_faults: serde_json::to_value(self.active_faults()).expect("faults are plain data"),
+            record: (*record).clone(),
+            active_faults: self.active_faults(),
         };
         let made = checkpoint::create(&live, &Store::of(&self.home, &lab.name), about);
         // They stood still for a moment, whatever came of it.
@@ -187,8 +183,7 @@ impl Engine {
         }
         step.say("putting disks and keys in place");
         checkpoint::unpack(checkpoint, &self.files, &self.backends.qemu_img)?;
-        let active_faults = ActiveFaults::read(checkpoint.meta.active_faults.clone())
-            .map_err(|e| Error::Operation(Problem::new("read the faults in force").on(name).observed(e)))?;
+        let active_faults = checkpoint.meta.active_faults.clone();
         let fabric = self.start_fabric(&record, active_faults.rule_sets()?)?;
         record.ports = fabric.ports();
         // A client that knocks before the machines are there shall be answered when they are.
@@ -233,7 +228,7 @@ impl Engine {
         before: Option<&LabRecord>,
         desired: Option<&DesiredState>,
     ) -> Result<LabRecord> {
-        let mut record = record(checkpoint)?;
+        let mut record = checkpoint.meta.record.clone();
         if let (Some(layer), Some(desired)) = (checkpoint.meta.layer, desired)
             && desired.inputs.key(layer) == record.desired.inputs.key(layer)
         {

@@ -7,11 +7,12 @@ use crate::guest::agent::Agents;
 use crate::guest::agent::tests::serve;
 use crate::hypervisor::{Accel, Cable, DiskFormat, DomainState, Fake, Hypervisor, Machine, Mgmt, Port};
 use crate::image::qemu_img::QemuImg;
+use crate::lab::active_faults::ActiveFaults;
 use crate::lab::disks;
+use crate::lab::record::LabRecord;
 use crate::spec::{Lab, LocalDisk, example};
 use crate::units::{Name, Size};
 use crate::wait::Slowness;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -253,11 +254,8 @@ pub(super) fn about(name: &str) -> About {
         name: name.parse().unwrap(),
         layer: None,
         tool: "test".into(),
-        ccrd: None,
-        seed: 7,
-        parent: None,
-        record: json!({"instance": "bare"}),
-        active_faults: Value::Null,
+        record: LabRecord::sample("bare"),
+        active_faults: ActiveFaults::default(),
     }
 }
 
