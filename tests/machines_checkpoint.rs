@@ -16,14 +16,34 @@ use failoverlab::hypervisor::{
     Accel, CableKind, DiskFormat, Embedded, Hypervisor, Machine, Mgmt, Port, become_subreaper, log_environment,
 };
 use failoverlab::image::qemu_img::QemuImg;
+use failoverlab::lab::active_faults::ActiveFaults;
 use failoverlab::lab::checkpoint::{About, Live, RestoreRequest, Restored, Store, create, restore, unpack};
 use failoverlab::lab::disks;
+use failoverlab::lab::record::{DesiredState, LabRecord};
+use failoverlab::plan::Inputs;
 use failoverlab::spec::{Context, Lab, Source, load};
 use failoverlab::wait::{Deadline, Probe, Slowness, wait_until};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What a checkpoint has of `lab` beside its machines.
+fn record(lab: &Lab) -> LabRecord {
+    let desired = DesiredState {
+        lab: lab.clone(),
+        source: "tests/machines_checkpoint.rs".into(),
+        accel: Accel::Tcg,
+        cables: CableKind::Udp,
+        slowness: Slowness::NONE,
+        image: (&image()).into(),
+        seed: 7,
+        programs: BTreeMap::new(),
+        inputs: Inputs::default(),
+    };
+    LabRecord::new("bare", desired, Vec::new())
+}
 
 const FORK: &str = "FAILOVERLAB_TEST_FORK";
 
@@ -297,11 +317,8 @@ fn a_lab_is_one_value() {
         name: name.parse().unwrap(),
         layer: None,
         tool: "test".into(),
-        ccrd: None,
-        seed: 7,
-        parent: None,
-        record: serde_json::Value::Null,
-        active_faults: serde_json::Value::Null,
+        record: record(&w.lab),
+        active_faults: ActiveFaults::default(),
     };
     let c = timed("checkpoint", || create(&w.live(), &store, about("then"))).unwrap();
     eprintln!("pause {} us, skew {} us", c.meta.pause_us, c.meta.skew_us);

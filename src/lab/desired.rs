@@ -1,13 +1,13 @@
 //! From a lab's file to a [`DesiredState`]: everything that is decided on the workstation before the supervisor is asked.
 
-use super::record::{DesiredState, ImageRef};
+use super::record::DesiredState;
 use crate::deploy::{self, Artifacts, Pack};
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Journal, Step};
 use crate::files::Home;
 use crate::guest::template;
 use crate::hypervisor::{Accel, CableKind, UNIX_PORTS, accel};
-use crate::image::{Image, ImageKey, Recipe, Store};
+use crate::image::{ImageKey, Recipe, Store};
 use crate::plan::{Inputs, Layer};
 use crate::spec::{self, Context, Lab, Loaded, Source};
 use crate::wait::Slowness;
@@ -94,7 +94,7 @@ pub fn decide(
         accel: verdict.accel,
         cables: runs.1,
         slowness: verdict.slowness,
-        image: image_ref(&image),
+        image: (&image).into(),
         seed,
     })
 }
@@ -199,15 +199,4 @@ fn inputs(
 fn word(of: &impl serde::Serialize) -> String {
     let word = serde_json::to_value(of).expect("a word is plain data");
     word.as_str().unwrap_or_default().to_owned()
-}
-
-fn image_ref(image: &Image) -> ImageRef {
-    ImageRef {
-        digest: image.digest.clone(),
-        disk: image.disk.clone(),
-        format: image.format,
-        kernel: image.kernel.clone(),
-        initrd: image.initrd.clone(),
-        cmdline: image.cmdline.clone(),
-    }
 }

@@ -4,7 +4,7 @@
 //! engine carries out is in files below it: `up`, `boot`, `restore`, `down`. [`record`] is the file of a lab, [`protocol`] the
 //! socket's messages.
 
-mod active_faults;
+pub mod active_faults;
 pub mod admission;
 pub mod cancel;
 mod channel;

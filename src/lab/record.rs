@@ -3,6 +3,7 @@
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::files::Home;
 use crate::hypervisor::{Accel, CableKind, DiskFormat};
+use crate::image::Image;
 use crate::plan::Inputs;
 use crate::private;
 use crate::spec::Lab;
@@ -54,6 +55,19 @@ pub struct ImageRef {
     pub cmdline: String,
 }
 
+impl From<&Image> for ImageRef {
+    fn from(image: &Image) -> Self {
+        Self {
+            digest: image.digest.clone(),
+            disk: image.disk.clone(),
+            format: image.format,
+            kernel: image.kernel.clone(),
+            initrd: image.initrd.clone(),
+            cmdline: image.cmdline.clone(),
+        }
+    }
+}
+
 /// A lab that is up or on its way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LabRecord {
@@ -103,6 +117,20 @@ pub fn unreadable(home: &Home) -> BTreeMap<String, String> {
 }
 
 impl LabRecord {
+    /// A lab on its way.
+    pub fn new(instance: &str, desired: DesiredState, machines: Vec<MachineRecord>) -> Self {
+        Self {
+            schema: 1,
+            instance: instance.into(),
+            desired,
+            machines,
+            ports: Vec::new(),
+            complete: false,
+            restored_from: None,
+            restoring: None,
+        }
+    }
+
     /// The record at `path`; `None` where there is none.
     pub fn load(path: &Path) -> Result<Option<Self>> {
         match fs_err::read(path) {
@@ -137,32 +165,27 @@ impl LabRecord {
 impl LabRecord {
     /// Of the lab `name`, which is up.
     pub(crate) fn sample(name: &str) -> Self {
-        Self {
-            schema: 1,
-            instance: name.into(),
-            machines: Vec::new(),
-            ports: Vec::new(),
-            complete: true,
-            restored_from: None,
-            restoring: None,
-            desired: DesiredState {
-                lab: crate::spec::example(name),
-                source: format!("labs/{name}/lab.toml"),
-                accel: Accel::Tcg,
-                cables: CableKind::Unix,
-                slowness: Slowness::NONE,
-                image: ImageRef {
-                    digest: "d".into(),
-                    disk: "/d".into(),
-                    format: DiskFormat::Qcow2,
-                    kernel: "/k".into(),
-                    initrd: "/i".into(),
-                    cmdline: String::new(),
-                },
-                seed: 7,
-                programs: Default::default(),
-                inputs: Default::default(),
+        let desired = DesiredState {
+            lab: crate::spec::example(name),
+            source: format!("labs/{name}/lab.toml"),
+            accel: Accel::Tcg,
+            cables: CableKind::Unix,
+            slowness: Slowness::NONE,
+            image: ImageRef {
+                digest: "d".into(),
+                disk: "/d".into(),
+                format: DiskFormat::Qcow2,
+                kernel: "/k".into(),
+                initrd: "/i".into(),
+                cmdline: String::new(),
             },
+            seed: 7,
+            programs: Default::default(),
+            inputs: Default::default(),
+        };
+        Self {
+            complete: true,
+            ..Self::new(name, desired, Vec::new())
         }
     }
 }

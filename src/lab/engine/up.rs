@@ -159,16 +159,7 @@ impl Engine {
         self.files
             .check_socket_paths(desired.lab.nodes.iter().map(|n| n.name.as_str()))?;
         let machines = machines::choose(desired)?;
-        let mut record = LabRecord {
-            schema: 1,
-            instance: self.instance.clone(),
-            machines,
-            ports: Vec::new(),
-            complete: false,
-            restored_from: None,
-            restoring: None,
-            desired: desired.clone(),
-        };
+        let mut record = LabRecord::new(&self.instance, desired.clone(), machines);
         let fabric = self.start_fabric(&record, RuleSets::default())?;
         record.ports = fabric.ports();
         self.keep_fabric(fabric);
