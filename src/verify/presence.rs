@@ -8,6 +8,9 @@ use crate::event::{Event, RuntimeEvent, kind};
 use ccr_contract::event::EventKind;
 use ccr_contract::status::Intent;
 
+/// How many failovers a cluster service may take to restart: it stays away until the other member has looked for a majority in vain.
+const RESTART: u64 = 2;
+
 fn seconds(us: u64) -> f64 {
     us as f64 / 1e6
 }
@@ -117,6 +120,7 @@ pub(super) fn served(e: &Evidence<'_>) -> Option<Check> {
         e,
         looks: &looks,
         allowed_us,
+        restarts: restarts(e, RESTART * allowed_us),
     };
     let ends = had.iter().copied().skip(1).chain([end]);
     let gaps = had
@@ -164,10 +168,36 @@ fn had(e: &Evidence<'_>, looks: &[&Observation]) -> Vec<u64> {
     had
 }
 
+/// When the cluster service of a member restarted, by what the member told: its daemon answers, and it has no vote.
+///
+/// It is over when the member belongs to a cluster again, and after `most_us` whatever it told: a restart that hangs is no excuse.
+fn restarts<'a>(e: &'a Evidence<'_>, most_us: u64) -> Vec<(&'a str, u64, u64)> {
+    let is_back = |t: &RuntimeEvent<'_>| {
+        matches!(
+            t.what,
+            EventKind::ClusterFormed { .. } | EventKind::ClusterJoined { .. }
+        )
+    };
+    let begun = e
+        .runtime_events()
+        .filter(|t| matches!(t.what, EventKind::Restarting { .. }));
+    let restart = |begin: &'a RuntimeEvent<'_>| {
+        let from = begin.event.t_us;
+        let mut own = e
+            .runtime_events()
+            .filter(|t| t.node == begin.node && t.event.t_us > from);
+        let end = own.find(|t| is_back(t)).map_or(u64::MAX, |t| t.event.t_us);
+        (begin.node, from, end.min(from + most_us))
+    };
+    begun.map(restart).collect()
+}
+
 struct Judge<'a> {
     e: &'a Evidence<'a>,
     looks: &'a [&'a Observation],
     allowed_us: u64,
+    /// When which member's cluster service restarted.
+    restarts: Vec<(&'a str, u64, u64)>,
 }
 
 impl Judge<'_> {
@@ -253,7 +283,12 @@ impl Judge<'_> {
     /// Whether a majority answers, and the operator wants the service.
     fn able(&self, look: &Observation) -> bool {
         let answers = |node: &&String| look.nodes.get(*node).is_some_and(|v| v.status.is_some());
-        let members = self.e.context.members.iter().filter(answers).count();
+        let restarts = |node: &&String| {
+            let mut own = self.restarts.iter().filter(|(n, ..)| n == node);
+            own.any(|(_, from, to)| (*from..*to).contains(&look.t_us))
+        };
+        let votes = |node: &&String| answers(node) && !restarts(node);
+        let members = self.e.context.members.iter().filter(votes).count();
         let voters = members + self.e.context.hubs.iter().filter(answers).count().min(1);
         let stopped = || {
             let mut services = look.nodes.values().filter_map(|v| v.service());

@@ -247,6 +247,36 @@ fn a_service_that_could_not_or_should_not_be_there_is_not_missed() {
     assert_eq!(verdict_of(&cut, "service"), Some(Verdict::Unknown));
 }
 
+/// A member answers while its cluster service restarts, and has no vote.
+#[test]
+fn a_service_that_waits_for_a_cluster_service_to_restart_is_not_missed() {
+    let restarting = |gap: u64, back: Option<u64>| {
+        let mut h = no_node_serves(90, gap);
+        for o in h
+            .observations
+            .iter_mut()
+            .filter(|o| (2 * S..(2 + gap) * S).contains(&o.t_us))
+        {
+            o.nodes.get_mut("hub").unwrap().status = None;
+        }
+        assert!(found(&h, "service").is_some(), "two members that answer are a majority");
+        let (why, epoch) = ("the heartbeat settings changed".into(), 3);
+        let told = [
+            (2 * S, EventKind::Restarting { why, epoch }),
+            (back.unwrap_or(90) * S, EventKind::ClusterJoined { epoch }),
+        ];
+        let told = told.iter().take(1 + usize::from(back.is_some()));
+        h.events
+            .extend(told.map(|(t_us, what)| runtime_event("node2", *t_us, what)));
+        h.events.sort_by_key(|e| e.t_us);
+        verdict_of(&h, "service")
+    };
+    assert_eq!(restarting(16, Some(17)), None);
+    // Back long before anybody serves, or never: neither is an excuse.
+    assert_eq!(restarting(20, Some(4)), Some(Verdict::Unknown));
+    assert_eq!(restarting(70, None), Some(Verdict::Fail));
+}
+
 #[test]
 fn a_service_that_was_not_looked_at_is_not_a_pass() {
     let mut h = no_node_serves(60, 20);
