@@ -122,6 +122,15 @@ pub trait Remote: Send + fmt::Debug {
             .and_then(|s| Duration::try_from_secs_f64(s).ok())
             .ok_or_else(|| Error::Operation(Problem::new(WHAT).observed(excerpt(text.as_bytes()))))
     }
+    /// The machine's time of day, since 1970, as it was at some moment of this call.
+    fn time(&mut self, deadline: Deadline) -> Result<Duration> {
+        const WHAT: &str = "read the machine's time of day";
+        let text = self
+            .exec(&Command::new(["date", "+%s%3N"]), deadline)?
+            .check_text(WHAT, "date")?;
+        let ms = text.trim().parse().map(Duration::from_millis);
+        ms.map_err(|_| Error::Operation(Problem::new(WHAT).observed(excerpt(text.as_bytes()))))
+    }
     /// Runs a command to its end.
     fn exec(&mut self, command: &Command, deadline: Deadline) -> Result<Output>;
     /// The same with a listener: `hear` gets each line of the output as it comes, and nothing now and then while there is

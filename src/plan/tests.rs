@@ -39,6 +39,7 @@ fn apply(seen: &mut Observed, lab: &Lab, how: &How, step: &Step) {
         }
         Action::RunAfter => assert!(seen.healthy || lab.runtime.is_none()),
         Action::Settle => {}
+        Action::Preflight => assert!(seen.healthy || lab.is_unwell(), "what is not formed yet is no finding"),
         Action::ResumeMachine => {
             assert!(seen.paused.remove(&on()));
             seen.running.insert(on());
@@ -361,6 +362,7 @@ fn a_misconfigured_lab_is_changed_when_it_is_healthy_and_then_settles() {
         ("run-after", on("node2")),
         ("run-after", on("hub")),
         ("settle", None),
+        ("preflight", None),
     ];
     assert_eq!(words(&lab, &Observed::default()), changed);
     // One that never becomes healthy is not waited for.
@@ -372,7 +374,10 @@ fn a_misconfigured_lab_is_changed_when_it_is_healthy_and_then_settles() {
     lab.mutations = vec![unwell];
     assert_eq!(words(&lab, &Observed::default()), changed);
     lab.nodes.iter_mut().for_each(|n| n.run_after.clear());
-    assert_eq!(words(&lab, &Observed::default()), [("settle", None)]);
+    assert_eq!(
+        words(&lab, &Observed::default()),
+        [("settle", None), ("preflight", None)]
+    );
     // Once it is up there is nothing to do, healthy or not.
     let mut seen = Observed {
         complete: true,

@@ -36,6 +36,8 @@ pub enum Action {
     RunAfter,
     /// Waits until a lab that is misconfigured on purpose is as that makes it.
     Settle,
+    /// Looks for what is wrong before the next failure shows it. What is found is told and stops nothing.
+    Preflight,
     /// Brings the whole lab back from a checkpoint.
     Restore,
     /// Keeps the lab as a checkpoint.
@@ -59,6 +61,7 @@ impl Action {
             Action::WaitHealthy => "wait-healthy",
             Action::RunAfter => "run-after",
             Action::Settle => "settle",
+            Action::Preflight => "preflight",
             Action::Restore => "restore",
             Action::Checkpoint => "checkpoint",
         }
@@ -173,6 +176,11 @@ fn form(plan: &mut Plan, lab: &Lab, how: &How, seen: &Observed, mut last: Vec<St
             "it was changed"
         };
         last = vec![plan.add(Action::Settle, None, reason, last)];
+    }
+    // What comes back from a checkpoint was looked at before that was made.
+    if lab.runtime.is_some() && !seen.complete {
+        let reason = "what is wrong shows at the next failure, if not before";
+        last = vec![plan.add(Action::Preflight, None, reason, last)];
     }
     if let Some(name) = layers::to_keep(how, Layer::Healthy, &seen.kept).filter(|_| !seen.complete) {
         let reason = "so that the next `up` comes back from here";

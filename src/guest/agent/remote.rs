@@ -202,6 +202,10 @@ impl Remote for AgentRemote {
         Ok(self.0.look(deadline)?.boottime)
     }
 
+    fn time(&mut self, deadline: Deadline) -> Result<Duration> {
+        Ok(self.0.look(deadline)?.time)
+    }
+
     fn exec(&mut self, command: &Command, deadline: Deadline) -> Result<Output> {
         self.run(command, deadline, None)
     }

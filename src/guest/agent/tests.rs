@@ -308,6 +308,12 @@ fn a_follower_that_fails_says_why_and_one_that_is_enough_is_ended() {
 }
 
 #[test]
+fn the_time_of_day_needs_no_program_in_the_machine() {
+    // A program would say what this host's clock says.
+    assert_eq!(remote().time(soon()).unwrap(), Duration::from_secs(5));
+}
+
+#[test]
 fn the_clock_is_told_and_set_and_the_line_held() {
     let set = Arc::new(Mutex::new(None));
     let told = set.clone();

@@ -3,31 +3,43 @@
 use super::Engine;
 use crate::deploy::{self, Artifacts};
 use crate::error::{Error, Result};
-use crate::event::{Draft, Severity, Source};
+use crate::event::{Draft, Severity, Source, Step};
 use crate::lab::channel;
-use crate::lab::protocol::{LabStatus, Look, active, looks};
+use crate::lab::protocol::{Look, looks};
 use crate::lab::record::LabRecord;
 use crate::preflight::lab::{Asked, CHECKS, Facts, NodeFacts, Report, gather, judge};
 use crate::spec::Node;
-use crate::verify::Merged;
 use crate::wait::Deadline;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// The longest that a look into one machine may take, on a fast host.
 const LOOK: Duration = Duration::from_secs(30);
 
 impl Engine {
+    /// Looks, judges and tells, as a step of `up`.
+    pub(super) fn tell_preflight(&self) -> Result<()> {
+        let step = Step::begin(self.journal(), "preflight", None, "looking for what is wrong");
+        step.done(&self.preflight()?.count());
+        Ok(())
+    }
+
     /// Looks and judges.
     pub(super) fn preflight(&self) -> Result<Report> {
         let begun = Instant::now();
         let record = self.record()?;
-        let status = self.status(Look::default())?;
-        let lab = &record.desired.lab;
+        // A runtime that does not answer is waited for while the machines are looked into.
+        let (status, nodes) = std::thread::scope(|scope| {
+            let status = scope.spawn(|| self.status(Look::default()));
+            let nodes = self.look_into_machines(&record);
+            (status.join().expect("a look does not panic"), nodes)
+        });
+        let (status, nodes, lab) = (status?, nodes?, &record.desired.lab);
         let facts = Facts {
             lab,
             looks: looks(&status.machines),
-            nodes: self.look_into_machines(&record, &status)?,
+            nodes,
         };
         let found = judge(&facts);
         let report = Report {
@@ -52,21 +64,9 @@ impl Engine {
         Ok(report)
     }
 
-    fn look_into_machines(
-        &self,
-        record: &LabRecord,
-        status: &LabStatus,
-    ) -> Result<std::collections::BTreeMap<String, Result<NodeFacts, String>>> {
-        let nodes = &record.desired.lab.nodes;
-        let owner = Merged::of(&looks(&status.machines))
-            .cluster()
-            .and_then(|c| c.quorum_owner.clone());
-        let serving = active(&status.machines);
-        let asked = |node: &Node| {
-            let name = node.name.as_str();
-            self.asked(record, node, serving == Some(name) || owner.as_deref() == Some(name))
-        };
-        let asked: Vec<(&Node, Asked)> = nodes.iter().map(|n| Ok((n, asked(n)?))).collect::<Result<_>>()?;
+    fn look_into_machines(&self, record: &LabRecord) -> Result<BTreeMap<String, Result<NodeFacts, String>>> {
+        let nodes = record.desired.lab.nodes.iter();
+        let asked: Vec<(&Node, Asked)> = nodes.map(|n| Ok((n, self.asked(record, n)?))).collect::<Result<_>>()?;
         let look = |(node, asked): &(&Node, Asked)| {
             let seen = self.look_into(record, node, asked).map_err(|e: Error| e.to_string());
             (node.name.to_string(), seen)
@@ -81,16 +81,15 @@ impl Engine {
 
     fn look_into(&self, record: &LabRecord, node: &Node, asked: &Asked) -> Result<NodeFacts> {
         let deadline = Deadline::scaled(LOOK, record.desired.slowness);
-        let mut remote = self.channels.take(record, &node.name, deadline)?;
-        let facts = gather(&mut *remote, asked, deadline)?;
-        self.channels.keep(&node.name, remote);
-        Ok(facts)
+        // The standing session may be busy with a runtime that does not answer.
+        let mut remote = self.channels.connect(record, &node.name, deadline)?;
+        gather(&mut *remote, asked, deadline)
     }
 
     /// What is asked of a node: of its networks, and of what the pack put there.
-    fn asked(&self, record: &LabRecord, node: &Node, serves: bool) -> Result<Asked> {
+    fn asked(&self, record: &LabRecord, node: &Node) -> Result<Asked> {
         let lab = &record.desired.lab;
-        let mut asked = Asked::of(lab, node, serves);
+        let mut asked = Asked::of(lab, node);
         if let Some(pack) = channel::pack(record)?.filter(|_| node.role.is_some()) {
             let artifacts = Artifacts {
                 secrets: self.files.keys(),

@@ -253,6 +253,7 @@ impl Engine {
             Action::WaitHealthy => self.wait_healthy(&record, cancel),
             Action::RunAfter => self.run_after(&record, node()?, cancel),
             Action::Settle => self.settle(&record, cancel),
+            Action::Preflight => self.tell_preflight(),
             Action::Checkpoint => {
                 self.keep_layer(&record, &name()?);
                 Ok(())

@@ -76,7 +76,15 @@ fn another_setting_needs_no_boot() {
         .collect();
     assert_eq!(
         ids,
-        ["restore", "deploy", "deploy", "deploy", "wait-healthy", "checkpoint"]
+        [
+            "restore",
+            "deploy",
+            "deploy",
+            "deploy",
+            "wait-healthy",
+            "preflight",
+            "checkpoint"
+        ]
     );
 }
 

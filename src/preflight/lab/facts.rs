@@ -30,7 +30,7 @@ pub struct NodeFacts {
     pub routes: Option<Vec<String>>,
     /// What is mounted: where → device.
     pub mounts: Option<BTreeMap<String, String>>,
-    /// File systems that it sees: UUID → device.
+    /// What of it is mounted: device → UUID of its file system.
     pub uuids: Option<BTreeMap<String, String>>,
     /// Of the runtime's folder: where it is mounted, bytes that are free.
     pub space: Option<(String, u64)>,
@@ -40,7 +40,7 @@ pub struct NodeFacts {
     pub changed: Option<Vec<(String, String)>>,
     /// Installed packages → version.
     pub packages: Option<BTreeMap<String, String>>,
-    /// The runtime's units → whether something watches that they do not hang.
+    /// The runtime's units that run → whether something watches that they do not hang.
     pub watchdogs: Option<BTreeMap<String, bool>>,
     /// Echo requests.
     pub pings: Vec<Ping>,

@@ -1,4 +1,4 @@
-//! One look into a machine: two round trips, programs that every image has, nothing written.
+//! One look into a machine: its clock by the agent, the rest by one program of programs that every image has. Nothing is written.
 
 use super::facts::{NodeFacts, Ping};
 use crate::deploy::RenderedFile;
@@ -36,8 +36,8 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// What belongs to the network; the runtime's part is added by who knows the pack. `serves`: the machine has the service's addresses.
-    pub fn of(lab: &Lab, node: &Node, serves: bool) -> Self {
+    /// What belongs to the network; the runtime's part is added by who knows the pack.
+    pub fn of(lab: &Lab, node: &Node) -> Self {
         let mut asked = Self {
             packages: node.role == Some(NodeRole::Member),
             ..Self::default()
@@ -51,7 +51,7 @@ impl Asked {
         }
         asked.names = crate::guest::credentials::names(lab).into_keys().collect();
         let ends = lab.runtime.iter().flat_map(|r| [&r.cluster, &r.service]);
-        for end in ends.filter(|_| !serves) {
+        for end in ends {
             let port = node.nics.iter().find(|n| {
                 let network = lab.network(&n.network);
                 network.is_some_and(|n| n.subnet.has_host(end.address))
@@ -89,17 +89,7 @@ impl Asked {
 /// # Errors
 /// It does not answer, or not as a machine of a lab does.
 pub fn gather(remote: &mut dyn Remote, asked: &Asked, deadline: Deadline) -> Result<NodeFacts> {
-    const WHAT: &str = "look into the machine";
-    let now_ms = || {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_millis() as i64)
-    };
-    let before = now_ms();
-    let clock = remote
-        .exec(&Command::new(["date", "+%s%3N"]), deadline)?
-        .check_text(WHAT, "date")?;
-    let after = now_ms();
+    let (asked_ms, clock_ms, answered_ms) = (now_ms(), remote.time(deadline)?.as_millis(), now_ms());
     // Whoever serves goes first.
     let argv = ["nice", "-n", "19", "sh", "-c", LOOK, "sh"]
         .map(str::to_owned)
@@ -107,11 +97,19 @@ pub fn gather(remote: &mut dyn Remote, asked: &Asked, deadline: Deadline) -> Res
         .chain(asked.words());
     let text = remote
         .exec(&Command::new(argv), deadline)?
-        .check_text(WHAT, "its state")?;
-    let mut facts = parse(&text, asked);
-    let half = (after - before) / 2;
-    facts.clock = clock.trim().parse().ok().map(|ms: i64| (ms - before - half, half + 1));
-    Ok(facts)
+        .check_text("look into the machine", "its state")?;
+    let half = (answered_ms - asked_ms) / 2;
+    let offset = i64::try_from(clock_ms).map(|ms| (ms - asked_ms - half, half + 1));
+    Ok(NodeFacts {
+        clock: offset.ok(),
+        ..parse(&text, asked)
+    })
+}
+
+/// The workstation's time of day, in milliseconds since 1970.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| d.as_millis() as i64)
 }
 
 /// Sections, each after a line `## NAME`; one whose program failed is not there.
@@ -181,11 +179,10 @@ fn mount(line: &str) -> Option<(String, String)> {
     Some((words.next()?.to_owned(), device.to_owned()))
 }
 
-/// `lrwxrwxrwx … 0d6c…-… -> ../../vdb`.
+/// `/dev/vdb: UUID="0d6c…-…"`.
 fn uuid(line: &str) -> Option<(String, String)> {
-    let (before, device) = line.split_once(" -> ")?;
-    let uuid = before.rsplit(' ').next()?;
-    Some((uuid.to_owned(), device.replace("../../", "/dev/")))
+    let (device, uuid) = line.split_once(": UUID=\"")?;
+    Some((device.to_owned(), uuid.trim_end().strip_suffix('"')?.to_owned()))
 }
 
 /// `/data 2040373248`, as df has it.
@@ -245,12 +242,14 @@ fn packages(lines: &[&str]) -> BTreeMap<String, String> {
     all
 }
 
-/// `WatchdogUSec=9s` and `Id=ccrd.service`, in the order that systemctl has.
+/// `WatchdogUSec=9s`, `Id=ccrd.service` and `ActiveState=active`, in the order that systemctl has. One that does not run has no watchdog
+/// to tell of: it is left out.
 fn watchdogs(lines: &[&str]) -> BTreeMap<String, bool> {
     let mut all = BTreeMap::new();
     for unit in lines.split(|l| l.is_empty()) {
         let value = |key: &str| unit.iter().find_map(|l| l.strip_prefix(key));
-        if let (Some(id), Some(watchdog)) = (value("Id="), value("WatchdogUSec=")) {
+        let stands_still = matches!(value("ActiveState="), Some("inactive" | "failed"));
+        if let (Some(id), Some(watchdog), false) = (value("Id="), value("WatchdogUSec="), stands_still) {
             all.insert(id.to_owned(), !["0", "infinity"].contains(&watchdog));
         }
     }

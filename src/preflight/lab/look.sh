@@ -20,6 +20,15 @@ waits() {
 section() { name=$1; shift; echo "## $name"; "$@" 2>/dev/null || echo "## failed $name"; }
 links() { set +f; for i in /sys/class/net/*; do read -r mac <"$i/address" && read -r mtu <"$i/mtu" && echo "${i##*/} $mac $mtu"; done; }
 said() { while read -r line; do echo "$line"; done <"$1"; }
+# Of what is mounted, from the disk itself: udev's links say what was there when this machine last wrote to it.
+uuids() {
+  devices=
+  while read -r device rest; do
+    case $device in /dev/*) devices="$devices $device" ;; esac
+  done </proc/mounts
+  blkid -p -s UUID $devices
+  [ $? -le 2 ]
+}
 names() { getent ahostsv4 $names; [ $? -le 2 ]; }
 files() { grep -H "" $files; [ $? -le 2 ]; }
 looks() {
@@ -39,11 +48,11 @@ looks() {
   section addresses ip -o -4 addr show scope global
   section routes ip -4 route show table main
   section mounts said /proc/mounts
-  section uuids ls -l /dev/disk/by-uuid
+  section uuids uuids
   [ -z "$folder" ] || section space df -B1 --output=target,avail "$folder"
   [ -z "$names" ] || section names names
   [ -z "$files" ] || section files files
   [ -z "$packages" ] || section packages grep -e ^Package: -e ^Status: -e ^Version: "$packages"
-  [ -z "$units" ] || section units systemctl show -p Id -p WatchdogUSec $units
+  [ -z "$units" ] || section units systemctl show -p Id -p ActiveState -p WatchdogUSec $units
 }
 waits "$@" | { looks "$@"; echo "## pings"; cat; }

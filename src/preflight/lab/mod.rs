@@ -52,6 +52,15 @@ pub struct Report {
 }
 
 impl Report {
+    /// How much was found, in words.
+    pub fn count(&self) -> String {
+        match self.found.len() {
+            0 => "nothing was found".to_owned(),
+            1 => "one finding".to_owned(),
+            n => format!("{n} findings"),
+        }
+    }
+
     /// 0 where nothing was found that is not on purpose, 1 where something was, 3 where something could not be looked at.
     pub fn exit_code(&self) -> u8 {
         let matters = || self.found.iter().filter(|f| !f.on_purpose);
@@ -78,13 +87,8 @@ impl fmt::Display for Report {
             writeln!(f, "            why: {}", found.why)?;
             writeln!(f, "            remedy: {}", found.remedy)?;
         }
-        let (count, seconds) = (self.found.len(), self.seconds);
-        let found = match count {
-            0 => "nothing was found".to_owned(),
-            1 => "one finding".to_owned(),
-            n => format!("{n} findings"),
-        };
-        writeln!(f, "{}: {} checks in {seconds:.1} s, {found}", self.lab, self.checks)
+        let (lab, checks, seconds, count) = (&self.lab, self.checks, self.seconds, self.count());
+        writeln!(f, "{lab}: {checks} checks in {seconds:.1} s, {count}")
     }
 }
 

@@ -9,7 +9,7 @@ use crate::guest::fake::FakeRemote;
 use crate::spec::{Lab, NetworkRole, example};
 use crate::verify::{Observation, sample};
 use crate::wait::Deadline;
-use ccr_contract::status::{CopyStatus, MemberState, Network, Path, ServiceState, Status};
+use ccr_contract::status::{CopyStatus, Intent, MemberState, Network, Path, ServiceState, Status};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -87,8 +87,8 @@ fn facts(lab: &Lab, i: usize) -> NodeFacts {
         mounts: Some([("/".to_owned(), "/dev/vda".to_owned()), data("/data")].into()),
         uuids: Some(
             [
-                ("00-same".to_owned(), "/dev/vda".to_owned()),
-                (format!("01-{i}"), "/dev/vdb".into()),
+                ("/dev/vda".to_owned(), "00-same".to_owned()),
+                ("/dev/vdb".into(), format!("01-{i}")),
             ]
             .into(),
         ),
@@ -127,6 +127,9 @@ const FIRES: &[(&str, Change)] = &[
         drop(w.nodes.insert("hub".into(), Err("no answer".into())))
     }),
     ("not-seen", |w| w.node("node1").routes = None),
+    ("not-seen", |w| {
+        drop(w.node("node1").uuids.as_mut().unwrap().remove("/dev/vdb"))
+    }),
     ("not-seen", |w| drop(w.nodes.remove("node2"))),
     ("machine-id", |w| {
         w.node("hub").machine_id = w.node("node1").machine_id.clone()
@@ -319,6 +322,33 @@ fn what_comes_close_is_no_finding() {
     assert_eq!(w.judged(), []);
 }
 
+/// What else is so because of it.
+#[test]
+fn a_thing_is_found_once() {
+    let mut w = World::well();
+    // A member whose runtime was stopped sends no heartbeats, and its unit has no watchdog to tell of.
+    let cluster = w.status("node1").cluster.as_mut().unwrap();
+    let paths = cluster.networks.iter_mut().flat_map(|n| &mut n.paths);
+    paths.filter(|p| p.from == "node2").for_each(|p| p.up = Some(false));
+    assert_eq!(found(&w), ["path"]);
+    w.said.nodes.get_mut("node2").unwrap().status = None;
+    assert_eq!(found(&w), ["no-runtime"]);
+    // A service that was stopped has stopped its copies; one that failed has not.
+    let mut w = World::well();
+    let set = |w: &mut World, intent| {
+        for node in ["node1", "node2"] {
+            let status = w.status(node);
+            let service = status.service.as_mut().unwrap();
+            (service.state, service.intent) = (ServiceState::Offline, intent);
+            status.copies.iter_mut().for_each(|c| c.status = CopyStatus::Stopped);
+        }
+    };
+    set(&mut w, Intent::Stopped);
+    assert_eq!(found(&w), ["service-offline"]);
+    set(&mut w, Intent::Started);
+    assert_eq!(found(&w), ["copy", "service-offline"]);
+}
+
 #[test]
 fn what_is_on_purpose_is_told_and_counts_for_nothing() {
     let mut w = World::well();
@@ -357,8 +387,8 @@ proc /proc proc rw 0 0
 /dev/vda / ext4 rw,relatime 0 0
 /dev/vdb /data ext4 rw,relatime 0 0
 ## uuids
-total 0
-lrwxrwxrwx 1 root root 9 Nov 30 06:00 0d6c-11 -> ../../vdb
+/dev/vda: UUID=\"00-11\"
+/dev/vdb: UUID=\"0d6c-11\"
 ## space
 Mounted on      Avail
 /data      2040373248
@@ -380,9 +410,15 @@ Version: 1
 ## units
 WatchdogUSec=9s
 Id=ccrd.service
+ActiveState=active
 
 WatchdogUSec=infinity
 Id=other.service
+ActiveState=active
+
+WatchdogUSec=infinity
+Id=stopped.service
+ActiveState=inactive
 ## pings
 ping 10.77.1.12 yes no
 ARPING 10.77.1.21 from 10.77.1.10 eth1
@@ -424,13 +460,18 @@ fn a_part_that_failed_is_unknown_and_not_empty() {
 }
 
 #[test]
-fn a_look_is_two_commands_of_arguments() {
+fn a_look_is_the_time_and_one_command_of_arguments() {
     let lab = example("ccr");
-    let mut asked = Asked::of(&lab, &lab.nodes[2], false);
+    let mut asked = Asked::of(&lab, &lab.nodes[2]);
     asked.folder = "/var/lib/ccrd".into();
     let mut remote = FakeRemote::new().answer(&["date"], 0, "0\n").answer(&["nice"], 0, SAID);
     let facts = gather(&mut remote, &asked, Deadline::after(Duration::from_secs(5))).unwrap();
     assert!(facts.clock.unwrap().0 < -1_000_000, "1970");
+    assert_eq!(
+        remote.commands.len(),
+        2,
+        "the fake has no agent: its time is a command as well"
+    );
     let words: Vec<&str> = remote.commands[1].argv[7..].iter().map(String::as_str).collect();
     for word in [
         "name:exmbx",
@@ -445,8 +486,8 @@ fn a_look_is_two_commands_of_arguments() {
         !words.iter().any(|w| w.contains("10.77.2.")),
         "the hub is not on the private network"
     );
-    // Whoever serves has the addresses itself.
-    assert_eq!(Asked::of(&lab, &lab.nodes[0], true).claims, []);
+    // Whoever serves asks as well: it hears nobody, and need not be known before the look.
+    assert_eq!(Asked::of(&lab, &lab.nodes[0]).claims.len(), 2);
 }
 
 proptest! {

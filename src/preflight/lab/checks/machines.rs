@@ -50,7 +50,7 @@ pub(super) fn not_seen(f: &Facts<'_>) -> Vec<Seen> {
             ("addresses", facts.addresses.is_none()),
             ("routes", facts.routes.is_none()),
             ("mounts", facts.mounts.is_none()),
-            ("file systems", facts.uuids.is_none()),
+            ("file systems", !knows_file_systems(facts)),
             ("names", facts.names.is_none()),
             (
                 "packages",
@@ -86,11 +86,23 @@ pub(super) fn machine_id(f: &Facts<'_>) -> Vec<Seen> {
     none.chain(same).collect()
 }
 
+/// Whether each device that is mounted is known by its file system.
+fn knows_file_systems(facts: &NodeFacts) -> bool {
+    let uuids = facts.uuids.as_ref();
+    uuids.is_some_and(|known| {
+        facts
+            .mounts
+            .iter()
+            .flatten()
+            .all(|(_, device)| known.contains_key(device))
+    })
+}
+
 /// UUIDs of what a machine has mounted.
 fn mounted(facts: &NodeFacts) -> impl Iterator<Item = (&str, &str)> {
     let mounts = facts.mounts.iter().flatten();
     mounts.filter_map(|(place, device)| {
-        let (uuid, _) = facts.uuids.as_ref()?.iter().find(|(_, d)| *d == device)?;
+        let uuid = facts.uuids.as_ref()?.get(device)?;
         Some((uuid.as_str(), place.as_str()))
     })
 }

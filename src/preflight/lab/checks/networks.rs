@@ -144,14 +144,12 @@ pub(super) fn path(f: &Facts<'_>) -> Vec<Seen> {
             }
         }
     }
-    for look in &f.looks {
-        let networks = look
-            .status
-            .iter()
-            .filter_map(|s| s.cluster.as_ref())
-            .flat_map(|c| &c.networks);
-        for network in networks {
-            for path in network.paths.iter().filter(|p| p.up == Some(false)) {
+    // A runtime that does not answer sends no heartbeats, whatever carries them.
+    let answers = |member: &str| f.status(member).is_some();
+    for cluster in f.looks.iter().filter_map(|l| l.status?.cluster.as_ref()) {
+        for network in &cluster.networks {
+            let silent = network.paths.iter().filter(|p| p.up == Some(false));
+            for path in silent.filter(|p| answers(&p.from) && answers(&p.to)) {
                 let what = format!("no heartbeat arrives from {} at {}", path.from, path.to);
                 add(&network.name, &path.from, &path.to, what);
             }

@@ -4,7 +4,7 @@ use super::{Seen, wrong};
 use crate::preflight::lab::facts::Facts;
 use crate::spec::{NetworkRole, NodeRole};
 use crate::verify::merged::Merged;
-use ccr_contract::status::{Cluster, ClusterState, CopyStatus, MemberState, ServiceState, Status, Witness};
+use ccr_contract::status::{Cluster, ClusterState, CopyStatus, Intent, MemberState, ServiceState, Status, Witness};
 
 impl Facts<'_> {
     /// What each member says.
@@ -164,7 +164,10 @@ pub(super) fn copy(f: &Facts<'_>) -> Vec<Seen> {
     let copies = f
         .members()
         .flat_map(|(n, s)| s.copies.iter().filter(move |c| c.node == n));
-    let ill = copies.filter(|c| c.status != CopyStatus::Healthy);
+    // A service that an operator stopped has stopped its copies: that is one thing, and told as such.
+    let merged = Merged::of(&f.looks);
+    let stopped = merged.service().is_some_and(|s| s.intent == Intent::Stopped);
+    let ill = copies.filter(|c| c.status != CopyStatus::Healthy && !(stopped && c.status == CopyStatus::Stopped));
     let tell = |c: &ccr_contract::status::Copy| {
         let why = c.error.as_deref().map(|e| format!(": {e}")).unwrap_or_default();
         wrong(c.node.clone(), format!("the copy of {} is {}{why}", c.group, c.status))
