@@ -318,6 +318,7 @@ mod tests {
     fn run(scenarios: Vec<ScenarioReport>) -> RunReport {
         RunReport {
             distributions: Vec::new(),
+            on_purpose: Default::default(),
             lab: "ccr".into(),
             seed: 7,
             accel: "tcg".into(),

@@ -37,6 +37,7 @@ struct RunPage<'a> {
     skipped: Vec<Row<'a>>,
     /// Name of a scenario's page in its folder.
     file: &'a str,
+    on_purpose: Vec<String>,
     missing: &'a [String],
     version: &'static str,
     tokens: String,
@@ -124,6 +125,7 @@ pub fn run_page(lab: &Lab, run: &RunReport, file: &str, missing: &[String]) -> R
         run,
         verdict: word(run.verdict),
         counts: [Verdict::Pass, Verdict::Fail, Verdict::Unknown, Verdict::Skipped].map(|v| (word(v), count(v))),
+        on_purpose: run.on_purpose.lines(),
         ran,
         skipped,
         file,

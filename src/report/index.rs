@@ -189,6 +189,7 @@ mod tests {
             folder: format!("20261120T{i:06}-ccr"),
             report: RunReport {
                 distributions: Vec::new(),
+                on_purpose: Default::default(),
                 lab: "ccr".into(),
                 seed: 7,
                 accel: "tcg".into(),

@@ -75,6 +75,7 @@ mod tests {
         again.turn = 2;
         let run = RunReport {
             distributions: Vec::new(),
+            on_purpose: Default::default(),
             lab: "ccr".into(),
             seed: 7,
             accel: "tcg".into(),

@@ -32,6 +32,9 @@ pub fn summary(run: &RunReport) -> String {
         markdown(&run.accel),
         run.seed
     );
+    for line in run.on_purpose.lines() {
+        let _ = write!(out, "\n{}\n", markdown(&line));
+    }
     let (good, bad): (Vec<_>, Vec<_>) = run.scenarios.iter().partition(|s| s.verdict == Verdict::Pass);
     table(&mut out, &bad);
     if !good.is_empty() && !bad.is_empty() {
@@ -83,6 +86,7 @@ mod tests {
         bad.timings.outage_ms = Some(9_876);
         let run = RunReport {
             distributions: Vec::new(),
+            on_purpose: Default::default(),
             lab: "ccr".into(),
             seed: 7,
             accel: "tcg".into(),

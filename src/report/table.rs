@@ -15,7 +15,7 @@ pub(super) fn word(v: Verdict) -> &'static str {
 
 /// One line for each scenario, with what is wrong below it. Colours are for a terminal that wants them.
 pub fn table(run: &RunReport, colours: bool) -> String {
-    let mut out = String::new();
+    let mut out: String = run.on_purpose.lines().iter().map(|l| format!("{l}\n")).collect();
     let paint = |v: Verdict, text: &str| match (colours, v) {
         (false, _) => text.to_owned(),
         (true, Verdict::Pass) => format!("\x1b[32m{text}\x1b[0m"),
@@ -117,6 +117,7 @@ mod tests {
         bad.timings.outage_ms = Some(9_876);
         let run = RunReport {
             distributions: Vec::new(),
+            on_purpose: Default::default(),
             lab: "ccr".into(),
             seed: 7,
             accel: "tcg".into(),
@@ -125,6 +126,34 @@ mod tests {
             scenarios: vec![ScenarioReport::empty("F00", "Control", Verdict::Pass), bad],
         };
         insta::assert_snapshot!(table(&run, false));
+    }
+
+    #[test]
+    fn what_is_wrong_on_purpose_stands_before_all_verdicts() {
+        let mut run = RunReport {
+            distributions: Vec::new(),
+            on_purpose: Default::default(),
+            lab: "ccr".into(),
+            seed: 7,
+            accel: "tcg".into(),
+            on: "machines".into(),
+            verdict: Verdict::Fail,
+            scenarios: Vec::new(),
+        };
+        let clean = serde_json::to_value(&run).unwrap();
+        assert!(clean.get("mutations").is_none() && table(&run, false).starts_with("scenario"));
+        run.on_purpose.mutations = vec!["M10 (Two votes and no witness)".into()];
+        run.on_purpose.waived = vec!["ccr-without-witness".into()];
+        let lines =
+            "misconfigured on purpose: M10 (Two votes and no witness)\nbroken on purpose: ccr-without-witness\n";
+        assert!(table(&run, false).starts_with(lines));
+        let summary = crate::report::summary(&run);
+        assert!(lines.lines().all(|l| summary.contains(l)), "{summary}");
+        let page = crate::report::html::run_page(&crate::spec::example("ccr"), &run, "x.html", &[]).unwrap();
+        assert!(lines.lines().all(|l| page.contains(l)), "{page}");
+        let document = serde_json::to_value(&run).unwrap();
+        assert_eq!(document["mutations"][0], "M10 (Two votes and no witness)");
+        assert_eq!(serde_json::from_value::<RunReport>(document).unwrap(), run);
     }
 
     #[test]
@@ -149,6 +178,7 @@ mod tests {
             on: "machines".into(),
             verdict: Verdict::Pass,
             distributions: crate::verify::distributions(&scenarios),
+            on_purpose: Default::default(),
             scenarios,
         };
         insta::assert_snapshot!(table(&run, false));

@@ -101,6 +101,8 @@ fn together<'a>(common: Manifest, n: usize, by_place: &BTreeMap<usize, (&'a Run,
     }
     let report = RunReport {
         distributions: crate::verify::distributions(&scenarios),
+        // One lab: its digest is compared.
+        on_purpose: from.first().map(|r| r.report.on_purpose.clone()).unwrap_or_default(),
         lab: common.lab.clone(),
         seed: common.seed,
         accel: common.accel.clone(),

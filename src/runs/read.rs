@@ -3,7 +3,7 @@
 use super::{LabDocument, Manifest, SCHEMA, names};
 use crate::error::{Error, Problem, Result};
 use crate::spec::Lab;
-use crate::verify::{History, RunReport, ScenarioReport, Verdict};
+use crate::verify::{History, OnPurpose, RunReport, ScenarioReport, Verdict};
 use ccr_contract::dump::Dump;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -73,6 +73,7 @@ pub fn read(folder: &Path) -> Result<Run> {
         let verdict = all().map(|r| r.verdict).fold(Verdict::Unknown, Verdict::and);
         RunReport {
             distributions: Vec::new(),
+            on_purpose: lab.as_ref().map(OnPurpose::of).unwrap_or_default(),
             lab: m.lab,
             seed: m.seed,
             accel: m.accel,

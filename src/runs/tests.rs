@@ -35,6 +35,7 @@ fn write_run(folder: &Path, manifest: &Manifest, scenarios: &[ScenarioReport], h
     }
     let report = RunReport {
         distributions: crate::verify::distributions(scenarios),
+        on_purpose: Default::default(),
         lab: manifest.lab.clone(),
         seed: manifest.seed,
         accel: manifest.accel.clone(),

@@ -10,7 +10,7 @@ use crate::files::Home;
 use crate::report;
 use crate::runs::{self, Manifest, names};
 use crate::spec::{Lab, Source, known};
-use crate::verify::{RunReport, ScenarioReport, Verdict, distributions, turn_name};
+use crate::verify::{OnPurpose, RunReport, ScenarioReport, Verdict, distributions, turn_name};
 use fs_err as fs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -372,6 +372,7 @@ pub fn run_all(worlds: &dyn Worlds, lab: &Lab, scenarios: &[Scenario], options: 
             .map(|(r, ..)| r.verdict)
             .fold(Verdict::Skipped, Verdict::and),
         distributions: distributions(&scenarios),
+        on_purpose: OnPurpose::of(lab),
         scenarios,
     };
     runs::end(&options.folder, &report)?;

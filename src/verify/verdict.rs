@@ -1,6 +1,7 @@
 //! Verdicts and the document of `verify --json` (CONTRACTS "Verify's JSON").
 
 use super::{Distribution, Moment, Observation};
+use crate::spec::Lab;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -54,11 +55,42 @@ pub struct RunReport {
     pub on: String,
     /// Over all scenarios.
     pub verdict: Verdict,
+    /// What is wrong with the lab on purpose.
+    #[serde(flatten)]
+    pub on_purpose: OnPurpose,
     /// Each scenario.
     pub scenarios: Vec<ScenarioReport>,
     /// The figures of those that were run more than once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub distributions: Vec<Distribution>,
+}
+
+/// What is wrong with a lab on purpose: a verdict is of the lab with that.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnPurpose {
+    /// Its misconfigurations, for people: `M13 (Rights on the share, not on its folder)`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mutations: Vec<String>,
+    /// Ids of the rules and of preflight's checks that it breaks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waived: Vec<String>,
+}
+
+impl OnPurpose {
+    /// As the lab's file has it.
+    pub fn of(lab: &Lab) -> Self {
+        Self {
+            mutations: lab.mutations.iter().map(ToString::to_string).collect(),
+            waived: lab.on_purpose.clone(),
+        }
+    }
+
+    /// Each part in a line, for people; none where nothing is.
+    pub fn lines(&self) -> Vec<String> {
+        let mutations = self.mutations.iter().map(|m| format!("misconfigured on purpose: {m}"));
+        let waived = (!self.waived.is_empty()).then(|| format!("broken on purpose: {}", self.waived.join(", ")));
+        mutations.chain(waived).collect()
+    }
 }
 
 /// One scenario's result.

@@ -39,6 +39,7 @@ fn page(id: &'static str, title: &'static str, changes: &[Change], seed: u64) ->
 fn run_of(scenarios: Vec<ScenarioReport>) -> RunReport {
     RunReport {
         distributions: Vec::new(),
+        on_purpose: Default::default(),
         lab: "ccr".into(),
         seed: 7,
         accel: "tcg".into(),
