@@ -99,7 +99,11 @@ fn text(m: &Mutation) -> String {
     );
     let removed: String = m.remove.iter().map(|path| format!("  without {path}\n")).collect();
     let lab: String = m.lab.to_string().lines().map(|l| format!("  {l}\n")).collect();
-    let healthy = if m.healthy { "yes: it shows later" } else { "no" };
+    let healthy = match (&m.refused, m.healthy) {
+        (Some(why), _) => format!("never up: {why}"),
+        (None, true) => "yes: it shows later".into(),
+        (None, false) => "no".into(),
+    };
     format!(
         "{} {}\n\nseverity   {}\nsource     {}\nfound by   {}\nhealthy    {healthy}\nshown by   {shown}\nremedy     {}\n\n{}\n\nIn the lab file:\n{removed}{}",
         m.id,

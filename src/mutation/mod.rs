@@ -38,6 +38,8 @@ pub struct Mutation {
     /// Whether the lab becomes healthy with it.
     #[serde(default = "yes")]
     pub healthy: bool,
+    /// Why the lab cannot be brought up with it: the runtime says so, and `up` ends with an error. Absent where it can.
+    pub refused: Option<String>,
     /// What shows it live.
     pub shown: Option<Shown>,
     /// How it is mended.
@@ -102,6 +104,9 @@ pub struct Shown {
     pub scenario: String,
     /// Its verdict in the misconfigured lab.
     pub verdict: Verdict,
+    /// The invariants that fail then, and no other ones.
+    #[serde(default)]
+    pub by: BTreeSet<String>,
     /// Why that is so.
     pub why: String,
 }

@@ -60,6 +60,9 @@ fn every_file_of_the_catalogue_makes_a_lab_that_breaks_what_it_says() {
             "{}",
             m.id
         );
+        if m.refused.is_some() {
+            assert!(m.shown.is_none() && m.preflight.is_empty(), "{}: nothing is up", m.id);
+        }
         if let Some(shown) = &m.shown {
             let chosen = scenario::select(
                 &source,
@@ -69,6 +72,11 @@ fn every_file_of_the_catalogue_makes_a_lab_that_breaks_what_it_says() {
             );
             assert_eq!(chosen.unwrap_or_else(|e| panic!("{}: {e}", m.id)).len(), 1);
             assert!(!shown.why.is_empty());
+            assert!(
+                shown.by.is_empty() || shown.verdict == crate::verify::Verdict::Fail,
+                "{}",
+                m.id
+            );
         }
     }
 }
@@ -185,6 +193,15 @@ proptest! {
 }
 
 #[test]
+fn the_record_of_what_was_seen_on_machines_has_every_misconfiguration() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/detection.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let id = |line: &str| Some(line.strip_prefix("- **")?.split_once("**")?.0.to_owned());
+    let listed: Vec<String> = page.lines().filter_map(id).collect();
+    assert_eq!(listed, all().into_iter().map(|m| m.id).collect::<Vec<_>>());
+}
+
+#[test]
 fn the_page_has_the_catalogue_and_the_checks() {
     use crate::spec::{entry, with_list};
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/mutations.md");
@@ -193,8 +210,10 @@ fn the_page_has_the_catalogue_and_the_checks() {
         .iter()
         .map(|m| {
             let shown = m.shown.as_ref();
-            let shown = shown.map(|s| format!(". *Shown by*: {}, {:?}", s.scenario, s.verdict));
-            let shown = shown.unwrap_or_default();
+            let by = |s: &Shown| s.by.iter().map(|id| format!(" by {id}")).collect::<String>();
+            let shown = shown.map(|s| format!(". *Shown by*: {}, {:?}{}", s.scenario, s.verdict, by(s)));
+            let refused = m.refused.as_ref().map(|why| format!(". *Refused*: {why}"));
+            let shown = shown.or(refused).unwrap_or_default();
             entry(&format!(
                 "**{}** {} ({}). *Found by*: {}{shown}",
                 m.id,

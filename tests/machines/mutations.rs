@@ -1,5 +1,7 @@
 //! Misconfigurations on machines: each is found by what its file names, and by nothing else; a clean lab has no finding.
 
+mod record;
+
 use super::Test::{self, Alone};
 use super::tool::{Lab, Tool, same};
 use serde_json::Value;
@@ -12,7 +14,7 @@ pub const SOAK: &[(&str, Test)] = &[
     ),
     ("soak_preflight_is_quiet_twenty_times_and_leaves_no_trace", Alone(quiet)),
     (
-        "soak_every_misconfiguration_is_found_by_what_its_file_names",
+        "soak_every_misconfiguration_is_found_and_shown_by_what_its_file_names",
         Alone(all),
     ),
 ];
@@ -32,10 +34,23 @@ fn preflight(tool: &Tool) -> Result<Value, String> {
     Ok(report)
 }
 
-/// Brings the lab up with a misconfiguration, and compares what is found with what its file says.
-fn built(tool: &Tool, mutation: &Value) -> Result<(), String> {
+/// Brings the lab up with a misconfiguration, and compares what is found with what its file says; seconds of the look.
+fn built(tool: &Tool, mutation: &Value) -> Result<f64, String> {
     let id = mutation["id"].as_str().ok_or("a mutation without an id")?;
-    tool.ok(&["up", "ccr", "--mutation", id])?;
+    let up = ["up", "ccr", "--mutation", id];
+    if let Some(why) = mutation["refused"].as_str() {
+        let out = tool.run(&up)?;
+        same(
+            &format!("exit code of `up` with {id}, {why}"),
+            out.status.code(),
+            Some(5),
+        )?;
+        eprintln!("  {id}: refused");
+        let left = tool.json(&["ls"])?;
+        same("labs that are left", left.as_array().map(Vec::len), Some(0))?;
+        return Ok(0.0);
+    }
+    tool.ok(&up)?;
     let report = preflight(tool)?;
     let named = mutation["preflight"].as_array().into_iter().flatten();
     let named: BTreeSet<String> = named.filter_map(|p| Some(p.as_str()?.to_owned())).collect();
@@ -53,7 +68,37 @@ fn built(tool: &Tool, mutation: &Value) -> Result<(), String> {
     )?;
     same(&format!("findings of {id}"), ids(&report), named).map_err(|e| format!("{e}: {report:#}"))?;
     eprintln!("  {id}: found by {:?} in {} s", ids(&report), report["seconds"]);
-    Ok(())
+    report["seconds"]
+        .as_f64()
+        .ok_or_else(|| "a report without its time".into())
+}
+
+/// The scenario that its file names has the verdict that it says; seconds of the scenario and what it failed by, none where it names none.
+fn shown(tool: &Tool, mutation: &Value) -> Result<Option<(f64, String)>, String> {
+    let (id, says) = (mutation["id"].as_str().unwrap_or_default(), &mutation["shown"]);
+    let Some(scenario) = says["scenario"].as_str() else {
+        return Ok(None);
+    };
+    let out = tool.run(&["verify", "ccr", "--mutation", id, "--scenario", scenario, "--json"])?;
+    let run: Value = serde_json::from_slice(&out.stdout)
+        .map_err(|e| format!("verify: {e}: {}", String::from_utf8_lossy(&out.stderr)))?;
+    let told = run["mutations"].as_array().map(Vec::len);
+    same("misconfigurations that the run names", told, Some(1))?;
+    let of = &run["scenarios"][0];
+    let seen = format!("{scenario} of {id}");
+    same(&seen, &of["verdict"], &says["verdict"]).map_err(|e| format!("{e}: {}", of["why"]))?;
+    let broken = of["invariants"].as_array().into_iter().flatten();
+    let broken: BTreeSet<String> = broken
+        .filter(|i| i["verdict"] == "fail")
+        .filter_map(|i| Some(i["id"].as_str()?.to_owned()))
+        .collect();
+    let named = says["by"].as_array().into_iter().flatten();
+    let named: BTreeSet<String> = named.filter_map(|i| Some(i.as_str()?.to_owned())).collect();
+    let by = broken.iter().cloned().collect::<Vec<_>>().join(", ");
+    same(&format!("invariants that fail in {seen}"), broken, named).map_err(|e| format!("{e}: {}", of["why"]))?;
+    let seconds = of["seconds"].as_f64().ok_or("a scenario without its time")?;
+    eprintln!("  {id}: {scenario} is {} in {seconds:.0} s {by}", of["verdict"]);
+    Ok(Some((seconds, by)))
 }
 
 fn catalogue(tool: &Tool) -> Result<Vec<Value>, String> {
@@ -70,13 +115,13 @@ fn found(tool: &Tool) -> Result<(), String> {
     let m13 = all.iter().find(|m| m["id"] == "M13").ok_or("no M13")?;
     let done = built(tool, m13);
     tool.ok(&["down", "ccr"])?;
-    done
+    done.map(drop)
 }
 
 /// What a machine has that a look into it could change.
 fn trace(tool: &Tool, node: &str) -> Result<String, String> {
     const LIST: &str = "cd / && find etc data srv var/lib/ccrd root tmp -xdev -type f ! -path '*E0*' ! -path '*/queue/*' \
-        -printf '%p %s %m\\n' 2>/dev/null | sort; ip -o addr show | wc -l; ls /proc | grep -c '^[0-9]' >/dev/null";
+        -printf '%p %s %m\\n' 2>/dev/null | sort; ip -br addr; ip route; systemctl --failed --no-legend";
     tool.exec("ccr", node, &["sh", "-c", LIST])
 }
 
@@ -96,24 +141,33 @@ fn quiet(tool: &Tool) -> Result<(), String> {
     lab.down()
 }
 
-/// `MUTATIONS=M13,R17` chooses.
+/// `MUTATIONS=M13,R17` chooses. `DETECTION=docs/detection.md` keeps what was seen there.
 fn all(tool: &Tool) -> Result<(), String> {
-    let chosen = std::env::var("MUTATIONS").unwrap_or_default();
+    let (chosen, page) = (std::env::var("MUTATIONS").ok(), std::env::var("DETECTION").ok());
+    let is_chosen = |id: &str| chosen.as_ref().is_none_or(|c| c.split(',').any(|c| c == id));
     let mut wrong = Vec::new();
     for mutation in catalogue(tool)? {
         let id = mutation["id"].as_str().unwrap_or_default();
-        if !chosen.is_empty() && !chosen.split(',').any(|c| c == id) {
+        if !is_chosen(id) {
             continue;
         }
-        if let Err(e) = built(tool, &mutation) {
+        let before = built(tool, &mutation);
+        tool.ok(&["down", "ccr"])?;
+        let live = match &before {
+            Ok(_) => shown(tool, &mutation),
+            Err(_) => Ok(None),
+        };
+        if let Some(page) = &page {
+            record::keep(page.as_ref(), &record::entry(&mutation, &before, &live))?;
+        }
+        for e in [before.err(), live.err()].into_iter().flatten() {
             eprintln!("  {id}: {e}");
             wrong.push(format!("{id}: {e}"));
         }
-        tool.ok(&["down", "ccr"])?;
     }
     tool.ok(&["prune", "ccr"])?;
     same(
-        "misconfigurations that were not found as their files say",
+        "misconfigurations that were not found or shown as their files say",
         wrong,
         Vec::new(),
     )
