@@ -2,10 +2,12 @@
 
 use super::Names;
 use crate::error::{Error, Problem, Result};
-use crate::fabric::ANY;
-use crate::fault::{Fault, Signal, Traffic};
+use crate::fabric::{ANY, Effect, Match, Proto};
+use crate::fault::{Fault, Signal, Traffic, TrafficKind};
 use crate::spec::Lab;
 use crate::verify::FaultRecord;
+use ccr_contract::config::Settings;
+use ccr_contract::ports::STREAM;
 use ccr_core::sim::Pause;
 use ccr_core::sim::driven::{Cluster, Net, Place};
 use serde_json::json;
@@ -13,8 +15,13 @@ use std::collections::BTreeSet;
 
 /// How long a machine that lost its power takes to be on again, in microseconds.
 const RESTART_US: u64 = 5_000_000;
-/// How long the supervisor of processes takes to start a daemon again.
-const RESPAWN_US: u64 = 1_000_000;
+/// How long the supervisor of processes takes to start a daemon again: `RestartSec=` of the unit.
+const RESPAWN_US: u64 = 2_000_000;
+
+/// How long a daemon may stand still before its supervisor kills it: `WatchdogSec=` of the unit.
+pub(super) fn watchdog_us(settings: &Settings) -> u64 {
+    1000 * (settings.heartbeat_ms * u64::from(settings.node_tolerance)).max(5000)
+}
 
 /// One direction of a path.
 type Path = (Net, Place, Place);
@@ -29,11 +36,20 @@ enum Undo {
     Restart(usize),
     Cuts(BTreeSet<Path>),
     Share,
+    /// This member's way to the share is free again.
+    ShareCut(usize),
+    /// The streams between the members go on.
+    Streams,
+    /// As many datagrams are lost, in percent, as others in force say.
+    Loss(u64),
+    /// Its disk has room again.
+    Room(usize),
 }
 
 /// The faults in force.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Faults {
+    watchdog_us: u64,
     next: u64,
     in_force: Vec<(FaultRecord, Undo)>,
 }
@@ -86,6 +102,15 @@ fn restart(cluster: &mut Cluster, i: usize) {
 }
 
 impl Faults {
+    /// None, on machines whose daemons have these settings.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            watchdog_us: watchdog_us(settings),
+            next: 0,
+            in_force: Vec::new(),
+        }
+    }
+
     /// Makes a fault.
     pub fn inject(&mut self, cluster: &mut Cluster, names: &Names, lab: &Lab, fault: &Fault) -> Result<FaultRecord> {
         let mut record = fault.record(self.next, cluster.now_us());
@@ -142,7 +167,7 @@ impl Faults {
                 match p.signal {
                     Signal::Kill | Signal::Abrt => cluster.kill(i, RESPAWN_US),
                     Signal::Term => cluster.end(i, RESPAWN_US),
-                    Signal::Stop => cluster.pause(i, Some(Pause::Process)),
+                    Signal::Stop => cluster.hang(i, self.watchdog_us, RESPAWN_US),
                 }
                 if p.signal == Signal::Stop {
                     Undo::Resume(i)
@@ -165,19 +190,76 @@ impl Faults {
                         cluster.share(false);
                         Undo::Share
                     }
+                    "disk-full" => {
+                        cluster.room(i, Some(0));
+                        Undo::Room(i)
+                    }
                     other => return Err(cannot(fault, format!("the simulator has no `{other}`"))),
                 }
             }
-            Fault::Traffic { spec, .. } if spec.effect == crate::fabric::Effect::cut() => {
-                Undo::Cuts(paths(names, spec))
-            }
-            Fault::Traffic { .. } => {
-                return Err(cannot(
-                    fault,
-                    "the simulator cuts frames, and does nothing else to them",
-                ));
-            }
+            Fault::Traffic { kind, spec } => return self.to_frames(cluster, names, fault, *kind, spec),
         })
+    }
+
+    /// A fault to frames: every one of some paths is cut, or what the simulator has a word of its own for.
+    fn to_frames(
+        &self,
+        cluster: &mut Cluster,
+        names: &Names,
+        fault: &Fault,
+        kind: TrafficKind,
+        spec: &Traffic,
+    ) -> Result<Undo> {
+        let all = paths(names, spec);
+        let member = |p: &Place| matches!(p, Place::Machine(0 | 1));
+        let between_members = all.len() == 4 && all.iter().all(|(_, from, to)| member(from) && member(to));
+        let streams = Match {
+            proto: Some(Proto::Tcp),
+            port: Some(STREAM),
+            ..Match::default()
+        };
+        let only_loss = |percent| {
+            let loss = Some(percent);
+            spec.effect
+                == Effect {
+                    loss,
+                    ..Effect::default()
+                }
+                && spec.matches == Match::default()
+        };
+        match (kind, spec.effect.loss) {
+            (TrafficKind::CutWitness, _) => {
+                let on = spec.on.as_ref().and_then(|t| names.place(&t.node));
+                let i = on.ok_or_else(|| cannot(fault, "whoever is cut off is not simulated"))?;
+                cluster.cut_share(i, true);
+                Ok(Undo::ShareCut(i))
+            }
+            (_, None) if spec.effect == Effect::cut() && spec.matches == Match::default() => Ok(Undo::Cuts(all)),
+            (_, None) if spec.effect == Effect::cut() && spec.matches == streams && between_members => {
+                cluster.throttle(true);
+                Ok(Undo::Streams)
+            }
+            (_, Some(percent)) if only_loss(percent) && between_members => {
+                let percent = percent.0.round() as u64;
+                cluster.lose(percent.max(self.lost()));
+                Ok(Undo::Loss(percent))
+            }
+            _ => Err(cannot(fault, "the simulator does that to no frames, or not to these")),
+        }
+    }
+
+    /// How many datagrams the faults in force lose, in percent.
+    fn lost(&self) -> u64 {
+        let each = self
+            .in_force
+            .iter()
+            .map(|(_, undo)| if let Undo::Loss(n) = undo { *n } else { 0 });
+        each.max().unwrap_or(0)
+    }
+
+    /// Whether another fault in force did the same.
+    fn again(&self, same: impl Fn(&Undo) -> bool) -> bool {
+        self.in_force.iter().any(|(_, undo)| same(undo))
     }
 
     /// Mends paths that no other fault cuts.
@@ -206,6 +288,11 @@ impl Faults {
                 Undo::Restart(i) => restart(cluster, i),
                 Undo::Cuts(paths) => self.mend(cluster, &paths, Some(record.id)),
                 Undo::Share => cluster.share(true),
+                Undo::ShareCut(i) => cluster.cut_share(i, self.again(|u| matches!(u, Undo::ShareCut(j) if *j == i))),
+                Undo::Streams => cluster.throttle(self.again(|u| matches!(u, Undo::Streams))),
+                Undo::Loss(_) => cluster.lose(self.lost()),
+                Undo::Room(i) if self.again(|u| matches!(u, Undo::Room(j) if *j == i)) => {}
+                Undo::Room(i) => cluster.room(i, None),
             }
             record.end_us = Some(cluster.now_us());
             healed.push(record);

@@ -101,13 +101,7 @@ impl Worlds for SimWorlds {
         let Names { members, hubs } = &self.names;
         let mut cluster = Cluster::new(seed, members, hubs, &self.settings, None);
         cluster.run_until(FORMED_US);
-        let world = SimWorld::new(
-            self.lab.clone(),
-            self.names.clone(),
-            cluster,
-            seed,
-            self.interrupted.clone(),
-        );
+        let world = SimWorld::new(self, cluster, seed);
         Ok(Box::new(world))
     }
 

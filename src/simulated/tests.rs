@@ -1,10 +1,11 @@
 use super::*;
+use crate::deploy::{Pack, Part, Secrets};
 use crate::scenario::{self, About, Options};
 use crate::spec::{self, Source};
 use crate::verify::{RunReport, Verdict};
 use std::collections::BTreeMap;
 
-fn gate() -> (Lab, Vec<Scenario>) {
+pub(super) fn gate() -> (Lab, Vec<Scenario>) {
     let lab = spec::example("ccr");
     let source = Source::Embedded("ccr".parse().unwrap());
     let all = scenario::select(&source, &lab, &[], &BTreeMap::new()).unwrap();
@@ -13,12 +14,17 @@ fn gate() -> (Lab, Vec<Scenario>) {
 
 fn run(worlds: &SimWorlds, lab: &Lab, scenarios: &[Scenario], seed: u64) -> RunReport {
     let dir = tempfile::tempdir().unwrap();
+    run_in(&dir.path().join("run"), worlds, lab, scenarios, seed)
+}
+
+/// Runs scenarios, and leaves their folder.
+pub(super) fn run_in(folder: &Path, worlds: &SimWorlds, lab: &Lab, scenarios: &[Scenario], seed: u64) -> RunReport {
     let options = Options {
         seed,
         accel: "none".into(),
         on: "sim".into(),
         repeat: 1,
-        folder: dir.path().join("run"),
+        folder: folder.to_owned(),
         jobs: 2,
         fail_fast: false,
         about: About::default(),
@@ -39,7 +45,7 @@ fn a_seed_gives_the_same_run_again() {
 #[test]
 fn a_control_a_move_and_a_power_loss_pass_and_what_it_does_not_have_is_skipped_with_the_step() {
     let (lab, all) = gate();
-    let wanted = ["F00", "F01", "F05", "F26"];
+    let wanted = ["F00", "F01", "F05", "F31"];
     let some: Vec<Scenario> = all.into_iter().filter(|s| wanted.contains(&s.id.as_str())).collect();
     let report = run(&SimWorlds::new(&lab, Arc::default()).unwrap(), &lab, &some, 1);
     let said: Vec<_> = report
@@ -54,9 +60,60 @@ fn a_control_a_move_and_a_power_loss_pass_and_what_it_does_not_have_is_skipped_w
     );
     let (_, verdict, why) = said[3];
     assert!(
-        verdict == Verdict::Skipped && why.unwrap().contains("`disk-full`"),
+        verdict == Verdict::Skipped && why.unwrap().contains("`disk-gone`"),
         "{why:?}"
     );
+}
+
+/// What the verdicts of the words here are.
+fn verdicts(ids: &[&str]) -> Vec<(String, Verdict, Option<String>)> {
+    let (lab, all) = gate();
+    let some: Vec<Scenario> = all.into_iter().filter(|s| ids.contains(&s.id.as_str())).collect();
+    let report = run(&SimWorlds::new(&lab, Arc::default()).unwrap(), &lab, &some, 1);
+    let each = report.scenarios.into_iter();
+    each.map(|s| (s.id, s.verdict, s.why)).collect()
+}
+
+#[test]
+fn a_lost_quorum_a_hung_daemon_and_a_cluster_service_that_restarts_are_judged_as_on_machines() {
+    let ids = ["F22", "F25", "F35"];
+    let passed = ids.map(|id| (id.to_owned(), Verdict::Pass, None));
+    assert_eq!(verdicts(&ids), passed);
+}
+
+/// Streams held up, the share cut off, a full disk, lost datagrams: each scenario waits for what its fault does.
+#[test]
+fn faults_to_streams_share_disk_and_datagrams_take_effect() {
+    let ids = ["F06", "F07", "F08", "F09", "F19", "F26", "F36"];
+    let passed = ids.map(|id| (id.to_owned(), Verdict::Pass, None));
+    assert_eq!(verdicts(&ids), passed);
+}
+
+/// Each with the word that is missing.
+#[test]
+fn what_is_skipped_says_why() {
+    let (_, all) = gate();
+    let why = all.iter().filter_map(|s| Some(format!("{}: {}", s.id, lacks(s)?)));
+    insta::assert_snapshot!(why.collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn the_watchdog_is_as_patient_as_the_unit_says() {
+    let (lab, _) = gate();
+    let pack = Pack::load("ccr").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let secrets = Secrets::ensure(&pack, &folder.path().join("secrets")).unwrap();
+    let settings = SimWorlds::new(&lab, Arc::default()).unwrap().settings;
+    let files = pack
+        .files(Part::Late, &lab, lab.node("node1").unwrap(), &secrets)
+        .unwrap();
+    let unit = &files
+        .iter()
+        .find(|f| f.path.ends_with("/ccrd.service"))
+        .unwrap()
+        .content;
+    let line = format!("WatchdogSec={}ms", faults::watchdog_us(&settings) / 1000);
+    assert!(unit.lines().any(|l| l == line), "{line}: {unit}");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! A simulated lab as a scenario's world.
 
-use super::Names;
 use super::clients::Clients;
 use super::faults::Faults;
 use super::orders::command;
+use super::{Names, SimWorlds};
 use crate::error::{Error, Problem, Result};
 use crate::event::{Draft, Event};
 use crate::fault::Fault;
@@ -42,21 +42,22 @@ pub(super) struct SimWorld {
 }
 
 impl SimWorld {
-    pub fn new(lab: Arc<Lab>, names: Names, cluster: Cluster, seed: u64, interrupted: Arc<AtomicBool>) -> Self {
+    pub fn new(worlds: &SimWorlds, cluster: Cluster, seed: u64) -> Self {
+        let (lab, names) = (worlds.lab.clone(), worlds.names.clone());
         let domain = lab
             .runtime
             .as_ref()
             .map_or_else(String::new, |r| r.service.name.to_string());
         let mut world = Self {
             clients: Clients::new(names.hubs.len(), &domain),
-            faults: Faults::default(),
+            faults: Faults::new(&worlds.settings),
             events: Vec::new(),
             answered: Vec::new(),
             lab,
             names,
             cluster,
             seed,
-            interrupted,
+            interrupted: worlds.interrupted.clone(),
         };
         world.listen();
         world

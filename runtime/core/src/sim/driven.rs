@@ -154,6 +154,17 @@ impl Cluster {
         self.world.share_contact();
     }
 
+    /// A daemon stands still. Its supervisor hears nothing from it, kills it within `watchdog_us`, and starts it again after `us`,
+    /// unless it goes on before.
+    pub fn hang(&mut self, i: usize, watchdog_us: u64, us: u64) {
+        self.pause(i, Some(Pause::Process));
+        // It last gave a sign of life at most half of that time ago.
+        let left = watchdog_us - self.world.more.range(0, watchdog_us / 2 + 1);
+        if let Some((Pause::Process, since)) = self.world.machines[i].paused {
+            self.world.at(left, SimEvent::Watchdog(i, since, us));
+        }
+    }
+
     /// Kills a daemon; its supervisor starts it again after `us`.
     pub fn kill(&mut self, i: usize, us: u64) {
         self.world.kill_for(i, us);
@@ -184,9 +195,24 @@ impl Cluster {
         self.world.share_contact();
     }
 
-    /// Datagrams lost, in percent, and most delay of a packet, in microseconds.
-    pub fn disturb(&mut self, loss: u64, delay_us: u64) {
-        (self.world.loss, self.world.delay_us) = (loss, delay_us);
+    /// Cuts a member off from the share while everything else passes, or lets it through again.
+    pub fn cut_share(&mut self, i: usize, cut: bool) {
+        if cut {
+            self.world.share_cuts.insert(i);
+        } else {
+            self.world.share_cuts.remove(&i);
+        }
+        self.world.share_contact();
+    }
+
+    /// Holds up every stream between the members, or lets them go on.
+    pub fn throttle(&mut self, held_up: bool) {
+        self.world.throttled = held_up;
+    }
+
+    /// Datagrams lost, in percent.
+    pub fn lose(&mut self, percent: u64) {
+        self.world.loss = percent;
     }
 
     /// Stops the server of the share, or starts it again.
@@ -316,6 +342,77 @@ mod tests {
         assert!(c.status(first).is_some());
         // Both hold what was acknowledged, or say that it was lost: the runner's business.
         assert!(c.dump(0).is_some() && c.dump(1).is_some());
+    }
+
+    #[test]
+    fn a_daemon_that_hangs_is_ended_by_its_watchdog_and_one_that_goes_on_is_not() {
+        let mut c = cluster();
+        c.run_until(30_000_000);
+        let first = serving(&mut c).unwrap();
+        let life = c.world.machines[first].life;
+        c.hang(first, 6_000_000, 2_000_000);
+        c.run_until(32_900_000);
+        assert!(c.status(first).is_none() && c.is_on(first) && !c.is_frozen(first));
+        assert_eq!(c.world.machines[first].life, life, "no watchdog is that soon");
+        c.run_until(36_000_000);
+        assert!(c.world.machines[first].life > life, "no watchdog is later");
+        c.run_until(50_000_000);
+        assert!(c.status(first).is_some() && serving(&mut c).is_some());
+        let life = c.world.machines[first].life;
+        c.hang(first, 6_000_000, 2_000_000);
+        c.run_until(52_000_000);
+        c.pause(first, None);
+        // Another pause is not the one that the watchdog saw.
+        c.pause(first, Some(Pause::Machine));
+        c.run_until(60_000_000);
+        assert_eq!(c.world.machines[first].life, life);
+    }
+
+    #[test]
+    fn a_member_that_is_cut_off_from_the_share_alone_hears_everybody_else() {
+        let mut c = cluster();
+        c.run_until(30_000_000);
+        let witness = |c: &mut Cluster, i| {
+            let cluster = c.status(i).unwrap().cluster.unwrap();
+            cluster.witness.unwrap().probed_by[["a", "b"][i]].ok
+        };
+        assert!((0..2).all(|i| witness(&mut c, i)));
+        c.cut_share(1, true);
+        c.run_until(50_000_000);
+        assert!(witness(&mut c, 0) && !witness(&mut c, 1));
+        assert_eq!(c.status(1).unwrap().cluster.unwrap().votes.have.len(), 2);
+        c.cut_share(1, false);
+        c.run_until(70_000_000);
+        assert!(witness(&mut c, 1));
+    }
+
+    #[test]
+    fn streams_that_are_held_up_ship_no_logs_while_heartbeats_go_on() {
+        let mut c = cluster();
+        c.run_until(30_000_000);
+        let active = serving(&mut c).unwrap();
+        c.throttle(true);
+        for n in 0..60 {
+            let message = format!("Message-ID: <k{n}>\r\n\r\n{}", "x".repeat(64 * 1024)).into_bytes();
+            let recipients = vec!["ann@lab".into()];
+            let request = ClientRequest::Deliver {
+                envid: None,
+                recipients,
+                message,
+            };
+            c.ask(Asked::Service, request);
+            c.run_until(c.now_us() + 100_000);
+        }
+        let behind = |c: &mut Cluster| {
+            let copies = c.status(active).unwrap().copies;
+            copies.iter().map(|copy| copy.generated - copy.copied).max()
+        };
+        assert!(behind(&mut c) > Some(2), "{:?}", behind(&mut c));
+        let votes = c.status(active).unwrap().cluster.unwrap().votes.have;
+        assert!(["a", "b"].iter().all(|n| votes.iter().any(|v| v == n)), "{votes:?}");
+        c.throttle(false);
+        c.run_until(c.now_us() + 30_000_000);
+        assert!(behind(&mut c) <= Some(1), "{:?}", behind(&mut c));
     }
 
     #[test]

@@ -148,10 +148,20 @@ impl World {
         self.at(us, SimEvent::Input(i, life, Input::Connected { conn }));
     }
 
+    /// Whether a member's packets get to the share's server.
+    pub(super) fn reaches_share(&self, i: usize) -> bool {
+        self.passes(PUBLIC, i, SHARE_HOST) && !self.share_cuts.contains(&i)
+    }
+
+    /// Whether its packets get to a member.
+    pub(super) fn share_reaches(&self, i: usize) -> bool {
+        self.passes(PUBLIC, SHARE_HOST, i) && !self.share_cuts.contains(&i)
+    }
+
     fn witness(&mut self, i: usize, op: OpId, action: WitnessAction, timeout_us: u64) {
         let life = self.machines[i].life;
         let session = self.session(i, false);
-        let there = self.passes(PUBLIC, i, SHARE_HOST);
+        let there = self.reaches_share(i);
         let action_is_probe = action == WitnessAction::Probe;
         if there {
             let us = self.packet_us() * 2;
@@ -171,7 +181,7 @@ impl World {
         };
         if matches!(result, WitnessResult::Failed(_)) && !probe && self.machines[i].life == life {
             self.session(i, true);
-            if self.passes(PUBLIC, i, SHARE_HOST) && self.kernel_runs(i) {
+            if self.reaches_share(i) && self.kernel_runs(i) {
                 self.share.hung_up(i);
             }
         }
@@ -193,7 +203,7 @@ impl World {
             Answer::Bad => WitnessResult::Failed("STATUS_FILE_CLOSED".into()),
             Answer::Full => WitnessResult::Failed("STATUS_DISK_FULL".into()),
         };
-        if self.passes(PUBLIC, SHARE_HOST, i) {
+        if self.share_reaches(i) {
             let opens = matches!(action, WitnessAction::Open | WitnessAction::Probe);
             let us = self.packet_us() + if opens { self.share.slow_us } else { 0 };
             self.at(us, SimEvent::WitnessDone(i, life, op, result));
@@ -209,8 +219,8 @@ impl World {
     }
 
     fn contact_holder(&mut self, holder: usize, session: u64) {
-        let reachable = self.passes(PUBLIC, SHARE_HOST, holder)
-            && self.passes(PUBLIC, holder, SHARE_HOST)
+        let reachable = self.share_reaches(holder)
+            && self.reaches_share(holder)
             && self.kernel_runs(holder)
             && self.kernel_runs(SHARE_HOST);
         let kept = self.rng.range(KEPT_US.0, KEPT_US.1);

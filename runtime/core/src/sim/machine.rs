@@ -2,7 +2,7 @@
 
 use super::disk::Disk;
 use super::streams::STREAM_DIES_US;
-use super::world::{PUBLIC, SimEvent, World};
+use super::world::{SimEvent, World};
 use crate::io::{Boot, Input, Node, Now};
 use crate::node;
 use crate::rng::Rng;
@@ -167,7 +167,7 @@ impl World {
             self.checks.counters.torn_files += torn;
         } else {
             m.disk.process_died();
-            if self.passes(PUBLIC, i, 2) {
+            if self.reaches_share(i) {
                 self.share.hung_up(i);
             }
         }

@@ -218,8 +218,8 @@ impl World {
         for i in 0..2 {
             let j = 1 - i;
             let passes = |n, a, b| self.passes(n, a, b);
-            let share = passes(PUBLIC, i, SHARE_HOST)
-                && passes(PUBLIC, SHARE_HOST, i)
+            let share = self.reaches_share(i)
+                && self.share_reaches(i)
                 && self.kernel_runs(SHARE_HOST)
                 && !self.share.down
                 && !self.share.full;

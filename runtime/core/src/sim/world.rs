@@ -2,7 +2,7 @@
 
 use super::check::Checks;
 use super::clients::Workload;
-use super::machine::{Machine, Moment};
+use super::machine::{Machine, Moment, Pause};
 use super::share::Share;
 use super::streams::{Answered, Stream};
 use super::truth::Truths;
@@ -60,6 +60,8 @@ pub enum SimEvent {
     Order(usize, usize, crate::command::Command),
     /// The daemon is started again.
     Restart(usize, u64),
+    /// The supervisor of a daemon that stands still since then has waited for long enough: kills it, and starts it again so much later.
+    Watchdog(usize, u64, u64),
     /// What was to follow a service that came online follows: the step, and who came online.
     Behind(usize, usize),
 }
@@ -113,6 +115,8 @@ pub struct World {
     pub machines: Vec<Machine>,
     /// Directed cuts: network, from, to.
     pub cuts: BTreeSet<(usize, usize, usize)>,
+    /// Members whose way to the share is cut, while everything else passes.
+    pub share_cuts: BTreeSet<usize>,
     /// Datagrams lost, in percent.
     pub loss: u64,
     /// Most delay added to a packet, in microseconds.
@@ -189,6 +193,7 @@ impl World {
             rng,
             machines,
             cuts: BTreeSet::new(),
+            share_cuts: BTreeSet::new(),
             loss: 0,
             delay_us: 2_000,
             mended: 0,
@@ -349,6 +354,11 @@ impl World {
             SimEvent::PowerOn(i) => self.power_on(i),
             SimEvent::PowerOff(i) => self.stop_daemon(i, true),
             SimEvent::Order(n, i, command) => self.order(n, i, command),
+            SimEvent::Watchdog(i, since, us) => {
+                if self.machines[i].paused == Some((Pause::Process, since)) {
+                    self.kill_for(i, us);
+                }
+            }
             SimEvent::Restart(i, life) => {
                 if self.machines[i].powered && self.machines[i].life == life && self.machines[i].node.is_none() {
                     self.start_daemon(i);
