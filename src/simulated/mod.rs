@@ -3,6 +3,8 @@
 //! The only room that links `runtime/core`. What a scenario asks for and the simulator does not have is told before it runs
 //! ([`lacks`]), with the step.
 
+#[cfg(test)]
+mod agreement;
 mod clients;
 mod faults;
 mod orders;
