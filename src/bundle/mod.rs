@@ -164,7 +164,12 @@ fn bad(file: &Path, seen: impl std::fmt::Display) -> Error {
 /// one that is not what it was.
 pub fn unpack(file: &Path, into: &Path) -> Result<Manifest> {
     if into.symlink_metadata().is_ok() {
-        return Err(bad(file, format!("{} is there already", into.display())));
+        let problem = Problem::new("unpack the bundle").on(into.display());
+        return Err(Error::Usage(
+            problem
+                .observed("it is there already")
+                .remedy("name a folder that is not there yet"),
+        ));
     }
     Home::private_dir(into)?;
     let done = unpack_all(file, into);

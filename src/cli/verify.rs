@@ -320,6 +320,6 @@ fn shrink(
 }
 
 /// Sorts by time: `20261120T120000-ccr`.
-fn folder_name(instance: &str) -> String {
+pub(super) fn folder_name(instance: &str) -> String {
     format!("{}-{instance}", crate::event::compact_wall_time())
 }

@@ -6,6 +6,7 @@ use crate::event::Source;
 use crate::spec::{Lab, NodeRole};
 use crate::verify::{History, RunReport, ScenarioReport, Verdict};
 use serde::Serialize;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -268,16 +269,21 @@ pub fn comparison_text(c: &Comparison) -> String {
     for weak in &c.weak {
         let _ = writeln!(out, "weak: {weak}");
     }
+    let mut alone = [Vec::new(), Vec::new()];
     for p in &c.scenarios {
-        let said = |v: Option<Verdict>| v.map_or("not run", word);
-        let [x, y] = p.verdicts;
-        let sign = match (x, y) {
-            (Some(x), Some(y)) if rank(y) > rank(x) => "worse",
-            (Some(x), Some(y)) if rank(y) < rank(x) => "better",
-            (Some(_), Some(_)) => "same",
-            _ => "one",
+        let (x, y) = match p.verdicts {
+            [Some(x), Some(y)] => (x, y),
+            [x, _] => {
+                alone[usize::from(x.is_none())].push(p.name.as_str());
+                continue;
+            }
         };
-        let _ = writeln!(out, "{:8} {sign:6} {} → {}", p.name, said(x), said(y));
+        let sign = match rank(y).cmp(&rank(x)) {
+            Ordering::Greater => "worse",
+            Ordering::Less => "better",
+            Ordering::Equal => "same",
+        };
+        let _ = writeln!(out, "{:8} {sign:6} {} → {}", p.name, word(x), word(y));
         for f in &p.figures {
             let value = |v: Option<u64>| v.map_or_else(|| "–".to_owned(), |v| v.to_string());
             let times = |v: Option<f64>, what: &str| v.map_or_else(String::new, |v| format!(", × {v:.2}{what}"));
@@ -302,6 +308,11 @@ pub fn comparison_text(c: &Comparison) -> String {
             if !p.only[i].is_empty() {
                 let _ = writeln!(out, "         only in the {side}: {}", p.only[i].join(", "));
             }
+        }
+    }
+    for (names, side) in alone.iter().zip(["first", "second"]) {
+        if !names.is_empty() {
+            let _ = writeln!(out, "only in the {side} run: {}", names.join(", "));
         }
     }
     if c.worse.is_none() {
@@ -387,6 +398,11 @@ mod tests {
         assert!(
             text.contains("worse  pass → fail") && text.contains("part at"),
             "{text}"
+        );
+        let alone = both((&run(Vec::new()), &h), (&run(vec![good.clone()]), &h));
+        assert!(
+            comparison_text(&alone).starts_with("only in the second run: F05\n"),
+            "{alone:?}"
         );
         // The other way round it is better.
         assert_eq!(both((&run(vec![bad]), &h), (&run(vec![good]), &h)).exit_code(), 0);

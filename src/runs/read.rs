@@ -53,7 +53,10 @@ pub fn is_run(folder: &Path) -> bool {
 pub fn read(folder: &Path) -> Result<Run> {
     if !is_run(folder) {
         let problem = Problem::new("read the run").on(folder.display());
-        let seen = format!("there is neither {} nor {} in it", names::RUN, names::VERDICT);
+        let seen = match folder.is_dir() {
+            true => format!("there is neither {} nor {} in it", names::RUN, names::VERDICT),
+            false => "there is no such folder".to_owned(),
+        };
         return Err(Error::Usage(
             problem.observed(seen).remedy("name the folder of a run of `verify`"),
         ));

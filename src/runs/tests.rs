@@ -178,6 +178,8 @@ fn without_its_own_verdict_a_run_is_unknown_at_best() {
     assert_eq!(run.report.lab, "ccr");
     let empty = tempfile::tempdir().unwrap();
     assert_eq!(read(empty.path()).unwrap_err().exit_code(), 2);
+    let nowhere = read(&empty.path().join("nowhere")).unwrap_err().to_string();
+    assert!(nowhere.contains("no such folder"), "{nowhere}");
 }
 
 const IDS: [&str; 11] = [
