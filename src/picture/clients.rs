@@ -70,7 +70,7 @@ pub struct Clients {
     answered: bool,
     /// The last that a client asked or heard.
     #[serde(skip)]
-    asked_us: u64,
+    pub(super) asked_us: u64,
 }
 
 impl Clients {

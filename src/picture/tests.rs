@@ -232,3 +232,20 @@ proptest! {
         prop_assert_eq!(page, whole.json());
     }
 }
+
+/// Clients that were told nothing more do not wait until the end of the drawing.
+#[test]
+fn behind_their_last_word_clients_do_not_wait() {
+    let mut h = history(&Plan::new(&[Change::PowerOff]));
+    let (whole, _) = Tracks::of(&sample::lab(), &h).unwrap();
+    let (from_us, to_us) = whole.outage.unwrap();
+    let at = |l: &crate::verify::OpLine| Input::Op(l).t_us();
+    h.ops.retain(|l| at(l) < (from_us + to_us) / 2);
+    let last_us = h.ops.iter().map(at).max().unwrap();
+    let (tracks, _) = Tracks::of(&sample::lab(), &h).unwrap();
+    let [.., lost, idle] = &tracks.clients.0[..] else {
+        panic!("{:?}", tracks.clients);
+    };
+    assert_eq!((lost.what, lost.to_us), (ClientsState::Lost, last_us));
+    assert_eq!((idle.what, idle.to_us), (ClientsState::Idle, tracks.extent.to_us));
+}

@@ -3,7 +3,7 @@
 use super::{ClientsState, Input, Picture, Role};
 use crate::spec::{Lab, NodeRole};
 use crate::verify::{History, OpLine};
-use ccr_contract::status::{ServiceState, Votes, WitnessHealth};
+use ccr_contract::status::{CopyStatus, ServiceState, Votes, WitnessHealth};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -126,8 +126,16 @@ pub struct Tracks {
     pub votes: Vec<(String, Track<VotesSeen>)>,
     /// The service.
     pub service: Track<ServiceSeen>,
+    /// The epoch in which the service is.
+    pub epoch: Track<Option<u64>>,
     /// The witness.
     pub witness: Track<WitnessSeen>,
+    /// Whether heartbeats arrive, as `network/from>to`; only of those that ever did not.
+    pub paths: Vec<(String, Track<Option<bool>>)>,
+    /// The status of each copy, as `group/node`; none where no node says it.
+    pub copies: Vec<(String, Track<Option<CopyStatus>>)>,
+    /// What operators ordered, and when.
+    pub orders: Vec<(u64, String)>,
     /// The clients.
     pub clients: Track<ClientsState>,
     /// From when until when the networks were dark.
@@ -157,7 +165,11 @@ impl Tracks {
             roles: BTreeMap::new(),
             votes: BTreeMap::new(),
             service: Track::default(),
+            epoch: Track::default(),
             witness: Track::default(),
+            paths: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            orders: Vec::new(),
             clients: Track::default(),
         };
         for input in inputs(history) {
@@ -168,15 +180,24 @@ impl Tracks {
         }
         picture.clients.now(extent.to_us);
         fold.record(&picture, extent.to_us, true);
+        if picture.clients.state == ClientsState::Lost {
+            // Behind their last word nobody waits any more.
+            fold.clients.set(extent, picture.clients.asked_us, ClientsState::Idle);
+        }
         picture.clients.end();
         let Fold {
             mut roles,
             mut votes,
             mut service,
+            mut epoch,
             mut witness,
+            paths,
+            copies,
+            orders,
             mut clients,
             ..
         } = fold;
+        epoch.end();
         service.end();
         witness.end();
         clients.end();
@@ -206,7 +227,11 @@ impl Tracks {
                 })
                 .collect(),
             service,
+            epoch,
             witness,
+            paths: ended(paths, |up| *up == Some(false)),
+            copies: ended(copies, Option::is_some),
+            orders,
             clients,
             dark: picture.dark.clone(),
             outage: (picture.clients.longest_us > 0).then(|| {
@@ -223,8 +248,22 @@ struct Fold {
     roles: BTreeMap<String, Track<Role>>,
     votes: BTreeMap<String, Track<VotesSeen>>,
     service: Track<ServiceSeen>,
+    epoch: Track<Option<u64>>,
     witness: Track<WitnessSeen>,
+    paths: BTreeMap<String, Track<Option<bool>>>,
+    copies: BTreeMap<String, Track<Option<CopyStatus>>>,
+    orders: Vec<(u64, String)>,
     clients: Track<ClientsState>,
+}
+
+/// The tracks that were ever so.
+fn ended<T: PartialEq>(all: BTreeMap<String, Track<T>>, ever: impl Fn(&T) -> bool) -> Vec<(String, Track<T>)> {
+    let end = |(name, mut track): (String, Track<T>)| {
+        track.end();
+        (name, track)
+    };
+    let shown = |(_, track): &(String, Track<T>)| track.0.iter().any(|s| ever(&s.what));
+    all.into_iter().map(end).filter(shown).collect()
 }
 
 impl Fold {
@@ -244,11 +283,51 @@ impl Fold {
         }
         let service = &picture.service;
         self.service.set(extent, t_us, (service.state, service.active.clone()));
+        self.epoch.set(extent, t_us, service.epoch);
+        for (path, up) in &picture.paths {
+            since(track(&mut self.paths, path), extent, t_us, *up);
+        }
+        for (name, copy) in &picture.copies {
+            // Whoever serves has the original.
+            let status = (service.active.as_ref() != Some(&copy.node)).then_some(copy.status);
+            since(track(&mut self.copies, name), extent, t_us, status);
+        }
+        if let Some(order) = &picture.order
+            && order.t_us >= extent.from_us
+            && self
+                .orders
+                .last()
+                .is_none_or(|(t, text)| (*t, text) != (order.t_us, &order.text))
+        {
+            self.orders.push((order.t_us, order.text.clone()));
+        }
         let health = picture.witness.as_ref().map(|w| w.health);
         self.witness.set(extent, t_us, (health, picture.held_by.clone()));
     }
 }
 
+/// Sets what was not known before the first time.
+fn since<T: PartialEq>(track: &mut Track<Option<T>>, extent: Extent, t_us: u64, what: Option<T>) {
+    if track.0.is_empty() {
+        track.set(extent, extent.from_us, None);
+    }
+    track.set(extent, t_us, what);
+}
+
 fn track<'a, T>(of: &'a mut BTreeMap<String, Track<T>>, name: &str) -> &'a mut Track<T> {
     of.entry(name.to_owned()).or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_first_said_late_was_not_known_before() {
+        let extent = Extent { from_us: 0, to_us: 10 };
+        let mut track = Track::default();
+        since(&mut track, extent, 6, Some("Healthy"));
+        let seen: Vec<_> = track.0.iter().map(|s| (s.from_us, s.to_us, s.what)).collect();
+        assert_eq!(seen, [(0, 6, None), (6, 10, Some("Healthy"))]);
+    }
 }

@@ -1,6 +1,6 @@
 //! Bands of numbers: how long the clients waited, what was on its way.
 
-use super::svg::{GAP, LEFT, Line, RIGHT, Rect, Scale, SvgPath, Text, Timeline, WIDTH, round};
+use super::svg::{GAP, LEFT, RIGHT, Rect, Scale, SvgPath, Timeline, WIDTH, round};
 use crate::verify::{History, Observation, OpKind, Outcome};
 
 /// Height of a band of operations.
@@ -33,38 +33,28 @@ pub(super) fn operations(t: &mut Timeline, scale: Scale, history: &History, mut 
             w: WIDTH - LEFT - RIGHT,
             h: BAND,
             class: "band".to_owned(),
-            tip: String::new(),
+            ..Rect::default()
         });
         for (tenth, text) in [(0.25, "10 ms"), (0.5, "100 ms"), (0.75, "1 s")] {
             let at = round(y + BAND * (1.0 - tenth));
-            t.lines.push(Line {
-                x1: LEFT,
-                y1: at,
-                x2: WIDTH - RIGHT,
-                y2: at,
-                class: "grid",
-            });
-            t.texts.push(Text {
-                x: WIDTH - RIGHT - 3.0,
-                y: at - 2.0,
-                class: "scale",
-                text: text.to_owned(),
-            });
+            t.rule(at, "grid");
+            t.scale(at + 3.5, text.to_owned());
         }
         for (outcome, word) in [
             (Outcome::Ok, "ok"),
             (Outcome::Unknown, "unknown"),
             (Outcome::Fail, "fail"),
         ] {
-            let mut d = String::new();
+            let (mut d, mut times) = (String::new(), Vec::new());
             for op in of_kind.iter().filter(|o| o.outcome == outcome) {
                 let took = op.end_us.unwrap_or(scale.0.to_us).saturating_sub(op.begin_us) as f64;
                 let part = (took.clamp(FAST, SLOW) / FAST).log10() / (SLOW / FAST).log10();
                 let at = round(y + 4.0 + (BAND - 8.0) * (1.0 - part));
                 let x = scale.x(op.begin_us);
+                times.push(op.begin_us);
                 d.push_str(&match outcome {
                     Outcome::Ok => format!("M{x} {at}h0"),
-                    Outcome::Fail => format!("M{} {}l5 5m0-5l-5 5", round(x - 2.5), round(at - 2.5)),
+                    Outcome::Fail => format!("M{x} {at}m-2.5-2.5l5 5m0-5l-5 5"),
                     Outcome::Unknown => format!("M{x} {}l4 4-4 4-4-4z", round(at - 4.0)),
                 });
             }
@@ -72,7 +62,8 @@ pub(super) fn operations(t: &mut Timeline, scale: Scale, history: &History, mut 
                 t.paths.push(SvgPath {
                     d,
                     class: format!("op {word}"),
-                    tip: String::new(),
+                    t: scale.times(&times),
+                    ..SvgPath::default()
                 });
             }
         }
@@ -94,13 +85,25 @@ pub(super) fn queues(t: &mut Timeline, scale: Scale, history: &History, y: f64) 
             .map(|c| c.copy_queue)
             .max()
     };
+    let replay = |o: &Observation| {
+        let own = o
+            .statuses()
+            .flat_map(|(_, s)| s.copies.iter().filter(|c| c.node == s.node));
+        own.map(|c| c.replay_queue).max()
+    };
     let hub = |o: &Observation| o.statuses().filter_map(|(_, s)| Some(s.hub.as_ref()?.queued)).max();
     let points = |value: &dyn Fn(&Observation) -> Option<u64>| -> Vec<(u64, u64)> {
         let looks = history.observations.iter();
-        looks.filter_map(|o| Some((o.t_us, value(o)?))).collect()
+        let mut all: Vec<(u64, u64)> = looks.filter_map(|o| Some((o.t_us, value(o)?))).collect();
+        // The last one shows until when it was so.
+        let end = all.last().copied();
+        all.dedup_by_key(|(_, v)| *v);
+        all.extend(end);
+        all
     };
     let series = [
         ("copy queue", "copyq", points(&copy)),
+        ("replay queue", "replayq", points(&replay)),
         ("hub queue", "hubq", points(&hub)),
     ];
     let mut y = y;
@@ -112,22 +115,20 @@ pub(super) fn queues(t: &mut Timeline, scale: Scale, history: &History, y: f64) 
         t.label(y, HEIGHT, name);
         let at = |v: u64| round(y + HEIGHT - (HEIGHT - 4.0) * v as f64 / most as f64);
         let mut d = format!("M{} {}", scale.x(points[0].0), round(y + HEIGHT));
+        let mut times = vec![points[0].0];
         for (t_us, v) in &points {
             // Steps: between two looks nothing is known.
             d.push_str(&format!("H{}V{}", scale.x(*t_us), at(*v)));
+            times.push(*t_us);
         }
         d.push_str(&format!("V{}z", round(y + HEIGHT)));
         t.paths.push(SvgPath {
             d,
             class: format!("area {class}"),
-            tip: String::new(),
+            t: scale.times(&times),
+            ..SvgPath::default()
         });
-        t.texts.push(Text {
-            x: WIDTH - RIGHT - 3.0,
-            y: y + 9.0,
-            class: "scale",
-            text: format!("most {most}"),
-        });
+        t.scale(y + 9.0, format!("≤ {most}"));
         y += HEIGHT + GAP;
     }
     y

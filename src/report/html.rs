@@ -1,14 +1,15 @@
-//! The pages of a run: one over all its scenarios, and one for each. Self-contained: no script, nothing fetched.
+//! The pages of a run: one over all its scenarios, and one for each. Self-contained: nothing is fetched, and nothing runs but
+//! one script of our own, which moves the timeline. Without it the pages are whole.
 
 mod parts;
 #[cfg(test)]
 mod tests;
 
 use super::spoken::{Spoken, spoken};
-use super::svg::Timeline;
+use super::svg::{Rect, Timeline};
 use super::table::word;
-use super::text::{short, visible};
-use super::timeline::draw;
+use super::text::{begin, short, visible};
+use super::timeline::{draw, overview};
 use crate::error::{IoContext, Result};
 use crate::picture::{Tracks, sentence, tokens};
 use crate::spec::Lab;
@@ -43,6 +44,20 @@ struct RunPage<'a> {
     tokens: String,
 }
 
+/// Characters of a scenario's text that its page shows at most.
+const SCENARIO: usize = 100_000;
+
+/// What moves the timeline.
+const SCRIPT: &str = include_str!("../../templates/report/timeline.js");
+
+/// What a page may do: nothing but to show its own styles and run this script.
+fn policy() -> String {
+    use base64ct::{Base64, Encoding};
+    use sha2::{Digest, Sha256};
+    let hash = Base64::encode_string(&Sha256::digest(SCRIPT));
+    format!("default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hash}'")
+}
+
 #[derive(Debug, Serialize)]
 struct Row<'a> {
     report: &'a ScenarioReport,
@@ -71,6 +86,7 @@ struct Section<'a> {
     scenario: &'a str,
     sentence: String,
     timeline: Option<Timeline>,
+    overview: Vec<Rect>,
     spoken: Vec<Spoken>,
     phases: Vec<Phase>,
     invariants: Vec<Invariant<'a>>,
@@ -87,6 +103,7 @@ pub(super) fn render(name: &str, with: &impl Serialize) -> Result<String> {
     let mut env = minijinja::Environment::new();
     env.add_filter("seconds", |ms: f64| format!("{:.2} s", ms / 1e3));
     env.add_filter("short", |text: String| short(&text));
+    env.add_filter("long", |text: String| begin(&text, SCENARIO));
     for (name, text) in [
         ("macros.html", include_str!("../../templates/report/macros.html")),
         ("style.css", include_str!("../../templates/report/style.css")),
@@ -97,6 +114,8 @@ pub(super) fn render(name: &str, with: &impl Serialize) -> Result<String> {
         env.add_template(name, text)
             .tried("read the template of the report", name)?;
     }
+    env.add_global("script", SCRIPT);
+    env.add_global("policy", policy());
     let page = env
         .get_template(name)
         .and_then(|t| t.render(minijinja::value::Serde(with)));
@@ -168,6 +187,7 @@ fn section<'a>(lab: &Lab, run: &RunReport, page: &Page<'a>) -> Section<'a> {
             .as_ref()
             .map_or_else(String::new, |(t, end)| sentence(end, t.extent.from_us)),
         timeline: tracks.as_ref().map(|(t, _)| draw(lab, history, t)),
+        overview: tracks.as_ref().map_or_else(Vec::new, |(t, _)| overview(history, t)),
         spoken: tracks.as_ref().map_or_else(Vec::new, |(t, _)| spoken(history, t)),
         phases: parts::phases(lab, report),
         invariants: report

@@ -39,7 +39,7 @@ fn case(lab: &str, s: &ScenarioReport) -> TestCase {
             status
         }
     };
-    let mut case = TestCase::new(visible(&format!("{} {}", s.name(), s.title)), status);
+    let mut case = TestCase::new(visible(&format!("{} {}", s.name(), short(&s.title))), status);
     case.set_classname(lab.to_owned());
     if s.seconds.is_finite() && s.seconds >= 0.0 {
         case.set_time(Duration::from_secs_f64(s.seconds));

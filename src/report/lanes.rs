@@ -1,12 +1,14 @@
 //! Lanes of states: who was what, when.
 
-use super::svg::{BAR, GAP, LEFT, Line, RIGHT, Rect, Scale, SvgPath, THIN, Text, Timeline, WIDTH, round};
+use super::svg::{BAR, GAP, Line, Rect, Scale, SvgPath, THIN, Text, Timeline, WIDTH, round};
 use crate::event::{Event, Severity};
-use crate::picture::{ClientsState, Role, Shape, Stretch, Track, Tracks};
+use crate::picture::{ClientsState, NOTICEABLE_US, Role, Shape, Stretch, Track, Tracks};
 use crate::spec::Lab;
 use crate::verify::{FaultRecord, History};
 use ccr_contract::event::EventKind;
-use ccr_contract::status::{ServiceState, WitnessHealth};
+use ccr_contract::status::{CopyStatus, ServiceState, WitnessHealth};
+use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Of a stretch: from when until when, for who points at it.
 fn when<T>(scale: Scale, s: &Stretch<T>) -> String {
@@ -24,15 +26,44 @@ fn place<T>(scale: Scale, s: &Stretch<T>, y: f64, h: f64) -> Rect {
         y,
         w: round(to - x).max(1.0),
         h,
-        class: String::new(),
-        tip: String::new(),
+        t: scale.times(&[s.from_us, s.to_us]),
+        ..Rect::default()
+    }
+}
+
+/// Characters of a fault's name in the drawing at most.
+const FAULT: usize = 48;
+
+/// What a fault hits: a node, one way or both between two, whole networks.
+pub(super) fn target_text(f: &FaultRecord) -> String {
+    let name = |v: &Value| v.get("node").and_then(Value::as_str).map(str::to_owned);
+    if let Some(node) = name(&f.target).or_else(|| name(f.target.get("on")?)) {
+        return node;
+    }
+    let ends = f.target.get("between").and_then(Value::as_array);
+    if let Some([a, b]) = ends.map(|e| e.iter().filter_map(name).collect::<Vec<_>>()).as_deref() {
+        return match f.target.get("direction").and_then(Value::as_str) {
+            Some("out") => format!("{a} → {b}"),
+            Some("in") => format!("{b} → {a}"),
+            _ => format!("{a} ↔ {b}"),
+        };
+    }
+    let paths = f.target.get("paths").and_then(Value::as_array);
+    let networks = paths.into_iter().flatten().filter_map(|p| p.get("network")?.as_str());
+    let networks: Vec<&str> = networks.collect::<BTreeSet<_>>().into_iter().collect();
+    match networks.is_empty() {
+        true => "network".to_owned(),
+        false => networks.join(", "),
     }
 }
 
 /// The name of a fault, and what it hits.
 pub(super) fn fault_text(f: &FaultRecord) -> String {
-    let target = f.target.get("node").and_then(|n| n.as_str()).unwrap_or("network");
-    format!("{} {target}", f.kind)
+    let text = format!("{} {}", f.kind, target_text(f));
+    match text.char_indices().nth(FAULT) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
 }
 
 /// Faults: filled where their effect is proven, else hatched.
@@ -46,6 +77,7 @@ pub(super) fn faults(t: &mut Timeline, scale: Scale, history: &History, mut y: f
             None => ("fault unproven", "○", "not proven"),
         };
         let text = format!("{mark} {}", fault_text(f));
+        let times = scale.times(&[f.begin_us, f.end_us.unwrap_or(scale.0.to_us)]);
         t.rects.push(Rect {
             x: from,
             y,
@@ -53,21 +85,26 @@ pub(super) fn faults(t: &mut Timeline, scale: Scale, history: &History, mut y: f
             h: BAR,
             class: class.to_owned(),
             tip: format!("{}, {said}, from {:.2} s", fault_text(f), scale.seconds(f.begin_us)),
+            t: times.clone(),
         });
         // Where the bar is too short for its text, it stands beside it, where there is room.
         let width = super::svg::LETTER * text.chars().count() as f64 + 12.0;
-        let (x, class) = match (to - from > width, to.max(from + 3.0) + width < WIDTH - RIGHT) {
-            (true, _) if f.effective == Some(true) => (from + 8.0, "onbar"),
-            (true, _) => (from + 8.0, "onpale"),
+        let inside = if f.effective == Some(true) { "onbar" } else { "onpale" };
+        let (x, class) = match (to - from > width, to.max(from + 3.0) + width < WIDTH) {
+            (true, _) => (from + 8.0, inside),
             (false, true) => (to.max(from + 3.0) + 6.0, "beside"),
             (false, false) => (from - 6.0, "before"),
         };
-        let y_text = y + 14.0;
         t.texts.push(Text {
             x: round(x),
-            y: y_text,
+            y: y + 14.0,
             class,
+            word: Some(text.clone()),
             text,
+            t: times,
+            lane: "fault".to_owned(),
+            dx: 8.0,
+            inside,
         });
         y += BAR + GAP;
     }
@@ -91,7 +128,7 @@ pub(super) fn dark(t: &mut Timeline, scale: Scale, tracks: &Tracks, y: f64) -> f
         let mut rect = place(scale, &s, y, THIN);
         rect.class = "role struck off".to_owned();
         rect.tip = format!("the networks were dark {}", when(scale, &s));
-        t.bar(rect, "✕", "dark", "onpale");
+        t.bar("networks", rect, "✕", "dark", "onpale");
     }
     y + THIN + GAP
 }
@@ -129,17 +166,21 @@ pub(super) fn roles(t: &mut Timeline, scale: Scale, tracks: &Tracks, mut y: f64)
             rect.class = format!("role {} {}", shape_word(role.shape()), colour(role));
             rect.tip = format!("{node}: {} {}", role.word(), when(scale, s));
             let class = if role == Role::Active { "onbar" } else { "onpale" };
-            if role.shape() == Shape::Struck {
+            // Behind its word.
+            let dx = super::svg::LETTER * (role.word().len() + 2) as f64 + 8.0;
+            if role.shape() == Shape::Struck && rect.w > dx {
                 let middle = round(y + BAR / 2.0);
                 t.lines.push(Line {
-                    x1: rect.x,
+                    x1: rect.x + dx,
                     y1: middle,
                     x2: rect.x + rect.w,
                     y2: middle,
                     class: "strike",
+                    t: rect.t.clone(),
+                    dx,
                 });
             }
-            t.bar(rect, role.mark(), role.word(), class);
+            t.bar(node, rect, role.mark(), role.word(), class);
         }
         y += BAR + GAP;
     }
@@ -164,7 +205,7 @@ pub(super) fn votes(t: &mut Timeline, scale: Scale, tracks: &Tracks, mut y: f64)
                 .map_or_else(String::new, |v| format!(" ({})", v.have.join(", ")));
             rect.class = class.to_owned();
             rect.tip = format!("{node} counts {}{who} {}", s.what.text(), when(scale, s));
-            t.bar(rect, mark, &s.what.text(), "onpale");
+            t.bar(&format!("votes of {node}"), rect, mark, &s.what.text(), "onpale");
         }
         y += THIN + 4.0;
     }
@@ -202,7 +243,7 @@ pub(super) fn service(t: &mut Timeline, scale: Scale, tracks: &Tracks, y: f64) -
         let mut rect = place(scale, s, y, THIN);
         rect.class = class.to_owned();
         rect.tip = format!("{} {}", service_text(&s.what), when(scale, s));
-        t.bar(rect, mark, &service_text(&s.what), text);
+        t.bar("service", rect, mark, &service_text(&s.what), text);
     }
     y + THIN + 4.0
 }
@@ -239,9 +280,116 @@ pub(super) fn witness(t: &mut Timeline, scale: Scale, tracks: &Tracks, y: f64) -
         let mut rect = place(scale, s, y, THIN);
         rect.class = class.to_owned();
         rect.tip = format!("witness {} {}", witness_text(&s.what), when(scale, s));
-        t.bar(rect, mark, &witness_text(&s.what), text);
+        t.bar("witness", rect, mark, &witness_text(&s.what), text);
     }
     y + THIN + GAP
+}
+
+/// The epoch in which the service is.
+pub(super) fn epochs(t: &mut Timeline, scale: Scale, tracks: &Tracks, y: f64) -> f64 {
+    if !any(&tracks.epoch, Option::is_some) {
+        return y;
+    }
+    t.label(y, THIN, "epoch");
+    for s in &tracks.epoch.0 {
+        let mut rect = place(scale, s, y, THIN);
+        let (class, word) = match s.what {
+            Some(epoch) => ("role outline passive", epoch.to_string()),
+            None => ("role nothing", String::new()),
+        };
+        rect.class = class.to_owned();
+        rect.tip = format!("epoch {word} {}", when(scale, s));
+        t.bar("epoch", rect, "", &word, "onpale");
+    }
+    y + THIN + 4.0
+}
+
+/// What operators ordered: a tick for each, its words behind it where there is room.
+pub(super) fn orders(t: &mut Timeline, scale: Scale, tracks: &Tracks, y: f64) -> f64 {
+    if tracks.orders.is_empty() {
+        return y;
+    }
+    t.label(y, THIN, "orders");
+    for (i, (t_us, text)) in tracks.orders.iter().enumerate() {
+        // Its words have the room until the next one.
+        let until = tracks.orders.get(i + 1).map_or(scale.0.to_us, |(next, _)| *next);
+        let s = Stretch {
+            from_us: *t_us,
+            to_us: until,
+            what: (),
+        };
+        let mut rect = place(scale, &s, y, THIN);
+        rect.class = "role nothing".to_owned();
+        rect.tip = format!("{text}, ordered at {:.3} s", scale.seconds(*t_us));
+        t.lines.push(Line {
+            x1: rect.x,
+            y1: y,
+            x2: rect.x,
+            y2: y + THIN,
+            class: "order",
+            t: scale.times(&[*t_us]),
+            dx: 0.0,
+        });
+        t.bar("ordered", rect, "▸", text, "onpale");
+    }
+    y + THIN + GAP
+}
+
+/// Heartbeats that did not arrive: a lane for each direction of each network in which that was so for a
+/// second and more.
+pub(super) fn paths(t: &mut Timeline, scale: Scale, tracks: &Tracks, mut y: f64) -> f64 {
+    let unheard = |track: &Track<Option<bool>>| {
+        let away = track.0.iter().filter(|s| s.what == Some(false));
+        away.map(|s| s.to_us - s.from_us).sum::<u64>() >= NOTICEABLE_US
+    };
+    let shown: Vec<_> = tracks.paths.iter().filter(|(_, track)| unheard(track)).collect();
+    for (path, track) in &shown {
+        let (network, way) = path.split_once('/').unwrap_or(("", path));
+        let way = way.replace('>', " → ");
+        t.label(y, THIN, &way);
+        for s in &track.0 {
+            let (class, mark, word) = match s.what {
+                Some(true) => ("role outline passive", "○", format!("{network}: heard")),
+                Some(false) => ("role hatched apart", "✕", format!("{network}: not heard")),
+                None => ("role dotted off", "?", format!("{network}: not known")),
+            };
+            let mut rect = place(scale, s, y, THIN);
+            rect.class = class.to_owned();
+            rect.tip = format!("heartbeats {way}, {word} {}", when(scale, s));
+            t.bar(&format!("heartbeats {way}"), rect, mark, &word, "onpale");
+        }
+        y += THIN + 4.0;
+    }
+    if shown.is_empty() { y } else { y + 4.0 }
+}
+
+/// What each copy was.
+pub(super) fn copies(t: &mut Timeline, scale: Scale, tracks: &Tracks, mut y: f64) -> f64 {
+    for (copy, track) in &tracks.copies {
+        let node = copy.rsplit('/').next().unwrap_or(copy);
+        t.label(y, THIN, &format!("copy {node}"));
+        for s in &track.0 {
+            let (class, mark) = match s.what {
+                Some(CopyStatus::Healthy) => ("role outline passive", "○"),
+                Some(CopyStatus::Failed | CopyStatus::ServiceDown) => ("role hatched failed", "✕"),
+                Some(CopyStatus::Stopped | CopyStatus::Suspended) => ("role bars frozen", "‖"),
+                Some(_) => ("role hatched apart", "…"),
+                None => ("role nothing", ""),
+            };
+            let word = copy_text(&s.what);
+            let mut rect = place(scale, s, y, THIN);
+            rect.class = class.to_owned();
+            rect.tip = format!("copy {copy}: {word} {}", when(scale, s));
+            t.bar(&format!("copy {copy}"), rect, mark, &word, "onpale");
+        }
+        y += THIN + 4.0;
+    }
+    if tracks.copies.is_empty() { y } else { y + 4.0 }
+}
+
+/// The status of a copy, in words; nothing where there is none.
+pub(super) fn copy_text(status: &Option<CopyStatus>) -> String {
+    status.map_or_else(String::new, |s| format!("{s:?}"))
 }
 
 /// Whether the store answers the clients.
@@ -261,7 +409,7 @@ pub(super) fn clients(t: &mut Timeline, scale: Scale, tracks: &Tracks, y: f64) -
         let mut rect = place(scale, s, y, THIN);
         rect.class = class.to_owned();
         rect.tip = format!("clients: {} {}", s.what.word(), when(scale, s));
-        t.bar(rect, mark, &word, "onpale");
+        t.bar("clients", rect, mark, &word, "onpale");
     }
     y + THIN + GAP
 }
@@ -292,20 +440,15 @@ pub(super) fn events(t: &mut Timeline, scale: Scale, lab: &Lab, history: &Histor
         }
         any = true;
         t.label(y, HEIGHT, &format!("events {}", node.name));
-        t.lines.push(Line {
-            x1: LEFT,
-            y1: y + HEIGHT,
-            x2: WIDTH - RIGHT,
-            y2: y + HEIGHT,
-            class: "base",
-        });
+        t.rule(y + HEIGHT, "base");
         for e in events {
             let x = scale.x(e.t_us);
             let skew = e.skew_us.unwrap_or(0);
-            let (low, high) = (scale.x(e.t_us.saturating_sub(skew)), scale.x(e.t_us + skew));
+            let (low_us, high_us) = (e.t_us.saturating_sub(skew), e.t_us + skew);
+            let (low, high) = (scale.x(low_us), scale.x(high_us));
             let whisker = format!("M{low} {}H{high}", y + HEIGHT - 2.0);
             let (shape, class) = match e.severity {
-                Severity::Error => (format!("M{} {}l8 8m0-8l-8 8", round(x - 4.0), y + 2.0), "event error"),
+                Severity::Error => (format!("M{x} {}m-4 0l8 8m0-8l-8 8", y + 2.0), "event error"),
                 Severity::Warning => (format!("M{x} {}l4.5 8h-9z", y + 2.0), "event warning"),
                 _ => (format!("M{x} {}v9", y + 4.0), "event info"),
             };
@@ -313,6 +456,8 @@ pub(super) fn events(t: &mut Timeline, scale: Scale, lab: &Lab, history: &Histor
                 d: format!("{shape}{whisker}"),
                 class: class.to_owned(),
                 tip: format!("{} {} at {:.3} s ± {skew} µs", node.name, e.kind, scale.seconds(e.t_us)),
+                t: scale.times(&[e.t_us, low_us, high_us]),
+                event: true,
             });
         }
         y += HEIGHT + 4.0;

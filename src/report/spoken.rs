@@ -1,6 +1,6 @@
 //! The timeline in words: each stretch of each lane with its times, for whoever does not see it.
 
-use super::lanes::{fault_text, service_text, witness_text};
+use super::lanes::{copy_text, fault_text, service_text, witness_text};
 use crate::picture::{Track, Tracks};
 use crate::verify::{History, takeovers};
 use serde::Serialize;
@@ -44,9 +44,19 @@ pub(super) fn spoken(history: &History, tracks: &Tracks) -> Vec<Spoken> {
             .iter()
             .map(|(from, to)| one("networks", "dark".into(), *from, *to)),
     );
+    let order = |(t_us, text): &(u64, String)| one("order", text.clone(), *t_us, *t_us);
+    all.extend(tracks.orders.iter().map(order));
     let mut lane = |name: &str, words: Vec<(String, u64, u64)>| {
         all.extend(words.into_iter().map(|(what, from, to)| one(name, what, from, to)));
     };
+    for (path, track) in &tracks.paths {
+        let heard = |up: &Option<bool>| match up {
+            Some(true) => "heard".to_owned(),
+            Some(false) => "not heard".to_owned(),
+            None => "not known".to_owned(),
+        };
+        lane(&format!("heartbeats {path}"), words(track, heard));
+    }
     for (node, track) in &tracks.roles {
         lane(node, words(track, |r| r.word().to_owned()));
     }
@@ -54,8 +64,13 @@ pub(super) fn spoken(history: &History, tracks: &Tracks) -> Vec<Spoken> {
         lane(&format!("votes {node}"), words(track, crate::picture::VotesSeen::text));
     }
     lane("service", words(&tracks.service, service_text));
+    let epoch = |e: &Option<u64>| e.map_or_else(|| "not known".to_owned(), |e| e.to_string());
+    lane("epoch", words(&tracks.epoch, epoch));
     lane("witness", words(&tracks.witness, witness_text));
     lane("clients", words(&tracks.clients, |c| c.word().to_owned()));
+    for (copy, track) in &tracks.copies {
+        lane(&format!("copy {copy}"), words(track, copy_text));
+    }
     if let Some((from, to)) = tracks.outage {
         lane("clients", vec![("longest time without an answer".to_owned(), from, to)]);
     }
@@ -63,5 +78,6 @@ pub(super) fn spoken(history: &History, tracks: &Tracks) -> Vec<Spoken> {
 }
 
 fn words<T>(track: &Track<T>, word: impl Fn(&T) -> String) -> Vec<(String, u64, u64)> {
-    track.0.iter().map(|s| (word(&s.what), s.from_us, s.to_us)).collect()
+    let said = track.0.iter().map(|s| (word(&s.what), s.from_us, s.to_us));
+    said.filter(|(word, ..)| !word.is_empty()).collect()
 }

@@ -27,7 +27,12 @@ pub(super) fn visible(text: &str) -> String {
 
 /// The beginning of a text that is too long to be read.
 pub(super) fn short(text: &str) -> String {
-    match text.char_indices().nth(LONGEST) {
+    begin(text, LONGEST)
+}
+
+/// The first characters of a text, and how many more there are.
+pub(super) fn begin(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
         None => text.to_owned(),
         Some((at, _)) => {
             let more = text[at..].chars().count();

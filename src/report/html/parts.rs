@@ -2,7 +2,7 @@
 
 use crate::event::{Event, Source};
 use crate::report::bands::kind_word;
-use crate::report::lanes::is_quiet;
+use crate::report::lanes::{is_quiet, target_text};
 use crate::report::table::word;
 use crate::spec::Lab;
 use crate::verify::{
@@ -220,12 +220,10 @@ pub(super) fn phases(lab: &Lab, report: &ScenarioReport) -> Vec<Phase> {
 }
 
 pub(super) fn fault<'a>(f: &'a crate::verify::FaultRecord, at: &impl Fn(u64) -> f64) -> Fault<'a> {
-    let target = match f.target.get("node").and_then(Value::as_str) {
-        Some(node) => match f.target.get("role").and_then(Value::as_str) {
-            Some(role) => format!("{node} ({role})"),
-            None => node.to_owned(),
-        },
-        None => plain(&f.target),
+    let role = [f.target.get("role"), f.target.get("on").and_then(|on| on.get("role"))];
+    let target = match role.into_iter().flatten().find_map(Value::as_str) {
+        Some(role) => format!("{} ({role})", target_text(f)),
+        None => target_text(f),
     };
     let proof = match &f.proof {
         Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), plain(v))).collect(),

@@ -57,13 +57,21 @@ fn pages() -> Vec<(ScenarioReport, History)> {
     ]
 }
 
-/// Whatever would load something, or run.
+/// Whatever would load something, or run, but our own script.
 fn is_self_contained(page: &str) {
+    let own = format!("<script>{SCRIPT}</script>");
+    assert!(page.matches(&own).count() <= 1);
+    let page = page.replace(&own, "").replace("url(#", "");
     assert!(!page.contains("<script"), "a script");
-    let page = page.replace("url(#", "");
     for outside in ["http://", "https://", " src=", "@import", "url(", "onload=", "onerror="] {
         assert!(!page.contains(outside), "the page fetches or runs something: {outside}");
     }
+    assert_eq!(
+        page.matches("content=\"default-src &#x27;none&#x27;").count(),
+        1,
+        "{}",
+        &page[..400]
+    );
 }
 
 /// `FAILOVERLAB_SAMPLE_REPORT=FOLDER` keeps the pages, to be looked at.
@@ -84,7 +92,8 @@ fn the_pages_are_whole_and_safe() {
         };
         let text = scenario_page(&lab, &run, &page, "report.html").unwrap();
         is_self_contained(&text);
-        assert!(!text.contains("undefined") && !text.contains("NaN"));
+        let drawn = text.replace(SCRIPT, "");
+        assert!(!drawn.contains("undefined") && !drawn.contains("NaN"));
         assert!(text.len() < 1 << 20, "{} bytes", text.len());
         assert!(over.contains(&format!("href=\"{}/report.html\"", report.id)));
         if report.id == "F05" {
@@ -128,11 +137,56 @@ fn every_time_in_words_is_the_journals() {
     assert_eq!((off.from, off.to), (fault.from, fault.to));
 }
 
+/// What the script places is where the journal has it, to the microsecond.
+#[test]
+fn every_time_in_the_drawing_is_the_journals() {
+    let lab = sample::lab();
+    let (report, history) = page("F05", "x", &[Change::PowerOff], 7);
+    let page = Page {
+        report: &report,
+        history: &history,
+        scenario: "",
+    };
+    let text = scenario_page(&lab, &run_of(vec![report.clone()]), &page, "report.html").unwrap();
+    let (tracks, _) = Tracks::of(&lab, &history).unwrap();
+    let since = |t_us: u64| t_us - tracks.extent.from_us;
+    let times_of = |class: &str| -> Vec<u64> {
+        let shapes = text.split('<').filter(|e| e.contains(&format!("class=\"{class}\"")));
+        let times = shapes.filter_map(|e| e.split("data-t=\"").nth(1)?.split('"').next());
+        times
+            .flat_map(|t| t.split(' ').filter_map(|t| t.parse().ok()))
+            .collect()
+    };
+    let fault = &history.faults[0];
+    assert_eq!(times_of("fault"), [since(fault.begin_us), since(fault.end_us.unwrap())]);
+    let (from, to) = tracks.outage.unwrap();
+    assert_eq!(times_of("outage"), [since(from), since(to)]);
+    let refused = history.operations().unwrap();
+    let refused = refused.iter().filter(|o| o.outcome == crate::verify::Outcome::Fail);
+    let mut refused: Vec<u64> = refused.map(|o| since(o.begin_us)).collect();
+    let mut drawn = times_of("op fail");
+    refused.sort_unstable();
+    drawn.sort_unstable();
+    assert!(!drawn.is_empty());
+    assert_eq!(drawn, refused);
+    let told = history
+        .events
+        .iter()
+        .filter(|e| e.severity == crate::event::Severity::Error && e.t_us >= history.from_us);
+    let drawn: Vec<u64> = times_of("event error").chunks(3).map(|t| t[0]).collect();
+    for t in drawn {
+        assert!(told.clone().any(|e| since(e.t_us) == t), "{t}");
+    }
+}
+
 /// Markup, controls, marks that turn the text, a line of a megabyte: all of it is text.
 #[test]
 fn hostile_text_is_text_everywhere() {
     let (mut report, mut history) = page("F05", "x", &[Change::PowerOff], 7);
-    let evil = "<script>alert(1)</script>\u{202e}\u{0}]]>&\"'|`x`\n# y".to_owned();
+    let evil = format!(
+        "<script>alert(1)</script>\u{202e}\u{0}]]>&\"'|`x`\n# y{}",
+        "z".repeat(1 << 20)
+    );
     report.title.clone_from(&evil);
     report.why = Some(evil.clone());
     report.verdict = Verdict::Fail;
@@ -142,6 +196,11 @@ fn hostile_text_is_text_everywhere() {
     history.events[0].kind.clone_from(&evil);
     history.events[0].data = serde_json::Value::String(evil.clone());
     history.faults[0].kind.clone_from(&evil);
+    history.faults[0].proof = serde_json::json!({ evil.clone(): evil.clone() });
+    for check in &mut report.checks {
+        check.text.clone_from(&evil);
+        check.detail.clone_from(&evil);
+    }
     report.faults.clone_from(&history.faults);
     let run = run_of(vec![report.clone()]);
     let page = Page {
@@ -152,15 +211,18 @@ fn hostile_text_is_text_everywhere() {
     let lab = sample::lab();
     let texts = [
         scenario_page(&lab, &run, &page, "report.html").unwrap(),
-        run_page(&lab, &run, "report.html", &[]).unwrap(),
+        run_page(&lab, &run, "report.html", std::slice::from_ref(&evil)).unwrap(),
         crate::report::junit(&run).unwrap(),
         crate::report::summary(&run),
     ];
     for text in &texts {
+        let text = text.replace(&format!("<script>{SCRIPT}</script>"), "");
         assert!(!text.contains("<script"), "{}", &text[..500]);
         assert!(!text.contains(['\u{202e}', '\u{0}']), "hidden characters are shown");
     }
-    assert!(texts[0].len() < 1 << 20, "{} bytes", texts[0].len());
+    for page in &texts {
+        assert!(page.len() < 1 << 20, "{} bytes", page.len());
+    }
     let mut reader = quick_xml::Reader::from_str(&texts[2]);
     loop {
         if matches!(
