@@ -443,10 +443,25 @@ impl Payload {
             .and_then(|n| self.steps.get(n.checked_sub(1)?));
         let step = failed.map_or_else(|| "writing the files".to_owned(), |s| format!("`{}`", s.run.join(" ")));
         let said = [output.stderr, output.stdout].concat();
-        Err(Error::Operation(Problem::new("deploy").on(&node.name).observed(
-            format!("{step} ended with status {}: {}", output.status, excerpt(&said)),
-        )))
+        let mut seen = format!("{step} ended with status {}: {}", output.status, excerpt(&said));
+        if let Some(why) = failed.and_then(|step| explanation(remote, step, deadline)) {
+            seen = format!("{seen}\n{why}");
+        }
+        Err(Error::Operation(Problem::new("deploy").on(&node.name).observed(seen)))
     }
+}
+
+/// What the machine says of why `step` failed. The failure stands without it.
+fn explanation(remote: &mut dyn Remote, step: &RenderedStep, deadline: Deadline) -> Option<String> {
+    if step.explain.is_empty() {
+        return None;
+    }
+    let command = Command::new(step.explain.iter().map(String::as_str));
+    let said = match remote.exec(&command, deadline) {
+        Ok(output) => excerpt(&[output.stdout, output.stderr].concat()),
+        Err(e) => e.to_string(),
+    };
+    Some(format!("{}: {said}", step.explain.join(" ")))
 }
 
 /// The files `$1` and `$2` as one line each, the lines of `$3` and an empty one, then each interface: address and name. By the shell

@@ -153,6 +153,9 @@ pub struct StepSpec {
     pub run: Vec<String>,
     /// A file in the machine that it reads.
     pub stdin: Option<String>,
+    /// What tells in the machine why it failed: an argument vector, without templates. Its output stands in the error.
+    #[serde(default)]
+    pub explain: Vec<String>,
     /// Only where an earlier deployment is replaced.
     #[serde(default)]
     pub again: bool,

@@ -38,6 +38,8 @@ pub struct RenderedStep {
     pub run: Vec<String>,
     /// A file in the machine that it reads.
     pub stdin: Option<String>,
+    /// What tells why it failed; empty where nothing does.
+    pub explain: Vec<String>,
     /// Only where something was deployed before.
     pub again: bool,
 }
@@ -48,6 +50,7 @@ impl RenderedStep {
         Self {
             run: run.to_owned(),
             stdin: None,
+            explain: Vec::new(),
             again: false,
         }
     }
@@ -166,6 +169,7 @@ impl Pack {
                 steps.push(RenderedStep {
                     run: run.collect::<Result<_>>()?,
                     stdin: step.stdin.clone(),
+                    explain: step.explain.clone(),
                     again: step.again,
                 });
             }

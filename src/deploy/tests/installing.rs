@@ -253,6 +253,37 @@ fn a_failed_step_is_named_with_its_own_words() {
     }
 }
 
+/// `systemctl` says no more than that its unit failed: the unit's own words are in its journal.
+#[test]
+fn a_failed_step_is_explained_by_the_machine() {
+    let lab = spec::example("ccr");
+    let (_dir, a) = artifacts();
+    let steps = Pack::load("ccr")
+        .unwrap()
+        .steps(Part::Late, &lab, &lab.nodes[0])
+        .unwrap();
+    let last = steps.iter().position(|s| !s.explain.is_empty()).unwrap() + 1;
+    let failed = || {
+        FakeRemote::new()
+            .answer(LOOKS, 0, ports(&lab, ""))
+            // The early part comes first.
+            .answer(INSTALLS, 0, "")
+            .complain(INSTALLS, 1, format!("Job failed.\nfailoverlab: failed step {last}\n"))
+    };
+    let of = |mut remote: FakeRemote| deploy_to(&mut remote, &lab, &lab.nodes[0], &a).unwrap_err().to_string();
+    let e = of(failed().answer(&["journalctl"], 0, "ccrd: a setting is wrong\n"));
+    assert!(
+        e.contains("Job failed.") && e.contains("ccrd: a setting is wrong"),
+        "{e}"
+    );
+    // What cannot be asked hides nothing of what failed.
+    let e = of(failed().complain(&["journalctl"], 127, "no such program"));
+    assert!(
+        e.contains("ended with status 1: Job failed.") && e.contains("no such program"),
+        "{e}"
+    );
+}
+
 #[test]
 fn a_refusal_of_the_listener_ends_it_before_anything_is_sent() {
     let lab = spec::example("ccr");
