@@ -70,6 +70,7 @@ impl Injury for DamageFile {
         let digest_before = digest(scene, &path)?;
         scene.about_to(json!({ "file": path, "kept": kept, "bytes": size, "digest_before": digest_before }))?;
         scene.text("keep the file", ["cp", "-p", "--", &path, &kept])?;
+        scene.text("keep the file", ["sync", "--", &kept])?;
         let begun_us = scene.now_us();
         self.hurt(scene, &path, size, before.as_deref())?;
         let after = digest(scene, &path);
@@ -91,7 +92,11 @@ impl Injury for DamageFile {
         }
         // Cut short, it may be damaged in any way.
         if scene.record.pending || digest(scene, &path)? == text("digest_after") {
-            scene.text("put the file back", ["cp", "-p", "--", &kept, &path])?;
+            const WHAT: &str = "put the file back";
+            scene.text(WHAT, ["cp", "-p", "--", &kept, &path])?;
+            // The machine may lose its power next.
+            let folder = path.rsplit_once('/').map_or("/", |(folder, _)| folder);
+            scene.text(WHAT, ["sync", "--", &path, folder])?;
         }
         scene.text("remove what was kept", ["rm", "-f", "--", &kept]).map(drop)
     }

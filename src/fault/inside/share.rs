@@ -56,15 +56,23 @@ impl Injury for WitnessShare {
         };
         let (unit, folder) = (share.unit.as_str(), share.folder.as_str());
         let owner = scene.text("look at the share", ["stat", "-c", "%u:%g", "--", folder])?;
-        let away = format!("{folder}.{}", scene.own_name());
+        let away = match self.how {
+            How::ReadOnly => format!("/run/{}", scene.own_name()),
+            _ => format!("{folder}.{}", scene.own_name()),
+        };
         let proof = json!({ "unit": unit, "folder": folder, "owner": owner.trim(), "away": away });
         scene.about_to(proof)?;
         let begun_us = scene.now_us();
         match self.how {
             How::Stopped => scene.text(WHAT, ["systemctl", "stop", "--", unit])?,
             How::ReadOnly => {
-                scene.text(WHAT, ["mount", "--bind", "--", folder, folder])?;
-                scene.text(WHAT, ["mount", "-o", "remount,bind,ro", "--", folder])?
+                // It becomes read-only elsewhere: a file that the server opens for writing would keep it from that.
+                scene.text(WHAT, ["mkdir", "--", &away])?;
+                scene.text(WHAT, ["mount", "--bind", "--make-private", "--", folder, &away])?;
+                scene.text(WHAT, ["mount", "-o", "remount,bind,ro", "--", &away])?;
+                scene.text(WHAT, ["mount", "--bind", "--", &away, folder])?;
+                self.clear(scene, &away)?;
+                String::new()
             }
             How::WrongRights => scene.text(WHAT, ["chown", "--", "0:0", folder])?,
             How::Gone => scene.text(WHAT, ["mv", "-T", "--", folder, &away])?,
@@ -83,6 +91,9 @@ impl Injury for WitnessShare {
         if !scene.reached(matches!(self.how, How::WrongRights | How::Gone))? {
             return Ok(());
         }
+        if self.how == How::ReadOnly {
+            self.clear(scene, &text("away"))?;
+        }
         if !self.holds(scene, &unit, &folder)? {
             return Ok(());
         }
@@ -97,6 +108,18 @@ impl Injury for WitnessShare {
 }
 
 impl WitnessShare {
+    /// Removes the folder in which the share became read-only, as far as it was made.
+    fn clear(&self, scene: &mut Scene<'_>, aside: &str) -> Result<()> {
+        const WHAT: &str = "clear what the share needed";
+        if scene.run(&Command::new(["mountpoint", "-q", "--", aside]))?.status == 0 {
+            scene.text(WHAT, ["umount", "--", aside])?;
+        }
+        if scene.run(&Command::new(["test", "-e", aside]))?.status == 0 {
+            scene.text(WHAT, ["rmdir", "--", aside])?;
+        }
+        Ok(())
+    }
+
     /// Whether it is so now.
     fn holds(&self, scene: &mut Scene<'_>, unit: &str, folder: &str) -> Result<bool> {
         const WHAT: &str = "look at the share";

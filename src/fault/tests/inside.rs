@@ -1,6 +1,7 @@
 //! What is done inside a machine, on a machine that has a clock, units, disks and files.
 
 use super::*;
+use std::collections::BTreeSet;
 
 /// A guest's system, as far as faults touch it.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +23,8 @@ pub(super) struct System {
     available: u64,
     uptime: (f64, f64),
     busy: bool,
+    /// Files that the next power cut would take back.
+    unsynced: BTreeSet<String>,
     pub(super) console: Option<std::path::PathBuf>,
     /// What it is asked to do is done in words only.
     deaf: bool,
@@ -64,6 +67,7 @@ impl Default for System {
             available: 200 << 20,
             uptime: (10.0, 5.0),
             busy: false,
+            unsynced: BTreeSet::new(),
             console: None,
             deaf: false,
             broken: None,
@@ -80,6 +84,12 @@ impl System {
     pub(super) fn exec(&mut self, argv: &[&str], stdin: &[u8]) -> Output {
         if self.broken == argv.first().copied() {
             return ended(5, "it is broken");
+        }
+        match argv {
+            ["cp" | "truncate", .., path] => drop(self.unsynced.insert((*path).to_owned())),
+            ["sync", "--", paths @ ..] => self.unsynced.retain(|at| !paths.contains(&at.as_str())),
+            ["rm", .., path] => drop(self.unsynced.remove(*path)),
+            _ => {}
         }
         self.clock(argv)
             .or_else(|| self.unit(argv))
@@ -283,7 +293,7 @@ impl System {
                 assert_eq!(stdin, b"virtio4");
                 self.disk_listed = deaf;
             }
-            ["mount", "--bind", "--", at, _] | ["mount", "-t", "tmpfs", .., at] if !deaf => {
+            ["mount", "--bind", .., at] | ["mount", "-t", "tmpfs", .., at] if !deaf => {
                 self.mounts.push((*at).to_owned());
             }
             ["umount", .., at] => {
@@ -295,7 +305,11 @@ impl System {
                 self.folders.retain(|f| f != from);
                 self.folders.push((*to).to_owned());
             }
-            ["fallocate", ..] | ["mount", ..] | ["chown", ..] | ["mv", ..] | ["mkdir", ..] | ["rm", "-rf", ..] => {}
+            ["mkdir", "--", folder] => self.folders.push((*folder).to_owned()),
+            ["rm", .., folder] | ["rmdir", "--", folder] if self.folders.iter().any(|f| f == folder) => {
+                self.folders.retain(|f| f != folder);
+            }
+            ["fallocate" | "mount" | "chown" | "mv" | "mkdir", ..] | ["rm", "-rf", ..] => {}
             _ => return None,
         }
         Some(printed(""))
@@ -405,7 +419,7 @@ fn what_fails_on_its_way_is_taken_back() {
     for (kind, on, arguments, program) in [
         ("disk-full", "node1", &[][..], "dd"),
         ("damage-file", "node1", &["file=log", "how=flip"], "dd"),
-        ("damage-file", "node1", &["file=log", "how=truncate"], "sync"),
+        ("damage-file", "node1", &["file=log", "how=truncate"], "truncate"),
         ("memory-pressure", "node1", &[], "dd"),
     ] {
         let bench = Bench::new();

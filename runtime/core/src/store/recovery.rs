@@ -297,11 +297,16 @@ impl Store {
                 self.segments.insert(generation, segment);
                 self.mark_dead(&scan);
             }
-            Ok(_) => self.damage = Some(format!("segment {generation} does not follow the one before it")),
+            Ok(_) => self.damaged(format!("segment {generation} does not follow the one before it")),
             Err(e) if e.is_strange() => self.seal(&self.segment_file(generation), &e),
-            Err(e) => self.damage = Some(format!("segment {generation} of the database: {e}")),
+            Err(e) => self.damaged(format!("segment {generation} of the database: {e}")),
         }
         self.read_next(ctx);
+    }
+
+    /// The first thing that is wrong is told: what lies behind it follows from it.
+    fn damaged(&mut self, why: String) {
+        self.damage.get_or_insert(why);
     }
 
     /// A closed log that is damaged is left out; so are those after a gap.

@@ -70,6 +70,21 @@ fn a_damaged_checkpoint_deletes_nothing() {
     );
 }
 
+/// No segment behind it follows either: the first one is the cause, and the one that is told.
+#[test]
+fn the_first_damaged_segment_is_told() {
+    let mut lab = Lab::new(1, 300);
+    lab.secs(46);
+    let passive = lab.passive();
+    lab.kill(passive);
+    assert!(lab.disk(passive).flip("E00/db/E0000000003.edb", 100));
+    lab.start(passive);
+    lab.secs(10);
+    let told = lab.since(0, "copy.failed");
+    assert!(told.iter().any(|l| l.contains("segment 3 of the database")), "{told:?}");
+    lab.converges();
+}
+
 #[test]
 fn a_missing_checkpoint_deletes_nothing_where_there_is_a_database() {
     quarantined(
