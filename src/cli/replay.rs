@@ -142,7 +142,7 @@ fn differences(before: &Run, now: &Run) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::runs::Manifest;
-    use crate::verify::{RunReport, ScenarioReport};
+    use crate::verify::{ScenarioReport, sample};
     use std::path::Path;
 
     fn run(tool: &str, verdict: Verdict) -> Run {
@@ -154,16 +154,7 @@ mod tests {
                 ..Manifest::default()
             }),
             lab: None,
-            report: RunReport {
-                distributions: Vec::new(),
-                on_purpose: Default::default(),
-                lab: "ccr".into(),
-                seed: 7,
-                accel: "tcg".into(),
-                on: "sim".into(),
-                verdict,
-                scenarios: vec![ScenarioReport::empty("F05", "x", verdict)],
-            },
+            report: sample::run(verdict, vec![ScenarioReport::empty("F05", "x", verdict)]),
             scenarios: Vec::new(),
             missing: Vec::new(),
         }

@@ -327,16 +327,7 @@ mod tests {
     use crate::verify::sample::{self, Change, Plan, history};
 
     fn run(scenarios: Vec<ScenarioReport>) -> RunReport {
-        RunReport {
-            distributions: Vec::new(),
-            on_purpose: Default::default(),
-            lab: "ccr".into(),
-            seed: 7,
-            accel: "tcg".into(),
-            on: "machines".into(),
-            verdict: Verdict::Pass,
-            scenarios,
-        }
+        sample::run(Verdict::Pass, scenarios)
     }
 
     fn both(a: (&RunReport, &History), b: (&RunReport, &History)) -> Comparison {

@@ -176,6 +176,7 @@ fn differing(runs: &[Indexed]) -> BTreeSet<String> {
 mod tests {
     use super::*;
     use crate::verify::ScenarioReport;
+    use crate::verify::sample;
 
     const DIFFERS: &str = "<span class=\"differs\">";
 
@@ -187,16 +188,7 @@ mod tests {
         });
         Indexed {
             folder: format!("20261120T{i:06}-ccr"),
-            report: RunReport {
-                distributions: Vec::new(),
-                on_purpose: Default::default(),
-                lab: "ccr".into(),
-                seed: 7,
-                accel: "tcg".into(),
-                on: "machines".into(),
-                verdict,
-                scenarios: scenarios.collect(),
-            },
+            report: sample::run(verdict, scenarios.collect()),
             digest: "d".into(),
             began: "2026-11-20 12:00:00".into(),
             missing: Vec::new(),

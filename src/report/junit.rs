@@ -68,24 +68,19 @@ fn details(s: &ScenarioReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verify::sample;
 
     #[test]
     fn two_runs_of_one_scenario_have_two_names() {
         let mut again = ScenarioReport::empty("F05", "The active node loses power", Verdict::Fail);
         again.turn = 2;
-        let run = RunReport {
-            distributions: Vec::new(),
-            on_purpose: Default::default(),
-            lab: "ccr".into(),
-            seed: 7,
-            accel: "tcg".into(),
-            on: "machines".into(),
-            verdict: Verdict::Fail,
-            scenarios: vec![
+        let run = sample::run(
+            Verdict::Fail,
+            vec![
                 ScenarioReport::empty("F05", "The active node loses power", Verdict::Pass),
                 again,
             ],
-        };
+        );
         let text = junit(&run).unwrap();
         for name in [
             "name=\"F05 The active node loses power\"",

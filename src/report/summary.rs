@@ -78,22 +78,17 @@ fn table(out: &mut String, scenarios: &[&ScenarioReport]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verify::sample;
 
     #[test]
     fn what_failed_stands_first() {
         let mut bad = ScenarioReport::empty("F05", "The active node loses power", Verdict::Fail);
         bad.why = Some("I3: a|b is missing".into());
         bad.timings.outage_ms = Some(9_876);
-        let run = RunReport {
-            distributions: Vec::new(),
-            on_purpose: Default::default(),
-            lab: "ccr".into(),
-            seed: 7,
-            accel: "tcg".into(),
-            on: "machines".into(),
-            verdict: Verdict::Fail,
-            scenarios: vec![ScenarioReport::empty("F00", "Control", Verdict::Pass), bad],
-        };
+        let run = sample::run(
+            Verdict::Fail,
+            vec![ScenarioReport::empty("F00", "Control", Verdict::Pass), bad],
+        );
         insta::assert_snapshot!(summary(&run));
     }
 }

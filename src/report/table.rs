@@ -105,6 +105,7 @@ fn name(figure: &str) -> (&str, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verify::sample;
 
     #[test]
     fn a_table_says_what_is_wrong() {
@@ -115,31 +116,16 @@ mod tests {
             busy: 2.3,
         });
         bad.timings.outage_ms = Some(9_876);
-        let run = RunReport {
-            distributions: Vec::new(),
-            on_purpose: Default::default(),
-            lab: "ccr".into(),
-            seed: 7,
-            accel: "tcg".into(),
-            on: "machines".into(),
-            verdict: Verdict::Unknown,
-            scenarios: vec![ScenarioReport::empty("F00", "Control", Verdict::Pass), bad],
-        };
+        let run = sample::run(
+            Verdict::Unknown,
+            vec![ScenarioReport::empty("F00", "Control", Verdict::Pass), bad],
+        );
         insta::assert_snapshot!(table(&run, false));
     }
 
     #[test]
     fn what_is_wrong_on_purpose_stands_before_all_verdicts() {
-        let mut run = RunReport {
-            distributions: Vec::new(),
-            on_purpose: Default::default(),
-            lab: "ccr".into(),
-            seed: 7,
-            accel: "tcg".into(),
-            on: "machines".into(),
-            verdict: Verdict::Fail,
-            scenarios: Vec::new(),
-        };
+        let mut run = sample::run(Verdict::Fail, Vec::new());
         let clean = serde_json::to_value(&run).unwrap();
         assert!(clean.get("mutations").is_none() && table(&run, false).starts_with("scenario"));
         run.on_purpose.mutations = vec!["M10 (Two votes and no witness)".into()];
@@ -172,14 +158,8 @@ mod tests {
         });
         let scenarios: Vec<ScenarioReport> = runs.collect();
         let run = RunReport {
-            lab: "ccr".into(),
-            seed: 7,
-            accel: "tcg".into(),
-            on: "machines".into(),
-            verdict: Verdict::Pass,
             distributions: crate::verify::distributions(&scenarios),
-            on_purpose: Default::default(),
-            scenarios,
+            ..sample::run(Verdict::Pass, scenarios)
         };
         insta::assert_snapshot!(table(&run, false));
     }

@@ -4,7 +4,7 @@ mod looks;
 
 pub use looks::{healthy, observation, status};
 
-use super::{FaultRecord, History, NodeView, OpKind, OpLine, Outcome};
+use super::{FaultRecord, History, NodeView, OnPurpose, OpKind, OpLine, Outcome, RunReport, ScenarioReport, Verdict};
 use crate::event::{Draft, Event};
 use crate::spec::{self, Lab};
 use ccr_contract::dump::{Dump, Group, Log, Message};
@@ -49,6 +49,20 @@ impl Plan {
             stretch: 8,
             changes: changes.to_vec(),
         }
+    }
+}
+
+/// A run of `ccr` with these scenarios.
+pub fn run(verdict: Verdict, scenarios: Vec<ScenarioReport>) -> RunReport {
+    RunReport {
+        distributions: Vec::new(),
+        on_purpose: OnPurpose::default(),
+        lab: "ccr".into(),
+        seed: 7,
+        accel: "tcg".into(),
+        on: "machines".into(),
+        verdict,
+        scenarios,
     }
 }
 

@@ -37,16 +37,7 @@ fn page(id: &'static str, title: &'static str, changes: &[Change], seed: u64) ->
 }
 
 fn run_of(scenarios: Vec<ScenarioReport>) -> RunReport {
-    RunReport {
-        distributions: Vec::new(),
-        on_purpose: Default::default(),
-        lab: "ccr".into(),
-        seed: 7,
-        accel: "tcg".into(),
-        on: "machines".into(),
-        verdict: Verdict::Pass,
-        scenarios,
-    }
+    sample::run(Verdict::Pass, scenarios)
 }
 
 fn pages() -> Vec<(ScenarioReport, History)> {
@@ -154,7 +145,7 @@ fn every_time_in_the_drawing_is_the_journals() {
         let shapes = text.split('<').filter(|e| e.contains(&format!("class=\"{class}\"")));
         let times = shapes.filter_map(|e| e.split("data-t=\"").nth(1)?.split('"').next());
         times
-            .flat_map(|t| t.split(' ').filter_map(|t| t.parse().ok()))
+            .flat_map(|t| t.split(' ').map(|t| t.parse().expect("a time is a number")))
             .collect()
     };
     let fault = &history.faults[0];
