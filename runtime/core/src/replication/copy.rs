@@ -83,6 +83,8 @@ pub struct Copy {
     pub(super) compared: bool,
     /// A planted bug: it counts as healthy before they were.
     pub(super) early: bool,
+    /// Whether this node's own logs behind a gap count again as soon as the gap is filled.
+    pub(super) keeps_own: bool,
     /// Whether the source is asked only for logs that are missing between logs of this node.
     pub(super) fills_gaps: bool,
     /// The epoch of which the source speaks.
@@ -109,6 +111,7 @@ impl Copy {
             received_at: None,
             compared: false,
             early: false,
+            keeps_own: false,
             fills_gaps: false,
             source_epoch: 0,
             resyncing: false,

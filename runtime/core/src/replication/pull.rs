@@ -100,7 +100,7 @@ impl Copy {
             CopyStep::Moved(closed) => {
                 let g = closed.link.generation;
                 store.closed.insert(g, closed);
-                if self.fills_gaps {
+                if self.keeps_own {
                     store.adopt_orphans();
                 }
                 self.tries = (0, 0);

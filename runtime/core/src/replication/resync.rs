@@ -120,9 +120,11 @@ impl Copy {
         // Whoever salvages from a node that knows no better keeps its own open log: it comes behind what is missing.
         if common == ours && (!store.needs_rewind() || !right) {
             self.compared = true;
+            // The logs behind a gap are of the history that counts, as those before it are.
+            self.keeps_own = matches!(self.role, Role::Salvage(served) if store.source_state.verified >= served);
             // A source that was never compared with the history that counts knows only what is missing inside ours.
-            self.fills_gaps = matches!(self.role, Role::Salvage(served)
-                if self.source_epoch < served && store.source_state.verified >= served);
+            self.fills_gaps =
+                self.keeps_own && matches!(self.role, Role::Salvage(served) if self.source_epoch < served);
             if store.source_state.verified < self.source_epoch {
                 store.source_state.verified = self.source_epoch;
                 store.save_source_state(ctx);

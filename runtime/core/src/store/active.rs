@@ -125,9 +125,13 @@ impl Writer {
 }
 
 impl Store {
-    /// Opens a new generation behind the last closed one.
+    /// Opens a new generation behind the last closed one. Logs from there on that were lost go aside first: under their own names
+    /// they would be taken for what follows now.
     pub(super) fn open_new(&mut self, ctx: &mut Ctx<impl From<GroupOp>>, epoch: u64) {
         let last = self.last();
+        for g in std::mem::take(&mut self.orphans).into_keys() {
+            self.set_aside(ctx, self.log_file(g), "mounted without it");
+        }
         let header = self.header(last.generation + 1, epoch, last.checksum).encode();
         self.tail = None;
         self.begun = last.generation;

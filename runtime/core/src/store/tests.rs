@@ -258,6 +258,40 @@ fn a_batch_ends_with_the_log_at_hand_where_it_is_told_to() {
     assert_eq!(replaced(&mut ctx)[0].0, "E00/E00.chk");
 }
 
+/// Log 3 follows a log 2 that is written anew as little as a log 3 that is: each goes before one of its number is there.
+#[test]
+fn what_a_mount_goes_without_is_set_aside_before_a_new_log_is_opened() {
+    let (mut store, logs) = store(&[
+        &[Put::Message(1, b"one")],
+        &[Put::Message(2, b"two")],
+        &[Put::Message(3, b"three")],
+    ]);
+    let mut ctx = ctx();
+    store.reserved = true;
+    store.cut_from(2);
+    store.mount(&mut ctx, 2);
+    ctx.take_effects();
+    let read = Op::Mount(MountRead::Log(1));
+    let mounted = store.on_disk(&mut ctx, read, DiskResult::Bytes(logs[0].clone()));
+    assert_eq!(mounted, [Outcome::Mounted]);
+    let moved = |e: Effect| match e {
+        Effect::Disk { action, .. } => match action {
+            DiskAction::Rename { from, to } => Some((from, to)),
+            DiskAction::Append { file, .. } => Some((file, "written".into())),
+            _ => None,
+        },
+        _ => None,
+    };
+    let moved: Vec<_> = ctx.take_effects().into_iter().filter_map(moved).take(3).collect();
+    let expected = [
+        ("E00/E0000000002.log", "E00/E0000000002.log.bad-1"),
+        ("E00/E0000000003.log", "E00/E0000000003.log.bad-2"),
+        ("E00/E00.log", "written"),
+    ];
+    assert_eq!(moved, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    assert!(!store.needs_rewind());
+}
+
 /// What the disk holds after what it was asked to do.
 fn files(ctx: &mut Ctx<GroupOp>) -> BTreeMap<String, Vec<u8>> {
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
