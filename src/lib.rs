@@ -21,6 +21,7 @@ pub mod picture;
 pub mod plan;
 pub mod preflight;
 pub mod private;
+pub mod probe;
 pub mod process;
 pub mod report;
 pub mod runs;

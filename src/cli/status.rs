@@ -44,10 +44,11 @@ pub fn run(home: &Home, args: Args) -> Ended {
 
 fn render(s: &LabStatus) -> String {
     let mut out = format!("{} — {}\n", s.lab, s.title);
-    let health = s
-        .unhealthy
-        .as_deref()
-        .map_or("healthy".to_owned(), |why| format!("not healthy: {why}"));
+    let health = match &s.unhealthy {
+        None => "healthy".to_owned(),
+        Some(why) if s.unknown => format!("unknown whether it is healthy; {why}"),
+        Some(why) => format!("not healthy: {why}"),
+    };
     let _ = writeln!(
         out,
         "{health} · {} · slowness {:.1}",
@@ -219,6 +220,7 @@ mod tests {
             faults: Vec::new(),
             network_outages: Vec::new(),
             unhealthy: None,
+            unknown: false,
         })
     }
 

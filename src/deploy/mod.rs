@@ -8,6 +8,7 @@ mod install;
 mod operate;
 mod orders;
 mod pack;
+mod probing;
 mod render;
 mod secrets;
 #[cfg(test)]
@@ -19,5 +20,6 @@ pub use orders::{BadArgument, OrderSpec, Orders, Parameter, Takes};
 pub use pack::{
     Contract, FileSpec, LinkSpec, Pack, Part, Places, PlacesSpec, ProgramSpec, SharePlace, StepSpec, Workload, names,
 };
+pub use probing::probe;
 pub use render::{RenderedFile, RenderedStep};
 pub use secrets::Secrets;

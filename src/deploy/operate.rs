@@ -18,7 +18,7 @@ const ANSWER_MAX: Size = Size::mib(1);
 /// Largest dump: as much as a way into a machine carries.
 const DUMP_MAX: Size = Size::mib(64);
 /// Version of status and dump that this tool reads.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 
 /// What the runtime says of its node.
 pub fn status(remote: &mut dyn Remote, pack: &Pack, deadline: Deadline) -> Result<Status> {

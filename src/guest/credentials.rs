@@ -7,7 +7,7 @@ use crate::error::{Error, IoContext, Problem, Result};
 use crate::files::{Home, NodeFiles};
 use crate::hypervisor::Credential;
 use crate::private;
-use crate::spec::{Lab, Node};
+use crate::spec::{Lab, Node, NodeFile};
 use crate::units::Size;
 use base64ct::{Base64, Encoding};
 use serde::Serialize;
@@ -26,6 +26,9 @@ const MGMT_ADDRESS: &str = "10.0.2.15/24";
 /// by byte: time grows with the square, 0.2 s for 130 KiB and many seconds for 800 KiB on an emulated processor.
 pub const LIMIT: Size = Size(256 << 10);
 
+/// Whose the files of the tool's own are.
+const ROOT: &str = "root";
+
 /// A file that the machine finds at its first boot.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BootFile {
@@ -33,6 +36,10 @@ pub struct BootFile {
     pub path: String,
     /// Permissions.
     pub mode: u32,
+    /// User and group.
+    pub owner: (String, String),
+    /// Whether one that is there stays as it is.
+    pub once: bool,
     /// Content.
     pub content: Vec<u8>,
 }
@@ -68,6 +75,8 @@ pub fn boot_files(lab: &Lab, node: &Node, keys: &Keys) -> Result<Vec<BootFile>> 
         all.push(BootFile {
             path: path.to_owned(),
             mode,
+            owner: (ROOT.to_owned(), ROOT.to_owned()),
+            once: false,
             content: content.into_bytes(),
         });
     };
@@ -111,10 +120,81 @@ pub fn boot_files(lab: &Lab, node: &Node, keys: &Keys) -> Result<Vec<BootFile>> 
     add("/etc/ssh/ssh_host_ed25519_key", 0o600, host.private.clone());
     add("/etc/ssh/ssh_host_ed25519_key.pub", 0o644, format!("{}\n", host.public));
     add("/root/.ssh/authorized_keys", 0o600, format!("{}\n", keys.tool.public));
-    for (path, content) in &node.files {
-        add(path, 0o644, content.clone());
+    for (path, file) in &node.files {
+        all.push(BootFile {
+            path: path.clone(),
+            mode: file.mode,
+            owner: file.owner.clone(),
+            once: file.once,
+            content: own_text(lab, node, path, file)?.into_bytes(),
+        });
     }
     Ok(all)
+}
+
+/// What stands in a file of the lab file's.
+fn own_text(lab: &Lab, node: &Node, path: &str, file: &NodeFile) -> Result<String> {
+    if !file.template {
+        return Ok(file.text.clone());
+    }
+    let view = FileView {
+        lab: &lab.name,
+        node: node.into(),
+        nodes: lab.nodes.iter().map(NodeView::from).collect(),
+        networks: lab
+            .networks
+            .iter()
+            .map(|n| NetworkView {
+                name: &n.name,
+                subnet: n.subnet.to_string(),
+                prefix: n.subnet.prefix,
+            })
+            .collect(),
+    };
+    template::render_text(path, &file.text, &view)
+}
+
+/// What a template of the lab file's sees.
+#[derive(Serialize)]
+struct FileView<'a> {
+    lab: &'a str,
+    node: NodeView<'a>,
+    nodes: Vec<NodeView<'a>>,
+    networks: Vec<NetworkView<'a>>,
+}
+
+#[derive(Serialize)]
+struct NodeView<'a> {
+    name: &'a str,
+    addresses: BTreeMap<&'a str, Ipv4Addr>,
+    interfaces: BTreeMap<&'a str, &'a str>,
+    disks: BTreeMap<&'a str, String>,
+}
+
+impl<'a> From<&'a Node> for NodeView<'a> {
+    fn from(node: &'a Node) -> Self {
+        Self {
+            name: &node.name,
+            addresses: node.nics.iter().map(|n| (n.network.as_str(), n.address)).collect(),
+            interfaces: node
+                .nics
+                .iter()
+                .map(|n| (n.network.as_str(), n.interface.as_str()))
+                .collect(),
+            disks: node
+                .disks
+                .iter()
+                .map(|d| (d.name.as_str(), format!("/dev/disk/by-id/virtio-{}", d.serial)))
+                .collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct NetworkView<'a> {
+    name: &'a str,
+    subnet: String,
+    prefix: u8,
 }
 
 #[derive(Serialize)]
@@ -191,12 +271,10 @@ fn tmpfiles(node: impl fmt::Display, files: &[BootFile]) -> Result<String> {
         let path = quoted_path(&file.path)?;
         let content = Base64::encode_string(&file.content);
         // An empty argument is none at all.
-        let (kind, content) = if content.is_empty() {
-            ("f+", String::new())
-        } else {
-            ("f+~", content)
-        };
-        writeln!(text, "{kind} {path} {:04o} root root - {content}", file.mode).expect("text takes text");
+        let again = if file.once { "" } else { "+" };
+        let coded = if content.is_empty() { "" } else { "~" };
+        let (mode, (user, group)) = (file.mode, &file.owner);
+        writeln!(text, "f{again}{coded} {path} {mode:04o} {user} {group} - {content}").expect("text takes text");
     }
     if text.len() as u64 > LIMIT.bytes() {
         return Err(Error::Operation(
@@ -298,11 +376,44 @@ mod tests {
     fn more_than_a_boot_can_bear_is_refused() {
         let mut lab = sample::ccr();
         let (_dir, files, keys) = keys(&lab);
-        lab.nodes[0].files.insert("/big".into(), "x".repeat(100 << 10));
+        lab.nodes[0].files.insert("/big".into(), "x".repeat(100 << 10).into());
         write(&lab, &lab.nodes[0], &keys, &files.node("node1")).unwrap();
-        lab.nodes[0].files.insert("/big".into(), "x".repeat(200 << 10));
+        lab.nodes[0].files.insert("/big".into(), "x".repeat(200 << 10).into());
         let e = write(&lab, &lab.nodes[0], &keys, &files.node("node1")).unwrap_err();
         assert!(e.to_string().contains("at most 256 KiB"), "{e}");
+    }
+
+    #[test]
+    fn a_file_of_the_lab_files_has_its_mode_owner_and_text() {
+        let mut lab = sample::ccr();
+        let (_dir, _, keys) = keys(&lab);
+        let template = "me {{ node.name }} {{ node.addresses.private }} {{ node.interfaces.private }}\n\
+            {% for n in nodes if n.name != node.name %}\nother {{ n.name }} {{ n.addresses.public }}\n{% endfor %}\n\
+            of {{ lab }} on {{ networks[0].subnet }}\n";
+        let file = |text: &str, template, once| NodeFile {
+            template,
+            mode: 0o640,
+            owner: ("redis".into(), "adm".into()),
+            once,
+            ..NodeFile::from(text.to_owned())
+        };
+        lab.nodes[0].files = BTreeMap::from([
+            ("/etc/a.conf".to_owned(), file(template, true, false)),
+            ("/etc/b.conf".to_owned(), file("{{ as it is }}", false, true)),
+        ]);
+        let files = boot_files(&lab, &lab.nodes[0], &keys).unwrap();
+        assert_eq!(
+            text_of(&files, "/etc/a.conf"),
+            "me node1 10.77.2.11 eth2\nother node2 10.77.1.12\nother hub 10.77.1.10\nof ccr on 10.77.1.0/24\n"
+        );
+        assert_eq!(text_of(&files, "/etc/b.conf"), "{{ as it is }}");
+        let lines = tmpfiles("node1", &files).unwrap();
+        assert!(lines.contains("f+~ \"/etc/a.conf\" 0640 redis adm - "), "{lines}");
+        assert!(lines.contains("f~ \"/etc/b.conf\" 0640 redis adm - "), "{lines}");
+        // What a template cannot fill in is told with its place.
+        lab.nodes[0].files = BTreeMap::from([("/etc/a".to_owned(), file("a\n{{ node.disks.date }}", true, false))]);
+        let e = boot_files(&lab, &lab.nodes[0], &keys).unwrap_err().to_string();
+        assert!(e.contains("/etc/a:2") && e.contains("undefined"), "{e}");
     }
 
     #[test]
@@ -326,7 +437,8 @@ mod tests {
     proptest! {
         #[test]
         fn one_file_is_always_one_line(path in "/\\PC{1,20}", content in prop::collection::vec(any::<u8>(), 0..50)) {
-            if let Ok(text) = tmpfiles("n", &[BootFile { path, mode: 0o644, content }]) {
+            let owner = (ROOT.to_owned(), ROOT.to_owned());
+            if let Ok(text) = tmpfiles("n", &[BootFile { path, mode: 0o644, owner, once: false, content }]) {
                 prop_assert_eq!(text.lines().count(), 3);
             }
         }

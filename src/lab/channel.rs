@@ -142,7 +142,8 @@ impl Channels {
 
     /// Opens the standing sessions with all nodes that will be asked, in the background: who asks one waits for its own only.
     pub fn prepare(&self, record: &LabRecord) {
-        for node in record.desired.lab.nodes.iter().filter(|n| n.role.is_some()) {
+        let lab = &record.desired.lab;
+        for node in lab.nodes.iter().filter(|n| lab.asks(n)) {
             let Ok(way) = way(&self.files, record, &node.name) else {
                 continue;
             };
@@ -168,7 +169,7 @@ impl Channels {
     }
 
     /// What every node's runtime says, by its watch; those whose watch says nothing that was so after `since_us` (now, where that is yet
-    /// to come) are asked, at once. `None` for a node without a runtime.
+    /// to come) are asked, at once. `None` for a node of which nothing is asked: it has no runtime, and no probe.
     pub fn statuses(
         &self,
         record: &LabRecord,
@@ -177,8 +178,7 @@ impl Channels {
         since_us: Option<u64>,
     ) -> Vec<Option<Result<Said>>> {
         let pack = match pack(record) {
-            Ok(Some(pack)) => pack,
-            Ok(None) => return record.desired.lab.nodes.iter().map(|_| None).collect(),
+            Ok(pack) => pack,
             Err(e) => {
                 let seen = e.to_string();
                 let failed = || Error::Operation(Problem::new("load the runtime's pack").observed(&seen));
@@ -186,10 +186,10 @@ impl Channels {
             }
         };
         let since_us = since_us.map(|us| us.min(self.journal.now_us()));
-        let begin = |node: &Node| self.begin_look(record, domains, node, &pack, within, since_us);
-        let nodes = record.desired.lab.nodes.iter();
+        let begin = |node: &Node| self.begin_look(record, domains, node, pack.as_ref(), within, since_us);
+        let lab = &record.desired.lab;
         // All are asked before the first is waited for.
-        let asked: Vec<_> = nodes.map(|n| n.role.map(|_| begin(n))).collect();
+        let asked: Vec<_> = lab.nodes.iter().map(|n| lab.asks(n).then(|| begin(n))).collect();
         let until = Instant::now() + within;
         let wait = |asked| match asked {
             Asked::Said(said) => Ok(*said),
@@ -203,7 +203,7 @@ impl Channels {
         record: &LabRecord,
         domains: &[Domain],
         node: &Node,
-        pack: &Pack,
+        pack: Option<&Pack>,
         within: Duration,
         since_us: Option<u64>,
     ) -> Result<Asked> {
@@ -223,7 +223,11 @@ impl Channels {
             Known::Said(said) => return Ok(Asked::Said(said)),
             Known::Ask(asker) => asker,
         };
-        let (slot, way, pack) = (self.slot(name), way(&self.files, record, name)?, pack.clone());
+        let (slot, way, pack) = (self.slot(name), way(&self.files, record, name)?, pack.cloned());
+        let (node, probes) = (
+            node.name.clone(),
+            record.desired.lab.probes(node).cloned().collect::<Vec<_>>(),
+        );
         let ways = self.ways.clone();
         // A machine that is only slow answers behind the look, and keeps its session: the next look needs no handshake.
         let longest = slowness.scale(QUESTION).max(within);
@@ -237,8 +241,9 @@ impl Channels {
             };
             asker.ask(clock, || {
                 let connect = |deadline| ways.connect(&way, deadline);
-                ask(&slot, connect, Deadline::after(longest), |r, d| {
-                    deploy::status(r, &pack, d)
+                ask(&slot, connect, Deadline::after(longest), |r, d| match &pack {
+                    Some(pack) => deploy::status(r, pack, d),
+                    None => deploy::probe(r, &node, probes.iter(), d),
                 })
             })
         };

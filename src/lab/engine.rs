@@ -370,6 +370,7 @@ impl Engine {
             })
             .collect();
         let state = self.state();
+        let health = verify::health(lab, &looks(&machines));
         Ok(LabStatus {
             lab: self.instance.clone(),
             title: lab.title.clone(),
@@ -379,8 +380,9 @@ impl Engine {
             heard,
             unhealthy: match &record.restoring {
                 Some(from) => Some(super::saved::between(&self.instance, from, state.restoring)),
-                None => verify::unhealthy(lab, &looks(&machines)).into_iter().next(),
+                None => health.clone().all().into_iter().next(),
             },
+            unknown: record.restoring.is_none() && health.is_unknown(),
             machines,
             mutations: lab.mutations.iter().map(ToString::to_string).collect(),
             faults: state.active_faults.faults.clone(),

@@ -320,8 +320,11 @@ pub struct LabStatus {
     /// Since when the networks were dark, and until when, in microseconds since the journal began: the supervisor had died.
     #[serde(rename = "dark")]
     pub network_outages: Vec<(u64, u64)>,
-    /// Why the lab is not healthy; absent where it is.
+    /// Why the lab is not healthy, or why that is not known; absent where it is.
     pub unhealthy: Option<String>,
+    /// Whether it is not known how the lab is: something could not be asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unknown: bool,
 }
 
 impl From<LabStatus> for Observation {
@@ -492,6 +495,7 @@ mod tests {
             faults: Vec::new(),
             network_outages: Vec::new(),
             unhealthy: None,
+            unknown: false,
         };
         let seen = Observation::from(status);
         let wrong = crate::verify::unhealthy(&lab, &seen.looks(&lab));

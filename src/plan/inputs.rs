@@ -18,13 +18,15 @@ pub struct Inputs {
 }
 
 /// What of a lab file no machine knows when it has booted: `*` is one name. Whatever is not here counts as known.
-const AFTER_BOOT: [&str; 13] = [
+const AFTER_BOOT: [&str; 15] = [
     "title",
     "on_purpose",
     "mutations",
     "limits",
+    "health",
     "shares",
     "nodes.*.role",
+    "nodes.*.after",
     "nodes.*.run",
     "nodes.*.run_before",
     "nodes.*.run_after",
@@ -215,6 +217,14 @@ mod tests {
             Box::new(|l| l.limits.detect = Span::secs(99)),
             Box::new(|l| l.shares.clear()),
             Box::new(|l| l.nodes[0].run.push(vec!["true".into()])),
+            Box::new(|l| l.nodes[1].after.push("node1".parse().unwrap())),
+            Box::new(|l| {
+                l.health = Some(crate::spec::Health {
+                    must: vec!["true".into()],
+                    within: Span::secs(1),
+                    probes: Vec::new(),
+                });
+            }),
             Box::new(|l| l.nodes[2].role = None),
             Box::new(|l| {
                 let r = l.runtime.as_mut().unwrap();
@@ -243,7 +253,7 @@ mod tests {
             Box::new(|l| l.nodes[1].nics.swap(0, 1)),
             Box::new(|l| l.nodes[1].disks[0].size = Size::mib(64)),
             Box::new(|l| drop(l.nodes[1].disks.pop())),
-            Box::new(|l| drop(l.nodes[1].files.insert("/etc/x".into(), "y".into()))),
+            Box::new(|l| drop(l.nodes[1].files.insert("/etc/x".into(), "y".to_owned().into()))),
             Box::new(|l| l.nodes[1].packages.push("perl".into())),
             Box::new(|l| l.networks[0].mtu = 9000),
             Box::new(|l| l.networks[0].internet = true),

@@ -346,6 +346,59 @@ proptest! {
 }
 
 #[test]
+fn a_machine_that_waits_for_another_is_deployed_behind_it() {
+    let mut lab = example("bare");
+    for node in &mut lab.nodes {
+        node.run = vec![vec!["true".into()]];
+    }
+    lab.nodes[0].after = vec!["c".parse().unwrap()];
+    let plan = up(&lab, &How::default(), &Observed::default());
+    let deploys: Vec<&Step> = plan.steps.iter().filter(|s| s.action == Action::Deploy).collect();
+    let ids: Vec<&str> = deploys.iter().map(|s| s.id.as_str()).collect();
+    assert_eq!(ids, ["deploy:b", "deploy:c", "deploy:a"]);
+    assert!(deploys[2].after.contains(&"deploy:c".to_owned()));
+    assert!(
+        deploys[..2]
+            .iter()
+            .all(|s| s.after.iter().all(|a| !a.starts_with("deploy")))
+    );
+    // Where the other one has nothing to do, there is nothing to wait for.
+    lab.nodes[2].run.clear();
+    let plan = up(&lab, &How::default(), &Observed::default());
+    let last = plan.steps.iter().find(|s| s.id == "deploy:a").unwrap();
+    assert!(last.after.iter().all(|a| !a.starts_with("deploy")));
+}
+
+#[test]
+fn a_lab_with_health_is_waited_for_before_it_is_kept_and_when_it_comes_back() {
+    let mut lab = example("bare");
+    lab.health = Some(crate::spec::Health {
+        must: vec!["true".into()],
+        within: crate::units::Span::secs(1),
+        probes: Vec::new(),
+    });
+    let words = |seen: &Observed| -> Vec<&str> {
+        let plan = up(&lab, &how(&lab), seen);
+        let last = plan.steps.iter().rev().take(2).rev();
+        last.map(|s| s.action.word()).collect()
+    };
+    let mut seen = Observed::default();
+    assert_eq!(words(&seen), ["wait-healthy", "checkpoint"]);
+    let plan = up(&lab, &how(&lab), &seen);
+    carry_out(&plan, &lab, &how(&lab), &mut seen);
+    let kept = Observed {
+        kept: seen.kept.clone(),
+        ..Observed::default()
+    };
+    assert_eq!(words(&kept), ["restore", "wait-healthy"]);
+    // One that is up and not well is waited for again.
+    seen.healthy = false;
+    assert_eq!(up(&lab, &how(&lab), &seen).steps.len(), 1);
+    seen.healthy = true;
+    assert!(up(&lab, &how(&lab), &seen).is_empty());
+}
+
+#[test]
 fn a_misconfigured_lab_is_changed_when_it_is_healthy_and_then_settles() {
     let words = |lab: &Lab, seen: &Observed| -> Vec<(&str, Option<String>)> {
         let plan = up(lab, &How::default(), seen);

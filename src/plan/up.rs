@@ -5,6 +5,7 @@ use super::{Observed, Plan, Restoring, id_on};
 use crate::spec::{Lab, Node};
 use crate::units::Name;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// What a step of `up` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -88,8 +89,9 @@ pub fn up(lab: &Lab, how: &How, seen: &Observed) -> Plan {
         }) => {
             let restored = restore(&mut plan, seen, &name);
             if layer != Some(Layer::Booted) {
-                if let Some(runtime) = &lab.runtime {
-                    let reason = format!("{} has to find itself as it was", runtime.cluster.name);
+                if lab.says_how_it_is() {
+                    let who = lab.runtime.as_ref().map_or("it", |r| &r.cluster.name);
+                    let reason = format!("{who} has to find itself as it was");
                     let wait = if lab.is_unwell() {
                         Action::Settle
                     } else {
@@ -101,7 +103,7 @@ pub fn up(lab: &Lab, how: &How, seen: &Observed) -> Plan {
             }
             let after = vec![restored];
             let mut last = after.clone();
-            for node in &lab.nodes {
+            for node in lab.in_waiting_order() {
                 last.extend(deploy(&mut plan, lab, node, after.clone()));
             }
             last
@@ -142,7 +144,9 @@ fn boot(plan: &mut Plan, lab: &Lab, how: &How, seen: &Observed) -> Vec<String> {
         ready.iter_mut().for_each(|after| *after = vec![kept.clone()]);
     }
     let mut last = Vec::new();
-    for (node, after) in lab.nodes.iter().zip(ready) {
+    let mut ready: BTreeMap<&Name, Vec<String>> = lab.nodes.iter().map(|n| &n.name).zip(ready).collect();
+    for node in lab.in_waiting_order() {
+        let after = ready.remove(&node.name).unwrap_or_default();
         let there = seen.deployed.contains(&node.name) && !is_fresh(seen, &node.name);
         let deployed = (!there).then(|| deploy(plan, lab, node, after.clone())).flatten();
         last.extend(deployed.map_or(after, |id| vec![id]));
@@ -156,11 +160,11 @@ fn form(plan: &mut Plan, lab: &Lab, how: &How, seen: &Observed, mut last: Vec<St
     let nothing_to_do = plan.is_empty() && (seen.healthy || seen.complete && unwell);
     // What is done to a healthy lab needs one.
     let first = !seen.complete && lab.with_run_after().next().is_some();
-    if let Some(runtime) = lab.runtime.as_ref().filter(|_| !nothing_to_do && (first || !unwell)) {
-        let reason = if seen.complete {
-            format!("{} is not known to be healthy", runtime.service.name)
-        } else {
-            format!("{} has to form", runtime.cluster.name)
+    if lab.says_how_it_is() && !nothing_to_do && (first || !unwell) {
+        let reason = match (&lab.runtime, seen.complete) {
+            (Some(runtime), true) => format!("{} is not known to be healthy", runtime.service.name),
+            (Some(runtime), false) => format!("{} has to form", runtime.cluster.name),
+            (None, _) => "it is not known to be healthy".to_owned(),
         };
         last = vec![plan.add(Action::WaitHealthy, None, reason, last)];
     }
@@ -169,7 +173,7 @@ fn form(plan: &mut Plan, lab: &Lab, how: &How, seen: &Observed, mut last: Vec<St
         let reason = "its commands for a healthy lab: not run yet";
         last = vec![plan.add(Action::RunAfter, Some(&node.name), reason, last)];
     }
-    if lab.runtime.is_some() && !nothing_to_do && (first || unwell) {
+    if lab.says_how_it_is() && !nothing_to_do && (first || unwell) {
         let reason = if unwell {
             "it is misconfigured on purpose"
         } else {
@@ -290,6 +294,9 @@ fn deploy(plan: &mut Plan, lab: &Lab, node: &Node, after: Vec<String>) -> Option
         (None, true) => return None,
     };
     let reason = format!("{what}: not there yet");
+    let awaited = node.after.iter().map(|n| id_on(Action::Deploy, n));
+    let awaited = awaited.filter(|id| plan.steps.iter().any(|s| s.id == *id));
+    let after = after.into_iter().chain(awaited).collect();
     Some(plan.add(Action::Deploy, Some(&node.name), reason, after))
 }
 

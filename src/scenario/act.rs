@@ -214,7 +214,7 @@ impl Runner<'_> {
 
     /// Does something to the lab; whoever can looks at it meanwhile, so that nothing happens unseen.
     pub(super) fn beside<T>(&mut self, act: impl FnOnce(&mut dyn World) -> Result<T>) -> Result<T> {
-        let looker = self.world.looker().filter(|_| self.world.lab().runtime.is_some());
+        let looker = self.world.looker().filter(|_| self.world.lab().says_how_it_is());
         let Some(mut looker) = looker else {
             return act(self.world);
         };

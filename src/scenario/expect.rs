@@ -6,7 +6,7 @@ use super::truth::Truth;
 use crate::error::{Error, Problem, Result};
 use crate::hypervisor::DomainState;
 use crate::spec::{Lab, NodeRole};
-use crate::verify::{Observation, unhealthy};
+use crate::verify::{Observation, health};
 use ccr_contract::status::{Cluster, ClusterState, Copy, CopyStatus, Intent, ServiceState, Status};
 
 /// An expectation, and of whom.
@@ -308,7 +308,10 @@ fn copies(seen: &Observation, wanted: CopyStatus, on: Option<&str>) -> (Truth, S
 }
 
 fn healthy(lab: &Lab, seen: &Observation) -> (Truth, String) {
-    told(&unhealthy(lab, &seen.looks(lab)), "healthy")
+    let health = health(lab, &seen.looks(lab));
+    let unknown = health.is_unknown();
+    let (truth, shown) = told(&health.all(), "healthy");
+    (if unknown { Truth::Unknown } else { truth }, shown)
 }
 
 /// Whether nothing is wrong, and what is seen: all that is wrong, else that it is `well`.

@@ -147,7 +147,7 @@ impl From<Error> for Broken {
 impl Runner<'_> {
     /// Whether all of them went well.
     fn steps(&mut self, scenario: &Scenario) -> bool {
-        if self.world.lab().runtime.is_some() {
+        if self.world.lab().says_how_it_is() {
             let ready = self.settle(&Expectation::HEALTHY).map_err(|e| match e {
                 Broken::Failed(seen) => Broken::Unclear(format!("the lab was not healthy to begin with: {seen}")),
                 other => other,
@@ -185,7 +185,7 @@ impl Runner<'_> {
             let begin_us = self.world.now_us();
             let done = self.step(step, &name).and_then(|seen| {
                 // What an act brought with it is seen behind it; the other steps have looked themselves.
-                if step.action.acts() && self.world.lab().runtime.is_some() {
+                if step.action.acts() && self.world.lab().says_how_it_is() {
                     self.look(None)?;
                 }
                 Ok(seen)

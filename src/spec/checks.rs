@@ -1,8 +1,10 @@
 //! The checks behind [`super::rules::RULES`], one function each. A check does not know its rule's id.
 
 mod ccr;
+mod payload;
 
 pub(super) use ccr::*;
+pub(super) use payload::*;
 
 use super::raw::{Runtime, in_file_order};
 use super::rules::{View, rule, waivable};
@@ -110,7 +112,11 @@ pub(super) fn boot_disk_name(v: &View<'_>) -> Vec<Finding> {
 pub(super) fn listed_twice(v: &View<'_>) -> Vec<Finding> {
     let networks = v.file.nodes.values().map(|n| &n.networks);
     let sharers = v.file.disks.values().map(|d| &d.shared_by);
-    networks.chain(sharers).flat_map(|list| twice(list)).collect()
+    let awaited = v.file.nodes.values().map(|n| &n.after);
+    let probes = v.file.health.iter().flat_map(|h| h.probes.values());
+    let asked = probes.filter_map(|p| p.on.as_ref());
+    let all = networks.chain(sharers).chain(awaited).chain(asked);
+    all.flat_map(|list| twice(list)).collect()
 }
 
 fn twice(list: &[At<Name>]) -> Vec<Finding> {
@@ -148,7 +154,11 @@ pub(super) fn unknown_network(v: &View<'_>) -> Vec<Finding> {
 pub(super) fn unknown_node(v: &View<'_>) -> Vec<Finding> {
     let hosts = v.file.shares.values().map(|s| &s.host);
     let sharers = v.file.disks.values().flat_map(|d| &d.shared_by);
-    let named = hosts.chain(sharers).filter(|n| !v.file.nodes.contains_key(n.as_str()));
+    let awaited = v.file.nodes.values().flat_map(|n| &n.after);
+    let probes = v.file.health.iter().flat_map(|h| h.probes.values());
+    let asked = probes.flat_map(|p| p.on.iter().flatten());
+    let all = hosts.chain(sharers).chain(awaited).chain(asked);
+    let named = all.filter(|n| !v.file.nodes.contains_key(n.as_str()));
     let finding = |n: &At<Name>| {
         wrong(format!("there is no node `{}`", n.value))
             .on(n, "no such node")

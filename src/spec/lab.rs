@@ -1,6 +1,7 @@
 //! The resolved lab: every default filled in, every address given. What all rooms below the lab file work with.
 
 use super::NetworkRole;
+use crate::probe::Probe;
 use crate::units::{Name, Size, Span};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,6 +24,9 @@ pub struct Lab {
     pub shares: Vec<Share>,
     /// The runtime; none is a lab of bare machines.
     pub runtime: Option<Runtime>,
+    /// What healthy means, where there is no runtime to say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// What a failover is held against.
     pub limits: Limits,
     /// blake3 of the lab file's text, hexadecimal.
@@ -33,6 +37,27 @@ pub struct Lab {
     /// Misconfigurations that are in it on purpose.
     #[serde(default)]
     pub mutations: Vec<Mutation>,
+}
+
+/// What healthy means in a lab without a runtime.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// Expressions over the probes' answers, each of which must hold.
+    pub must: Vec<String>,
+    /// Longest that `up` waits for it, on a fast host.
+    pub within: Span,
+    /// What is asked.
+    pub probes: Vec<HealthProbe>,
+}
+
+/// A question to machines.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HealthProbe {
+    /// The machines that are asked.
+    pub on: Vec<Name>,
+    /// What each is asked.
+    #[serde(flatten)]
+    pub probe: Probe,
 }
 
 /// A misconfiguration that is in a lab on purpose.
@@ -66,6 +91,31 @@ impl Lab {
                 .saturating_add(BESIDE_MACHINE.bytes())
         });
         Size(machines.saturating_add(SUPERVISOR.bytes()))
+    }
+    /// Whether something says of it how it is: a runtime, or probes.
+    pub fn says_how_it_is(&self) -> bool {
+        self.runtime.is_some() || self.health.is_some()
+    }
+    /// The nodes, each behind those that it waits for; else in the file's order.
+    pub fn in_waiting_order(&self) -> Vec<&Node> {
+        let mut left: Vec<&Node> = self.nodes.iter().collect();
+        let mut ordered = Vec::with_capacity(left.len());
+        while !left.is_empty() {
+            let is_left = |name: &Name| left.iter().any(|n| n.name == *name);
+            // Where all wait for each other, which a rule refuses, the file's order is as good as any.
+            let next = left.iter().position(|n| !n.after.iter().any(is_left)).unwrap_or(0);
+            ordered.push(left.remove(next));
+        }
+        ordered
+    }
+    /// Whether something is asked on the node: its runtime, or probes.
+    pub fn asks(&self, node: &Node) -> bool {
+        (self.runtime.is_some() && node.role.is_some()) || self.probes(node).next().is_some()
+    }
+    /// What the lab file has asked on the node.
+    pub fn probes(&self, node: &Node) -> impl Iterator<Item = &Probe> {
+        let all = self.health.iter().flat_map(|h| &h.probes);
+        all.filter(|p| p.on.contains(&node.name)).map(|p| &p.probe)
     }
     /// Whether it is misconfigured so that it never becomes, or does not stay, healthy.
     pub fn is_unwell(&self) -> bool {
@@ -151,16 +201,83 @@ pub struct Node {
     pub disks: Vec<LocalDisk>,
     /// Further Debian packages, which go into the image.
     pub packages: Vec<String>,
-    /// Files to write before the first boot: path in the guest → content.
-    pub files: BTreeMap<String, String>,
+    /// Files to write before the first boot: path in the guest → file.
+    pub files: BTreeMap<String, NodeFile>,
     /// Commands to run once, in order, after the first boot; each an argument vector.
     pub run: Vec<Vec<String>>,
+    /// Machines whose commands, and runtime, are there before its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<Name>,
     /// The same, when the runtime's files are there, before its own commands.
     #[serde(default)]
     pub run_before: Vec<Vec<String>>,
     /// The same, when the lab is healthy for the first time.
     #[serde(default)]
     pub run_after: Vec<Vec<String>>,
+}
+
+/// A file of the lab file's in a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WrittenFile")]
+pub struct NodeFile {
+    /// Its text.
+    pub text: String,
+    /// Whether the text is a template.
+    pub template: bool,
+    /// Its permissions.
+    pub mode: u32,
+    /// Its user and its group.
+    pub owner: (String, String),
+    /// Whether it is written only where there is none.
+    pub once: bool,
+}
+
+/// As a record has it; one of before has the text alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenFile {
+    Plain(String),
+    Whole {
+        text: String,
+        template: bool,
+        mode: u32,
+        owner: (String, String),
+        once: bool,
+    },
+}
+
+impl From<WrittenFile> for NodeFile {
+    fn from(file: WrittenFile) -> Self {
+        match file {
+            WrittenFile::Plain(text) => text.into(),
+            WrittenFile::Whole {
+                text,
+                template,
+                mode,
+                owner,
+                once,
+            } => Self {
+                text,
+                template,
+                mode,
+                owner,
+                once,
+            },
+        }
+    }
+}
+
+/// A file of root's that everybody may read, written at every boot.
+impl From<String> for NodeFile {
+    fn from(text: String) -> Self {
+        Self {
+            text,
+            template: false,
+            mode: 0o644,
+            owner: ("root".into(), "root".into()),
+            once: false,
+        }
+    }
 }
 
 impl Node {

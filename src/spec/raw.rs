@@ -3,9 +3,12 @@
 //! The doc comments of the fields are the descriptions in `labs/lab.schema.json`.
 
 use super::{At, Endpoint, NetworkRole, NodeRole, Subnet};
+use crate::probe::Parse;
 use crate::units::{Name, Size, Span};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -49,6 +52,8 @@ pub struct LabFile {
     pub shares: Table<Share>,
     /// What is deployed into the machines; a lab without it is a lab of bare machines.
     pub runtime: Option<Runtime>,
+    /// What healthy means in a lab without a runtime.
+    pub health: Option<Health>,
     /// What a failover is held against.
     #[serde(default)]
     pub limits: Limits,
@@ -85,12 +90,59 @@ pub struct Defaults {
     /// Further Debian packages; they go into the image.
     #[serde(default)]
     pub packages: Vec<Package>,
-    /// Files to write before the first boot: path in the guest → text.
+    /// Files to write before the first boot: path in the guest → text, or a table.
     #[serde(default)]
-    pub files: BTreeMap<GuestPath, String>,
+    pub files: BTreeMap<At<GuestPath>, FileText>,
     /// Commands to run once after the first boot, in order; each a list of program and arguments.
     #[serde(default)]
     pub run: Vec<Argv>,
+}
+
+/// A file in a guest.
+#[derive(Debug, Clone, JsonSchema)]
+#[serde(untagged)]
+pub enum FileText {
+    /// Its text; mode 0644, of root, written at every boot.
+    Plain(String),
+    /// Whatever else there is to say of it.
+    Table(FileTable),
+}
+
+/// By hand: what serde makes of an untagged choice has lost its places.
+impl<'de> Deserialize<'de> for FileText {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct TextOrTable;
+        impl<'de> Visitor<'de> for TextOrTable {
+            type Value = FileText;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a text, or a table with `text` or `template`")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<FileText, E> {
+                Ok(FileText::Plain(text.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<FileText, A::Error> {
+                FileTable::deserialize(MapAccessDeserializer::new(map)).map(FileText::Table)
+            }
+        }
+        d.deserialize_any(TextOrTable)
+    }
+}
+
+/// A file in a guest, with all that can be said of it. One of `text` and `template` must be there.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FileTable {
+    /// Its text.
+    pub text: Option<String>,
+    /// Its text as a minijinja template, which sees `lab`, `node`, `nodes` and `networks`.
+    pub template: Option<At<String>>,
+    /// Its permissions, octal; "0644" where absent.
+    pub mode: Option<FileMode>,
+    /// Its owner, `USER` or `USER:GROUP`, whom the image has; root where absent.
+    pub owner: Option<Owner>,
+    /// Written only where there is no such file: what a program makes of it stays.
+    #[serde(default)]
+    pub once: bool,
 }
 
 /// A lab network.
@@ -134,10 +186,13 @@ pub struct Node {
     pub packages: Vec<Package>,
     /// Files to write before the first boot, beside those of the defaults.
     #[serde(default)]
-    pub files: BTreeMap<GuestPath, String>,
+    pub files: BTreeMap<At<GuestPath>, FileText>,
     /// Commands to run once after the first boot, behind those of the defaults.
     #[serde(default)]
     pub run: Vec<Argv>,
+    /// Machines whose own commands, and runtime, are there before those of this one.
+    #[serde(default)]
+    pub after: Vec<At<Name>>,
     /// Commands to run once when the runtime's files are there, before its own commands.
     #[serde(default)]
     pub run_before: Vec<Argv>,
@@ -190,6 +245,31 @@ pub struct Runtime {
     /// Settings that the pack declares.
     #[serde(default)]
     pub settings: BTreeMap<At<String>, At<Value>>,
+}
+
+/// What healthy means in a lab without a runtime.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Health {
+    /// Expressions over the probes' answers, each of which must hold: `web.a.status == 0`.
+    pub must: At<Vec<At<String>>>,
+    /// Longest that `up` waits for it, multiplied by the host's measured slowness; 90 s where absent.
+    pub within: Option<Span>,
+    /// What is asked: name → probe.
+    #[serde(default)]
+    pub probes: BTreeMap<At<Identifier>, Probe>,
+}
+
+/// A question to machines.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Probe {
+    /// The machines that are asked; all where absent.
+    pub on: Option<Vec<At<Name>>>,
+    /// The command that is run in each.
+    pub run: Argv,
+    /// How its output is read; where absent the answer is `status` and `said`.
+    pub parse: Option<Parse>,
 }
 
 /// What a failover is held against.
@@ -277,6 +357,19 @@ checked_text!(
 );
 
 checked_text!(
+    /// A name in expressions.
+    Identifier,
+    "^[a-z][a-z0-9_]{0,31}$",
+    |s| {
+        (1..=32).contains(&s.len())
+            && s.starts_with(|c: char| c.is_ascii_lowercase())
+            && s.bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    },
+    "name in expressions: use a-z, 0-9 and `_`, beginning with a letter, at most 32"
+);
+
+checked_text!(
     /// Absolute path of a file in a guest.
     GuestPath,
     "^(/[A-Za-z0-9@+:_.-]+)+$",
@@ -288,6 +381,31 @@ checked_text!(
                 .all(|part| !matches!(part, "" | "." | "..") && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"@+:_.-".contains(&b)))
     },
     "path in a guest: write it from `/`, without `..`, of letters, digits and `@+:_.-`, at most 200 characters"
+);
+
+checked_text!(
+    /// Permissions, octal.
+    FileMode,
+    "^0[0-7]{3}$",
+    |s| s.len() == 4 && s.starts_with('0') && s.bytes().all(|b| (b'0'..=b'7').contains(&b)),
+    "mode: write it like \"0640\""
+);
+
+checked_text!(
+    /// A user and a group of a guest.
+    Owner,
+    "^[a-z_][a-z0-9_-]{0,31}(:[a-z_][a-z0-9_-]{0,31})?$",
+    |s| {
+        let name = |n: &str| {
+            (1..=32).contains(&n.len())
+                && n.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+                && n.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
+        };
+        s.split_once(':')
+            .map_or_else(|| name(s), |(user, group)| name(user) && name(group))
+    },
+    "owner: write it like \"redis\" or \"redis:redis\""
 );
 
 /// A command: program and arguments.

@@ -3,9 +3,10 @@
 
 use super::raw::{self, in_file_order};
 use super::{
-    Context, Lab, Limits, LocalDisk, Mac, Mutation, Network, NetworkRole, Nic, Node, NodeRole, Runtime, Share,
-    SharedDisk,
+    Context, Health, HealthProbe, Lab, Limits, LocalDisk, Mac, Mutation, Network, NetworkRole, Nic, Node, NodeFile,
+    NodeRole, Runtime, Share, SharedDisk,
 };
+use crate::probe::Probe;
 use crate::units::{Name, Size, Span};
 use std::collections::BTreeSet;
 
@@ -29,6 +30,7 @@ pub(super) fn resolve(file: &raw::LabFile, text: &str, context: &Context) -> Lab
         shared_disks: shared_disks(file),
         shares: shares(file),
         runtime: file.runtime.as_ref().map(|r| runtime(r, context)),
+        health: file.health.as_ref().map(|h| health(h, file)),
         limits: Limits {
             detect: file.limits.detect.unwrap_or(Span::secs(7)),
             arbitrate: file.limits.arbitrate.unwrap_or(Span::secs(2)),
@@ -83,14 +85,38 @@ fn nodes(file: &raw::LabFile, networks: &[Network]) -> Vec<Node> {
             packages: packages.into_iter().map(|p| p.as_str().to_owned()).collect(),
             files: files
                 .into_iter()
-                .map(|(path, t)| (path.as_str().to_owned(), t))
+                .map(|(path, f)| (path.value.as_str().to_owned(), node_file(f)))
                 .collect(),
             run: defaults.run.iter().chain(&n.run).map(|argv| argv.0.clone()).collect(),
+            after: known_once(&n.after, file),
             run_before: n.run_before.iter().map(|argv| argv.0.clone()).collect(),
             run_after: n.run_after.iter().map(|argv| argv.0.clone()).collect(),
         });
     }
     nodes
+}
+
+fn node_file(file: raw::FileText) -> NodeFile {
+    let table = match file {
+        raw::FileText::Plain(text) => return text.into(),
+        raw::FileText::Table(table) => table,
+    };
+    let template = table.template.is_some();
+    let text = table.template.map(|t| t.value).or(table.text).unwrap_or_default();
+    let plain = NodeFile::from(text);
+    let owner = |o: raw::Owner| {
+        let (user, group) = o.as_str().split_once(':').unwrap_or((o.as_str(), o.as_str()));
+        (user.to_owned(), group.to_owned())
+    };
+    NodeFile {
+        template,
+        mode: table.mode.map_or(plain.mode, |m| {
+            u32::from_str_radix(m.as_str(), 8).expect("its digits were checked")
+        }),
+        owner: table.owner.map_or_else(|| plain.owner.clone(), owner),
+        once: table.once,
+        ..plain
+    }
 }
 
 fn default_image() -> Name {
@@ -187,6 +213,26 @@ fn shares(file: &raw::LabFile) -> Vec<Share> {
         host: s.host.value.clone(),
     };
     in_file_order(&file.shares).into_iter().map(share).collect()
+}
+
+/// The longest that `up` waits until a lab is healthy, on a fast host.
+const HEALTHY_WITHIN: Span = Span::secs(90);
+
+fn health(h: &raw::Health, file: &raw::LabFile) -> Health {
+    let all = || in_file_order(&file.nodes).into_iter().map(|(n, _)| n.value.clone());
+    let probe = |(name, p): (&super::At<raw::Identifier>, &raw::Probe)| HealthProbe {
+        on: p.on.as_ref().map_or_else(|| all().collect(), |on| known_once(on, file)),
+        probe: Probe {
+            name: name.as_str().to_owned(),
+            run: p.run.0.clone(),
+            parse: p.parse,
+        },
+    };
+    Health {
+        must: h.must.iter().map(|m| m.value.clone()).collect(),
+        within: h.within.unwrap_or(HEALTHY_WITHIN),
+        probes: in_file_order(&h.probes).into_iter().map(probe).collect(),
+    }
 }
 
 fn runtime(r: &raw::Runtime, context: &Context) -> Runtime {

@@ -122,8 +122,38 @@ pub const RULES: &[Rule] = &[
     must(
         "unknown-node",
         checks::unknown_node,
-        "a share or shared disk at a node that the file does not have",
+        "a share, a shared disk, a probe or an `after` that names a node which the file does not have",
         "there is no such machine",
+    ),
+    must(
+        "circle-of-waiting",
+        checks::circle_of_waiting,
+        "machines that wait for each other by `after`, or one for itself",
+        "none of them would ever be begun",
+    ),
+    must(
+        "file-without-text",
+        checks::file_without_text,
+        "a file with both of `text` and `template`, or with neither",
+        "it is not known what stands in it",
+    ),
+    must(
+        "bad-template",
+        checks::bad_template,
+        "a file's template that is none, or that asks for what no template sees",
+        "it cannot be filled in",
+    ),
+    must(
+        "bad-health",
+        checks::bad_health,
+        "an expression of `[health]` that is none, or that asks for a probe or a machine that it does not have; nothing that must hold",
+        "it would never be known whether the lab is healthy",
+    ),
+    must(
+        "health-of-a-runtime",
+        checks::health_of_a_runtime,
+        "`[health]` in a lab with a runtime",
+        "its runtime pack says what healthy means",
     ),
     must(
         "unknown-image",

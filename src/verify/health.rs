@@ -4,15 +4,45 @@ use super::NodeLook;
 use super::history::serves;
 use super::merged::{Merged, power, silent_paths, witness_in_force};
 use crate::hypervisor::DomainState;
-use crate::spec::{Lab, NodeRole};
+use crate::probe;
+use crate::spec::{self, Lab, NodeRole};
 use ccr_contract::status::{Cluster, ClusterState, CopyStatus, MemberState, ServiceState, Status, WitnessHealth};
+use serde_json::Value;
+use std::collections::BTreeMap;
 
-/// Why the lab is not healthy, in words; empty where it is. `up` waits for it, and a scenario's `healthy` is the same.
-///
-/// Every machine runs; of a lab with a runtime also: every node answers, every member is up and sees all others up on every network, the
-/// witness is well, all say of the service that the same one member has it Online, every copy is Healthy.
+/// What is wrong with a lab, in words. Healthy is one with nothing in either list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// What is not as it must be.
+    pub wrong: Vec<String>,
+    /// What could not be asked or read: nobody knows whether it is as it must be.
+    pub unknown: Vec<String>,
+}
+
+impl Health {
+    /// Everything that keeps it from being healthy, what is certain first.
+    pub fn all(self) -> Vec<String> {
+        let unknown = self.unknown.into_iter().map(|u| format!("it is not known: {u}"));
+        self.wrong.into_iter().chain(unknown).collect()
+    }
+    /// Whether all that is said against it is that it is not known.
+    pub fn is_unknown(&self) -> bool {
+        self.wrong.is_empty() && !self.unknown.is_empty()
+    }
+}
+
+/// Why the lab is not healthy, in words; empty where it is. See [`health`].
 pub fn unhealthy(lab: &Lab, looks: &[NodeLook<'_>]) -> Vec<String> {
-    let mut wrong = Vec::new();
+    health(lab, looks).all()
+}
+
+/// How the lab is. `up` waits until it is healthy, and a scenario's `healthy` is the same.
+///
+/// Every machine runs; of a lab with `[health]` also: every probe is answered, and what must hold of the answers holds; of a lab with a runtime also: every node answers, every member is up and sees all others up on every network, the
+/// witness is well, all say of the service that the same one member has it Online, every copy is Healthy.
+pub fn health(lab: &Lab, looks: &[NodeLook<'_>]) -> Health {
+    let mut all = Health::default();
+    let wrong = &mut all.wrong;
     for node in &lab.nodes {
         match looks.iter().find(|l| l.node == node.name.as_str()) {
             None => wrong.push(format!("{} was not looked at", node.name)),
@@ -20,8 +50,12 @@ pub fn unhealthy(lab: &Lab, looks: &[NodeLook<'_>]) -> Vec<String> {
             Some(_) => {}
         }
     }
+    if let Some(health) = lab.health.as_ref().filter(|_| wrong.is_empty()) {
+        of_probes(health, looks, &mut all);
+        return all;
+    }
     if lab.runtime.is_none() {
-        return wrong;
+        return all;
     }
     for look in looks.iter().filter(|l| l.role.is_some() && runs(l)) {
         let Some(status) = look.status else {
@@ -29,18 +63,86 @@ pub fn unhealthy(lab: &Lab, looks: &[NodeLook<'_>]) -> Vec<String> {
             wrong.push(format!("the runtime on {} does not answer: {cause}", look.node));
             continue;
         };
+        unread(look.node, status, &mut all.unknown);
         if look.role == Some(NodeRole::Member) {
             match &status.cluster {
-                Some(cluster) => of_cluster(look.node, cluster, &mut wrong),
+                Some(cluster) => of_cluster(look.node, cluster, wrong),
                 None => wrong.push(format!("{} is in no cluster", look.node)),
             }
-            of_service(look.node, status, &mut wrong);
+            of_service(look.node, status, wrong);
         }
     }
     // Each of them is well by itself; together they must say one thing.
     wrong.extend(Merged::of(looks).doubts);
-    together(looks, &mut wrong);
-    wrong
+    together(looks, wrong);
+    all
+}
+
+/// What a node says that it could not read.
+fn unread(node: &str, status: &Status, unknown: &mut Vec<String>) {
+    let say = |(name, why): (&String, &String)| format!("`{name}` on {node}: {why}");
+    unknown.extend(status.unread.iter().map(say));
+}
+
+/// The probes of a lab file. An expression that asks for an answer which is not there is not judged.
+fn of_probes(health: &spec::Health, looks: &[NodeLook<'_>], all: &mut Health) {
+    let mut answers: BTreeMap<&str, BTreeMap<&str, &Value>> = BTreeMap::new();
+    for look in looks {
+        let asked = || {
+            health
+                .probes
+                .iter()
+                .filter(|p| p.on.iter().any(|n| n.as_str() == look.node))
+        };
+        if asked().next().is_none() {
+            continue;
+        }
+        let Some(status) = look.status else {
+            let cause = look.error.unwrap_or("no answer");
+            all.unknown.push(format!("{} cannot be asked: {cause}", look.node));
+            continue;
+        };
+        unread(look.node, status, &mut all.unknown);
+        for probe in asked() {
+            let name = probe.probe.name.as_str();
+            match status.facts.get(name) {
+                Some(answer) => drop(answers.entry(name).or_default().insert(look.node, answer)),
+                None if status.unread.contains_key(name) => {}
+                None => all.unknown.push(format!("`{name}` on {} was not asked", look.node)),
+            }
+        }
+    }
+    for must in &health.must {
+        match probe::holds(must, &answers) {
+            Ok(true) => {}
+            Ok(false) => all
+                .wrong
+                .push(format!("`{must}` does not hold: {}", shown(must, &answers))),
+            // Why is said above.
+            Err(_) if !all.unknown.is_empty() => {}
+            Err(why) => all.unknown.push(format!("`{must}`: {why}")),
+        }
+    }
+}
+
+/// Longest answer that is shown as it is.
+const SHOWN: usize = 120;
+
+/// What an expression asked for.
+fn shown(must: &str, answers: &BTreeMap<&str, BTreeMap<&str, &Value>>) -> String {
+    let names = probe::names(must).unwrap_or_default();
+    let value = |name: &String| match probe::evaluate(name, answers) {
+        Ok(value) => format!("{name} is {}", cut(&value.to_string())),
+        Err(why) => format!("{name}: {why}"),
+    };
+    names.iter().map(value).collect::<Vec<_>>().join(", ")
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((at, _)) => format!("{} …", &text[..at]),
+        None => text.to_owned(),
+    }
 }
 
 fn runs(look: &NodeLook<'_>) -> bool {

@@ -34,7 +34,7 @@ mod words;
 use bounds::SLACK;
 pub use distribution::{Distribution, Spread, distributions};
 pub use evidence::{Context, Evidence};
-pub use health::unhealthy;
+pub use health::{Health, health, unhealthy};
 pub use history::*;
 pub use judge::{Judged, check, forbidden, judge, measure};
 pub use merged::Merged;

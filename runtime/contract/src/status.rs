@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// One node's view of the cluster, its service and its copies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +31,12 @@ pub struct Status {
     /// The node's boot-time clock, in microseconds, just before it looked: what is said was so after that. Null where unknown.
     #[serde(default)]
     pub node_t_us: Option<u64>,
+    /// What else was asked of the node, in names of the lab file's or the pack's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, serde_json::Value>,
+    /// What could not be read, and why: a probe or a field → words. It is *unknown*, not absent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unread: BTreeMap<String, String>,
 }
 
 /// The end of a node's stream of events.
@@ -154,7 +161,7 @@ pub struct Witness {
     /// Health by the last probes.
     pub health: WitnessHealth,
     /// The last probe of each member, by name.
-    pub probed_by: std::collections::BTreeMap<String, WitnessProbe>,
+    pub probed_by: BTreeMap<String, WitnessProbe>,
 }
 
 /// Health of the witness.

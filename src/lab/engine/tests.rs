@@ -4,6 +4,7 @@ mod adopting;
 mod changing;
 mod faults;
 mod guests;
+mod probing;
 mod restoring;
 mod upping;
 mod world;

@@ -30,6 +30,16 @@ const STEADY: Duration = Duration::from_secs(8);
 /// How long the cluster is waited for before its events are followed, on a fast host.
 const LISTEN: Duration = Duration::from_secs(8);
 
+/// How old an answer of a probe may be while a lab is waited for, on a fast host.
+const PROBED: Duration = Duration::from_secs(1);
+
+/// How long the lab may take until it is healthy.
+fn patience(record: &LabRecord) -> Deadline {
+    let health = record.desired.lab.health.as_ref();
+    let within = health.map_or(FORM, |h| h.within.duration());
+    Deadline::scaled(within, record.desired.slowness)
+}
+
 impl Engine {
     /// Makes what is missing until the lab is healthy.
     pub(super) fn up(&self, args: UpArgs, cancel: &Cancel) -> Result<Value> {
@@ -363,7 +373,7 @@ impl Engine {
 
     /// Waits until the lab is healthy; one that is misconfigured so that it is not, until what is wrong stays the same for a while.
     pub(super) fn settle(&self, record: &LabRecord, cancel: &Cancel) -> Result<()> {
-        if record.desired.lab.runtime.is_none() {
+        if !record.desired.lab.says_how_it_is() {
             return Ok(());
         }
         if !record.desired.lab.is_unwell() {
@@ -375,57 +385,68 @@ impl Engine {
         self.channels.follow(&record);
         let slowness = record.desired.slowness;
         let last: RefCell<(Option<String>, Instant)> = RefCell::new((None, Instant::now()));
-        wait_until(
-            "see what is wrong with the lab",
-            Deadline::scaled(FORM, slowness),
-            || {
-                cancel.check()?;
-                let why = self.status(Look::default())?.unhealthy;
-                let mut last = last.borrow_mut();
-                if last.0 != why {
-                    *last = (why.clone(), Instant::now());
+        wait_until("see what is wrong with the lab", patience(&record), || {
+            cancel.check()?;
+            let why = self.status(self.fresh(&record))?.unhealthy;
+            let mut last = last.borrow_mut();
+            if last.0 != why {
+                *last = (why.clone(), Instant::now());
+            }
+            let stays = last.1.elapsed() >= slowness.scale(STEADY);
+            Ok(match why {
+                Some(why) if stays => {
+                    step.say(&why);
+                    Probe::Ready(())
                 }
-                let stays = last.1.elapsed() >= slowness.scale(STEADY);
-                Ok(match why {
-                    Some(why) if stays => {
-                        step.say(&why);
-                        Probe::Ready(())
-                    }
-                    Some(why) => Probe::NotYet(format!("it is new that {why}")),
-                    None => Probe::NotYet("it is healthy, though it is misconfigured so that it should not be".into()),
-                })
-            },
-        )?;
+                Some(why) => Probe::NotYet(format!("it is new that {why}")),
+                None => Probe::NotYet("it is healthy, though it is misconfigured so that it should not be".into()),
+            })
+        })?;
         step.done("as its misconfiguration makes it");
         Ok(())
     }
 
+    /// As new as a watch makes it; of probes, which nobody watches, not old.
+    fn fresh(&self, record: &LabRecord) -> Look {
+        match record.desired.lab.health {
+            None => Look::default(),
+            Some(_) => {
+                let age = record.desired.slowness.scale(PROBED).as_micros() as u64;
+                Look::since(self.journal().now_us().saturating_sub(age))
+            }
+        }
+    }
+
     pub(super) fn wait_healthy(&self, record: &LabRecord, cancel: &Cancel) -> Result<()> {
-        if record.desired.lab.runtime.is_none() {
+        if !record.desired.lab.says_how_it_is() {
             return Ok(());
         }
         let record = self.record()?;
         // What the runtime says from its beginning on is of interest where it takes long. Else it is heard later, all of it: a cluster is
         // healthy sooner without further handshakes on its processors.
-        let patience = Deadline::scaled(LISTEN, record.desired.slowness);
-        let step = Step::begin(self.journal(), "form", None, "waiting for the cluster");
+        let unheard = Deadline::scaled(LISTEN, record.desired.slowness);
+        let (what, doing) = match record.desired.lab.runtime {
+            Some(_) => ("see the cluster healthy", "waiting for the cluster"),
+            None => ("see the lab healthy", "waiting until it is healthy"),
+        };
+        let step = Step::begin(self.journal(), "form", None, doing);
         self.channels.watch(&record);
         let heard = Cell::new(0);
         wait_led(
-            "see the cluster healthy",
-            Deadline::scaled(FORM, record.desired.slowness),
+            what,
+            patience(&record),
             |most| {
                 self.channels.news().wait(heard.get(), most);
             },
             || {
                 cancel.check()?;
-                let status = self.status(Look::default())?;
+                let status = self.status(self.fresh(&record))?;
                 heard.set(status.heard);
                 Ok(match status.unhealthy {
                     None => Probe::Ready(()),
                     Some(why) => {
                         step.say(&why);
-                        if patience.passed() {
+                        if unheard.passed() {
                             self.channels.follow(&record);
                         }
                         Probe::NotYet(why)

@@ -36,7 +36,7 @@ fn what_a_node_says_comes_on_top_of_the_defaults() {
     assert_eq!(a.packages, ["iperf3", "jq", "tcpdump"]);
     assert_eq!(b.packages, ["jq", "tcpdump"]);
     assert_eq!(
-        (a.files["/etc/a"].as_str(), a.files["/etc/b"].as_str()),
+        (a.files["/etc/a"].text.as_str(), a.files["/etc/b"].text.as_str()),
         ("default", "own")
     );
     assert_eq!(a.run, [vec!["first"], vec!["then", "this"]]);

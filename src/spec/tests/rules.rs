@@ -61,6 +61,10 @@ const NO_RUNTIME: Edit = (
     "[runtime]\nkind = \"ccr\"\ncluster = { name = \"cl\", address = \"10.77.1.20\" }\nservice = { name = \"mbx\", address = \"10.77.1.21\" }\n[runtime.settings]\nheartbeat = \"1 s\"\n",
     "",
 );
+const HEALTH: Edit = (
+    NO_RUNTIME.0,
+    "[health]\nmust = [\"web.hub.status == 0\"]\nwithin = \"20 s\"\nprobes.web = { run = [\"true\"], on = [\"hub\", \"node1\"] }\n",
+);
 const NO_SHARE: Edit = ("[shares.witness]\nhost = \"hub\"\n", "");
 
 const CASES: &[Case] = &[
@@ -136,6 +140,49 @@ const CASES: &[Case] = &[
             "host = \"hub\"",
             "host = \"node0\"\n[nodes.node0]\nrole = \"hub\"\nnetworks = [\"public\"]",
         )],
+    },
+    Case {
+        rule: "circle-of-waiting",
+        fires: &[("networks = [\"public\"]", "networks = [\"public\"]\nafter = [\"hub\"]")],
+        quiet: &[(
+            "networks = [\"public\"]",
+            "networks = [\"public\"]\nafter = [\"node2\", \"node1\"]",
+        )],
+    },
+    Case {
+        rule: "file-without-text",
+        fires: &[(
+            "role = \"hub\"",
+            "role = \"hub\"\nfiles = { \"/etc/x\" = { mode = \"0600\" } }",
+        )],
+        quiet: &[(
+            "role = \"hub\"",
+            "role = \"hub\"\nfiles = { \"/etc/x\" = { mode = \"0600\", text = \"\" }, \"/etc/y\" = \"\" }",
+        )],
+    },
+    Case {
+        rule: "bad-template",
+        fires: &[(
+            "role = \"hub\"",
+            "role = \"hub\"\nfiles = { \"/etc/x\" = { template = \"{{ nodde.name }}\" } }",
+        )],
+        quiet: &[(
+            "role = \"hub\"",
+            "role = \"hub\"\nfiles = { \"/etc/x\" = { template = \"{{ node.name }}\" } }",
+        )],
+    },
+    Case {
+        rule: "bad-health",
+        fires: &[NO_SHARE, HEALTH, ("web.hub", "web.hup")],
+        quiet: &[NO_SHARE, HEALTH],
+    },
+    Case {
+        rule: "health-of-a-runtime",
+        fires: &[(
+            "[runtime]\n",
+            "[health]\nmust = [\"web.hub.status == 0\"]\nprobes.web.run = [\"true\"]\n[runtime]\n",
+        )],
+        quiet: &[NO_SHARE, HEALTH],
     },
     Case {
         rule: "unknown-image",
@@ -512,6 +559,44 @@ fn everything_is_found_at_once() {
     ] {
         assert!(errors.contains(&id), "{id} is not in {errors:?}");
     }
+}
+
+#[test]
+fn what_is_wrong_with_files_waiting_and_health_is_told_with_its_place() {
+    let text = r#"schema = 1
+name = "x"
+
+[nodes.a]
+after = ["b", "nobody"]
+[nodes.b]
+after = ["c"]
+files = { "/etc/x" = { text = "a", template = "b" }, "/etc/y" = { template = "a\n{{ b" }, "/etc/z" = { text = "", mode = "0999" } }
+[nodes.c]
+after = ["b", "b"]
+
+[health]
+must = ["web.a.said ==", "db.a.status == 0", "web.b.status == 0", "web['b'].status == 0"]
+probes.web = { run = ["true"], on = ["a"] }
+probes.db-1 = { run = ["x"] }
+probes.db3 = { run = [] }
+"#;
+    let report = |text: &str| match parse("lab.toml", text, &example_context()) {
+        Err(Error::Invalid(invalid)) => invalid.report,
+        other => panic!("{other:?}"),
+    };
+    let shape = report(text);
+    for wrong in [
+        "`0999` is no mode",
+        "`db-1` is no name in expressions",
+        "a list of program and arguments",
+    ] {
+        assert!(shape.contains(wrong), "{wrong}: {shape}");
+    }
+    let text = text
+        .replace("0999", "0640")
+        .replace("db-1", "db2")
+        .replace("[] }", "[\"x\"] }");
+    insta::assert_snapshot!(report(&text));
 }
 
 #[test]

@@ -58,6 +58,8 @@ pub fn observation(lab: &Lab, t_us: u64, active: &str, generated: u64, inspected
             }),
             events: None,
             node_t_us: None,
+            facts: Default::default(),
+            unread: Default::default(),
         };
         nodes.insert(
             name,

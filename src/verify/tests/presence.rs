@@ -64,6 +64,7 @@ fn networks_that_were_dark_leave_it_open() {
         faults: Vec::new(),
         network_outages: vec![(1, 2)],
         unhealthy: None,
+        unknown: false,
     };
     // Other builds and `--json` have the outages under this name.
     let dark = |json: serde_json::Value| json["dark"] == serde_json::json!([[1, 2]]);

@@ -422,6 +422,8 @@ impl Member {
             // The shell has the stream.
             events: None,
             node_t_us: None,
+            facts: Default::default(),
+            unread: Default::default(),
         }
     }
 

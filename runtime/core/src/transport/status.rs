@@ -26,6 +26,8 @@ impl Hub {
             }),
             events: None,
             node_t_us: None,
+            facts: Default::default(),
+            unread: Default::default(),
         }
     }
 

@@ -28,6 +28,8 @@ pub(super) struct State {
     pub(super) hung: BTreeSet<String>,
     /// What is installed there fails.
     pub(super) refusing: BTreeSet<String>,
+    /// What the program `is-well` prints there; it is not asked for anywhere else.
+    pub(super) well: BTreeMap<String, String>,
     /// Digest of what is deployed.
     pub(super) deployed: BTreeMap<String, String>,
     /// How often somebody tried to get in.
@@ -211,6 +213,14 @@ impl Remote for Session {
             (["sh", "-c", _, "sh", _, _, _], true) => output(0, &self.deployed(), ""),
             (["sh", "-c", _, "sh", _, digest, ..], false) => self.install(digest),
             (["ccrctl", "status", ..], _) => output(0, &self.status(), ""),
+            (["is-well"], _) => {
+                let said = self.machine.guests.state().well.get(&self.node).cloned();
+                output(
+                    0,
+                    &said.ok_or_else(|| self.failed("this test did not expect a probe"))?,
+                    "",
+                )
+            }
             _ => return Err(self.failed(&format!("this test did not expect {argv:?}"))),
         })
     }
