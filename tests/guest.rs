@@ -10,6 +10,7 @@ use failoverlab::guest::agent::{AgentRemote, Line};
 use failoverlab::guest::qemu_agent::QemuAgent;
 use failoverlab::guest::ssh::{Ssh, Target, openssh_argv};
 use failoverlab::guest::{Command, Followed, Remote, wait_ready};
+use failoverlab::spec::NodeFile;
 use failoverlab::wait::{Probe, wait_until};
 use machine::{Machine, run, within};
 use std::io::Write;
@@ -23,11 +24,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 fn a_machine_knows_what_its_credentials_say() {
     let big = "0123456789abcde\n".repeat(100 << 6);
     let mut lab = machine::lab();
-    lab.nodes[0]
-        .files
-        .insert("/etc/a b%h".into(), "hostile: $HOME %n \"\\ é\n".into());
-    lab.nodes[0].files.insert("/srv/big".into(), big.clone());
-    lab.nodes[0].files.insert("/srv/empty".into(), String::new());
+    let hostile = "hostile: $HOME %n \"\\ é\n";
+    let owned = NodeFile {
+        mode: 0o640,
+        owner: ("daemon".into(), "adm".into()),
+        once: true,
+        ..NodeFile::from("owned\n".to_owned())
+    };
+    let plain = |text: &str| NodeFile::from(text.to_owned());
+    lab.nodes[0].files.extend([
+        ("/etc/a b%h".to_owned(), plain(hostile)),
+        ("/srv/big".to_owned(), plain(&big)),
+        ("/srv/empty".to_owned(), plain("")),
+        ("/srv/owned".to_owned(), owned),
+    ]);
     let machine = Machine::boot(&lab, "node1");
     let (mut ssh, ready) = timed("ready", || wait_ready(&machine.target, within(300), &mut |_| Ok(()))).unwrap();
     eprintln!("{ready:?}");
@@ -42,7 +52,11 @@ fn a_machine_knows_what_its_credentials_say() {
         run(&mut ssh, &["getent", "hosts", "exmbx"]).split_whitespace().next(),
         Some("10.77.1.21")
     );
-    assert_eq!(run(&mut ssh, &["cat", "/etc/a b%h"]), node.files["/etc/a b%h"]);
+    assert_eq!(run(&mut ssh, &["cat", "/etc/a b%h"]), hostile);
+    assert_eq!(
+        run(&mut ssh, &["stat", "-c", "%a %U %G %s", "/srv/owned"]),
+        "640 daemon adm 6\n"
+    );
     assert_eq!(run(&mut ssh, &["cat", "/srv/empty"]), "");
     assert_eq!(ssh.download(Path::new("/srv/big"), within(60)).unwrap(), big.as_bytes());
     let addresses = run(&mut ssh, &["ip", "-br", "-4", "addr"]);
