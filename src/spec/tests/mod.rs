@@ -1,5 +1,6 @@
 mod docs;
 mod hostile;
+mod payload;
 mod resolve;
 mod rules;
 mod schema;
