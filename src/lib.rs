@@ -30,7 +30,9 @@ pub mod simulated;
 pub mod spec;
 pub mod units;
 pub mod verify;
+pub mod view;
 pub mod wait;
+pub mod watch;
 
 /// Name and version, as the files that this tool writes say it.
 pub const TOOL: &str = concat!("failoverlab ", env!("CARGO_PKG_VERSION"));

@@ -2,10 +2,10 @@
 
 use super::target::{LabArg, running};
 use super::{Ended, output};
-use crate::fault::{Kind, Target, Words};
+use crate::fault::{Kind, Words};
 use crate::files::Home;
 use crate::lab::protocol::{LabStatus, Look, Verb};
-use crate::scenario::{Observation, Roles, is_role};
+use crate::scenario::{Observation, resolve_fault};
 use crate::verify::FaultRecord;
 
 #[derive(Debug, clap::Args)]
@@ -41,21 +41,12 @@ pub fn fault(home: &Home, args: FaultArgs) -> Ended {
     let words = Words::from_arguments(&args.kind, args.on, &args.parameters)?;
     let lab = running(home, &LabArg { lab: Some(args.lab) })?;
     let spec = &lab.record.desired.lab;
-    let known = Roles::of(spec);
-    // A role is whoever has it now; a node is itself and needs no look, and an unknown word none at all.
-    let roles = words.names().into_iter().any(|n| spec.node(n).is_none() && is_role(n));
-    let seen = if roles {
-        Observation::from(lab.client(home)?.get::<LabStatus>(Verb::Status(Some(Look::now())))?)
-    } else {
-        Observation::default()
+    let look = || {
+        Ok(Observation::from(
+            lab.client(home)?.get::<LabStatus>(Verb::Status(Some(Look::now())))?,
+        ))
     };
-    let fault = words.resolve(spec, &|name| match spec.node(name) {
-        Some(n) => Ok(Target {
-            role: None,
-            node: n.name.to_string(),
-        }),
-        None => known.resolve(name, &seen),
-    })?;
+    let fault = resolve_fault(&words, spec, look)?;
     let mut client = lab.client(home)?;
     let record: FaultRecord = client.get(Verb::Fault(Box::new(fault)))?;
     if args.json {

@@ -33,6 +33,7 @@ mod supervise;
 mod target;
 mod up;
 mod verify;
+mod watch;
 
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::files::Home;
@@ -73,6 +74,8 @@ enum Verb {
     Exec(exec::ExecArgs),
     /// Attach to a machine's serial console (Ctrl-] leaves)
     Console(console::Args),
+    /// Watch a lab in the terminal: who serves, votes, cables, copies, faults, events
+    Watch(watch::Args),
     /// Show the lab's events, or what a machine printed on its console
     Logs(logs::Args),
     /// Copy a file to or from a machine (NODE:PATH)
@@ -174,6 +177,7 @@ fn run(verb: Verb) -> Ended {
         Verb::Ssh(a) => exec::ssh(&home()?, a),
         Verb::Exec(a) => exec::exec(&home()?, a),
         Verb::Console(a) => console::run(&home()?, a),
+        Verb::Watch(a) => watch::run(&home()?, a),
         Verb::Logs(a) => logs::run(&home()?, a),
         Verb::Cp(a) => cp::run(&home()?, a),
         Verb::Checkpoint(a) => checkpoint::run(&home()?, a),

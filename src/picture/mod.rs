@@ -3,25 +3,30 @@
 //! Looks say what is; events and faults say exactly when it changed. What no source knows is null. Orders come as the events by
 //! which nodes tell of them.
 
+mod cables;
 mod clients;
+mod faults;
 mod node;
 mod patch;
 mod sentence;
 mod state;
 #[cfg(test)]
 mod tests;
+pub mod text;
 pub mod tokens;
 mod tracks;
 
+pub use cables::{Cable, CableState};
 pub use clients::{Clients, ClientsState, NOTICEABLE_US};
+pub use faults::{FaultPicture, fault_of};
 pub use node::NodePicture;
 pub use patch::{Change, Patch};
 pub use sentence::sentence;
 pub use state::{Role, Shape};
-pub use tracks::{Extent, Stretch, Track, Tracks, VotesSeen, inputs};
+pub use tracks::{Extent, Place, Stretch, Track, Tracks, VotesSeen, inputs, order};
 
 use crate::event::{Event, RuntimeEvent};
-use crate::fabric::{ANY, Counters, Match, Rule};
+use crate::fabric::{Counters, Rule};
 use crate::spec::{Lab, NodeRole};
 use crate::verify::merged::copies;
 use crate::verify::{FaultRecord, Merged, Observation, OpLine, unhealthy};
@@ -93,32 +98,9 @@ pub struct Picture {
     /// The clients.
     pub clients: Clients,
     #[serde(skip)]
+    networks: cables::Networks,
+    #[serde(skip)]
     lab: Arc<Lab>,
-}
-
-/// One direction of a cable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Cable {
-    /// Whether frames pass.
-    pub state: CableState,
-    /// The rules that frames meet there.
-    pub rules: Vec<String>,
-    /// Frames that passed since the fabric began.
-    pub frames: u64,
-    /// Frames that a rule dropped.
-    pub dropped: u64,
-}
-
-/// Whether frames pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CableState {
-    /// All of them.
-    Whole,
-    /// None of them.
-    Cut,
-    /// Some are lost, late, doubled or changed, or only those of some kind.
-    Impaired,
 }
 
 /// The service, as whoever knows best says it.
@@ -135,19 +117,9 @@ pub struct ServicePicture {
     /// When an event said so last: what was heard before does not count.
     #[serde(skip)]
     told_us: u64,
-}
-
-/// A fault in force.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct FaultPicture {
-    /// Its word.
-    pub kind: String,
-    /// What it hits, as resolved.
-    pub target: Value,
-    /// Since when, in microseconds since the journal began.
-    pub begin_us: u64,
-    /// Whether its effect is proven; null while that is not known.
-    pub effective: Option<bool>,
+    /// Since when a look says so at least: what happened before is no news.
+    #[serde(skip)]
+    looked_us: u64,
 }
 
 /// An operator's order.
@@ -179,8 +151,16 @@ impl Picture {
             faults: BTreeMap::new(),
             order: None,
             clients: Clients::default(),
+            networks: cables::Networks::default(),
             lab,
         }
+    }
+
+    /// The same at the begin of a run, whose networks are whole but for its faults.
+    pub fn of_run(lab: Arc<Lab>) -> Self {
+        let mut picture = Self::new(lab);
+        picture.draw_cables();
+        picture
     }
 
     /// Takes in what comes next. Inputs come in time; one that comes late counts as of now.
@@ -188,7 +168,10 @@ impl Picture {
         self.t_us = self.t_us.max(input.t_us());
         match input {
             Input::Look(o) => self.look(o),
-            Input::Counters(_, rules, counters) => self.networks(rules, counters),
+            Input::Counters(_, rules, counters) => {
+                self.networks.counted(rules, counters);
+                self.draw_cables();
+            }
             Input::Event(event) => {
                 if let Some(told) = event.runtime_event() {
                     self.told(&told);
@@ -197,6 +180,8 @@ impl Picture {
             Input::Injected(f) => self.injected(f),
             Input::Healed(f) => {
                 self.faults.remove(&f.id);
+                self.networks.healed(f.id);
+                self.draw_cables();
                 if let Some(node) = self.hit(f) {
                     node.healed(&f.kind, f.end_us.unwrap_or(f.begin_us));
                 }
@@ -210,6 +195,12 @@ impl Picture {
                 }
             }
         }
+        self.clients.now(self.t_us);
+    }
+
+    /// Time has come to `t_us`, and nothing was heard.
+    pub fn pass(&mut self, t_us: u64) {
+        self.t_us = self.t_us.max(t_us);
         self.clients.now(self.t_us);
     }
 
@@ -246,12 +237,14 @@ impl Picture {
             }
         }
         let heard = merged.by.map(|by| {
-            let view = o.nodes.get(&by.node);
-            view.and_then(|v| v.moment).map_or(o.t_us, |m| m.heard_us)
+            let moment = o.nodes.get(&by.node).and_then(|v| v.moment);
+            moment.map_or((o.t_us, o.t_us), |m| (m.after_us, m.heard_us))
         });
         if let Some(service) = merged.service()
-            && heard.is_some_and(|t| t >= self.service.told_us)
+            && let Some((after_us, heard_us)) = heard
+            && heard_us >= self.service.told_us
         {
+            self.service.looked_us = after_us;
             self.service.state = Some(service.state);
             self.service.active.clone_from(&service.active);
             self.service.epoch = service.epoch.or(merged.by.map(|by| by.epoch));
@@ -269,41 +262,6 @@ impl Picture {
         }
     }
 
-    fn networks(&mut self, rules: &[Rule], counters: &Counters) {
-        self.cables.clear();
-        for port in &counters.ports {
-            let directions = [
-                ("out", port.frames_in, port.dropped_in),
-                ("in", port.frames_out, port.dropped_out),
-            ];
-            for (direction, frames, dropped) in directions {
-                let ends = |r: &Rule| match direction {
-                    "out" => (r.from.clone(), r.to.clone()),
-                    _ => (r.to.clone(), r.from.clone()),
-                };
-                let on_it = |r: &&Rule| {
-                    let (own, other) = ends(r);
-                    r.network == port.network && (own == port.node || own == ANY && other == ANY)
-                };
-                let here: Vec<&Rule> = rules.iter().filter(on_it).collect();
-                let all_cut = |r: &&Rule| r.effect.cut && r.matches == Match::default() && ends(r).1 == ANY;
-                let state = match here.is_empty() {
-                    true => CableState::Whole,
-                    false if here.iter().any(all_cut) => CableState::Cut,
-                    false => CableState::Impaired,
-                };
-                let cable = Cable {
-                    state,
-                    rules: here.iter().map(|r| r.id.clone()).collect(),
-                    frames,
-                    dropped,
-                };
-                self.cables
-                    .insert(format!("{}/{}/{direction}", port.node, port.network), cable);
-            }
-        }
-    }
-
     fn hit(&mut self, f: &FaultRecord) -> Option<&mut NodePicture> {
         if f.effective == Some(false) {
             return None;
@@ -312,17 +270,24 @@ impl Picture {
     }
 
     fn injected(&mut self, f: &FaultRecord) {
-        let fault = FaultPicture {
-            kind: f.kind.clone(),
-            target: f.target.clone(),
-            begin_us: f.begin_us,
-            effective: f.effective,
-        };
-        self.faults.insert(f.id, fault);
+        self.faults.insert(f.id, FaultPicture::of(f));
+        self.networks.injected(f);
+        self.draw_cables();
         if let Some(node) = self.hit(f) {
             node.injected(&f.kind, f.begin_us);
         }
         self.nobody_serves_from_a_machine_that_stands_still();
+    }
+
+    /// What is known by now of the effect of a fault in force.
+    pub fn proven(&mut self, f: &FaultRecord) {
+        if let Some(fault) = self.faults.get_mut(&f.id) {
+            fault.effective = f.effective;
+        }
+    }
+
+    fn draw_cables(&mut self) {
+        self.cables = self.networks.cables(&self.lab);
     }
 
     fn told(&mut self, told: &RuntimeEvent<'_>) {
@@ -373,7 +338,7 @@ impl Picture {
         };
         let service = &mut self.service;
         // What ends in an older epoch is no news of the service.
-        if service.epoch.is_some_and(|known| epoch < known) {
+        if service.epoch.is_some_and(|known| epoch < known) || told.event.t_us < service.looked_us {
             return;
         }
         let serves = matches!(state, ServiceState::Online | ServiceState::PartiallyOnline);

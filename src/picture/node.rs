@@ -40,6 +40,9 @@ pub struct NodePicture {
     /// When an event said so: what was heard before does not count.
     #[serde(skip)]
     told_us: u64,
+    /// Since when a look says so at least: what happened before is no news.
+    #[serde(skip)]
+    looked_us: u64,
     /// When its machine was switched last by a fault.
     #[serde(skip)]
     switched_us: u64,
@@ -61,6 +64,7 @@ impl NodePicture {
             hub: None,
             said: None,
             told_us: 0,
+            looked_us: 0,
             switched_us: 0,
         }
     }
@@ -89,11 +93,12 @@ impl NodePicture {
         if view.machine.is_some() && t_us >= self.switched_us {
             self.domain = view.machine;
         }
-        let heard = view.moment.map_or(t_us, |m| m.heard_us);
+        let (after, heard) = view.moment.map_or((t_us, t_us), |m| (m.after_us, m.heard_us));
         match &view.status {
             Some(status) if heard >= self.told_us && heard >= self.switched_us => {
                 self.answers = Some(true);
                 self.error = None;
+                self.looked_us = after;
                 self.status(status);
             }
             Some(_) => {}
@@ -141,7 +146,7 @@ impl NodePicture {
         let t_us = told.event.t_us;
         // It may have been before its machine was switched, as far as the clocks say.
         let skew = told.event.skew_us.unwrap_or(0);
-        if t_us.saturating_sub(skew) < self.switched_us {
+        if t_us.saturating_sub(skew) < self.switched_us || t_us < self.looked_us {
             return;
         }
         let role = match &told.what {

@@ -192,7 +192,7 @@ fn cables_show_their_rules() {
     assert_eq!(state("node1/private/out"), CableState::Cut);
     assert_eq!(state("node1/private/in"), CableState::Whole);
     assert_eq!(state("node2/private/in"), CableState::Impaired);
-    assert_eq!(picture.cables["node1/private/out"].dropped, 214);
+    assert_eq!(picture.cables["node1/private/out"].dropped, Some(214));
 }
 
 proptest! {

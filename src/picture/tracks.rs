@@ -144,15 +144,49 @@ pub struct Tracks {
     pub outage: Option<(u64, u64)>,
 }
 
+/// Where in a history an input is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Of the looks.
+    Look(usize),
+    /// Of the faults: its begin.
+    Injected(usize),
+    /// Of the faults: its end.
+    Healed(usize),
+    /// Of the lines of the clients' journal.
+    Op(usize),
+    /// Of the events.
+    Event(usize),
+}
+
+impl Place {
+    /// What is there.
+    pub fn of(self, history: &History) -> Input<'_> {
+        match self {
+            Self::Look(i) => Input::Look(&history.observations[i]),
+            Self::Injected(i) => Input::Injected(&history.faults[i]),
+            Self::Healed(i) => Input::Healed(&history.faults[i]),
+            Self::Op(i) => Input::Op(&history.ops[i]),
+            Self::Event(i) => Input::Event(&history.events[i]),
+        }
+    }
+}
+
 /// All of a history, in time. Of what is of one time, looks come first, then faults, operations, events.
-pub fn inputs(history: &History) -> Vec<Input<'_>> {
-    let healed = history.faults.iter().filter(|f| f.end_us.is_some()).map(Input::Healed);
-    let all = history.observations.iter().map(Input::Look);
-    let all = all.chain(history.faults.iter().map(Input::Injected)).chain(healed);
-    let all = all.chain(history.ops.iter().map(Input::Op));
-    let mut all: Vec<Input<'_>> = all.chain(history.events.iter().map(Input::Event)).collect();
-    all.sort_by_key(Input::t_us);
+pub fn order(history: &History) -> Vec<Place> {
+    let faults = 0..history.faults.len();
+    let healed = faults.clone().filter(|i| history.faults[*i].end_us.is_some());
+    let all = (0..history.observations.len()).map(Place::Look);
+    let all = all.chain(faults.map(Place::Injected)).chain(healed.map(Place::Healed));
+    let all = all.chain((0..history.ops.len()).map(Place::Op));
+    let mut all: Vec<Place> = all.chain((0..history.events.len()).map(Place::Event)).collect();
+    all.sort_by_key(|place| place.of(history).t_us());
     all
+}
+
+/// The same as what is there.
+pub fn inputs(history: &History) -> Vec<Input<'_>> {
+    order(history).into_iter().map(|place| place.of(history)).collect()
 }
 
 impl Tracks {

@@ -1,8 +1,8 @@
 //! Two runs beside each other: verdicts, times, losses, and where what happened parts. Roles stand for names.
 
-use super::lanes::is_quiet;
 use super::table::word;
 use crate::event::Source;
+use crate::picture::text::is_quiet;
 use crate::spec::{Lab, NodeRole};
 use crate::verify::{History, RunReport, ScenarioReport, Verdict};
 use serde::Serialize;

@@ -1,7 +1,7 @@
 //! JUnit XML for CI systems: a suite for the run, a case for each scenario.
 
-use super::text::{short, visible};
 use crate::error::{IoContext, Result};
+use crate::picture::text::{short, visible};
 use crate::verify::{RunReport, ScenarioReport, Verdict};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite, XmlString};
 use std::fmt::Write;

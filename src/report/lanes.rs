@@ -2,13 +2,11 @@
 
 use super::svg::{BAR, GAP, Line, Rect, Scale, SvgPath, THIN, Text, Timeline, WIDTH, round};
 use crate::event::{Event, Severity};
+use crate::picture::text::{fault_target, is_quiet};
 use crate::picture::{ClientsState, NOTICEABLE_US, Role, Shape, Stretch, Track, Tracks};
 use crate::spec::Lab;
 use crate::verify::{FaultRecord, History};
-use ccr_contract::event::EventKind;
 use ccr_contract::status::{CopyStatus, ServiceState, WitnessHealth};
-use serde_json::Value;
-use std::collections::BTreeSet;
 
 /// Of a stretch: from when until when, for who points at it.
 fn when<T>(scale: Scale, s: &Stretch<T>) -> String {
@@ -34,32 +32,9 @@ fn place<T>(scale: Scale, s: &Stretch<T>, y: f64, h: f64) -> Rect {
 /// Characters of a fault's name in the drawing at most.
 const FAULT: usize = 48;
 
-/// What a fault hits: a node, one way or both between two, whole networks.
-pub(super) fn target_text(f: &FaultRecord) -> String {
-    let name = |v: &Value| v.get("node").and_then(Value::as_str).map(str::to_owned);
-    if let Some(node) = name(&f.target).or_else(|| name(f.target.get("on")?)) {
-        return node;
-    }
-    let ends = f.target.get("between").and_then(Value::as_array);
-    if let Some([a, b]) = ends.map(|e| e.iter().filter_map(name).collect::<Vec<_>>()).as_deref() {
-        return match f.target.get("direction").and_then(Value::as_str) {
-            Some("out") => format!("{a} → {b}"),
-            Some("in") => format!("{b} → {a}"),
-            _ => format!("{a} ↔ {b}"),
-        };
-    }
-    let paths = f.target.get("paths").and_then(Value::as_array);
-    let networks = paths.into_iter().flatten().filter_map(|p| p.get("network")?.as_str());
-    let networks: Vec<&str> = networks.collect::<BTreeSet<_>>().into_iter().collect();
-    match networks.is_empty() {
-        true => "network".to_owned(),
-        false => networks.join(", "),
-    }
-}
-
 /// The name of a fault, and what it hits.
 pub(super) fn fault_text(f: &FaultRecord) -> String {
-    let text = format!("{} {}", f.kind, target_text(f));
+    let text = format!("{} {}", f.kind, fault_target(f));
     match text.char_indices().nth(FAULT) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text,
@@ -412,20 +387,6 @@ pub(super) fn clients(t: &mut Timeline, scale: Scale, tracks: &Tracks, y: f64) -
         t.bar("clients", rect, mark, &word, "onpale");
     }
     y + THIN + GAP
-}
-
-/// The traffic of logs and mail, of which there is too much to be looked at.
-pub(super) fn is_quiet(e: &Event) -> bool {
-    matches!(
-        e.runtime_event().map(|t| t.what),
-        Some(
-            EventKind::LogClosed { .. }
-                | EventKind::CopyInspected { .. }
-                | EventKind::CopyReplayed { .. }
-                | EventKind::HubQueued { .. }
-                | EventKind::HubDelivered { .. }
-        )
-    )
 }
 
 /// What the nodes told: a tick for each, with a whisker as long as its time may be off.

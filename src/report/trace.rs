@@ -3,8 +3,9 @@
 //! The format is "Trace Event Format": complete events `X` with `ts` and `dur` in microseconds, instants `i`, counters `C`, and
 //! metadata `M` that names processes and threads.
 
-use super::lanes::{fault_text, is_quiet, service_text, witness_text};
+use super::lanes::{fault_text, service_text, witness_text};
 use crate::event::{Severity, Source};
+use crate::picture::text::is_quiet;
 use crate::picture::{Track, Tracks, VotesSeen};
 use crate::spec::Lab;
 use crate::verify::{History, OpKind, Outcome};

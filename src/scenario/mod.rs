@@ -42,7 +42,7 @@ pub use file::{Action, Expect, HealWords, Refused, Require, Rules, Scenario, Ste
 pub use generate::{Wish, generated};
 pub use include::Shelf;
 pub use parallel::Branch;
-pub use roles::{ROLES, Roles, is_role};
+pub use roles::{ROLES, Roles, is_role, resolve_fault};
 pub use run::{Run, run};
 pub use sample::Sample;
 pub use shrink::{Shrunk, shrink_failed};

@@ -2,7 +2,7 @@
 
 use super::expression::Value;
 use crate::error::{Error, Problem, Result};
-use crate::fault::{Fault, Target};
+use crate::fault::{Fault, Target, Words};
 use crate::spec::{Lab, NodeRole, known};
 use crate::verify::Observation;
 use std::collections::BTreeMap;
@@ -239,4 +239,20 @@ fn who_serves(seen: &Observation) -> String {
         [] => "nobody serves".to_owned(),
         many => format!("{} say that they serve", many.join(" and ")),
     }
+}
+/// What a person's words mean in this lab. A node is itself; a role is whoever has it by `look`, which is taken only where there is one.
+///
+/// # Errors
+/// [`Error::Usage`] where there is no such node, role or parameter; [`Error::Operation`] where no node has the role now.
+pub fn resolve_fault(words: &Words, lab: &Lab, look: impl FnOnce() -> Result<Observation>) -> Result<Fault> {
+    let known = Roles::of(lab);
+    let roles = words.names().into_iter().any(|n| lab.node(n).is_none() && is_role(n));
+    let seen = if roles { look()? } else { Observation::default() };
+    words.resolve(lab, &|name| match lab.node(name) {
+        Some(n) => Ok(Target {
+            role: None,
+            node: n.name.to_string(),
+        }),
+        None => known.resolve(name, &seen),
+    })
 }

@@ -1,8 +1,8 @@
 //! The parts of a scenario's page, each from its evidence.
 
 use crate::event::{Event, Source};
+use crate::picture::text::{fault_target, is_quiet, plain};
 use crate::report::bands::kind_word;
-use crate::report::lanes::{is_quiet, target_text};
 use crate::report::table::word;
 use crate::spec::Lab;
 use crate::verify::{
@@ -222,8 +222,8 @@ pub(super) fn phases(lab: &Lab, report: &ScenarioReport) -> Vec<Phase> {
 pub(super) fn fault<'a>(f: &'a crate::verify::FaultRecord, at: &impl Fn(u64) -> f64) -> Fault<'a> {
     let role = [f.target.get("role"), f.target.get("on").and_then(|on| on.get("role"))];
     let target = match role.into_iter().flatten().find_map(Value::as_str) {
-        Some(role) => format!("{} ({role})", target_text(f)),
-        None => target_text(f),
+        Some(role) => format!("{} ({role})", fault_target(f)),
+        None => fault_target(f),
     };
     let proof = match &f.proof {
         Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), plain(v))).collect(),
@@ -242,20 +242,6 @@ pub(super) fn fault<'a>(f: &'a crate::verify::FaultRecord, at: &impl Fn(u64) -> 
         seconds: f.end_us.map(|e| e.saturating_sub(f.begin_us) as f64 / 1e6),
         effective: f.effective,
         proof,
-    }
-}
-
-/// JSON as a person reads it: `a: 1, b: x`.
-fn plain(v: &Value) -> String {
-    match v {
-        Value::Null => "–".to_owned(),
-        Value::String(s) => s.clone(),
-        Value::Array(list) => list.iter().map(plain).collect::<Vec<_>>().join("; "),
-        Value::Object(map) => {
-            let parts = map.iter().map(|(k, v)| format!("{k}: {}", plain(v)));
-            parts.collect::<Vec<_>>().join(", ")
-        }
-        other => other.to_string(),
     }
 }
 
