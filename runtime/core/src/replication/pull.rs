@@ -106,13 +106,14 @@ impl Copy {
                 self.tries = (0, 0);
                 let group = store.name.clone();
                 ctx.event(EventKind::CopyInspected { group, generation: g });
-                if self.compared {
+                if self.compared && store.bad.is_none() {
                     self.stage = Stage::Following {
                         probed: ctx.now.boot_us,
                     };
                     self.follow(ctx, store, &mut out);
                 } else {
-                    // The source changed while this log was on its way: its history is compared first.
+                    // While this log was on its way the source changed, or replay found a damaged one: the histories are
+                    // compared first.
                     self.stage = Stage::Idle;
                     ctx.wake_at(ctx.now.boot_us);
                 }

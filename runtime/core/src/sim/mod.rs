@@ -41,6 +41,9 @@ use world::World;
 const WORKLOAD_AT_US: u64 = 14_000_000;
 /// How long after the healing everything must be well again.
 const CONVERGENCE_US: u64 = 240_000_000;
+/// Between two looks behind it. Not a multiple of a second: each would meet the real-time clocks as they tick, when a clock that
+/// drifts by a hundredth takes the lease away for some milliseconds.
+const LOOK_US: u64 = 2_137_000;
 
 /// Bytes of a generation: so few that a run closes many.
 const GENERATION_BYTES: u64 = 4096;
@@ -174,7 +177,7 @@ fn drive(world: &mut World) {
     let well = 5 + world.machines[0].config.settings.idle_roll_ms / 2000;
     let mut settled = 0;
     while world.checks.broken.is_none() {
-        world.run_until(world.now + 2_000_000);
+        world.run_until(world.now + LOOK_US);
         world.check_status();
         match world.converged() {
             Ok(()) if settled >= well => break,
