@@ -31,6 +31,7 @@ pub(crate) fn look(t_us: u64, faults: Vec<FaultRecord>) -> LabStatus {
         faults,
         network_outages: Vec::new(),
         unhealthy: None,
+        unknown: false,
     }
 }
 

@@ -164,6 +164,7 @@ fn look(t_us: u64, faults: Vec<FaultRecord>) -> News {
         faults,
         network_outages: Vec::new(),
         unhealthy: None,
+        unknown: false,
     }))
 }
 
