@@ -33,8 +33,9 @@ test-units: bootstrap-tests ## the tests that need no machine
 test-machines: bootstrap-tests ## the tests that need machines
 	scripts/test machines
 
-look: ## the pages of a run in Chromium, if there is one; RUN=FOLDER, else a run in the simulator is made
+look: ## the pages of a run and that of `serve` in Chromium, if there is one; RUN=FOLDER, else a run in the simulator is made
 	scripts/check-report $(RUN)
+	scripts/check-console $(RUN)
 
 soak: bootstrap-tests build ## everything that is too long for CI
 	scripts/test soak

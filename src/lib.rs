@@ -33,6 +33,7 @@ pub mod verify;
 pub mod view;
 pub mod wait;
 pub mod watch;
+pub mod web;
 
 /// Name and version, as the files that this tool writes say it.
 pub const TOOL: &str = concat!("failoverlab ", env!("CARGO_PKG_VERSION"));

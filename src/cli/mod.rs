@@ -19,6 +19,7 @@ mod logs;
 mod ls;
 mod man;
 mod mutations;
+mod operate;
 mod output;
 mod pause;
 mod preflight;
@@ -28,6 +29,7 @@ mod replay;
 mod report;
 mod restore;
 mod scenario;
+mod serve;
 mod status;
 mod supervise;
 mod target;
@@ -76,6 +78,8 @@ enum Verb {
     Console(console::Args),
     /// Watch a lab in the terminal: who serves, votes, cables, copies, faults, events
     Watch(watch::Args),
+    /// Show labs that are up, or a run, on a page of this machine; break and mend them there
+    Serve(serve::Args),
     /// Show the lab's events, or what a machine printed on its console
     Logs(logs::Args),
     /// Copy a file to or from a machine (NODE:PATH)
@@ -106,6 +110,8 @@ enum Verb {
     Fault(fault::FaultArgs),
     /// Undo faults
     Heal(fault::HealArgs),
+    /// Give an order of the runtime: move the service, stop and start it, suspend and resume a copy
+    Operate(operate::Args),
     /// Write what passes the networks' ports as pcapng, dropped frames included
     Capture(capture::Args),
     /// Bring addresses of a lab to ports of 127.0.0.1
@@ -177,6 +183,8 @@ fn run(verb: Verb) -> Ended {
         Verb::Ssh(a) => exec::ssh(&home()?, a),
         Verb::Exec(a) => exec::exec(&home()?, a),
         Verb::Console(a) => console::run(&home()?, a),
+        Verb::Operate(a) => operate::run(&home()?, a),
+        Verb::Serve(a) => serve::run(&home()?, a),
         Verb::Watch(a) => watch::run(&home()?, a),
         Verb::Logs(a) => logs::run(&home()?, a),
         Verb::Cp(a) => cp::run(&home()?, a),

@@ -170,6 +170,8 @@ impl View {
             self.picture.apply(Input::Healed(f));
         }
         self.picture.apply(Input::Look(&Observation::from((*status).clone())));
+        // Its supervisor knows what probes say too.
+        self.picture.unhealthy = Some(status.unhealthy.iter().cloned().collect());
         self.title.clone_from(&status.title);
         self.status = Some(status);
         self.link = Link::Live;
