@@ -21,8 +21,9 @@ const PARTS = {
       ['witness', w ? `${w.configured}${w.running && w.running !== w.configured ? ` (in force: ${w.running})` : ''}: ${w.health}` : null], ['share held by', p.held_by ?? 'nobody that is known']]));
     if (all.lab.service) out.push(group(`Service ${all.lab.service.name}`, [['state', s.state], ['on', s.active ?? 'nobody'], ['address', all.lab.service.address], ['epoch', s.epoch === null ? null : String(s.epoch)], ['wanted', s.intent]]));
     if (all.lab.service && !readOnly) out.push(h('p', { class: 'acts' }, h('button', { 'data-service': 'menu', 'aria-haspopup': 'dialog' }, `Move, stop or start ${all.lab.service.name} …`)));
-    out.push(table('Votes, as each member counts them', ['member', 'votes', 'quorum owner', 'cluster'],
+    if (all.lab.members.length) out.push(table('Votes, as each member counts them', ['member', 'votes', 'quorum owner', 'cluster'],
       all.lab.members.map(m => { const n = p.nodes[m]; return [m, n.votes && `${n.votes.have.length} of ${n.votes.total}: ${n.votes.have.join(', ')}`, n.quorum_owner, n.member]; })));
+    if (!all.lab.members.length) out.push(table('Machines', ['machine', 'is', 'addresses'], all.lab.nodes.map(n => [n.name, p.nodes[n.name].role, n.nics.map(nic => `${nic.network} ${nic.address}`).join(', ')])));
     if (all.host) out.push(h('p', { class: 'soft' }, `${all.host.accel}, slowness ${all.host.slowness.toFixed(1)}${all.host.mutations.length ? `; misconfigured on purpose: ${all.host.mutations.join('; ')}` : ''}`));
     return out;
   },

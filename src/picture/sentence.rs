@@ -7,6 +7,10 @@ pub fn sentence(picture: &Picture, from_us: u64) -> String {
     let seconds = |us: u64| format!("{:.1} s", us.saturating_sub(from_us) as f64 / 1e6);
     let serving: Vec<_> = picture.members().filter(|(_, n)| n.role == Role::Active).collect();
     let mut parts = match serving.as_slice() {
+        [] if picture.members().next().is_none() => {
+            let run = picture.nodes.values().filter(|n| n.role == Role::Runs).count();
+            vec![format!("{run} of {} machines run", picture.nodes.len())]
+        }
         [] => vec!["no node serves".to_owned()],
         all => all
             .iter()

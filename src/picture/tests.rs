@@ -1,4 +1,5 @@
 use super::*;
+use crate::hypervisor::DomainState;
 use crate::verify::sample::{self, Change, Plan, history};
 use crate::verify::{Context, History, Judged, judge};
 use crate::wait::Slowness;
@@ -164,6 +165,63 @@ fn states_are_told_apart_without_colours() {
             "{bad:?}"
         );
     }
+}
+
+#[test]
+fn a_lab_without_members_serves_nothing_and_says_who_runs() {
+    let lab = Arc::new(crate::spec::example("bare"));
+    let mut picture = Picture::new(lab.clone());
+    let view = |machine| crate::verify::NodeView {
+        machine: Some(machine),
+        ..Default::default()
+    };
+    let mut look = crate::verify::Observation::default();
+    for (i, node) in lab.nodes.iter().enumerate() {
+        let off = i == 0;
+        let machine = if off { DomainState::Off } else { DomainState::Running };
+        look.nodes.insert(node.name.to_string(), view(machine));
+    }
+    picture.apply(Input::Look(&look));
+    assert_eq!(sentence(&picture, 0), "2 of 3 machines run; a is off");
+}
+
+/// A cut between the two members of a network that has no others is a cut of their cables; where there is a third it is none.
+#[test]
+fn cables_of_a_run_are_what_its_faults_say() {
+    let flow = |net: &str, from: &str, to: &str| json!({"network": net, "from": from, "to": to});
+    let record = |id, kind: &str, target| FaultRecord {
+        id,
+        kind: kind.into(),
+        target,
+        begin_us: 5,
+        end_us: Some(9),
+        proof: json!({}),
+        effective: Some(true),
+        pending: false,
+    };
+    let apart = json!({"paths": [flow("private", "node1", "node2"), flow("public", "node1", "node2")]});
+    let unplugged = json!({"node": "node2", "networks": ["public"]});
+    let (apart, unplugged) = (record(1, "cut", apart), record(2, "link-down", unplugged));
+    let mut picture = Picture::of_run(Arc::new(sample::lab()));
+    let states = |p: &Picture| {
+        [
+            "node1/private/out",
+            "node2/private/in",
+            "node1/public/out",
+            "node2/public/in",
+        ]
+        .map(|key| p.cables[key].state)
+    };
+    use CableState::*;
+    assert_eq!(states(&picture), [Whole; 4]);
+    picture.apply(Input::Injected(&apart));
+    assert_eq!(states(&picture), [Cut, Cut, Impaired, Impaired]);
+    assert_eq!(picture.cables["node1/public/out"].what, ["cut to node2"]);
+    picture.apply(Input::Injected(&unplugged));
+    assert_eq!(states(&picture), [Cut, Cut, Impaired, NoCarrier]);
+    picture.apply(Input::Healed(&apart));
+    picture.apply(Input::Healed(&unplugged));
+    assert_eq!(states(&picture), [Whole; 4]);
 }
 
 #[test]
