@@ -3,10 +3,11 @@
 //! What cannot be read is an error in words, never a guess: whoever asked keeps it as *unknown*.
 
 use minijinja::value::Serde;
-use minijinja::{Environment, UndefinedBehavior};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// How what a program printed is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -101,6 +102,40 @@ fn environment() -> Environment<'static> {
     env
 }
 
+/// Evaluates expressions.
+#[derive(Debug)]
+pub struct Evaluator(Environment<'static>);
+
+impl Evaluator {
+    /// With the filter `node`, which makes the name of a machine of its address.
+    pub fn with_nodes(names: BTreeMap<String, String>) -> Self {
+        let mut env = environment();
+        env.add_filter("node", move |address: String| {
+            names.get(&address).cloned().ok_or_else(|| {
+                let seen = format!("no machine has the address `{}`", address.escape_debug());
+                minijinja::Error::new(ErrorKind::InvalidOperation, seen)
+            })
+        });
+        Self(env)
+    }
+
+    /// The value of an expression over `names`.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    pub fn evaluate(&self, expression: &str, names: &impl Serialize) -> Result<Value, String> {
+        let value = self
+            .0
+            .compile_expression(expression)
+            .and_then(|e| e.eval(Serde(names)))
+            .map_err(|e| words(&e))?;
+        if value.is_undefined() {
+            return Err("what it asks for is not there".into());
+        }
+        serde_json::to_value(value).map_err(|e| e.to_string())
+    }
+}
+
 /// The names that an expression asks for, with what it asks of them as far as that is written out: `web.a.said`.
 ///
 /// # Errors
@@ -132,15 +167,7 @@ pub fn template_names(text: &str) -> Result<Vec<String>, (usize, String)> {
 /// # Errors
 /// Why there is none, in words.
 pub fn evaluate(expression: &str, names: &impl Serialize) -> Result<Value, String> {
-    let env = environment();
-    let value = env
-        .compile_expression(expression)
-        .and_then(|e| e.eval(Serde(names)))
-        .map_err(|e| words(&e))?;
-    if value.is_undefined() {
-        return Err("what it asks for is not there".into());
-    }
-    serde_json::to_value(value).map_err(|e| e.to_string())
+    Evaluator(environment()).evaluate(expression, names)
 }
 
 /// Whether an expression holds; it must be true or false.

@@ -106,10 +106,14 @@ fn the_hub_serves_the_witness_share_to_the_lab_only() {
     );
 
     let pack = Pack::load("ccr").unwrap();
-    let status = deploy::status(&mut ssh, &pack, within(30)).unwrap();
+    let node = lab.node("hub").unwrap();
+    let status = deploy::status(&mut ssh, &pack, &lab, node, within(30)).unwrap();
     assert_eq!(status.node, "hub");
     assert!(status.hub.is_some() && status.cluster.is_none(), "{status:?}");
-    assert_eq!(deploy::dump(&mut ssh, &pack, within(30)).unwrap().node, "hub");
+    assert_eq!(
+        deploy::dump(&mut ssh, &pack, &lab, node, within(30)).unwrap().node,
+        "hub"
+    );
 
     // A client that does not ask for it is not written through; the runtime does.
     run(&mut ssh, &["sync"]);
@@ -139,7 +143,8 @@ fn a_member_keeps_its_data_on_its_own_disk() {
     run(&mut ssh, &["sync"]);
 
     let pack = Pack::load("ccr").unwrap();
-    let status = deploy::status(&mut ssh, &pack, within(30)).unwrap();
+    let node = lab.node("node1").unwrap();
+    let status = deploy::status(&mut ssh, &pack, &lab, node, within(30)).unwrap();
     eprintln!("{status:?}");
     assert_eq!((status.node.as_str(), status.schema), ("node1", 1));
     let mut first = None;

@@ -99,7 +99,7 @@ fn address(lab: &Lab, name: &str) -> Result<Ipv4Addr> {
                 .remedy(format!("networks: {}", subnets.collect::<Vec<_>>().join(", "))),
         ));
     }
-    let endpoints = lab.runtime.iter().flat_map(|r| [&r.service, &r.cluster]);
+    let endpoints = lab.runtime.iter().flat_map(|r| r.endpoints());
     let nodes = lab
         .nodes
         .iter()
@@ -124,7 +124,10 @@ mod tests {
     fn names_of_the_lab_are_addresses() {
         let lab = spec::example("ccr");
         let runtime = lab.runtime.as_ref().unwrap();
-        assert_eq!(address(&lab, &runtime.service.name).unwrap(), runtime.service.address);
+        assert_eq!(
+            address(&lab, &runtime.service.as_ref().unwrap().name).unwrap(),
+            runtime.service.as_ref().unwrap().address
+        );
         let node = &lab.nodes[0];
         assert_eq!(address(&lab, &node.name).unwrap(), node.nics[0].address);
         assert_eq!(address(&lab, "10.77.1.99").unwrap(), Ipv4Addr::new(10, 77, 1, 99));

@@ -21,6 +21,7 @@ mod man;
 mod mutations;
 mod operate;
 mod output;
+mod pack;
 mod pause;
 mod preflight;
 mod progress;
@@ -130,6 +131,8 @@ enum Verb {
     Bundle(bundle::Args),
     /// Check scenario files, or begin a new one
     Scenario(scenario::Args),
+    /// Check runtime packs
+    Pack(pack::Args),
     /// Keep one lab (started by the other verbs)
     #[command(hide = true)]
     Supervise(supervise::Args),
@@ -203,6 +206,7 @@ fn run(verb: Verb) -> Ended {
         Verb::Replay(a) => replay::run(&home()?, a),
         Verb::Report(a) => report::run(&home()?, a),
         Verb::Scenario(a) => scenario::run(&home()?, a),
+        Verb::Pack(a) => pack::run(a),
         Verb::Supervise(a) => supervise::run(&home()?, a),
         // It says itself what is wrong with the folders.
         Verb::Doctor(a) => doctor::run(Home::from_env(), a),

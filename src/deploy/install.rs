@@ -286,6 +286,7 @@ impl Payload {
             self.files.push(RenderedFile {
                 path: PROGRAMS.to_owned(),
                 mode: 0o644,
+                owner: None,
                 content: all,
             });
         }
@@ -309,6 +310,7 @@ impl Payload {
         for file in &self.files {
             part(file.path.as_bytes());
             part(&file.mode.to_le_bytes());
+            file.owner.iter().for_each(|o| part(o.as_bytes()));
             part(file.content.as_bytes());
         }
         part(b"links");
@@ -340,10 +342,18 @@ impl Payload {
         let programs = self
             .programs
             .iter()
-            .map(|(path, content)| (path, PROGRAM_MODE, content.as_slice()));
-        let files = self.files.iter().map(|f| (&f.path, f.mode, f.content.as_bytes()));
-        for (path, mode, content) in programs.chain(files) {
+            .map(|(path, content)| (path, PROGRAM_MODE, None, content.as_slice()));
+        let files = self
+            .files
+            .iter()
+            .map(|f| (&f.path, f.mode, f.owner.as_ref(), f.content.as_bytes()));
+        for (path, mode, owner, content) in programs.chain(files) {
             let mut h = header(tar::EntryType::Regular, mode, content.len());
+            if let Some(owner) = owner {
+                // Names win over numbers where the machine has them.
+                h.set_username(owner)?;
+                h.set_groupname(owner)?;
+            }
             tar.append_data(&mut h, path.trim_start_matches('/'), content)?;
         }
         for (path, to) in &self.links {

@@ -4,7 +4,10 @@
 //! `pack` is the contract's types, `render` fills in templates, `install` brings everything into a machine in two round trips,
 //! `operate` asks the runtime and parses nothing but JSON.
 
+mod check;
+mod contract;
 mod install;
+mod mapping;
 mod operate;
 mod orders;
 mod pack;
@@ -14,11 +17,14 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 
+pub use check::check;
+pub use contract::{Class, Contract, Held, HeldList, Map, ProbeSpec, Said};
 pub use install::{Artifacts, DeployReport, deploy, early, early_digest, open_files};
 pub use operate::{Answer, Watched, dump, follow_events, operate, status, watch};
-pub use orders::{BadArgument, OrderSpec, Orders, Parameter, Takes};
+pub use orders::{BadArgument, Done, OrderSpec, Orders, Parameter, Takes};
 pub use pack::{
-    Contract, FileSpec, LinkSpec, Pack, Part, Places, PlacesSpec, ProgramSpec, SharePlace, StepSpec, Workload, names,
+    Driver, FileSpec, LinkSpec, Pack, Part, Places, PlacesSpec, ProgramSpec, Role, SharePlace, StepSpec, Workload,
+    WorkloadSpec, names,
 };
 pub use probing::probe;
 pub use render::{RenderedFile, RenderedStep};

@@ -1,9 +1,10 @@
 //! Asking the runtime in a machine: argument vectors out, JSON in. What is made for people is never parsed.
 
-use super::Pack;
+use super::contract::{Held, Said};
+use super::{Pack, Part, mapping};
 use crate::error::{Error, Problem, Result};
 use crate::guest::{Command, Followed, Output, Remote, excerpt};
-use crate::spec::known;
+use crate::spec::{Lab, Node, known};
 use crate::units::Size;
 use crate::wait::Deadline;
 use ccr_contract::dump::Dump;
@@ -21,23 +22,28 @@ const DUMP_MAX: Size = Size::mib(64);
 pub(super) const SCHEMA: u32 = 1;
 
 /// What the runtime says of its node.
-pub fn status(remote: &mut dyn Remote, pack: &Pack, deadline: Deadline) -> Result<Status> {
+pub fn status(remote: &mut dyn Remote, pack: &Pack, lab: &Lab, node: &Node, deadline: Deadline) -> Result<Status> {
     const WHAT: &str = "ask the runtime for its status";
-    let status: Status = ask(remote, WHAT, &pack.runtime.contract.status, ANSWER_MAX, deadline)?;
+    let Said::By(argv) = &pack.runtime.contract.status else {
+        let answers = mapping::ask(remote, pack, lab, node, deadline)?;
+        return mapping::status(pack, lab, node, answers);
+    };
+    let status: Status = ask(remote, WHAT, argv, ANSWER_MAX, deadline)?;
     check_schema(WHAT, status.schema)?;
     Ok(status)
 }
 
 /// What the store on the node holds, also while the service is stopped.
-pub fn dump(remote: &mut dyn Remote, pack: &Pack, deadline: Deadline) -> Result<Dump> {
+pub fn dump(remote: &mut dyn Remote, pack: &Pack, lab: &Lab, node: &Node, deadline: Deadline) -> Result<Dump> {
     const WHAT: &str = "ask the runtime what it holds";
-    let dump: Dump = ask(remote, WHAT, &pack.runtime.contract.dump, DUMP_MAX, deadline)?;
+    let argv = match &pack.runtime.contract.dump {
+        Held::By(argv) => argv,
+        Held::List(list) => return mapping::dump(remote, pack, list, lab, node, deadline),
+    };
+    let dump: Dump = ask(remote, WHAT, argv, DUMP_MAX, deadline)?;
     check_schema(WHAT, dump.schema)?;
     Ok(dump)
 }
-
-/// Exit status of an order that the runtime refuses (docs/packs.md); any other but 0 is a failure.
-const REFUSED: i32 = 1;
 
 /// What the runtime answered to an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +62,8 @@ pub struct Answer {
 pub fn operate(
     remote: &mut dyn Remote,
     pack: &Pack,
+    lab: &Lab,
+    node: &Node,
     word: &str,
     args: &[String],
     deadline: Deadline,
@@ -65,10 +73,15 @@ pub fn operate(
         let hint = known(word, orders.keys().map(String::as_str));
         Error::Usage(Problem::new("give the order").on(word.escape_debug()).observed(hint))
     })?;
-    let argv: Vec<String> = order.run.iter().chain(args).cloned().collect();
     let what = format!("give the order `{word}`");
+    let native = pack.runtime.contract.is_native();
+    let mut argv = order.run.clone();
+    if !native {
+        argv = pack.filled(&argv, &pack.view(Part::Late, lab, node, None)?)?;
+    }
+    argv.extend_from_slice(args);
     let output = remote.exec(&Command::new(argv.iter().cloned()), deadline)?;
-    if output.status == REFUSED {
+    if order.refuses(output.status, &output.complaint()) {
         return Ok(Answer {
             done: false,
             seen: output.complaint(),
@@ -79,6 +92,12 @@ pub fn operate(
         return Ok(Answer {
             done: true,
             seen: String::new(),
+        });
+    }
+    if !native {
+        return Ok(Answer {
+            done: true,
+            seen: excerpt(&answer),
         });
     }
     let answer: Value = parse(&what, &argv, &answer)?;
@@ -95,7 +114,9 @@ pub fn operate(
 /// A line that is no event ends it with an error: a reader that begins again sees by `seq` what it had.
 pub fn follow_events(remote: &mut dyn Remote, pack: &Pack, on: &mut dyn FnMut(NodeEvent) -> bool) -> Result<()> {
     const WHAT: &str = "follow the runtime's events";
-    let argv = &pack.runtime.contract.events;
+    let Some(argv) = &pack.runtime.contract.events else {
+        return Ok(());
+    };
     let mut bad = None;
     remote.follow(&Command::new(argv.iter().cloned()), &mut |heard| {
         let Followed::Line(line) = heard else { return true };

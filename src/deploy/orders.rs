@@ -1,6 +1,7 @@
 //! The orders of a pack: what runs, and what a person may say beside it.
 
 use crate::spec::known;
+use crate::units::Span;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -15,7 +16,27 @@ pub struct OrderSpec {
     pub run: Vec<String>,
     /// What may be said, in the order of the command line.
     pub takes: Vec<Parameter>,
+    /// Exit statuses with which it is refused.
+    refused: Vec<i32>,
+    /// How what is said of a refusal begins; whatever it is where there is none of these.
+    refused_with: Vec<String>,
+    /// What must come true until it is done: an expression. It is done when it ends where absent.
+    pub done: Option<Done>,
 }
+
+/// When an order is done that was only asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// An expression over `service` and `epoch` as they are, and `before`, as they were.
+    pub expression: String,
+    /// How long that may take, on a fast host.
+    pub within: Span,
+}
+
+/// Exit status with which an order is refused where the pack says nothing else (docs/packs.md); any other but 0 is a failure.
+const REFUSED: i32 = 1;
+/// How long an order may take until it is done where the pack says nothing else.
+const DONE_WITHIN: Span = Span::secs(60);
 
 /// What may be said beside an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,21 +72,55 @@ pub enum Takes {
 enum Written {
     /// It takes nothing.
     Bare(Vec<String>),
-    Full {
-        run: Vec<String>,
-        takes: String,
-    },
+    Full(Full),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Full {
+    run: Vec<String>,
+    #[serde(default)]
+    takes: String,
+    #[serde(default)]
+    refused: Refused,
+    done: Option<String>,
+    within: Option<Span>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refused {
+    #[serde(default)]
+    status: Vec<i32>,
+    #[serde(default)]
+    begins: Vec<String>,
 }
 
 impl TryFrom<Written> for OrderSpec {
     type Error = String;
     fn try_from(written: Written) -> Result<Self, String> {
-        let (run, takes) = match written {
-            Written::Bare(run) => (run, String::new()),
-            Written::Full { run, takes } => (run, takes),
+        let full = match written {
+            Written::Full(full) => full,
+            Written::Bare(run) => Full {
+                run,
+                takes: String::new(),
+                refused: Refused::default(),
+                done: None,
+                within: None,
+            },
         };
-        let takes = parameters(&takes)?;
-        Ok(Self { run, takes })
+        let within = full.within.unwrap_or(DONE_WITHIN);
+        let mut refused = full.refused.status;
+        if refused.is_empty() {
+            refused.push(REFUSED);
+        }
+        Ok(Self {
+            run: full.run,
+            takes: parameters(&full.takes)?,
+            refused,
+            refused_with: full.refused.begins,
+            done: full.done.map(|expression| Done { expression, within }),
+        })
     }
 }
 
@@ -146,6 +201,12 @@ pub struct BadArgument {
 }
 
 impl OrderSpec {
+    /// Whether the runtime refuses it, that ended with `status` and said this.
+    pub fn refuses(&self, status: i32, said: &str) -> bool {
+        let begins = |with: &String| said.starts_with(with.as_str());
+        self.refused.contains(&status) && (self.refused_with.is_empty() || self.refused_with.iter().any(begins))
+    }
+
     /// Everything that is wrong with what is said beside the order `word`. Whether a machine is one is not asked here.
     pub fn wrong(&self, word: &str, said: &BTreeMap<String, String>) -> Vec<BadArgument> {
         let mut wrong = Vec::new();
@@ -243,10 +304,15 @@ mod tests {
     use super::*;
 
     fn order(takes: &str) -> OrderSpec {
-        OrderSpec {
+        Written::Full(Full {
             run: vec!["ctl".into()],
-            takes: parameters(takes).unwrap(),
-        }
+            takes: takes.into(),
+            refused: Refused::default(),
+            done: None,
+            within: None,
+        })
+        .try_into()
+        .unwrap()
     }
 
     fn said(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

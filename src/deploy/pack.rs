@@ -1,9 +1,9 @@
 //! A pack: its `runtime.toml`, its settings and its templates.
 
-use super::Orders;
+use super::contract::{Class, Contract, Held};
 use crate::error::{Error, Problem, Result};
 use crate::guest::template;
-use crate::spec::{PackSettings, known};
+use crate::spec::{NodeRole, PackSettings, known};
 use crate::units::Name;
 use crate::wait::Slowness;
 use serde::Deserialize;
@@ -28,7 +28,7 @@ pub struct Pack {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Runtime {
-    /// Version of the contract: 1.
+    /// Version of the contract: 1, or 2, which has roles, maps and workloads.
     pub schema: u32,
     /// What a person reads.
     pub title: String,
@@ -52,8 +52,17 @@ pub struct Runtime {
     pub steps: Vec<StepSpec>,
     /// The contract's words.
     pub contract: Contract,
-    /// Where the workload goes.
-    pub workload: Workload,
+    /// What machines it has; where absent members and hubs, as many as there are.
+    #[serde(default)]
+    pub roles: BTreeMap<NodeRole, Role>,
+    /// Whether cluster and service have addresses that move with them: a lab then must give them, else it cannot.
+    #[serde(default = "yes")]
+    pub moving_addresses: bool,
+    /// Where the workload `mail` goes.
+    pub workload: Option<Workload>,
+    /// The other workloads.
+    #[serde(default)]
+    pub workloads: BTreeMap<Name, WorkloadSpec>,
     /// Where it has what in a machine, for faults.
     #[serde(default)]
     pub places: PlacesSpec,
@@ -123,6 +132,8 @@ pub struct FileSpec {
     /// Its permissions, octal.
     #[serde(default = "readable", deserialize_with = "octal")]
     pub mode: u32,
+    /// Its user, and the group of the same name; root where absent.
+    pub owner: Option<Name>,
     /// Of which part it is.
     #[serde(default)]
     pub early: bool,
@@ -181,22 +192,40 @@ impl Part {
     }
 }
 
-/// The contract's words, each an argument vector in the machine.
+/// A role of the pack's machines.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Contract {
-    /// Prints a [`ccr_contract::status::Status`].
-    pub status: Vec<String>,
-    /// Prints the same, a line each: at once, at each change and at least every 5 s, at most 4 a second, until it is ended. Where there is
-    /// none, `status` is asked now and then.
-    pub watch: Option<Vec<String>>,
-    /// Prints [`ccr_contract::event::NodeEvent`]s, a line each, until it is ended.
-    pub events: Vec<String>,
-    /// Prints a [`ccr_contract::dump::Dump`].
-    pub dump: Vec<String>,
-    /// What an operator can tell the runtime: `move`, `stop`, `start` …; JSON or nothing is answered.
-    #[serde(default)]
-    pub orders: Orders,
+pub struct Role {
+    /// What they do.
+    pub class: Vec<Class>,
+    /// How many there are; any number where absent.
+    pub count: Option<usize>,
+}
+
+/// A workload of the pack.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkloadSpec {
+    /// What the clients speak.
+    pub driver: Driver,
+    /// TCP port on every machine of a role, which the clients ask who serves.
+    pub ask: u16,
+    /// What they ask for: a template.
+    pub name: String,
+    /// Under which key they write.
+    pub key: String,
+}
+
+/// What clients can speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// RESP, and the discovery of a server by asking for it.
+    Redis,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// TCP ports of the workload.
@@ -269,7 +298,9 @@ impl Pack {
         };
         let runtime: Runtime = toml::from_str(runtime).map_err(|e| broken(RUNTIME, e.to_string()))?;
         runtime.check().map_err(|seen| broken(RUNTIME, seen))?;
-        let settings = PackSettings::parse(name.clone(), settings).map_err(|seen| broken(SETTINGS, seen))?;
+        let mut settings = PackSettings::parse(name.clone(), settings).map_err(|seen| broken(SETTINGS, seen))?;
+        settings.roles = runtime.roles.iter().map(|(role, r)| (*role, r.count)).collect();
+        settings.moving_addresses = runtime.moving_addresses;
         let templates = runtime
             .files
             .iter()
@@ -300,17 +331,27 @@ impl Pack {
         &self.runtime.packages
     }
 
-    /// Ports of the workload.
-    pub fn workload(&self) -> Workload {
+    /// Ports of the workload `mail`, where it has that.
+    pub fn workload(&self) -> Option<Workload> {
         self.runtime.workload
     }
 }
 
 impl Runtime {
     /// What the types cannot say.
-    fn check(&self) -> std::result::Result<(), String> {
-        if self.schema != 1 {
-            return Err(format!("schema = {}: this tool knows 1", self.schema));
+    pub(super) fn check(&self) -> std::result::Result<(), String> {
+        if ![1, 2].contains(&self.schema) {
+            return Err(format!("schema = {}: this tool knows 1 and 2", self.schema));
+        }
+        if self.schema == 1 {
+            let native = self.contract.is_native() && matches!(self.contract.dump, Held::By(_));
+            if !native || self.contract.events.is_none() || self.workload.is_none() {
+                return Err(
+                    "schema = 1 has commands for `status`, `events` and `dump`, and the ports of `workload`".into(),
+                );
+            }
+        } else if !self.roles.values().any(|r| r.class.contains(&Class::Serves)) {
+            return Err("no role has the class \"serves\"".into());
         }
         let below = |p: &&String| p.is_empty() || p.starts_with('/') || p.split('/').any(|part| part == "..");
         if let Some(pattern) = self.places.files.values().find(below) {
@@ -341,13 +382,7 @@ impl Runtime {
         for secret in &self.secrets {
             secret.parse::<Name>()?;
         }
-        let contract = &self.contract;
-        let words = [&contract.status, &contract.events, &contract.dump];
-        let commands = words
-            .into_iter()
-            .chain(&contract.watch)
-            .chain(contract.orders.values().map(|o| &o.run))
-            .chain(self.steps.iter().map(|s| &s.run));
+        let commands = self.contract.commands().chain(self.steps.iter().map(|s| &s.run));
         for argv in commands {
             if argv.first().is_none_or(String::is_empty) {
                 return Err("a command names no program".into());

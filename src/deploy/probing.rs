@@ -1,5 +1,7 @@
 //! Asking a machine by probes: commands whose output was not made for us.
 
+use super::mapping::Answers;
+use super::operate::SCHEMA;
 use crate::error::Result;
 use crate::guest::{Command, Remote};
 use crate::probe::Probe;
@@ -17,8 +19,21 @@ pub fn probe<'a>(
     probes: impl Iterator<Item = &'a Probe>,
     deadline: Deadline,
 ) -> Result<Status> {
-    let mut status = Status {
-        schema: super::operate::SCHEMA,
+    let probes: Vec<Probe> = probes.cloned().collect();
+    let mut status = nothing_of(node);
+    for (name, answer) in answers(remote, &probes, deadline)? {
+        match answer {
+            Ok(value) => drop(status.facts.insert(name, value)),
+            Err(why) => drop(status.unread.insert(name, why)),
+        }
+    }
+    Ok(status)
+}
+
+/// A status that says nothing.
+pub(super) fn nothing_of(node: &str) -> Status {
+    Status {
+        schema: SCHEMA,
         node: node.to_owned(),
         version: String::new(),
         epoch: 0,
@@ -30,8 +45,13 @@ pub fn probe<'a>(
         node_t_us: None,
         facts: BTreeMap::new(),
         unread: BTreeMap::new(),
-    };
-    let probes: Vec<_> = probes.collect();
+        wrong: Vec::new(),
+    }
+}
+
+/// What each probe answers, or why it does not.
+pub(super) fn answers(remote: &mut dyn Remote, probes: &[Probe], deadline: Deadline) -> Result<Answers> {
+    let mut answers = Answers::new();
     for (i, probe) in probes.iter().enumerate() {
         // A program that hangs must leave the others their time.
         let share = deadline.left() / (probes.len() - i + 1) as u32;
@@ -41,12 +61,9 @@ pub fn probe<'a>(
             // Its program, or the machine?
             Err(e) => remote.check(deadline).map(|()| Err(e.to_string()))?,
         };
-        match answer {
-            Ok(value) => drop(status.facts.insert(probe.name.clone(), value)),
-            Err(why) => drop(status.unread.insert(probe.name.clone(), why)),
-        }
+        answers.insert(probe.name.clone(), answer);
     }
-    Ok(status)
+    Ok(answers)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::secrets::Secrets;
 use crate::error::{Error, Problem, Result};
 use crate::guest::template;
 use crate::spec::{Lab, NetworkRole, Node, NodeRole, Runtime, Share};
+use crate::units::Name;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +21,8 @@ pub struct RenderedFile {
     pub path: String,
     /// Permissions.
     pub mode: u32,
+    /// User, and group of the same name; root where absent.
+    pub owner: Option<Name>,
     /// Content.
     pub content: String,
 }
@@ -58,14 +61,17 @@ impl RenderedStep {
 
 /// What every template and every `when` sees. Of what is absent no name is there: not in the early part, and no secret in a step.
 #[derive(Debug, Serialize)]
-struct View<'a> {
+pub(super) struct View<'a> {
     lab: &'a str,
     node: NodeView<'a>,
     networks: Vec<NetworkView<'a>>,
     members: Vec<PeerView<'a>>,
     hubs: Vec<PeerView<'a>>,
-    cluster: EndView<'a>,
-    service: EndView<'a>,
+    arbiters: Vec<PeerView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<EndView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<EndView<'a>>,
     shares: BTreeMap<&'a str, ShareView<'a>>,
     hosted: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,6 +86,9 @@ struct View<'a> {
 struct NodeView<'a> {
     name: &'a str,
     role: Option<NodeRole>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<Ipv4Addr>,
+    addresses: BTreeMap<&'a str, Ipv4Addr>,
     disks: BTreeMap<&'a str, DiskView>,
 }
 
@@ -133,6 +142,7 @@ impl Pack {
                 files.push(RenderedFile {
                     path: file.path.clone(),
                     mode: file.mode,
+                    owner: file.owner.clone(),
                     content,
                 });
             }
@@ -194,12 +204,18 @@ impl Pack {
         })
     }
 
-    fn view<'a>(&self, part: Part, lab: &'a Lab, node: &'a Node, secrets: Option<&'a Secrets>) -> Result<View<'a>> {
+    pub(super) fn view<'a>(
+        &self,
+        part: Part,
+        lab: &'a Lab,
+        node: &'a Node,
+        secrets: Option<&'a Secrets>,
+    ) -> Result<View<'a>> {
         let slowness = (part == Part::Late).then(|| self.factor());
         view(lab, node, secrets.filter(|_| part == Part::Late), slowness)
     }
 
-    fn holds(&self, when: Option<&str>, view: &View<'_>) -> Result<bool> {
+    pub(super) fn holds(&self, when: Option<&str>, view: &View<'_>) -> Result<bool> {
         when.map_or(Ok(true), |w| {
             template::holds(&format!("{}/runtime.toml", self.name), w, view)
         })
@@ -235,13 +251,16 @@ fn view<'a>(lab: &'a Lab, node: &'a Node, secrets: Option<&'a Secrets>, slowness
         node: NodeView {
             name: &node.name,
             role: node.role,
+            address: node.nics.first().map(|n| n.address),
+            addresses: peer(node).addresses,
             disks: node.disks.iter().map(|d| (d.name.as_str(), disk(d))).collect(),
         },
         networks: lab.networks.iter().map(|n| network(n, node)).collect(),
         members: peers(NodeRole::Member),
         hubs: peers(NodeRole::Hub),
-        cluster: end(&runtime.cluster)?,
-        service: end(&runtime.service)?,
+        arbiters: peers(NodeRole::Arbiter),
+        cluster: runtime.cluster.as_ref().map(end).transpose()?,
+        service: runtime.service.as_ref().map(end).transpose()?,
         shares: lab
             .shares
             .iter()

@@ -12,8 +12,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod checking;
 mod contract;
 mod installing;
+mod mapping;
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(5))
@@ -253,7 +255,10 @@ fn an_unknown_pack_is_a_wrong_use_that_names_the_known_ones() {
         assert_eq!(e.exit_code(), 2, "{bad:?}: {e}");
     }
     assert!(Pack::load("ccrr").unwrap_err().to_string().contains("ccr"));
-    assert_eq!(names().iter().map(|n| n.as_str()).collect::<Vec<_>>(), ["ccr"]);
+    assert_eq!(
+        names().iter().map(|n| n.as_str()).collect::<Vec<_>>(),
+        ["ccr", "sentinel"]
+    );
 }
 
 const MINIMAL: &str = "schema = 1\ntitle = 't'\n[contract]\nstatus = ['s']\nevents = ['e']\ndump = ['d']\n[workload]\nsubmit = 25\ndeliver = 24\nread = 110\n";
@@ -285,10 +290,10 @@ fn a_pack_that_does_not_hold_says_why() {
         assert!(e.contains(expected) && e.contains("x/runtime.toml"), "{more}: {e}");
     }
     assert!(
-        parsed(&MINIMAL.replace("= 1", "= 2"))
+        parsed(&MINIMAL.replace("= 1", "= 3"))
             .unwrap_err()
             .to_string()
-            .contains("this tool knows 1")
+            .contains("this tool knows 1 and 2")
     );
     assert!(parsed("").is_err());
 }
@@ -312,6 +317,7 @@ fn the_pack_in_the_documentation_holds() {
         .split("```toml\n")
         .skip(1)
         .filter_map(|s| s.split("```").next())
+        .filter(|s| s.contains("schema = 1"))
         .collect();
     assert_eq!(snippets.len(), 1);
     let (lab, _, secrets) = ccr();

@@ -245,7 +245,7 @@ fn hosts(lab: &Lab) -> Vec<Host> {
         }
     }
     if let Some(runtime) = &lab.runtime {
-        for end in [&runtime.cluster, &runtime.service] {
+        for end in runtime.cluster.iter().chain(&runtime.service) {
             all.push(Host {
                 address: end.address,
                 names: vec![end.name.to_string()],

@@ -224,10 +224,7 @@ impl Channels {
             Known::Ask(asker) => asker,
         };
         let (slot, way, pack) = (self.slot(name), way(&self.files, record, name)?, pack.cloned());
-        let (node, probes) = (
-            node.name.clone(),
-            record.desired.lab.probes(node).cloned().collect::<Vec<_>>(),
-        );
+        let (lab, node) = (record.desired.lab.clone(), node.clone());
         let ways = self.ways.clone();
         // A machine that is only slow answers behind the look, and keeps its session: the next look needs no handshake.
         let longest = slowness.scale(QUESTION).max(within);
@@ -242,8 +239,8 @@ impl Channels {
             asker.ask(clock, || {
                 let connect = |deadline| ways.connect(&way, deadline);
                 ask(&slot, connect, Deadline::after(longest), |r, d| match &pack {
-                    Some(pack) => deploy::status(r, pack, d),
-                    None => deploy::probe(r, &node, probes.iter(), d),
+                    Some(pack) => deploy::status(r, pack, &lab, &node, d),
+                    None => deploy::probe(r, &node.name, lab.probes(&node), d),
                 })
             })
         };
@@ -258,8 +255,10 @@ impl Channels {
         let within = record.desired.slowness.scale(QUESTION * 4);
         self.of_each(record, |node| {
             node.role?;
-            self.ask_within(record, &node.name, within, |r, d| deploy::dump(r, &pack, d))
-                .ok()
+            self.ask_within(record, &node.name, within, |r, d| {
+                deploy::dump(r, &pack, &record.desired.lab, node, d)
+            })
+            .ok()
         })
     }
 
@@ -289,13 +288,17 @@ impl Channels {
                     .observed("the lab has no runtime"),
             ));
         };
+        let lab = &record.desired.lab;
+        let Some(asked) = lab.node(node) else {
+            return Err(way(&self.files, record, node).err().unwrap_or(Error::Interrupted));
+        };
         let deadline = Deadline::scaled(QUESTION * 4, record.desired.slowness);
         let slot = self.slot(node);
         once(
             &mut lock(&slot),
             deadline,
             || self.connect(record, node, deadline),
-            |remote| deploy::operate(remote, &pack, word, args, deadline),
+            |remote| deploy::operate(remote, &pack, lab, asked, word, args, deadline),
         )
     }
 
@@ -334,6 +337,9 @@ impl Channels {
     pub fn follow(self: &Channels, record: &Arc<LabRecord>) {
         self.watch(record);
         let Ok(Some(pack)) = pack(record) else { return };
+        if pack.runtime.contract.events.is_none() {
+            return;
+        }
         let mut followers = lock(&self.followers);
         for node in record.desired.lab.nodes.iter().filter(|n| n.role.is_some()) {
             let name = node.name.to_string();
@@ -375,6 +381,9 @@ impl Channels {
     /// A node that does not answer yet is asked again: it may be coming back.
     pub fn catch_up(&self, record: &LabRecord, domains: impl Fn() -> Result<Vec<Domain>>) -> Result<Vec<String>> {
         let deadline = Deadline::scaled(CATCH_UP, record.desired.slowness);
+        if !tells_events(record) {
+            return Ok(Vec::new());
+        }
         let mut marks: BTreeMap<String, Option<EventsMark>> = BTreeMap::new();
         let mut behind = Vec::new();
         let since_us = Some(self.journal.now_us());
@@ -412,7 +421,7 @@ impl Channels {
 
     /// Which nodes' events are not all in the journal, by what they said.
     fn behind(&self, record: &LabRecord, marks: &BTreeMap<String, Option<EventsMark>>) -> Vec<String> {
-        if record.desired.lab.runtime.is_none() {
+        if !tells_events(record) {
             return Vec::new();
         }
         let followers = lock(&self.followers);
@@ -526,6 +535,12 @@ fn once<T>(
     answer
 }
 
+/// Whether the lab's runtime tells events.
+fn tells_events(record: &LabRecord) -> bool {
+    // Of a pack that cannot be read nobody knows: what it may have told is missing.
+    record.desired.lab.runtime.is_some() && !matches!(pack(record), Ok(Some(p)) if p.runtime.contract.events.is_none())
+}
+
 /// The pack of the lab's runtime; `None` for a lab of bare machines.
 pub fn pack(record: &LabRecord) -> Result<Option<Pack>> {
     record
@@ -544,7 +559,7 @@ mod tests {
 
     #[test]
     fn an_order_is_given_once_over_a_session_that_works() {
-        let pack = Pack::load("ccr").unwrap();
+        let (pack, lab) = (Pack::load("ccr").unwrap(), crate::spec::example("ccr"));
         let order = ["ccrctl", "move"];
         let given = |session: &mut Option<Box<dyn Remote>>, fresh: Option<FakeRemote>| {
             let mut fresh = fresh.map(|r| Box::new(r) as Box<dyn Remote>);
@@ -553,7 +568,7 @@ mod tests {
                 session,
                 deadline,
                 || fresh.take().ok_or(Error::Interrupted),
-                |r| deploy::operate(r, &pack, "move", &[], deadline),
+                |r| deploy::operate(r, &pack, &lab, &lab.nodes[0], "move", &[], deadline),
             )
         };
         let alive = || FakeRemote::new().answer(&["true"], 0, "");

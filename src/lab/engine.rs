@@ -4,6 +4,7 @@ mod backends;
 mod boot;
 mod down;
 mod faults;
+mod operate;
 mod pause;
 mod preflight;
 mod restore;
@@ -17,9 +18,8 @@ pub use backends::Backends;
 use super::active_faults::ActiveFaults;
 use super::cancel::Cancel;
 use super::channel::Channels;
-use super::protocol::{CaughtUp, LabStatus, Look, MachineStatus, Networks, Verb, active, any_member, looks};
+use super::protocol::{CaughtUp, LabStatus, Look, MachineStatus, Networks, Verb, looks};
 use super::record::LabRecord;
-use crate::deploy;
 use crate::error::{Error, IoContext, Problem, Result};
 use crate::event::{Draft, Journal, Severity, Source, kind};
 use crate::fabric::{CaptureFilter, ClientNet, Control, Fabric, FabricConfig, RingConfig, RuleSets};
@@ -398,23 +398,6 @@ impl Engine {
             rules: rules.all(),
             counters: fabric.counters(),
         })
-    }
-
-    fn operate(&self, word: &str, args: &[String], node: Option<&str>) -> Result<deploy::Answer> {
-        let record = self.record()?;
-        let status;
-        let node = match node {
-            Some(n) => n,
-            None => {
-                status = self.status(Look::now())?;
-                active(&status.machines)
-                    .or_else(|| any_member(&status.machines))
-                    .ok_or_else(|| {
-                        Error::Operation(Problem::new("give the order").on(word).observed("no member answers"))
-                    })?
-            }
-        };
-        self.channels.operate(&record, node, word, args)
     }
 
     fn dump(&self) -> Result<Vec<Option<ccr_contract::dump::Dump>>> {

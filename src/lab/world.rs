@@ -15,11 +15,12 @@ use crate::guest::{Command, Output, Remote};
 use crate::hypervisor::DomainState;
 use crate::lock::lock;
 use crate::runs;
-use crate::scenario::mail::{Dial, Endpoints, Load, OpJournal, Wire};
+use crate::scenario::mail::{Dial, Endpoints, Load, OpJournal, Service, Wire};
+use crate::scenario::resp::Asked;
 use crate::scenario::{
-    self, Answer, Heal, History, Observation, Order, Progress, Scenario, Workload, World, Worlds, names,
+    self, Answer, Heal, History, Observation, Order, Progress, Scenario, Workload, WorkloadKind, World, Worlds, names,
 };
-use crate::spec::{Lab, NodeRole};
+use crate::spec::{Lab, NodeRole, Runtime};
 use crate::verify::{FaultRecord, ScenarioReport, Verdict};
 use crate::wait::{Deadline, Slowness};
 use serde_json::Value;
@@ -225,28 +226,40 @@ impl MachineWorld {
         Ok(missing)
     }
 
-    fn endpoints(&self) -> Result<Endpoints> {
+    /// Whom the clients of a workload talk to.
+    fn service(&self, kind: &WorkloadKind) -> Result<Service> {
         let lab = &self.record.desired.lab;
+        let refuse = |seen: &str| Error::Usage(Problem::new("start the workload").on(&lab.name).observed(seen));
         let pack = super::channel::pack(&self.record)?;
         let (Some(runtime), Some(pack)) = (&lab.runtime, pack) else {
-            return Err(Error::Usage(
-                Problem::new("start the workload")
-                    .on(&lab.name)
-                    .observed("the lab has no runtime"),
-            ));
+            return Err(refuse("the lab has no runtime"));
         };
-        let service = runtime.service.address;
-        let ports = pack.workload();
-        Ok(Endpoints {
-            smtp: lab
-                .with_role(NodeRole::Hub)
-                .filter_map(|n| n.nics.first())
-                .map(|nic| SocketAddrV4::new(nic.address, ports.submit))
-                .collect(),
-            lmtp: SocketAddrV4::new(service, ports.deliver),
-            pop3: SocketAddrV4::new(service, ports.read),
-            domain: runtime.service.name.to_string(),
-        })
+        match kind {
+            WorkloadKind::Mail => {
+                mail(lab, runtime, pack.workload()).ok_or_else(|| refuse("its runtime takes no mail"))
+            }
+            WorkloadKind::Named(name) => {
+                let spec = pack.runtime.workloads.get(name);
+                let spec = spec.ok_or_else(|| refuse("its runtime has no such workload"))?;
+                let addresses = || {
+                    lab.nodes
+                        .iter()
+                        .flat_map(|n| n.nics.iter().map(move |nic| (n, nic.address)))
+                };
+                Ok(Service::Asked(Asked {
+                    ask: lab
+                        .nodes
+                        .iter()
+                        .filter(|n| n.role.is_some())
+                        .filter_map(|n| n.nics.first())
+                        .map(|nic| SocketAddrV4::new(nic.address, spec.ask))
+                        .collect(),
+                    name: pack.workload_name(spec, lab)?,
+                    key: spec.key.clone(),
+                    nodes: addresses().map(|(n, address)| (address, n.name.to_string())).collect(),
+                }))
+            }
+        }
     }
 
     /// What is there and was not before the scenario: faults in force, rules, strange or missing machines.
@@ -405,12 +418,12 @@ impl World for MachineWorld {
             home: self.home.clone(),
             instance: self.instance.clone(),
         });
-        let endpoints = self.endpoints()?;
+        let service = self.service(&workload.kind)?;
         let mut clients = lock(&self.clients);
         clients.loads += 1;
         // Messages of earlier scenarios are in the same store: keys are unique in the life of the host.
         let run = format!("{:x}-{}", self.journal.begin_us(), clients.loads);
-        clients.load = Some(Load::start(workload, &endpoints, dial, self.ops.clone(), &run)?);
+        clients.load = Some(Load::start(workload, &service, dial, self.ops.clone(), &run)?);
         Ok(())
     }
 
@@ -506,6 +519,18 @@ impl scenario::Looker for Beside {
         self.client = Some(client);
         Ok(status.into())
     }
+}
+
+/// Where mail goes; none where the runtime takes none.
+fn mail(lab: &Lab, runtime: &Runtime, ports: Option<crate::deploy::Workload>) -> Option<Service> {
+    let (service, ports) = (runtime.service.as_ref()?, ports?);
+    let hubs = lab.with_role(NodeRole::Hub).filter_map(|n| n.nics.first());
+    Some(Service::Mail(Endpoints {
+        smtp: hubs.map(|nic| SocketAddrV4::new(nic.address, ports.submit)).collect(),
+        lmtp: SocketAddrV4::new(service.address, ports.deliver),
+        pop3: SocketAddrV4::new(service.address, ports.read),
+        domain: service.name.to_string(),
+    }))
 }
 
 /// The workstation's own port on the lab's networks, in the supervisor's process.

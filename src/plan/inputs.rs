@@ -238,7 +238,7 @@ mod tests {
         // Names and addresses of the cluster are in every machine's /etc/hosts.
         assert_eq!(changed(|l| drop(runtime(l))), [true, true]);
         assert_eq!(
-            changed(|l| l.runtime.as_mut().unwrap().service.address = [10, 77, 1, 99].into()),
+            changed(|l| l.runtime.as_mut().unwrap().service.as_mut().unwrap().address = [10, 77, 1, 99].into()),
             [true, true]
         );
     }

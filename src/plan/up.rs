@@ -90,7 +90,7 @@ pub fn up(lab: &Lab, how: &How, seen: &Observed) -> Plan {
             let restored = restore(&mut plan, seen, &name);
             if layer != Some(Layer::Booted) {
                 if lab.says_how_it_is() {
-                    let who = lab.runtime.as_ref().map_or("it", |r| &r.cluster.name);
+                    let who = lab.runtime.as_ref().map_or("it", |r| r.name());
                     let reason = format!("{who} has to find itself as it was");
                     let wait = if lab.is_unwell() {
                         Action::Settle
@@ -162,8 +162,11 @@ fn form(plan: &mut Plan, lab: &Lab, how: &How, seen: &Observed, mut last: Vec<St
     let first = !seen.complete && lab.with_run_after().next().is_some();
     if lab.says_how_it_is() && !nothing_to_do && (first || !unwell) {
         let reason = match (&lab.runtime, seen.complete) {
-            (Some(runtime), true) => format!("{} is not known to be healthy", runtime.service.name),
-            (Some(runtime), false) => format!("{} has to form", runtime.cluster.name),
+            (Some(runtime), true) => {
+                let who = runtime.service.as_ref().map_or(runtime.name(), |s| &s.name);
+                format!("{who} is not known to be healthy")
+            }
+            (Some(runtime), false) => format!("{} has to form", runtime.name()),
             (None, _) => "it is not known to be healthy".to_owned(),
         };
         last = vec![plan.add(Action::WaitHealthy, None, reason, last)];

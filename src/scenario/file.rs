@@ -15,7 +15,7 @@ use crate::diagnostic::{Finding, Invalid, known};
 use crate::error::{Error, Result};
 use crate::fault::{Kind, Words};
 use crate::spec::{Lab, decode};
-use crate::units::Span;
+use crate::units::{Name, Span};
 use crate::verify::{InvariantId, Pattern};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -198,6 +198,8 @@ pub struct Vocabulary {
     pub orders: Orders,
     /// Its kinds of files, for `damage-file`.
     pub files: BTreeSet<String>,
+    /// Its workloads beside `mail`.
+    pub workloads: BTreeSet<Name>,
 }
 
 /// What a file is checked against.

@@ -16,6 +16,7 @@ mod parallel;
 mod parameters;
 mod raw;
 mod reader;
+pub mod resp;
 mod roles;
 mod run;
 #[cfg(test)]
@@ -56,7 +57,7 @@ use crate::event::{Draft, Event};
 use crate::fault::Fault;
 use crate::guest::Output;
 use crate::spec::Lab;
-use crate::units::{Rate, Size, Span};
+use crate::units::{Name, Rate, Size, Span};
 use crate::verify::FaultRecord;
 use crate::wait::Slowness;
 use serde::{Deserialize, Serialize};
@@ -198,11 +199,14 @@ pub struct Workload {
 }
 
 /// Kinds of workload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WorkloadKind {
     /// SMTP, LMTP and POP3.
     Mail,
+    /// One that the pack has: unique values are appended.
+    #[serde(untagged)]
+    Named(Name),
 }
 
 /// Shares of the operations, relative to their sum.

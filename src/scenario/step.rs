@@ -14,7 +14,7 @@ use crate::deploy::Takes;
 use crate::diagnostic::{At, Finding, known};
 use crate::error::{Error, Problem, Result};
 use crate::fault::{Kind, Target, Words};
-use crate::units::{Rate, Size, Span};
+use crate::units::{Name, Rate, Size, Span};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -245,17 +245,30 @@ impl Reader<'_> {
                 return Some(Action::StopLoad);
             }
             "mail" => {}
+            other if self.rules.pack.workloads.iter().any(|w| w.as_str() == other) => {}
             other => {
                 self.find(
                     Finding::new("bad-value", format!("unknown workload `{}`", other.escape_debug()))
                         .on(&text, "no such workload")
-                        .help(known(other, ["mail", "stop"])),
+                        .help(known(
+                            other,
+                            self.rules
+                                .pack
+                                .workloads
+                                .iter()
+                                .map(Name::as_str)
+                                .chain(["mail", "stop"])
+                                .collect::<Vec<_>>(),
+                        )),
                 );
                 return None;
             }
         }
         Some(Action::Load(Workload {
-            kind: WorkloadKind::Mail,
+            kind: match text.parse() {
+                Ok(name) if text.as_str() != "mail" => WorkloadKind::Named(name),
+                _ => WorkloadKind::Mail,
+            },
             rate: self.parsed(table, "rate").unwrap_or(Rate(10.0)),
             size: self.parsed(table, "size").unwrap_or(Size(32 << 10)),
             clients: self.number(table, "clients").unwrap_or(12),

@@ -158,6 +158,7 @@ pub fn vocabulary(lab: &Lab) -> Result<Vocabulary> {
     let words = |pack: Pack| Vocabulary {
         orders: pack.runtime.contract.orders,
         files: pack.runtime.places.files.into_keys().collect(),
+        workloads: pack.runtime.workloads.into_keys().collect(),
     };
     Ok(pack.map(words).unwrap_or_default())
 }

@@ -44,10 +44,8 @@ pub(super) struct SimWorld {
 impl SimWorld {
     pub fn new(worlds: &SimWorlds, cluster: Cluster, seed: u64) -> Self {
         let (lab, names) = (worlds.lab.clone(), worlds.names.clone());
-        let domain = lab
-            .runtime
-            .as_ref()
-            .map_or_else(String::new, |r| r.service.name.to_string());
+        let service = lab.runtime.as_ref().and_then(|r| r.service.as_ref());
+        let domain = service.map_or_else(String::new, |s| s.name.to_string());
         let mut world = Self {
             clients: Clients::new(names.hubs.len(), &domain),
             faults: Faults::new(&worlds.settings),

@@ -52,7 +52,10 @@ impl View<'_> {
     /// Cluster and service: what they are called here, where they stand, their address.
     fn endpoints(&self) -> Vec<(&'static str, &At<super::Endpoint>)> {
         let runtime = self.file.runtime.as_ref();
-        runtime.map_or_else(Vec::new, |r| vec![("cluster", &r.cluster), ("service", &r.service)])
+        let both = runtime
+            .into_iter()
+            .flat_map(|r| [("cluster", &r.cluster), ("service", &r.service)]);
+        both.filter_map(|(what, e)| Some((what, e.as_ref()?))).collect()
     }
 }
 

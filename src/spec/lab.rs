@@ -171,13 +171,15 @@ pub struct Subnet {
 }
 
 /// What a machine does in a failover lab.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeRole {
     /// One of the cluster's members.
     Member,
     /// Transport, and usually host of the witness share.
     Hub,
+    /// It votes, and never has the service.
+    Arbiter,
 }
 
 /// A machine.
@@ -352,15 +354,26 @@ pub struct Share {
 pub struct Runtime {
     /// The pack: `ccr`.
     pub kind: Name,
-    /// The Cluster Group.
-    pub cluster: Endpoint,
-    /// The service group.
-    pub service: Endpoint,
+    /// The Cluster Group, where the pack moves addresses.
+    pub cluster: Option<Endpoint>,
+    /// The service group, where the pack moves addresses.
+    pub service: Option<Endpoint>,
     /// What the pack declares as settings, defaults filled in. Spans are milliseconds, sizes bytes.
     pub settings: BTreeMap<String, serde_json::Value>,
     /// Those of them that are multiplied by the slowness of the host.
     #[serde(default)]
     pub scaled: Vec<String>,
+}
+
+impl Runtime {
+    /// Service and cluster, where they have addresses that move.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.service.iter().chain(&self.cluster)
+    }
+    /// What the members are together: the cluster's name, else the pack's.
+    pub fn name(&self) -> &str {
+        self.cluster.as_ref().map_or(self.kind.as_str(), |c| &c.name)
+    }
 }
 
 /// A name with an address that moves with it.

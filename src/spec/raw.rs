@@ -235,10 +235,10 @@ pub struct Share {
 pub struct Runtime {
     /// The runtime pack.
     pub kind: At<Name>,
-    /// Name and address of the Cluster Group.
-    pub cluster: At<Endpoint>,
-    /// Name and address of the service group.
-    pub service: At<Endpoint>,
+    /// Name and address of the Cluster Group, where the pack moves addresses.
+    pub cluster: Option<At<Endpoint>>,
+    /// Name and address of the service group, where the pack moves addresses.
+    pub service: Option<At<Endpoint>>,
     /// Times among the settings that become longer with the measured slowness of the host.
     #[serde(default)]
     pub scaled: Vec<At<String>>,

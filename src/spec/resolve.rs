@@ -123,7 +123,7 @@ fn default_image() -> Name {
     "debian-12".parse().expect("a constant name")
 }
 
-/// Default places in a subnet: the first hub .10, further hubs down from there, members .11, .12 …, the others from .31: cluster
+/// Default places in a subnet: the first hub or arbiter .10, further ones down from there, members .11, .12 …, the others from .31: cluster
 /// and service usually have .20 and .21.
 #[derive(Default)]
 struct Places {
@@ -137,7 +137,7 @@ impl Places {
         let before = |count: &mut u32| std::mem::replace(count, *count + 1);
         match role {
             // Below .0 there is nothing: the rules about addresses say so.
-            Some(NodeRole::Hub) => 10u32.saturating_sub(before(&mut self.hubs)),
+            Some(NodeRole::Hub | NodeRole::Arbiter) => 10u32.saturating_sub(before(&mut self.hubs)),
             Some(NodeRole::Member) => 11 + before(&mut self.members),
             None => 31 + before(&mut self.others),
         }
@@ -246,8 +246,8 @@ fn runtime(r: &raw::Runtime, context: &Context) -> Runtime {
     }
     Runtime {
         kind: r.kind.value.clone(),
-        cluster: r.cluster.value.clone(),
-        service: r.service.value.clone(),
+        cluster: r.cluster.as_ref().map(|e| e.value.clone()),
+        service: r.service.as_ref().map(|e| e.value.clone()),
         settings,
         scaled: r
             .scaled

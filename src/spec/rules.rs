@@ -168,6 +168,18 @@ pub const RULES: &[Rule] = &[
         "it cannot be deployed",
     ),
     must(
+        "moving-addresses",
+        checks::moving_addresses,
+        "a runtime whose cluster and service move with their addresses, without them; one that moves none, with them",
+        "clients find the one by its address; the other has nothing that would answer there",
+    ),
+    must(
+        "role-of-another-pack",
+        checks::role_of_another_pack,
+        "a role that the runtime's pack does not have",
+        "nothing of the pack would be on that machine",
+    ),
+    must(
         "unknown-setting",
         checks::unknown_setting,
         "a setting that the pack does not declare",
@@ -280,6 +292,12 @@ pub const RULES: &[Rule] = &[
         checks::share_without_runtime,
         "a share in a lab without a runtime",
         "the runtime pack sets up the file server: no machine would serve it",
+    ),
+    should(
+        "role-count",
+        checks::role_count,
+        "more or fewer machines of a role than the runtime's pack is made for",
+        "its majority, or who is left after a failure, is another one",
     ),
     should(
         "ccr-needs-two-members",

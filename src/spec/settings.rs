@@ -1,5 +1,6 @@
 //! Settings of a runtime pack: the pack declares name, type, default and meaning; the lab file gives values.
 
+use super::NodeRole;
 use crate::units::{Name, Size, Span};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -12,6 +13,10 @@ pub struct PackSettings {
     pub pack: Name,
     /// Its settings, by their name in the lab file.
     pub settings: BTreeMap<Name, Setting>,
+    /// Roles of its machines, and how many there must be of each; where it names none, members and hubs.
+    pub roles: BTreeMap<NodeRole, Option<usize>>,
+    /// Whether cluster and service have addresses that move.
+    pub moving_addresses: bool,
 }
 
 /// One setting.
@@ -79,7 +84,12 @@ impl PackSettings {
                 .resolve(&setting.default)
                 .map_err(|e| format!("{pack}: default of `{name}`: {e}"))?;
         }
-        Ok(Self { pack, settings })
+        Ok(Self {
+            pack,
+            settings,
+            roles: BTreeMap::new(),
+            moving_addresses: true,
+        })
     }
 
     /// The declaration of `name`.

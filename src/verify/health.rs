@@ -64,6 +64,7 @@ pub fn health(lab: &Lab, looks: &[NodeLook<'_>]) -> Health {
             continue;
         };
         unread(look.node, status, &mut all.unknown);
+        wrong.extend(status.wrong.iter().map(|w| format!("{}: {w}", look.node)));
         if look.role == Some(NodeRole::Member) {
             match &status.cluster {
                 Some(cluster) => of_cluster(look.node, cluster, wrong),

@@ -37,6 +37,9 @@ pub struct Status {
     /// What could not be read, and why: a probe or a field → words. It is *unknown*, not absent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unread: BTreeMap<String, String>,
+    /// What the node finds wrong with itself beside all that, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wrong: Vec<String>,
 }
 
 /// The end of a node's stream of events.

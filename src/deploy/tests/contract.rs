@@ -1,6 +1,25 @@
 //! What a pack's commands answer: status, orders, events.
 
 use super::*;
+use crate::error::Result;
+use crate::guest::Remote;
+use ccr_contract::dump::Dump;
+use ccr_contract::status::Status;
+
+fn status(remote: &mut dyn Remote, pack: &Pack, deadline: Deadline) -> Result<Status> {
+    let lab = spec::example("ccr");
+    super::super::status(remote, pack, &lab, &lab.nodes[0], deadline)
+}
+
+fn dump(remote: &mut dyn Remote, pack: &Pack, deadline: Deadline) -> Result<Dump> {
+    let lab = spec::example("ccr");
+    super::super::dump(remote, pack, &lab, &lab.nodes[0], deadline)
+}
+
+fn operate(remote: &mut dyn Remote, pack: &Pack, word: &str, args: &[String], deadline: Deadline) -> Result<Answer> {
+    let lab = spec::example("ccr");
+    super::super::operate(remote, pack, &lab, &lab.nodes[0], word, args, deadline)
+}
 
 #[test]
 fn only_the_contracts_json_is_taken() {

@@ -216,10 +216,7 @@ impl Words {
             (Some(t), Some(lab)) => match address(lab, t) {
                 Some(a) => Some(a),
                 None => {
-                    let names = lab
-                        .runtime
-                        .iter()
-                        .flat_map(|r| [r.service.name.as_str(), r.cluster.name.as_str()]);
+                    let names = lab.runtime.iter().flat_map(|r| r.endpoints().map(|e| e.name.as_str()));
                     let known: Vec<&str> = std::iter::once("an IPv4 address").chain(names).collect();
                     return wrong("address", t, &format!("it is {}", known.join(", ")));
                 }
@@ -246,12 +243,7 @@ fn ethertype(text: &str) -> Option<u16> {
 }
 
 fn address(lab: &Lab, text: &str) -> Option<std::net::Ipv4Addr> {
-    let endpoint = |r: &crate::spec::Runtime| {
-        [&r.service, &r.cluster]
-            .into_iter()
-            .find(|e| e.name.as_str() == text)
-            .cloned()
-    };
+    let endpoint = |r: &crate::spec::Runtime| r.endpoints().find(|e| e.name.as_str() == text).cloned();
     text.parse()
         .ok()
         .or_else(|| lab.runtime.as_ref().and_then(endpoint).map(|e| e.address))

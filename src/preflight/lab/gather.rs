@@ -50,7 +50,7 @@ impl Asked {
                 .extend(others.filter_map(|n| Some((n.address(&nic.network)?, mtu))));
         }
         asked.names = crate::guest::credentials::names(lab).into_keys().collect();
-        let ends = lab.runtime.iter().flat_map(|r| [&r.cluster, &r.service]);
+        let ends = lab.runtime.iter().flat_map(|r| r.endpoints());
         for end in ends {
             let port = node.nics.iter().find(|n| {
                 let network = lab.network(&n.network);
@@ -148,7 +148,10 @@ pub(super) fn parse(text: &str, asked: &Asked) -> NodeFacts {
         uuids: section("uuids").map(|l| l.iter().filter_map(|l| uuid(l)).collect()),
         space: section("space").and_then(|l| space(l.last()?)),
         names: section("names").map(|l| names(l)),
-        changed: section("files").map(|l| changed(l, &asked.files)),
+        // Where no file is asked for, none has changed.
+        changed: section("files")
+            .map(|l| changed(l, &asked.files))
+            .or_else(|| asked.files.is_empty().then(Default::default)),
         packages: section("packages").map(|l| packages(l)),
         watchdogs: section("units").map(|l| watchdogs(l)),
         pings: section("pings").map(|l| pings(l)).unwrap_or_default(),

@@ -105,7 +105,7 @@ fn facts(lab: &Lab, i: usize) -> NodeFacts {
             })
             .collect(),
         claimed: [(
-            lab.runtime.as_ref().unwrap().service.address,
+            lab.runtime.as_ref().unwrap().service.as_ref().unwrap().address,
             ["52:54:00:01:00:01".to_owned()].into(),
         )]
         .into(),
@@ -428,6 +428,7 @@ Unicast reply from 10.77.1.21 [52:54:00:01:00:0B]  1.2ms
 
 fn asked() -> Asked {
     let file = |path: &str, content: &str| RenderedFile {
+        owner: None,
         path: path.into(),
         mode: 0o644,
         content: content.into(),

@@ -4,6 +4,7 @@ use super::conversation::{Conversation, Ended, converse};
 use super::{Dial, Dialect, Letter, OpJournal, Pop3, Smtp, Task, key};
 use crate::error::{Error, Problem, Result};
 use crate::lock::lock;
+use crate::scenario::resp::{Asked, Call, Server};
 use crate::scenario::{Progress, Workload};
 use crate::verify::{OpKind, Outcome};
 use crate::wait::Deadline;
@@ -35,6 +36,15 @@ pub struct Endpoints {
     pub domain: String,
 }
 
+/// Whom the clients talk to, and in what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Service {
+    /// SMTP, LMTP and POP3.
+    Mail(Endpoints),
+    /// RESP, to whoever serves by the word of those that are asked.
+    Asked(Asked),
+}
+
 /// A workload that runs. Dropping it stops it.
 #[derive(Debug)]
 pub struct Load {
@@ -44,7 +54,7 @@ pub struct Load {
 
 struct Shared {
     workload: Workload,
-    endpoints: Endpoints,
+    service: Service,
     run: String,
     dial: Arc<dyn Dial>,
     journal: OpJournal,
@@ -85,7 +95,7 @@ impl Load {
     /// Starts the clients. `run` is in every key and makes it unique.
     pub fn start(
         workload: &Workload,
-        endpoints: &Endpoints,
+        service: &Service,
         dial: Arc<dyn Dial>,
         journal: OpJournal,
         run: &str,
@@ -96,14 +106,14 @@ impl Load {
                 Problem::new("start the workload").observed("it has nothing to do"),
             ));
         }
-        if m.submit > 0 && endpoints.smtp.is_empty() {
+        if m.submit > 0 && matches!(service, Service::Mail(e) if e.smtp.is_empty()) {
             return Err(Error::Usage(
                 Problem::new("start the workload").observed("the lab has no hub to submit to"),
             ));
         }
         let shared = Arc::new(Shared {
             workload: workload.clone(),
-            endpoints: endpoints.clone(),
+            service: service.clone(),
             run: run.to_owned(),
             dial,
             journal,
@@ -217,10 +227,12 @@ impl Shared {
 struct Client<'a> {
     shared: &'a Shared,
     name: String,
-    /// Of this run only: what earlier runs left in a mailbox would have to be read past.
+    /// Of this run only: what earlier runs left in a mailbox would have to be read past. Empty where there are none.
     mailbox: String,
     /// Acknowledged messages that it may delete, oldest first.
     acknowledged: VecDeque<String>,
+    /// Who serves, as it was told last.
+    server: Option<Server>,
 }
 
 impl<'a> Client<'a> {
@@ -228,8 +240,12 @@ impl<'a> Client<'a> {
         Self {
             shared,
             name: format!("m{number}"),
-            mailbox: format!("m{number}-{}", shared.run.to_ascii_lowercase()),
+            mailbox: match shared.service {
+                Service::Mail(_) => format!("m{number}-{}", shared.run.to_ascii_lowercase()),
+                Service::Asked(_) => String::new(),
+            },
             acknowledged: VecDeque::new(),
+            server: None,
         }
     }
 
@@ -286,6 +302,9 @@ impl<'a> Client<'a> {
 
     /// The kind of operation `n`, from the seed. There is nothing to delete before something was acknowledged.
     fn choose(&self, n: u64) -> OpKind {
+        if matches!(self.shared.service, Service::Asked(_)) {
+            return OpKind::Deliver;
+        }
         let m = self.shared.workload.mix;
         let mut random = ChaCha8Rng::seed_from_u64(self.shared.workload.seed ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let shares = [
@@ -307,10 +326,52 @@ impl<'a> Client<'a> {
         unreachable!("the shares sum up to more than any number below their sum")
     }
 
-    fn perform(&self, kind: OpKind, key: &str, n: u64) -> Ended {
+    fn perform(&mut self, kind: OpKind, key: &str, n: u64) -> Ended {
+        match &self.shared.service {
+            Service::Mail(endpoints) => self.mail(endpoints, kind, key, n),
+            Service::Asked(asked) => self.append(asked, key, n),
+        }
+    }
+
+    /// Appends a value on whoever serves; whoever did not do it is not asked again before somebody says that it serves.
+    fn append(&mut self, asked: &Asked, key: &str, n: u64) -> Ended {
+        let deadline = Deadline::after(self.shared.workload.deadline.duration());
+        let server = match self.server.take().map_or_else(|| self.discover(asked, n, deadline), Ok) {
+            Ok(server) => server,
+            Err(why) => return Ended::plain(Outcome::Fail, format!("nobody says who serves: {why}")),
+        };
+        let mut call = Call::new(&["RPUSH", &asked.key, key]);
+        let ended = match self.shared.dial.dial(server.address, deadline.at_most(CONNECT)) {
+            Ok(mut wire) => converse(&mut call, &mut *wire, deadline),
+            Err(e) => return Ended::plain(Outcome::Fail, format!("no connection: {e}")),
+        };
+        let ended = call.appended(ended, asked, server);
+        self.server = (ended.outcome == Outcome::Ok).then_some(server);
+        ended
+    }
+
+    /// Asks one after the other, each time beginning with another one.
+    fn discover(&self, asked: &Asked, n: u64, deadline: Deadline) -> std::result::Result<Server, String> {
+        let mut why = "there is nobody to ask".to_owned();
+        for i in 0..asked.ask.len() {
+            let to = asked.ask[(n as usize + i) % asked.ask.len()];
+            let mut call = Call::who_serves(&asked.name);
+            let said = match self.shared.dial.dial(to, deadline.at_most(CONNECT)) {
+                Ok(mut wire) => converse(&mut call, &mut *wire, deadline.at_most(CONNECT)).seen,
+                Err(e) => format!("no connection: {e}"),
+            };
+            match call.reply.as_ref().map(Server::read) {
+                Some(Ok(server)) => return Ok(server),
+                Some(Err(seen)) => why = format!("{to}: {seen}"),
+                None => why = format!("{to}: {said}"),
+            }
+        }
+        Err(why)
+    }
+
+    fn mail(&self, e: &Endpoints, kind: OpKind, key: &str, n: u64) -> Ended {
         let shared = self.shared;
         let w = &shared.workload;
-        let e = &shared.endpoints;
         let letter = || {
             let from = format!("{}@client.failoverlab.test", self.name);
             let to = format!("{}@{}", self.mailbox, e.domain);

@@ -15,7 +15,7 @@ mod tests;
 pub use content::{Letter, key};
 pub use conversation::{Conversation, Ended, Want, converse};
 pub use journal::OpJournal;
-pub use load::{Endpoints, Load};
+pub use load::{Endpoints, Load, Service};
 pub use pop3::{Pop3, Task};
 pub use smtp::{Dialect, Smtp};
 

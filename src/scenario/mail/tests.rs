@@ -351,7 +351,14 @@ fn a_load_keeps_its_rate_and_writes_everything_down() {
         pop3: dead,
         domain: "exmbx".into(),
     };
-    let load = Load::start(&workload, &endpoints, Arc::new(Direct), journal.clone(), "r").unwrap();
+    let load = Load::start(
+        &workload,
+        &Service::Mail(endpoints),
+        Arc::new(Direct),
+        journal.clone(),
+        "r",
+    )
+    .unwrap();
     crate::wait::wait_until("see some answers", soon(), || {
         let p = load.progress();
         Ok(if p.acks >= 20 && p.failed >= 5 {

@@ -2,7 +2,7 @@
 
 use super::super::raw::{FileTable, FileText, GuestPath, in_file_order};
 use super::super::rules::View;
-use super::super::{At, Finding, known};
+use super::super::{At, Endpoint, Finding, NodeRole, PackSettings, known};
 use super::wrong;
 use crate::probe;
 use crate::units::Name;
@@ -132,6 +132,71 @@ fn strange(v: &View<'_>, must: &At<String>, name: &str) -> Option<Finding> {
 /// Whether a name is what an expression calls on a table, not an entry of it.
 fn is_method(name: &str) -> bool {
     ["items", "keys", "values", "get"].contains(&name)
+}
+
+pub fn moving_addresses(v: &View<'_>) -> Vec<Finding> {
+    let Some((runtime, pack)) = v.runtime() else {
+        return Vec::new();
+    };
+    let kind = &runtime.kind;
+    let ends = [("cluster", &runtime.cluster), ("service", &runtime.service)];
+    let finding = |(what, end): (&str, &Option<At<Endpoint>>)| match (end, pack.moving_addresses) {
+        (None, true) => Some(
+            wrong(format!("the runtime has no `{what}`"))
+                .on(kind, "moves its address")
+                .help(format!("add `{what} = {{ name = \"…\", address = \"…\" }}`")),
+        ),
+        (Some(end), false) => Some(
+            wrong(format!("`{}` moves no address", kind.value))
+                .on(end, "nothing would answer there")
+                .help(format!("leave `{what}` out")),
+        ),
+        _ => None,
+    };
+    ends.into_iter().filter_map(finding).collect()
+}
+
+/// The roles that the pack has.
+fn roles(pack: &PackSettings) -> Vec<NodeRole> {
+    match pack.roles.is_empty() {
+        true => vec![NodeRole::Member, NodeRole::Hub],
+        false => pack.roles.keys().copied().collect(),
+    }
+}
+
+pub fn role_of_another_pack(v: &View<'_>) -> Vec<Finding> {
+    let Some((runtime, pack)) = v.runtime() else {
+        return Vec::new();
+    };
+    let (kind, roles) = (&runtime.kind, roles(pack));
+    let word = |role: &NodeRole| format!("{role:?}").to_lowercase();
+    let nodes = in_file_order(&v.file.nodes).into_iter();
+    let strange = nodes.filter_map(|(name, n)| Some((name, n.role?)).filter(|(_, role)| !roles.contains(role)));
+    let finding = |(name, role): (&At<Name>, NodeRole)| {
+        wrong(format!("`{}` has no role `{}`", kind.value, word(&role)))
+            .on(name, "has it")
+            .help(format!(
+                "its roles: {}",
+                roles.iter().map(word).collect::<Vec<_>>().join(", ")
+            ))
+    };
+    strange.map(finding).collect()
+}
+
+pub fn role_count(v: &View<'_>) -> Vec<Finding> {
+    let Some((runtime, pack)) = v.runtime() else {
+        return Vec::new();
+    };
+    let kind = &runtime.kind;
+    let counted = pack.roles.iter().filter_map(|(role, count)| Some((*role, (*count)?)));
+    let finding = |(role, wanted): (NodeRole, usize)| {
+        let there = v.lab.with_role(role).count();
+        let word = format!("{role:?}").to_lowercase();
+        (there != wanted).then(|| {
+            wrong(format!("{there} machines have the role `{word}`")).on(kind, format!("is made for {wanted}"))
+        })
+    };
+    counted.filter_map(finding).collect()
 }
 
 pub fn health_of_a_runtime(v: &View<'_>) -> Vec<Finding> {

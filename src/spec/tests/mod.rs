@@ -15,7 +15,10 @@ pub fn example_context() -> Context {
     let ccr = include_str!("../../../templates/ccr/settings.toml");
     Context {
         images: vec!["debian-12".parse().unwrap()],
-        packs: vec![PackSettings::parse("ccr".parse().unwrap(), ccr).unwrap()],
+        packs: vec![
+            PackSettings::parse("ccr".parse().unwrap(), ccr).unwrap(),
+            crate::deploy::Pack::load("sentinel").unwrap().settings,
+        ],
         host_memory: None,
         checks: crate::preflight::ids(),
     }
@@ -33,7 +36,7 @@ fn the_labs_of_the_tool_hold() {
         let loaded = load(&Source::Embedded(name), &example_context()).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(loaded.warnings, []);
     }
-    for name in ["bare", "ccr"] {
+    for name in ["bare", "ccr", "sentinel"] {
         assert!(embedded().iter().any(|n| n.as_str() == name), "{name} is built in");
     }
 }

@@ -65,6 +65,11 @@ const HEALTH: Edit = (
     NO_RUNTIME.0,
     "[health]\nmust = [\"web.hub.status == 0\"]\nwithin = \"20 s\"\nprobes.web = { run = [\"true\"], on = [\"hub\", \"node1\"] }\n",
 );
+/// Another pack, whose third machine is an arbiter.
+const SENTINEL: Edit = (
+    "[nodes.hub]\nrole = \"hub\"\nnetworks = [\"public\"]\n\n\n[runtime]\nkind = \"ccr\"\ncluster = { name = \"cl\", address = \"10.77.1.20\" }\nservice = { name = \"mbx\", address = \"10.77.1.21\" }\n[runtime.settings]\nheartbeat = \"1 s\"\n",
+    "[nodes.hub]\nrole = \"arbiter\"\nnetworks = [\"public\"]\n[runtime]\nkind = \"sentinel\"\n",
+);
 const NO_SHARE: Edit = ("[shares.witness]\nhost = \"hub\"\n", "");
 
 const CASES: &[Case] = &[
@@ -193,6 +198,28 @@ const CASES: &[Case] = &[
         rule: "unknown-runtime",
         fires: &[("kind = \"ccr\"", "kind = \"scc\"")],
         quiet: &[("kind = \"ccr\"", "kind = 'ccr'")],
+    },
+    Case {
+        rule: "moving-addresses",
+        fires: &[("cluster = { name = \"cl\", address = \"10.77.1.20\" }\n", "")],
+        quiet: &[NO_SHARE, SENTINEL],
+    },
+    Case {
+        rule: "role-of-another-pack",
+        fires: &[
+            NO_SHARE,
+            SENTINEL,
+            (
+                "[nodes.hub]",
+                "[nodes.x]\nrole = \"hub\"\nnetworks = [\"public\"]\n[nodes.hub]",
+            ),
+        ],
+        quiet: &[NO_SHARE, SENTINEL],
+    },
+    Case {
+        rule: "role-count",
+        fires: &[NO_SHARE, SENTINEL, ("role = \"arbiter\"", "")],
+        quiet: &[NO_SHARE, SENTINEL],
     },
     Case {
         rule: "unknown-setting",

@@ -79,7 +79,7 @@ fn a_name_that_is_invalid_or_unknown_is_an_error_with_the_known_ones() {
     let error = find(Some("cccr"), dir.path()).unwrap_err();
     assert_eq!(
         error.problem().unwrap().remedy.as_deref(),
-        Some("did you mean `ccr`? known: bare, ccr, mine")
+        Some("did you mean `ccr`? known: bare, ccr, mine, sentinel")
     );
 }
 

@@ -60,6 +60,7 @@ pub fn observation(lab: &Lab, t_us: u64, active: &str, generated: u64, inspected
             node_t_us: None,
             facts: Default::default(),
             unread: Default::default(),
+            wrong: Vec::new(),
         };
         nodes.insert(
             name,

@@ -424,6 +424,7 @@ impl Member {
             node_t_us: None,
             facts: Default::default(),
             unread: Default::default(),
+            wrong: Vec::new(),
         }
     }
 

@@ -28,6 +28,7 @@ impl Hub {
             node_t_us: None,
             facts: Default::default(),
             unread: Default::default(),
+            wrong: Vec::new(),
         }
     }
 

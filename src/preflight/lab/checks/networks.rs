@@ -45,7 +45,7 @@ pub(super) fn addresses(f: &Facts<'_>) -> Vec<Seen> {
         .lab
         .runtime
         .iter()
-        .flat_map(|r| [r.cluster.address, r.service.address])
+        .flat_map(|r| r.endpoints().map(|e| e.address))
         .collect();
     let mut all = Vec::new();
     for (node, facts) in f.machines() {

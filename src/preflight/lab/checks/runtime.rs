@@ -115,7 +115,8 @@ pub(super) fn no_witness(f: &Facts<'_>) -> Vec<Seen> {
 pub(super) fn one_heartbeat_path(f: &Facts<'_>) -> Vec<Seen> {
     let one = f.clusters().filter_map(|(n, c)| {
         let networks = Facts::heartbeat_networks(c);
-        (networks.len() < 2 && c.state == ClusterState::Up)
+        // A runtime that does not tell its networks says nothing of them.
+        (networks.len() < 2 && c.state == ClusterState::Up && !c.networks.is_empty())
             .then(|| wrong(n, format!("heartbeats go over: {}", or_none(&networks))))
     });
     one.collect()
@@ -196,7 +197,8 @@ pub(super) fn versions(f: &Facts<'_>) -> Vec<Seen> {
     let mut said = f
         .looks
         .iter()
-        .filter_map(|l| Some((l.node, l.status?.version.as_str())));
+        .filter_map(|l| Some((l.node, l.status?.version.as_str())))
+        .filter(|(_, version)| !version.is_empty());
     let Some((first, version)) = said.next() else {
         return Vec::new();
     };
