@@ -37,87 +37,90 @@ fn the_packs_of_the_tool_hold() {
     }
 }
 
+/// The file, what stands in it, what instead, and what is told of that.
+const MISTAKES: &[(&str, &str, &str, &str)] = &[
+    (
+        "runtime.toml",
+        "parse = \"pairs\"",
+        "parse = \"pears\"",
+        "unknown word `pears`",
+    ),
+    ("runtime.toml", "packages =", "packges =", "packges"),
+    (
+        "runtime.toml",
+        "info.role == 'master' or",
+        "inof.role == 'master' or",
+        "no name `inof`",
+    ),
+    (
+        "runtime.toml",
+        "\"master['config-epoch'] | int\"",
+        "\"master['config-epoch'] | int)\"",
+        "syntax error",
+    ),
+    (
+        "runtime.toml",
+        "config_tag =",
+        "config_tg =",
+        "status.cluster has no `config_tg`",
+    ),
+    (
+        "runtime.toml",
+        "config_tag =",
+        "config_tg =",
+        "status.cluster needs `config_tag`",
+    ),
+    (
+        "runtime.toml",
+        "replay_queue = \"0\"\n",
+        "",
+        "status.copies needs `replay_queue`",
+    ),
+    ("runtime.toml", "before.active", "bfore.active", "no name `bfore`"),
+    ("runtime.toml", "key = \"item\"", "key = \"itm\"", "no name `itm`"),
+    (
+        "runtime.toml",
+        "when = \"node.role == 'member'\"",
+        "when = \"nod.role == 'member'\"",
+        "no name `nod`",
+    ),
+    (
+        "runtime.toml",
+        "{{ settings.name }}",
+        "{{ setings.name }}",
+        "no template sees `setings`",
+    ),
+    (
+        "runtime.toml",
+        "class = [\"serves\", \"votes\"]",
+        "class = [\"votes\"]",
+        "no role has the class",
+    ),
+    (
+        "runtime.toml",
+        "name = \"replicas\"",
+        "name = \"master\"",
+        "two probes are called `master`",
+    ),
+    (
+        "runtime.toml",
+        "template = \"redis.conf\"",
+        "template = \"rdis.conf\"",
+        "could not read the pack's file",
+    ),
+    ("redis.conf", "{% endif %}", "", "unexpected end of input"),
+    (
+        "redis.conf",
+        "{{ node.addresses",
+        "{{ nodde.addresses",
+        "no template sees `nodde`",
+    ),
+    ("settings.toml", "default = 2", "default = 0", "at least 1"),
+];
+
 #[test]
 fn every_mistake_has_its_place() {
-    for (file, from, to, seen) in [
-        (
-            "runtime.toml",
-            "parse = \"pairs\"",
-            "parse = \"pears\"",
-            "unknown word `pears`",
-        ),
-        ("runtime.toml", "packages =", "packges =", "packges"),
-        (
-            "runtime.toml",
-            "info.role == 'master' or",
-            "inof.role == 'master' or",
-            "no name `inof`",
-        ),
-        (
-            "runtime.toml",
-            "\"master['config-epoch'] | int\"",
-            "\"master['config-epoch'] | int)\"",
-            "syntax error",
-        ),
-        (
-            "runtime.toml",
-            "config_tag =",
-            "config_tg =",
-            "status.cluster has no `config_tg`",
-        ),
-        (
-            "runtime.toml",
-            "config_tag =",
-            "config_tg =",
-            "status.cluster needs `config_tag`",
-        ),
-        (
-            "runtime.toml",
-            "replay_queue = \"0\"\n",
-            "",
-            "status.copies needs `replay_queue`",
-        ),
-        ("runtime.toml", "before.active", "bfore.active", "no name `bfore`"),
-        ("runtime.toml", "key = \"item\"", "key = \"itm\"", "no name `itm`"),
-        (
-            "runtime.toml",
-            "when = \"node.role == 'member'\"",
-            "when = \"nod.role == 'member'\"",
-            "no name `nod`",
-        ),
-        (
-            "runtime.toml",
-            "{{ settings.name }}",
-            "{{ setings.name }}",
-            "no template sees `setings`",
-        ),
-        (
-            "runtime.toml",
-            "class = [\"serves\", \"votes\"]",
-            "class = [\"votes\"]",
-            "no role has the class",
-        ),
-        (
-            "runtime.toml",
-            "name = \"replicas\"",
-            "name = \"master\"",
-            "two probes are called `master`",
-        ),
-        (
-            "runtime.toml",
-            "template = \"redis.conf\"",
-            "template = \"rdis.conf\"",
-            "could not read the pack's file",
-        ),
-        ("redis.conf", "{% endif %}", "", "unexpected end of input"),
-        (
-            "redis.conf",
-            "{{ node.addresses",
-            "{{ nodde.addresses",
-            "no template sees `nodde`",
-        ),
-        ("settings.toml", "default = 2", "default = 0", "at least 1"),
-    ] {
+    for (file, from, to, seen) in MISTAKES {
         let report = wrong_with(&[(file, from, to)]);
         assert!(report.contains(seen), "{from} → {to}: {report}");
         let placed = report.contains(&format!("/sentinel/{file}:")) || !report.contains("╭─");
