@@ -170,3 +170,24 @@ fn what_an_editor_put_there_is_named_with_what_is_meant() {
     assert!(crate::spec::decode::<toml::Table>("title = \"“a” – b\u{a0}c\"").is_ok());
     assert_eq!(help("name = ccr"), "");
 }
+
+#[test]
+fn a_hostile_file_does_not_reach_the_terminal() {
+    for evil in ["\x1b[2J", "\u{9b}31m", "\u{202e}", "\r"] {
+        for text in [
+            format!("name = \"{evil}\""),
+            format!("# {evil}\nname = 1"),
+            format!("\"{}\" = 1", evil.escape_unicode()),
+        ] {
+            let Err(Error::Invalid(invalid)) = parse(&format!("{evil}.toml"), &text, &example_context()) else {
+                panic!("it holds");
+            };
+            assert!(!invalid.report.contains(evil), "{:?}", invalid.report);
+            assert!(
+                !invalid.report.chars().any(|c| c.is_control() && c != '\n'),
+                "{:?}",
+                invalid.report
+            );
+        }
+    }
+}
