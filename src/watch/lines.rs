@@ -147,7 +147,7 @@ fn service(view: &View) -> Vec<Line<'static>> {
             .intent
             .map(|i| format!(", wanted {}", format!("{i:?}").to_lowercase()));
         let on = s.active.as_deref().unwrap_or("nobody");
-        let name = &runtime.service.name;
+        let name = runtime.service.as_ref().map_or(runtime.kind.as_str(), |s| &s.name);
         let said = format!("service {name}: {state} on {on}{epoch}{}", intent.unwrap_or_default());
         lines.push(Line::from(text(said)));
     }

@@ -216,7 +216,7 @@ fn shape(lab: &Lab) -> Value {
     json!({
         "name": lab.name, "nodes": nodes.collect::<Vec<_>>(), "networks": networks.collect::<Vec<_>>(),
         "witness": lab.witness(), "members": members.map(|n| n.name.as_str()).collect::<Vec<_>>(),
-        "service": lab.runtime.as_ref().map(|r| json!({"name": r.service.name, "address": r.service.address})),
-        "cluster": lab.runtime.as_ref().map(|r| json!({"name": r.cluster.name, "address": r.cluster.address})),
+        "service": lab.runtime.as_ref().and_then(|r| r.service.as_ref()),
+        "cluster": lab.runtime.as_ref().and_then(|r| r.cluster.as_ref()),
     })
 }
