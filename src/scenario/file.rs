@@ -11,7 +11,7 @@ use super::reader::Reader;
 use super::sample::Sample;
 use super::statement::Statement;
 use crate::deploy::Orders;
-use crate::diagnostic::{Finding, Invalid, known};
+use crate::diagnostic::{Finding, Invalid};
 use crate::error::{Error, Result};
 use crate::fault::{Kind, Words};
 use crate::spec::{Lab, decode};
@@ -259,18 +259,7 @@ fn scenario(reader: &mut Reader<'_>, raw: RawScenario) -> Option<Scenario> {
     let tags = reader.tags(&raw.tags);
     let settings = reader.settings(&raw.settings);
     let steps = reader.steps(&raw.steps);
-    let mut invariants = Vec::new();
-    for word in &raw.invariants {
-        let id = InvariantId::parse(word);
-        if id.is_none() {
-            reader.find(
-                Finding::new("bad-value", format!("unknown invariant `{}`", word.value))
-                    .on(word, "no such invariant")
-                    .help(known(word, InvariantId::NAMES)),
-            );
-        }
-        invariants.extend(id);
-    }
+    let invariants = reader.invariants(&raw.invariants);
     let forbid = raw.forbid.iter().filter_map(|f| reader.forbidden(f)).collect();
     let (mut sometimes, mut sometimes_events) = (Vec::new(), Vec::new());
     for one in &raw.sometimes {

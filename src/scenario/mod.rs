@@ -14,6 +14,7 @@ mod include;
 pub mod mail;
 mod parallel;
 mod parameters;
+mod pieces;
 mod raw;
 mod reader;
 pub mod resp;
@@ -43,8 +44,9 @@ pub use file::{Action, Expect, HealWords, Refused, Require, Rules, Scenario, Ste
 pub use generate::{Wish, generated};
 pub use include::Shelf;
 pub use parallel::Branch;
+pub use pieces::{Pieces, Written, WrittenValue};
 pub use roles::{ROLES, Roles, is_role, resolve_fault};
-pub use run::{Run, run};
+pub use run::{Follower, Run, Stage, run, run_followed};
 pub use sample::Sample;
 pub use shrink::{Shrunk, shrink_failed};
 pub use statement::Statement;

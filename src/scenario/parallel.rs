@@ -260,6 +260,7 @@ impl Begin {
             checks: Vec::new(),
             by_events: Vec::new(),
             interrupted: false,
+            follower: None,
         };
         let well = runner.walk(&branch.steps, place, stop);
         if !well {

@@ -65,6 +65,17 @@ impl Table {
         self.0.iter().find(|(k, _)| k.value == key).map(|(_, v)| v)
     }
 
+    /// On one line, as a file has it.
+    pub fn toml(&self) -> String {
+        let bare = |key: &str| key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) && !key.is_empty();
+        let pair = |(key, value): &(At<String>, At<Value>)| match bare(key) {
+            true => format!("{} = {}", key.value, value.value.toml()),
+            false => format!("{} = {}", quoted(key), value.value.toml()),
+        };
+        let pairs: Vec<String> = self.0.iter().map(pair).collect();
+        format!("{{ {} }}", pairs.join(", "))
+    }
+
     /// Its keys.
     pub fn keys(&self) -> impl Iterator<Item = &At<String>> {
         self.0.iter().map(|(k, _)| k)
@@ -80,6 +91,21 @@ impl Value {
             Value::Yes(_) => "true or false",
             Value::List(_) => "a list",
             Value::Table(_) => "a table",
+        }
+    }
+
+    /// On one line, as a file has it.
+    pub fn toml(&self) -> String {
+        match self {
+            Value::Text(text) => quoted(text),
+            Value::Number(n) => n.to_string(),
+            Value::Decimal(n) => toml::Value::Float(*n).to_string(),
+            Value::Yes(yes) => yes.to_string(),
+            Value::List(items) => {
+                let items: Vec<String> = items.iter().map(|i| i.value.toml()).collect();
+                format!("[{}]", items.join(", "))
+            }
+            Value::Table(table) => table.toml(),
         }
     }
 
@@ -99,6 +125,13 @@ impl Value {
             Value::Table(_) => None,
         }
     }
+}
+
+/// A text on one line, with quotation marks.
+fn quoted(text: &str) -> String {
+    // What JSON escapes, TOML escapes in the same way; a text never spans lines.
+    let json = serde_json::Value::from(text).to_string();
+    json.replace('\u{7f}', "\\u007f")
 }
 
 /// Reads whatever comes, through the file's own reader: only so the places inside are kept.

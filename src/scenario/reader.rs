@@ -8,7 +8,7 @@ use super::raw::{Table, Value};
 use super::roles::{has_role, role_words};
 use super::statement::{EVENT, Statement};
 use crate::diagnostic::{At, Finding, Invalid, known};
-use crate::verify::{During, Forbidden, Pattern};
+use crate::verify::{During, Forbidden, InvariantId, Pattern};
 use ccr_contract::event::EventKind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -312,6 +312,23 @@ impl<'a> Reader<'a> {
             }
             _ => self.wrong_type("an entry", value, "a text or a table"),
         }
+    }
+
+    /// What is checked at the end.
+    pub fn invariants(&mut self, words: &[At<String>]) -> Vec<InvariantId> {
+        let mut all = Vec::new();
+        for word in words {
+            let id = InvariantId::parse(word);
+            if id.is_none() {
+                self.find(
+                    Finding::new("bad-value", format!("unknown invariant `{}`", word.value))
+                        .on(word, "no such invariant")
+                        .help(known(word, InvariantId::NAMES)),
+                );
+            }
+            all.extend(id);
+        }
+        all
     }
 
     /// An event that must have happened.

@@ -4,7 +4,7 @@ use super::expect::Expectation;
 use super::file::{Expect, Step};
 use super::roles::Roles;
 use super::watch::{Sometimes, Watch};
-use super::{Heal, Scenario, World};
+use super::{Heal, Observation, Progress, Scenario, World};
 use crate::error::{Error, Problem, Result};
 use crate::event::{Draft, Severity, Source};
 use crate::fault::Words;
@@ -29,11 +29,42 @@ pub struct Run {
     pub history: History,
 }
 
+/// How far a scenario came.
+#[derive(Debug, Clone, Copy)]
+pub enum Stage<'a> {
+    /// The step of this number, from 0, is about to be done.
+    Begins(usize),
+    /// It was done.
+    Ended {
+        /// The step's number, from 0.
+        step: usize,
+        /// How it went.
+        check: &'a Check,
+        /// The last look at the lab; none where none was taken.
+        seen: Option<&'a Observation>,
+        /// Who is who behind the step.
+        roles: &'a Roles,
+        /// What the clients counted so far.
+        progress: Progress,
+    },
+}
+
+/// Somebody who is told of each step of a scenario, and may take time over it; an error ends the scenario like one of its world.
+pub type Follower<'a> = &'a dyn Fn(Stage<'_>) -> Result<()>;
+
 /// Runs a scenario. Faults are undone and clients stopped whatever happens.
 ///
 /// # Errors
 /// [`Error::Interrupted`] where the person wanted it to end; a world that fails otherwise makes the scenario *unknown*.
 pub fn run(world: &mut dyn World, scenario: &Scenario, seed: u64) -> Result<Run> {
+    run_followed(world, scenario, seed, &|_| Ok(()))
+}
+
+/// The same with somebody who follows it.
+///
+/// # Errors
+/// As of [`run`].
+pub fn run_followed(world: &mut dyn World, scenario: &Scenario, seed: u64, follower: Follower<'_>) -> Result<Run> {
     let began_us = world.now_us();
     let mut runner = Runner {
         roles: Roles::of(world.lab()),
@@ -49,6 +80,7 @@ pub fn run(world: &mut dyn World, scenario: &Scenario, seed: u64) -> Result<Run>
         checks: Vec::new(),
         by_events: Vec::new(),
         interrupted: false,
+        follower: Some(follower),
     };
     runner.note(
         "scenario.begin",
@@ -110,6 +142,8 @@ pub(super) struct Runner<'a> {
     /// Checks that failed because an event was not seen.
     pub by_events: Vec<usize>,
     pub interrupted: bool,
+    /// Whoever is told of the scenario's own steps; those of a branch are nobody's.
+    pub follower: Option<Follower<'a>>,
 }
 
 /// A fault that was made, as the scenario says it.
@@ -182,8 +216,9 @@ impl Runner<'_> {
             let (file, line) = (&step.file, step.line);
             let data = json!({"step": i + 1, "place": name, "file": file, "line": line, "text": step.text});
             self.note("step.begin", data);
+            let begun = self.tell(Stage::Begins(i)).map_err(Broken::from);
             let begin_us = self.world.now_us();
-            let done = self.step(step, &name).and_then(|seen| {
+            let done = begun.and_then(|()| self.step(step, &name)).and_then(|seen| {
                 // What an act brought with it is seen behind it; the other steps have looked themselves.
                 if step.action.acts() && self.world.lab().says_how_it_is() {
                     self.look(None)?;
@@ -196,12 +231,33 @@ impl Runner<'_> {
             let (verdict, seen) = (last.map(|c| c.verdict), last.map(|c| &c.detail));
             let data = json!({"step": i + 1, "place": name, "verdict": verdict, "seen": seen});
             self.note("step.end", data);
+            if self.tell_ended(i).is_err() {
+                self.interrupted = true;
+                return false;
+            }
             if !well || self.watches.iter().any(Watch::is_broken) {
                 self.close_watches();
                 return false;
             }
         }
         true
+    }
+
+    fn tell(&self, stage: Stage<'_>) -> Result<()> {
+        self.follower.map_or(Ok(()), |follower| follower(stage))
+    }
+
+    fn tell_ended(&self, step: usize) -> Result<()> {
+        let Some(check) = self.checks.last().filter(|_| !self.interrupted) else {
+            return Ok(());
+        };
+        self.tell(Stage::Ended {
+            step,
+            check,
+            seen: self.history.observations.last(),
+            roles: &self.roles,
+            progress: self.world.progress(),
+        })
     }
 
     /// Remembers a step that has a label, and who is who behind it; without one, the end of the steps.

@@ -1,7 +1,7 @@
 //! Several scenarios, one after the other, and the folder that a run leaves.
 
 use super::file::{ID_HELP, Vocabulary, is_sound};
-use super::run::{not_run, run};
+use super::run::{Stage, not_run, run_followed};
 use super::{History, Rules, Scenario, Shelf, World, parse};
 use crate::deploy::Pack;
 use crate::diagnostic::Invalid;
@@ -25,6 +25,14 @@ pub trait Worlds: Sync {
     fn lacks(&self, scenario: &Scenario) -> Option<String> {
         let _ = scenario;
         None
+    }
+    /// Hears how far a scenario came; see [`super::Follower`].
+    ///
+    /// # Errors
+    /// Where somebody who follows it wants it to end.
+    fn follow(&self, scenario: &Scenario, stage: Stage<'_>) -> Result<()> {
+        let _ = (scenario, stage);
+        Ok(())
     }
     /// Hears what became of each scenario, for progress.
     fn ended(&self, report: &ScenarioReport) {
@@ -450,7 +458,9 @@ fn one(worlds: &dyn Worlds, turn: &Turn<'_>) -> Result<(ScenarioReport, History)
         Ok(world) => world,
         Err(e) => return unknown(e),
     };
-    let ended = run(&mut *world, turn.scenario, turn.seed);
+    let ended = run_followed(&mut *world, turn.scenario, turn.seed, &|stage| {
+        worlds.follow(turn.scenario, stage)
+    });
     let passed = ended.as_ref().is_ok_and(|run| run.report.verdict == Verdict::Pass);
     if !passed {
         // The verdict stands without it.
