@@ -7,7 +7,7 @@ use std::process::Command;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     // `include_dir` alone does not notice a file that is added.
-    for folder in ["images", "labs", "templates"] {
+    for folder in ["demos", "images", "labs", "templates"] {
         if Path::new(folder).is_dir() {
             println!("cargo::rerun-if-changed={folder}");
         }

@@ -4,6 +4,7 @@ pub mod bundle;
 pub mod busy;
 pub mod capacity;
 pub mod cli;
+pub mod demo;
 pub mod deploy;
 pub mod diagnostic;
 pub mod error;

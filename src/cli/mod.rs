@@ -7,6 +7,7 @@ mod checkpoint;
 mod completions;
 mod console;
 mod cp;
+mod demo;
 mod doctor;
 mod down;
 mod exec;
@@ -119,6 +120,8 @@ enum Verb {
     Forward(forward::Args),
     /// Run scenarios against a lab and judge them
     Verify(verify::Args),
+    /// Take a lesson: predict, let something be broken, and see what the lab says
+    Demo(demo::Args),
     /// Run once more what the folder of a run says
     Replay(replay::Args),
     /// Read, compare and put together runs of `verify`
@@ -203,6 +206,7 @@ fn run(verb: Verb) -> Ended {
         Verb::Capture(a) => capture::run(&home()?, a),
         Verb::Forward(a) => forward::run(&home()?, a),
         Verb::Verify(a) => verify::run(&home()?, a),
+        Verb::Demo(a) => demo::run(&home()?, a),
         Verb::Replay(a) => replay::run(&home()?, a),
         Verb::Report(a) => report::run(&home()?, a),
         Verb::Scenario(a) => scenario::run(&home()?, a),

@@ -125,7 +125,7 @@ pub fn again(home: &Home, of: Again) -> Ended {
 
 /// Where scenarios run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Place {
+pub(super) enum Place {
     /// A fork of the real lab for each
     Machines,
     /// The runtime's core in virtual time; scenarios that need more are skipped, with the step
@@ -252,7 +252,23 @@ fn on_machines(
     (terminal, caller): (&Mutex<Terminal>, &Caller),
 ) -> Result<Judged> {
     let jobs = admission::jobs(&lab, args.jobs.map(NonZeroUsize::get));
-    let from = lifecycle::healthy(home, source, lab, args.accel, caller);
+    let worlds = machine_worlds(home, source, lab, args.accel, args.keep, (terminal, caller))?;
+    let record = worlds.record();
+    let accel = format!("{:?}", record.desired.accel).to_lowercase();
+    let options = options(args, about, jobs, folder, &accel);
+    judge(&worlds, &record.desired.lab, scenarios, &options, args.shrink)
+}
+
+/// Forks of the healthy lab; `keep` leaves those whose scenario did not pass.
+pub(super) fn machine_worlds(
+    home: &Home,
+    source: &Source,
+    lab: Lab,
+    accel: Option<Accel>,
+    keep: bool,
+    (terminal, caller): (&Mutex<Terminal>, &Caller),
+) -> Result<MachineWorlds> {
+    let from = lifecycle::healthy(home, source, lab, accel, caller);
     terminal.lock().expect("no bar panics").clear();
     let journal = Journal::in_memory();
     let on_event = caller.on_event.clone();
@@ -260,11 +276,7 @@ fn on_machines(
         on_event(e);
         true
     });
-    let worlds = MachineWorlds::new(home, from?, caller.interrupted.clone(), journal, args.keep)?;
-    let record = worlds.record();
-    let accel = format!("{:?}", record.desired.accel).to_lowercase();
-    let options = options(args, about, jobs, folder, &accel);
-    judge(&worlds, &record.desired.lab, scenarios, &options, args.shrink)
+    MachineWorlds::new(home, from?, caller.interrupted.clone(), journal, keep)
 }
 
 /// Runs them; makes the first one that fails smaller, by at most `tries` further runs.

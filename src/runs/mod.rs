@@ -53,6 +53,8 @@ pub mod names {
     pub const SUMMARY: &str = "summary.md";
     /// The folder of candidates for a smaller scenario that fails.
     pub const SHRINK: &str = "shrink";
+    /// What was asked, predicted and measured, where the run was a demo.
+    pub const DEMO: &str = "demo.json";
     /// What is in the folder of a scenario, beside the files that it includes.
     pub const OF_A_SCENARIO: [&str; 11] = [
         EVENTS,
@@ -68,7 +70,7 @@ pub mod names {
         REPORT,
     ];
     /// What is in the run's folder beside its scenarios.
-    pub const OF_THE_RUN: [&str; 8] = [RUN, LAB, LAB_FOLDER, VERDICT, JUNIT, REPORT, SUMMARY, SHRINK];
+    pub const OF_THE_RUN: [&str; 9] = [RUN, LAB, LAB_FOLDER, VERDICT, JUNIT, REPORT, SUMMARY, SHRINK, DEMO];
 }
 
 /// What was run, with what.
