@@ -534,7 +534,8 @@ impl Cluster {
         }
         if error.is_some() {
             // It is known sooner that a witness is back than that it is gone: a cluster waits for it, and the probe is its news.
-            self.witness.probe_at = ctx.after_ms(self.settings.witness_check_ms / 5);
+            let soon = ctx.after_ms(self.settings.witness_check_ms / 5);
+            self.witness.probe_at = self.witness.probe_at.min(soon);
         }
         self.witness.probed = Some((ctx.now.boot_us, error));
     }

@@ -28,6 +28,8 @@ pub(super) struct PeerInterface {
     pub received_at: Option<u64>,
     /// Since when it has been silent, where it has.
     pub silent_since: Option<u64>,
+    /// When the witness was first known to have answered the other member in this silence.
+    pub answered_there: Option<u64>,
     /// Whether the other member hears us on it, as it says.
     pub heard_by_peer: Option<bool>,
     /// What was last told of the two directions.
@@ -77,6 +79,7 @@ impl Peer {
             peer: ours.get(&n.name).and_then(|_| addresses.get(&n.name)).copied(),
             received_at: None,
             silent_since: None,
+            answered_there: None,
             heard_by_peer: None,
             last_reported: (false, false),
         });
@@ -122,6 +125,7 @@ impl Cluster {
         }
         self.peer.interfaces[at].received_at = Some(now);
         self.peer.interfaces[at].silent_since = None;
+        self.peer.interfaces[at].answered_there = None;
         if same && old.is_some_and(|(_, s)| hb.seq == s) {
             return;
         }
@@ -230,22 +234,38 @@ impl Cluster {
 
     /// Whether the network of the service has failed on this node alone: the other member, heard on another network, is not
     /// heard on it, and the witness there answers that one and not this one. Where it answers neither, the network itself is
-    /// down, and nothing is gained by a move. What it answered before the silence was noticed says nothing.
-    pub(super) fn service_network_failed(&self) -> bool {
+    /// down, and nothing is gained by a move. What it answered before the silence was noticed says nothing. A network that comes
+    /// back is back for one of them first: so the silence must have gone on, for as long as one takes to be noticed.
+    pub(super) fn service_network_failed(&self, now: Now) -> bool {
         let interface = self.peer.interfaces.iter().find(|p| p.name == self.service_network);
-        let Some(silent) = interface.and_then(|p| p.silent_since) else {
-            return false;
-        };
-        let here = self.witness.failed_since(silent);
-        let view = self.peer.view.as_ref().filter(|_| self.membership.has_peer());
-        let there = view.and_then(|v| v.probe);
-        let silent_ms = self.peer.view_at.saturating_sub(silent) / 1000;
-        let fresh_ms = 2 * self.settings.witness_check_ms;
-        here && there.is_some_and(|(age_ms, ok)| ok && age_ms < silent_ms.min(fresh_ms))
+        let both = interface.and_then(|p| p.silent_since.zip(p.answered_there));
+        both.is_some_and(|(silent, answered)| {
+            let goes_on = now.boot_us >= answered + self.interface_tolerance_us();
+            goes_on && self.witness.failed_since(silent) && self.answered_there(silent).is_some()
+        })
+    }
+    /// When the witness answered the other member last, by this node's clock; none where that is old, or from before a silence.
+    fn answered_there(&self, silent: u64) -> Option<u64> {
+        let view = self.peer.view.as_ref().filter(|_| self.membership.has_peer())?;
+        let (age_ms, _) = view.probe.filter(|(_, ok)| *ok)?;
+        let answered = self.peer.view_at.saturating_sub(age_ms * 1000);
+        (answered > silent && age_ms < 2 * self.settings.witness_check_ms).then_some(answered)
+    }
+    /// Notes when a silence began to be one of this node alone.
+    fn watch_answers(&mut self, ctx: &mut Ctx<Pending>) {
+        for i in 0..self.peer.interfaces.len() {
+            let interface = &self.peer.interfaces[i];
+            let silent = interface.silent_since.filter(|_| interface.answered_there.is_none());
+            if let Some(answered) = silent.and_then(|silent| self.answered_there(silent)) {
+                self.peer.interfaces[i].answered_there = Some(answered);
+                ctx.wake_at(answered + self.interface_tolerance_us());
+            }
+        }
     }
 
     /// Tells of paths that came and went, each direction by itself.
     pub(super) fn watch_paths(&mut self, ctx: &mut Ctx<Pending>) {
+        self.watch_answers(ctx);
         let (tolerance, epoch) = (self.interface_tolerance_us(), self.epoch());
         let peer_silent = ctx.now.boot_us.saturating_sub(self.peer.view_at) > tolerance;
         for i in 0..self.peer.interfaces.len() {

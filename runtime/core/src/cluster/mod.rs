@@ -192,6 +192,10 @@ impl Cluster {
     pub fn committed(&self) -> bool {
         self.saved.committed && self.saving.is_none()
     }
+    /// Whether this node, as the leader, has a change under way.
+    pub fn is_changing(&self) -> bool {
+        self.is_leader() && !self.committed()
+    }
     /// Whether a majority has agreed to exactly this record.
     pub fn has_agreed(&self, id: &record::RecordId) -> bool {
         self.agreed.contains(id)

@@ -86,7 +86,7 @@ impl Cluster {
             lease_ends: self.lease_ends(),
             promised_until: self.granted_until,
             safe_to_serve_at: self.granted_until.max(self.witness.safe_at),
-            service_network_failed: self.service_network_failed(),
+            service_network_failed: self.service_network_failed(now),
             dial: self.settings.dial,
         }
     }

@@ -192,7 +192,8 @@ impl Member {
             offline: !self.service.is_engaged(),
             given_all: self.service.has_given_all(),
         };
-        self.operators.drive(&mut self.ctx, &mut self.cluster, here);
+        let (ctx, cluster) = (&mut self.ctx, &mut self.cluster);
+        self.operators.drive(ctx, cluster, &self.groups, here);
     }
 
     fn drive_ending(&mut self) {

@@ -15,7 +15,7 @@ use crate::record::{Record, RecordId};
 use crate::wire::Msg;
 use ccr_contract::event::EventKind;
 use ccr_contract::status::{Intent, ServiceState};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// How long a command that was passed on may take, in microseconds.
 const FORWARD_US: u64 = 90_000_000;
@@ -30,6 +30,8 @@ pub struct Operators {
     forwarded: BTreeMap<u64, Forwarded>,
     /// Answers to what changed a copy on the other member, until what is known of that copy here is of after the change.
     unseen: Vec<Unseen>,
+    /// Orders that wait until the change before them is agreed to.
+    queued: VecDeque<Queued>,
     /// Changes of the record that operators wait for.
     agreeing: Vec<Agreeing>,
     /// Who waits until the service is stopped.
@@ -56,6 +58,14 @@ struct Unseen {
     req: ReqId,
     reply: Reply,
     seq: u64,
+}
+
+/// An order that came while another change of the record was under way.
+#[derive(Debug)]
+struct Queued {
+    asker: Asker,
+    command: Command,
+    until: u64,
 }
 
 /// An operator who waits until a majority has agreed to a change.
@@ -204,8 +214,34 @@ impl Operators {
         }
     }
 
-    /// What changes the record, or forces the quorum: whoever asked is answered when it is done, or cannot be.
+    /// What changes the record, or forces the quorum: whoever asked is answered when it is done, or cannot be. One change at a
+    /// time: an order that meets another one waits for it, as long as an operator waits for a majority.
     pub fn perform(
+        &mut self,
+        ctx: &mut Ctx<Pending>,
+        cluster: &mut Cluster,
+        groups: &Groups,
+        asker: Asker,
+        command: Command,
+    ) {
+        if command == Command::ForceQuorum || self.queued.is_empty() && !cluster.is_changing() {
+            return self.change(ctx, cluster, groups, asker, command);
+        }
+        let until = ctx.now.boot_us + AGREE_US;
+        ctx.wake_at(until);
+        self.queued.push_back(Queued { asker, command, until });
+    }
+
+    fn drive_queued(&mut self, ctx: &mut Ctx<Pending>, cluster: &mut Cluster, groups: &Groups) {
+        while let Some(first) = self.queued.front()
+            && (!cluster.is_changing() || ctx.due(first.until))
+            && let Some(Queued { asker, command, .. }) = self.queued.pop_front()
+        {
+            self.change(ctx, cluster, groups, asker, command);
+        }
+    }
+
+    fn change(
         &mut self,
         ctx: &mut Ctx<Pending>,
         cluster: &mut Cluster,
@@ -294,8 +330,9 @@ impl Operators {
     }
 
     /// One round: answers whose turn it is.
-    pub fn drive(&mut self, ctx: &mut Ctx<Pending>, cluster: &mut Cluster, here: Here) {
+    pub fn drive(&mut self, ctx: &mut Ctx<Pending>, cluster: &mut Cluster, groups: &Groups, here: Here) {
         self.drive_agreeing(ctx, cluster);
+        self.drive_queued(ctx, cluster, groups);
         let snapshot = cluster.snapshot(ctx);
         let both: [(_, Outcome); 2] = [(&mut self.stopping, stop_outcome), (&mut self.starting, start_outcome)];
         for (waiting, outcome) in both {

@@ -275,6 +275,23 @@ fn epoch(line: &str) -> u64 {
     digits.parse().expect("a number")
 }
 
+/// Two operators at two members: each change waits for the one before it.
+#[test]
+fn orders_that_come_at_once_are_agreed_to_one_after_the_other() {
+    let mut lab = Lab::new(1, 100);
+    lab.secs(20);
+    let mark = lab.mark();
+    for (at, tolerance) in [(0, 7), (1, 8), (0, 9)] {
+        let (key, value) = ("node_tolerance".to_owned(), format!("{tolerance}"));
+        let force = false;
+        lab.order(at, Command::Set { key, value, force });
+    }
+    lab.until(20, "three answers", |l| l.since(mark, "REPLY").len() == 3);
+    let replies = lab.since(mark, "REPLY");
+    assert!(replies.iter().all(|r| r.contains("Done")), "{replies:?}");
+    lab.converges();
+}
+
 /// The last answer that an operator got.
 fn answer(lab: &mut Lab, i: usize, command: Command) -> String {
     let mark = lab.mark();
