@@ -161,7 +161,7 @@ fn take(home: &Home, here: &Path, args: RunArgs) -> Ended {
     }
     let demo = read(home, &demo::find(&args.name, here)?)?;
     let source = super::target::source(home, &LabArg::of(&demo.head.lab))?;
-    let default = || home.runs().join(verify::folder_name(&demo.name));
+    let default = || verify::new_folder(home, &demo.name);
     let folder = args.out.clone().unwrap_or_else(default);
     scenario::can_be_made(&folder)?;
     let options = |accel: &str, on: &str| {

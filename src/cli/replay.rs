@@ -98,7 +98,7 @@ fn again(home: &Home, run: &Run, args: &Args) -> Result<verify::Again> {
     let out = args
         .out
         .clone()
-        .unwrap_or_else(|| home.runs().join(verify::folder_name(&manifest.lab)));
+        .unwrap_or_else(|| verify::new_folder(home, &manifest.lab));
     Ok(verify::Again {
         lab: LabArg::of(&run.folder.join(names::LAB_FOLDER).display().to_string()),
         scenario: chosen.map(file).collect(),

@@ -18,7 +18,7 @@ use crate::simulated::SimWorlds;
 use crate::spec::{Lab, Source};
 use crate::verify::{RunReport, Verdict};
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -164,10 +164,7 @@ pub fn run(home: &Home, args: Args) -> Ended {
         set,
         lab_file: source.lab_file()?,
     };
-    let folder = args
-        .out
-        .clone()
-        .unwrap_or_else(|| home.runs().join(folder_name(&lab.name)));
+    let folder = args.out.clone().unwrap_or_else(|| new_folder(home, &lab.name));
     scenario::can_be_made(&folder)?;
     let terminal = Arc::new(Mutex::new(Terminal::new()));
     let caller = up::caller(&terminal, interruptible()?);
@@ -331,7 +328,36 @@ fn shrink(
     )))
 }
 
-/// Sorts by time: `20261120T120000-ccr`.
-pub(super) fn folder_name(instance: &str) -> String {
-    format!("{}-{instance}", crate::event::compact_wall_time())
+/// The folder of a run that begins now. Names sort by time: `20261120T120000-ccr`, and `20261120T120000-ccr.2` where another run began
+/// in the same second.
+pub(super) fn new_folder(home: &Home, instance: &str) -> PathBuf {
+    let name = format!("{}-{instance}", crate::event::compact_wall_time());
+    let first = home.runs().join(&name);
+    let others = (2..100).map(|n| home.runs().join(format!("{name}.{n}")));
+    let absent = |path: &PathBuf| path.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
+    // Whoever makes it says why it cannot.
+    std::iter::once(first.clone())
+        .chain(others)
+        .find(absent)
+        .unwrap_or(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_begin_in_the_same_second_have_folders_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::under(dir.path());
+        let mut made: Vec<PathBuf> = Vec::new();
+        for _ in 0..5 {
+            let folder = new_folder(&home, "ccr");
+            std::fs::create_dir_all(&folder).unwrap();
+            made.push(folder);
+        }
+        made.sort();
+        made.dedup();
+        assert_eq!(made.len(), 5, "{made:?}");
+    }
 }

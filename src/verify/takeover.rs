@@ -40,7 +40,7 @@ pub fn takeovers(history: &History) -> Vec<Takeover> {
 pub(super) fn takeovers_of(history: &History, events: &[RuntimeEvent<'_>]) -> Vec<Takeover> {
     let events = in_time(events);
     let mut takeovers: Vec<Takeover> = Vec::new();
-    let mut active = history.observations.first().and_then(|o| o.active()).map(str::to_owned);
+    let mut active = first_active(history, &events);
     for (at, t) in events
         .iter()
         .enumerate()
@@ -59,6 +59,14 @@ pub(super) fn takeovers_of(history: &History, events: &[RuntimeEvent<'_>]) -> Ve
     }
     mark_planned(&mut takeovers, &events, history.from_us);
     takeovers
+}
+
+/// Who served before anybody came online. Not the first look alone: a lab that was just brought back has no lease for a moment.
+fn first_active(history: &History, events: &[&RuntimeEvent<'_>]) -> Option<String> {
+    let online = |t: &&&RuntimeEvent<'_>| t.event.t_us >= history.from_us && matches!(t.what, EventKind::Online { .. });
+    let until = events.iter().find(online).map_or(u64::MAX, |t| t.event.t_us);
+    let before = history.observations.iter().take_while(|o| o.t_us < until);
+    before.filter_map(|o| o.active()).next().map(str::to_owned)
 }
 
 /// Within a node the order is the node's own; the sort is stable.

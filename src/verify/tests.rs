@@ -5,6 +5,7 @@ use super::*;
 use crate::wait::Slowness;
 use ccr_contract::event::EventKind;
 use ccr_contract::reply::By;
+use ccr_contract::status::ServiceState;
 use serde_json::json;
 
 /// Whether an event is what a node tells of this kind.

@@ -1,8 +1,8 @@
 //! Who may ask for what: decided from the head of a request, before anything of it is read or done.
 //!
 //! Other people of this machine can reach the port, and so can every page that a person has open elsewhere. Data and orders
-//! need the token, which only whoever started the server was told; `Host` and `Origin` are those of this server, so that a name that leads here
-//! (DNS rebinding) and a foreign page are refused; there is no cookie, so no request carries a right by itself.
+//! need the token, which only whoever started the server was told; `Host` and `Origin` are those of this server, so that a name that
+//! leads here (DNS rebinding) and a foreign page are refused; there is no cookie, so no request carries a right by itself.
 
 use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, ORIGIN};
 use hyper::{Method, StatusCode};

@@ -56,6 +56,21 @@ fn a_stop_and_a_start_elsewhere_are_judged_as_a_move_is() {
 }
 
 #[test]
+fn a_lab_that_was_just_brought_back_has_a_member_that_served() {
+    let whole = there_and_back();
+    assert!(!takeovers(&whole).is_empty());
+    let mut h = whole.clone();
+    for view in h.observations[0].nodes.values_mut() {
+        if let Some(service) = view.status.as_mut().and_then(|s| s.service.as_mut()) {
+            // Its lease ended with the checkpoint.
+            (service.state, service.active) = (ServiceState::OfflinePending, None);
+        }
+    }
+    assert_eq!(h.observations[0].active(), None);
+    assert_eq!(takeovers(&h), takeovers(&whole));
+}
+
+#[test]
 fn what_comes_back_where_it_was_is_judged_too() {
     let mut h = history(&Plan::new(&[]));
     assert_eq!(verdict(I2, &h), Verdict::Unknown, "nothing was done in order");
