@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod agreement;
 mod clients;
+#[cfg(all(test, feature = "planted-bugs"))]
+mod detection;
 mod faults;
 mod orders;
 #[cfg(test)]
@@ -19,6 +21,7 @@ use crate::error::{Error, Problem, Result};
 use crate::scenario::{Scenario, World, Worlds};
 use crate::spec::{Lab, NodeRole};
 use ccr_contract::config::Settings;
+use ccr_core::planted::Bug;
 use ccr_core::sim::driven::Cluster;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +38,8 @@ pub struct SimWorlds {
     settings: Settings,
     names: Names,
     interrupted: Arc<AtomicBool>,
+    /// What goes wrong in the runtime; only a build with the feature `planted-bugs` can play it.
+    planted: Option<Bug>,
 }
 
 /// The machines of a lab at their places in the simulator.
@@ -91,6 +96,7 @@ impl SimWorlds {
             settings: settings.map_err(|e| refuse(format!("its settings are not understood: {e}")))?,
             names: Names { members, hubs },
             interrupted,
+            planted: None,
         })
     }
 }
@@ -101,7 +107,7 @@ impl Worlds for SimWorlds {
             return Err(Error::Interrupted);
         }
         let Names { members, hubs } = &self.names;
-        let mut cluster = Cluster::new(seed, members, hubs, &self.settings, None);
+        let mut cluster = Cluster::new(seed, members, hubs, &self.settings, self.planted);
         cluster.run_until(FORMED_US);
         let world = SimWorld::new(self, cluster, seed);
         Ok(Box::new(world))
