@@ -1,13 +1,10 @@
 use super::draw::draw;
 use super::screen::Screen;
 use crate::event::{Draft, Event, Severity, Source};
-use crate::hypervisor::Accel;
-use crate::lab::protocol::LabStatus;
-use crate::lab::protocol::sample::machines;
 use crate::picture::Place;
 use crate::verify::sample::{self, Change, Plan, history};
 use crate::verify::{FaultRecord, History, ScenarioReport, Verdict};
-use crate::view::{News, Replay, View};
+use crate::view::{News, Replay, View, tests};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -152,20 +149,7 @@ fn any_size_is_drawn() {
 }
 
 fn look(t_us: u64, faults: Vec<FaultRecord>) -> News {
-    News::Look(Box::new(LabStatus {
-        lab: "ccr".into(),
-        title: "Two nodes".into(),
-        accel: Accel::Tcg,
-        slowness: 1.0,
-        t_us,
-        heard: 0,
-        machines: machines(),
-        mutations: Vec::new(),
-        faults,
-        network_outages: Vec::new(),
-        unhealthy: None,
-        unknown: false,
-    }))
+    News::Look(Box::new(tests::look(t_us, faults)))
 }
 
 fn event(t_us: u64, node: &str, text: &str) -> News {
